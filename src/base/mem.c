@@ -1,0 +1,91 @@
+#include "base/mem.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static atomic_ulong made;
+static atomic_ulong fail_at;
+static _Thread_local unsigned long guarded;
+
+static int must_fail(void)
+{
+    guarded++;
+    const unsigned long at = atomic_load_explicit(&fail_at, memory_order_relaxed);
+    const unsigned long n = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1;
+    return at != 0 && n == at;
+}
+
+void *mq__alloc(size_t bytes)
+{
+    return must_fail() ? NULL : malloc(bytes ? bytes : 1);
+}
+
+void *mq__alloc_zero(size_t count, size_t bytes_each)
+{
+    return must_fail() ? NULL : calloc(count ? count : 1, bytes_each ? bytes_each : 1);
+}
+
+void *mq__realloc(void *block, size_t bytes)
+{
+    return must_fail() ? NULL : realloc(block, bytes ? bytes : 1);
+}
+
+char *mq__strndup(const char *text, size_t bytes)
+{
+    if (bytes == SIZE_MAX) return NULL;
+    char *copy = mq__alloc(bytes + 1);
+    if (!copy) return NULL;
+    memcpy(copy, text, bytes);
+    copy[bytes] = '\0';
+    return copy;
+}
+
+char *mq__strdup(const char *text)
+{
+    return mq__strndup(text, strlen(text));
+}
+
+void mq__free(void *block)
+{
+    free(block);
+}
+
+#define HUGE_FROM ((size_t)4 << 20)
+#define HUGE_PAGE ((size_t)2 << 20)
+
+void *mq__alloc_aligned(size_t bytes)
+{
+    if (must_fail() || bytes > SIZE_MAX - HUGE_PAGE) return NULL;
+    const size_t align = bytes >= HUGE_FROM ? HUGE_PAGE : 64;
+    const size_t rounded = (bytes + 63) & ~(size_t)63;
+    void *block = NULL;
+    if (posix_memalign(&block, align, rounded ? rounded : 64) != 0) return NULL;
+    /* Weights and KV are read in long streams: 2 MiB pages save the TLB misses. Advice only, never required. */
+    if (bytes >= HUGE_FROM) (void)madvise(block, rounded, MADV_HUGEPAGE);
+    return block;
+}
+
+void mq__free_aligned(void *block)
+{
+    free(block);
+}
+
+unsigned long mq__alloc_fail_at(unsigned long n)
+{
+    const unsigned long before = atomic_exchange(&made, 0);
+    atomic_store(&fail_at, n);
+    return before;
+}
+
+void mq__alloc_guard_begin(void)
+{
+    guarded = 0;
+}
+
+unsigned long mq__alloc_guard_end(void)
+{
+    return guarded;
+}
