@@ -1,0 +1,79 @@
+#include "base/cpu.h"
+
+#include "base/error.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni"};
+
+const char *mq__isa_name(mq_isa isa)
+{
+    return (unsigned)isa < MQ_ISA_COUNT ? isa_names[isa] : "unknown";
+}
+
+mq_isa mq__cpu_best_isa(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init(); /* checks XCR0 as well: a level counts only when the system saves its registers */
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi2");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512vnni");
+    return avx512 ? MQ_ISA_AVX512VNNI : avx2 ? MQ_ISA_AVX2 : MQ_ISA_REF;
+#else
+    return MQ_ISA_REF;
+#endif
+}
+
+mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
+{
+    const mq_isa best = mq__cpu_best_isa();
+    const char *wish = getenv("MQ_ISA");
+    *isa = best;
+    if (!wish || !*wish) return MQ_OK;
+    const size_t length = strlen(wish);
+    const bool required = wish[length - 1] == '!';
+    const size_t name_length = length - (required ? 1 : 0);
+    for (int i = 0; i < MQ_ISA_COUNT; i++) {
+        if (strlen(isa_names[i]) != name_length || strncmp(isa_names[i], wish, name_length) != 0) continue;
+        if ((mq_isa)i <= best) {
+            *isa = (mq_isa)i;
+        } else if (required) {
+            return mq__fail(error, MQ_UNSUPPORTED, "cpu: MQ_ISA: expected a processor with %s, got one with %s",
+                            isa_names[i], isa_names[best]);
+        }
+        return MQ_OK;
+    }
+    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected ref, avx2 or avx512vnni (with ! to require it), got %s", wish);
+}
+
+static size_t cache_bytes(int name)
+{
+    const long value = sysconf(name);
+    return value > 0 ? (size_t)value : 0;
+}
+
+void mq__cpu_info(mq_cpu_info *info)
+{
+    *info = (mq_cpu_info){.name = "unknown", .online = 1};
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    while (file && fgets(line, sizeof line, file)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+        snprintf(info->name, sizeof info->name, "%.90s", colon + 2);
+        info->name[strcspn(info->name, "\n")] = '\0';
+        break;
+    }
+    if (file) fclose(file);
+    info->l1d_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE);
+    info->l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
+    info->l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) info->online = CPU_COUNT(&set);
+}

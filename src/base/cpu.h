@@ -1,0 +1,33 @@
+/* What this processor can do, and which kernel level to use. */
+#ifndef MQ_BASE_CPU_H
+#define MQ_BASE_CPU_H
+
+#include "mixquant.h"
+
+/* Levels of the kernel table, each a superset of the one before. */
+typedef enum mq_isa {
+    MQ_ISA_REF,        /* plain C, any machine */
+    MQ_ISA_AVX2,       /* AVX2 + FMA + F16C + BMI2 */
+    MQ_ISA_AVX512VNNI, /* AVX-512 F/BW/DQ/VL/VNNI */
+    MQ_ISA_COUNT
+} mq_isa;
+
+const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni" */
+
+/* The best level that this processor and its operating system support. */
+mq_isa mq__cpu_best_isa(void);
+
+/* The level to use: the best one, lowered by the environment variable MQ_ISA=<name>. A name above what the machine has
+ * is clamped to what it has; "<name>!" demands the level and fails with MQ_UNSUPPORTED without it; an unknown name is
+ * MQ_USAGE. */
+mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error);
+
+typedef struct mq_cpu_info {
+    char name[96];
+    size_t l1d_bytes, l2_bytes, l3_bytes; /* 0 when unknown */
+    int online;                           /* logical processors this process may run on */
+} mq_cpu_info;
+
+void mq__cpu_info(mq_cpu_info *info);
+
+#endif

@@ -1,0 +1,30 @@
+/* A pool of threads that run the same function over a static partition: each output has one writer.
+ *
+ * Between two runs that follow each other closely the workers spin, so a run costs well under a microsecond on top of
+ * its work; after a pause they sleep in the kernel. One caller at a time owns the pool (the engine thread). */
+#ifndef MQ_BASE_POOL_H
+#define MQ_BASE_POOL_H
+
+#include "mixquant.h"
+
+typedef struct mq_pool mq_pool;
+typedef void mq_pool_fn(void *context, int thread, int threads);
+
+/* threads in [1, 256]; the caller itself is thread 0. */
+mq_status mq__pool_new(int threads, mq_pool **pool, mq_error *error);
+void mq__pool_free(mq_pool *pool);
+int mq__pool_threads(const mq_pool *pool);
+
+/* Runs fn(context, t, threads) once for each t and returns when all have finished. */
+void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context);
+
+/* The part of [0, count) that thread t of n owns: contiguous, in order, sizes differ by at most one. */
+static inline void mq__partition(size_t count, int thread, int threads, size_t *begin, size_t *end)
+{
+    const size_t t = (size_t)thread, n = (size_t)threads;
+    const size_t each = count / n, rest = count % n;
+    *begin = t * each + (t < rest ? t : rest);
+    *end = *begin + each + (t < rest ? 1 : 0);
+}
+
+#endif

@@ -1,0 +1,192 @@
+/* The contract of every compute kernel.
+ *
+ * A kernel is void and unconditional: loading has validated everything it relies on. It touches only what its arguments
+ * name. The table of a level starts as the scalar reference, which is the definition, and each instruction set overrides
+ * what it has (`mixquant cpu` lists the slots that fell back).
+ *
+ * Agreement between levels, checked by tests/kernels for every slot:
+ *   EXACT  the same bits as the reference, on every level, for any partition of rows, columns or threads.
+ *   BOUND  within the stated error of the reference; each row's result does not depend on its batch-mates.
+ *
+ * Shapes: T rows (tokens), k_width the dot-product length, n output features. Row-major unless said otherwise.
+ * Rounding is to nearest even; multiply-adds are fused (fmaf) exactly where the text says FMA. No kernel relies on
+ * flush-to-zero. Float pointers need no alignment beyond 4 bytes unless stated. */
+#ifndef MQ_KERNELS_H
+#define MQ_KERNELS_H
+
+#include "base/cpu.h"
+
+/* ------------------------------------------------------------------ dense weights */
+
+typedef enum mq_dense_type { MQ_DENSE_BF16, MQ_DENSE_F16, MQ_DENSE_F32 } mq_dense_type;
+
+/* A weight matrix in the checkpoint's own type, borrowed from its map: [n, k_width] row-major; 2-byte aligned for the
+ * 16-bit types, 4-byte for F32. */
+typedef struct mq_dense {
+    const void *data;
+    mq_dense_type type;
+    uint32_t n, k_width;
+} mq_dense;
+
+/* FP32 activations as the GEMM reads them: groups of MQ_DENSE_MR rows, [group][k][MQ_DENSE_MR], the last group padded
+ * with zero rows. */
+#define MQ_DENSE_MR 14
+
+size_t mq__dense_panel_floats(size_t rows, size_t k_width);
+
+/* ------------------------------------------------------------------ NVFP4 weights */
+
+#define MQ_NVFP4_BLOCK 16 /* values per E4M3 scale */
+#define MQ_NVFP4_NR    32 /* output features per weight panel */
+#define MQ_NVFP4_MR    10 /* rows per activation group */
+
+/* Packed weights, one layout for all levels: [ceil(n/32)][blocks] cells of MQ_NVFP4_CELL bytes, 64-byte aligned, each
+ * the nibbles of 16 k x 32 features and their 32 E4M3 scale bytes (order inside the cell: nvfp4_pack.h). Features past n
+ * and k past k_width are zero. 4.5 bits per weight. */
+#define MQ_NVFP4_CELL (MQ_NVFP4_NR * (MQ_NVFP4_BLOCK / 2 + 1))
+
+typedef struct mq_nvfp4 {
+    const uint8_t *panels;
+    uint32_t n, k_width, blocks; /* blocks = ceil(k_width / 16) */
+    float multiplier;            /* tensor scale: w = e2m1 * e4m3 * multiplier */
+} mq_nvfp4;
+
+size_t mq__nvfp4_panel_bytes(size_t n, size_t k_width);
+
+/* Packs features [32*p0, 32*p1) from the canonical form: nibbles [n, 8*blocks] (low nibble first), scales [n, blocks]. */
+void mq__nvfp4_pack(const uint8_t *nibbles, const uint8_t *scales, uint32_t n, uint32_t blocks, size_t p0, size_t p1,
+                    uint8_t *panels);
+
+/* Quantised activations (borrowed scratch). Groups of MQ_NVFP4_MR rows, [group][block]{ u8 [MR][16] = 2*e2m1 + 12,
+ * f32 [MR] = block scale }, 64-byte aligned start; `multiplier` [rows] = per-row tensor scale. Rows past the end of the
+ * last group hold 12 and scale 0. */
+typedef struct mq_nvfp4_rows {
+    uint8_t *panels;
+    float *multiplier;
+} mq_nvfp4_rows;
+
+#define MQ_NVFP4_ROW_CELL (MQ_NVFP4_MR * (MQ_NVFP4_BLOCK + 4))
+
+size_t mq__nvfp4_row_bytes(size_t rows, size_t k_width); /* bytes of mq_nvfp4_rows.panels */
+
+/* ------------------------------------------------------------------ linear layers */
+
+/* How a linear layer's sum becomes its output: y = sum (+ bias[n]) (+ y when accumulate). */
+typedef struct mq_epilogue {
+    float *y;          /* [rows, ldy] */
+    size_t ldy;        /* in floats */
+    const float *bias; /* [n] or NULL */
+    bool accumulate;   /* add to what y holds: the residual stream */
+} mq_epilogue;
+
+/* ------------------------------------------------------------------ attention */
+
+#define MQ_PAGE_TOKENS 64 /* tokens per KV page */
+
+/* One kv head of one sequence. Page j holds tokens [64 j, 64 j + 64): K at pages[j] + k_offset, V at
+ * pages[j] + v_offset, each [64, head_width] bf16; the offsets select layer and kv head. */
+typedef struct mq_kv_view {
+    uint16_t *const *pages;
+    size_t k_offset, v_offset; /* in elements */
+    uint32_t head_width;       /* even, <= 1024 */
+} mq_kv_view;
+
+/* The query heads that share that kv head. Query row t (0 <= t < rows) is the token at position first + t and sees keys
+ * 0 .. first + t. Query head i of the group is at q + t*q_stride + i*head_width; outputs likewise. */
+typedef struct mq_attention {
+    mq_kv_view kv;
+    const float *q; /* FP32, rotated, not yet scaled */
+    float *out;
+    size_t q_stride, out_stride; /* in floats, between tokens */
+    uint32_t heads;              /* query heads per kv head */
+    uint32_t first, rows;
+    float scale;   /* 1/sqrt(head_width) */
+    void *scratch; /* attention_scratch_bytes() of the level, 64-byte aligned, private to the thread */
+} mq_attention;
+
+/* Decode splits the keys of a long context into spans, each an independent partial softmax, merged in span order: the
+ * split depends on positions only, so the result does not depend on the number of threads. */
+#define MQ_SPAN_TOKENS 1024
+
+/* ------------------------------------------------------------------ the table */
+
+typedef struct mq_kernels {
+    mq_isa isa;
+
+    /* -- elementwise */
+    /* EXACT. y[i] = x[i] * r * w[i], r = 1/sqrt(mean(x^2) + eps): squares are summed by FMA in 16 lanes (lane = i mod 16),
+     * lanes are added pairwise (8+8, 4+4, 2+2, 1+1); then (x*r)*w. y may be x. */
+    void (*rmsnorm)(float *y, const float *x, const float *weight, size_t n, float eps);
+    /* EXACT. Per head: optional rmsnorm over head_width (weight NULL: none), then rotate_half with cos/sin [head_width/2]:
+     * y1 = x1*cos - x2*sin, y2 = x2*cos + x1*sin (products rounded, then FMA: fmaf(x1, cos, -(x2*sin))). In place. */
+    void (*norm_rope)(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
+                      const float *sin);
+    /* EXACT. y = silu(gate) * up, with the polynomial exp of ref/math_ref.h. y may be gate. */
+    void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
+    /* EXACT. BF16 by round to nearest even; NaN stays NaN. */
+    void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n);
+    /* EXACT. Widening. */
+    void (*dense_to_f32)(float *y, const void *x, mq_dense_type type, size_t n);
+
+    /* -- NVFP4 W4A4 */
+    /* EXACT. Quantises rows [row0, row1) of x [.., ldx] (row0 a multiple of MQ_NVFP4_MR) with a dynamic per-row tensor
+     * scale (models-and-formats 1.5, 1.6): GS = 2688/amax (1 if amax is 0), SF = GS*(amax_b*(1/6)), SF8 = E4M3(SF),
+     * os = SF8 ? 1/(SF8*(1/GS)) : 0, q = E2M1(x*os); multiplier = 1/GS. x must be finite. */
+    void (*nvfp4_quantize)(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                           const mq_nvfp4_rows *out);
+    /* EXACT. For rows [0, rows) and features of panels [p0, p1): acc = FMA over blocks in ascending order of
+     * (dot * sw) * sa with dot the exact integer 4*sum(a*w) and dot*sw exact; y = acc * (0.25f*multiplier[m]*w.multiplier)
+     * then the epilogue. scratch: nvfp4_scratch_bytes(), 64-byte aligned, private to the thread. */
+    void (*nvfp4_gemm)(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                       const mq_epilogue *out, void *scratch);
+
+    /* -- dense GEMM: the BF16 baseline, and W4A16 */
+    /* EXACT. Packs rows of x into panels for groups [g0, g1). */
+    void (*dense_pack_rows)(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                            float *panels);
+    /* EXACT. Features [n0, n1), n0 a multiple of 32: acc = FMA over k in ascending order from 0, one chain per output. */
+    void (*dense_gemm)(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                       const mq_epilogue *out, void *scratch);
+    /* EXACT. The same with weights (e2m1*e4m3) exact in FP32 and the tensor multiplier applied to the sum. */
+    void (*w4a16_gemm)(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                       const mq_epilogue *out, void *scratch);
+
+    /* -- thin products: 1 to 8 rows, weights streamed once */
+    /* EXACT. Features [n0, n1): 16 lanes (lane = k mod 16), each an FMA chain over ascending k, lanes added pairwise
+     * (8+8, 4+4, 2+2, 1+1). A row's result does not depend on `rows`. */
+    void (*dense_thin)(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                       const mq_epilogue *out);
+    /* EXACT. Panels [p0, p1): per block s = FMA chain over its 16 k ascending (from 0) of x*e2m1, acc = FMA(s, e4m3, acc)
+     * over ascending blocks, y = acc * multiplier. */
+    void (*w4a16_thin)(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                       const mq_epilogue *out);
+
+    /* -- attention over BF16 KV, softmax in FP32 */
+    /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
+     * not depend on chunk boundaries (EXACT in that sense). */
+    void (*attention_prefill)(const mq_attention *a);
+    /* BOUND as above. rows == 1. Keys [64*span0.., ) of one span [key0, key1), key0 a multiple of MQ_SPAN_TOKENS: writes the
+     * unnormalised partial of each head to partial [heads][head_width + 2] = {sum of p*v, running max, sum of p}. */
+    void (*attention_decode_span)(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial);
+    /* EXACT. Merges `spans` partials [spans][heads][head_width + 2] in order into out (as in mq_attention). */
+    void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
+
+    /* -- measuring the machine */
+    /* Runs `rounds` of independent FP32 FMAs on all vector registers; returns the multiply-adds done (never 0). */
+    uint64_t (*burn_fma)(uint64_t rounds);
+    /* Reads all bytes (a multiple of 256, 64-byte aligned) in four streams and returns a checksum that depends on them. */
+    uint64_t (*read_stream)(const void *data, size_t bytes);
+
+    size_t gemm_scratch_bytes;                         /* for nvfp4_gemm, dense_gemm, w4a16_gemm */
+    size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_width);
+} mq_kernels;
+
+/* The table of a level; the level must be supported by the processor. Constant for the life of the process. */
+const mq_kernels *mq__kernels_get(mq_isa isa);
+
+/* For `mixquant cpu` and the tests: the slots by name. slot_isa tells which level provides the slot in the table of isa. */
+size_t mq__kernels_slots(void);
+const char *mq__kernels_slot_name(size_t slot);
+mq_isa mq__kernels_slot_isa(mq_isa isa, size_t slot);
+
+#endif

@@ -1,0 +1,80 @@
+#include "kernels/table.h"
+
+#include <pthread.h>
+#include <string.h>
+
+static mq_kernels tables[MQ_ISA_COUNT];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void fill(void)
+{
+    mq_kernels t = {.isa = MQ_ISA_REF};
+    mq__fill_ref_elementwise(&t);
+    mq__fill_ref_nvfp4(&t);
+    mq__fill_ref_dense(&t);
+    mq__fill_ref_attention(&t);
+    tables[MQ_ISA_REF] = t;
+#ifdef MQ_X86
+    t.isa = MQ_ISA_AVX2;
+    mq__fill_avx2_elementwise(&t);
+    mq__fill_avx2_nvfp4(&t);
+    mq__fill_avx2_dense(&t);
+    mq__fill_avx2_attention(&t);
+    tables[MQ_ISA_AVX2] = t;
+    t.isa = MQ_ISA_AVX512VNNI;
+    mq__fill_avx512_elementwise(&t);
+    mq__fill_avx512_nvfp4(&t);
+    mq__fill_avx512_dense(&t);
+    mq__fill_avx512_attention(&t);
+    tables[MQ_ISA_AVX512VNNI] = t;
+#endif
+}
+
+const mq_kernels *mq__kernels_get(mq_isa isa)
+{
+    pthread_once(&once, fill);
+    return &tables[isa];
+}
+
+/* Slots by name and offset; all function pointers have one size and representation on the systems we build for. */
+typedef void any_fn(void);
+#define SLOT(name) {#name, offsetof(mq_kernels, name)}
+static const struct {
+    const char *name;
+    size_t offset;
+} slots[] = {
+    SLOT(rmsnorm),           SLOT(norm_rope),
+    SLOT(swiglu),            SLOT(f32_to_bf16),
+    SLOT(dense_to_f32),      SLOT(nvfp4_quantize),
+    SLOT(nvfp4_gemm),        SLOT(dense_pack_rows),
+    SLOT(dense_gemm),        SLOT(w4a16_gemm),
+    SLOT(dense_thin),        SLOT(w4a16_thin),
+    SLOT(attention_prefill), SLOT(attention_decode_span),
+    SLOT(burn_fma),          SLOT(read_stream),
+};
+
+size_t mq__kernels_slots(void)
+{
+    return sizeof slots / sizeof slots[0];
+}
+
+const char *mq__kernels_slot_name(size_t slot)
+{
+    return slots[slot].name;
+}
+
+static any_fn *slot_value(mq_isa isa, size_t slot)
+{
+    any_fn *value;
+    memcpy(&value, (const char *)mq__kernels_get(isa) + slots[slot].offset, sizeof value);
+    return value;
+}
+
+mq_isa mq__kernels_slot_isa(mq_isa isa, size_t slot)
+{
+    mq_isa provider = isa;
+    while (provider > MQ_ISA_REF && slot_value((mq_isa)(provider - 1), slot) == slot_value(isa, slot)) {
+        provider = (mq_isa)(provider - 1);
+    }
+    return provider;
+}

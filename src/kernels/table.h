@@ -1,0 +1,25 @@
+/* How a level fills its part of the table: each file of kernels overrides the slots that it has. */
+#ifndef MQ_KERNELS_TABLE_H
+#define MQ_KERNELS_TABLE_H
+
+#include "kernels/kernels.h"
+
+/* ref: together these fill every slot. */
+void mq__fill_ref_elementwise(mq_kernels *table);
+void mq__fill_ref_nvfp4(mq_kernels *table);
+void mq__fill_ref_dense(mq_kernels *table);
+void mq__fill_ref_attention(mq_kernels *table);
+
+#ifdef MQ_X86
+void mq__fill_avx2_elementwise(mq_kernels *table);
+void mq__fill_avx2_nvfp4(mq_kernels *table);
+void mq__fill_avx2_dense(mq_kernels *table);
+void mq__fill_avx2_attention(mq_kernels *table);
+
+void mq__fill_avx512_elementwise(mq_kernels *table);
+void mq__fill_avx512_nvfp4(mq_kernels *table);
+void mq__fill_avx512_dense(mq_kernels *table);
+void mq__fill_avx512_attention(mq_kernels *table);
+#endif
+
+#endif
