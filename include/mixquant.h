@@ -23,7 +23,8 @@ extern "C" {
     X(OK, "ok")                                                                                                        \
     X(USAGE, "wrong usage")                /* an argument of the caller is out of its documented range */             \
     X(NO_MEMORY, "out of memory")          /* an allocation failed or would pass a configured bound */                 \
-    X(IO, "input/output error")            /* the system refused to open, read, map, write or rename */                \
+    X(IO, "cannot read")                   /* the system refused to open, read or map a file */                        \
+    X(WRITE, "cannot write")               /* the system refused to create, write or rename a file (a full disk) */    \
     X(FORMAT, "malformed file")            /* a file's bytes contradict its format */                                  \
     X(UNSUPPORTED, "not supported")        /* a well-formed file asks for something that this library refuses */       \
     X(LIMIT, "limit exceeded")             /* a budget was spent: steps, depth, output bytes, context length */        \
@@ -44,6 +45,215 @@ typedef struct mq_error {
 
 /* The constant text of a status; never NULL. */
 MQ_API const char *mq_status_text(mq_status status);
+
+/* ---------------------------------------------------------------- texts: tokenizer and chat template */
+
+typedef struct mq_text mq_text;
+
+/* Reads tokenizer.json, tokenizer_config.json and the chat template (if any) of a checkpoint directory; needs no
+ * weights. template_file overrides the directory's template (NULL: none). Returns owned; free with mq_text_close. */
+MQ_API mq_status mq_text_open(const char *model_dir, const char *template_file, mq_text **text, mq_error *error);
+MQ_API void mq_text_close(mq_text *text);
+
+enum { MQ_TOKENIZE_ADD_SPECIAL = 1, /* run the post-processor: BOS and the like */ MQ_TOKENIZE_PARSE_SPECIAL = 2 };
+
+/* Text bytes (any bytes) -> token ids. *tokens is owned by the caller: mq_free. */
+MQ_API mq_status mq_tokenize(const mq_text *text, const char *bytes, size_t count, unsigned flags, int32_t **tokens,
+                             size_t *token_count, mq_error *error);
+/* Token ids -> bytes, NUL-terminated as a convenience. *bytes is owned by the caller: mq_free. */
+MQ_API mq_status mq_detokenize(const mq_text *text, const int32_t *tokens, size_t count, bool skip_special,
+                               char **bytes, size_t *byte_count, mq_error *error);
+/* Renders an OpenAI-style body {messages, tools, add_generation_prompt, chat_template_kwargs} (JSON text) into the exact
+ * prompt. MQ_TEMPLATE when the template raises or none exists. *prompt is owned by the caller: mq_free. */
+MQ_API mq_status mq_render(const mq_text *text, const char *request_json, size_t count, char **prompt, size_t *bytes,
+                           mq_error *error);
+
+/* Incremental detokenising: each push returns the bytes that became complete, never a part of a UTF-8 sequence. */
+typedef struct mq_stream mq_stream;
+MQ_API mq_status mq_stream_new(const mq_text *text, bool skip_special, mq_stream **stream, mq_error *error);
+MQ_API mq_status mq_stream_push(mq_stream *stream, int32_t token, const char **bytes, size_t *count, mq_error *error);
+MQ_API mq_status mq_stream_flush(mq_stream *stream, const char **bytes, size_t *count, mq_error *error);
+MQ_API void mq_stream_free(mq_stream *stream);
+
+MQ_API void mq_free(void *block); /* frees what the calls above returned as owned */
+
+/* ---------------------------------------------------------------- engine */
+
+/* The arithmetic of a linear layer. BF16 stands for the checkpoint's own type (BF16, F16 or F32 weights, FP32
+ * activations); NVFP4 is W4A4; W4A16 has NVFP4 weights and FP32 activations. */
+typedef enum mq_linear_format { MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16, MQ_LINEAR_FORMATS } mq_linear_format;
+
+MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16" */
+MQ_API mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error);
+
+/* How the NVFP4 copy is made from the checkpoint's weights; the on-disk format is the same for all. */
+typedef enum mq_scale_rule { MQ_SCALES_RTN, MQ_SCALES_FOUR_SIX, MQ_SCALES_SWEEP, MQ_SCALE_RULES } mq_scale_rule;
+
+MQ_API const char *mq_scale_rule_name(mq_scale_rule rule); /* "rtn", "four-six", "sweep" */
+MQ_API mq_status mq_scale_rule_parse(const char *name, mq_scale_rule *rule, mq_error *error);
+
+/* A phase plan: the format of all linear layers in each phase, or per layer from a JSON file (docs/PLANS.md).
+ * Mix-Quant is {NVFP4, BF16}; uniform NVFP4 {NVFP4, NVFP4}; W4A16 {W4A16, W4A16}; the baseline {BF16, BF16}. */
+typedef struct mq_plan_options {
+    mq_linear_format prefill, decode;
+    const char *file; /* NULL, or the path of a plan file that overrides single layers */
+} mq_plan_options;
+
+typedef struct mq_engine_options {
+    const char *model_dir;         /* HF checkpoint directory: the precise copy */
+    const char *prefill_model_dir; /* NULL, or a separate NVFP4 checkpoint for the prefill phase, with its own norms */
+    mq_plan_options plan;
+    mq_scale_rule scales;   /* how NVFP4 weights are made when no checkpoint brings them */
+    int threads;            /* 0: one per available processor */
+    uint32_t context;       /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
+    uint32_t chunk;         /* prefill rows per pass; 0: 512 */
+    uint32_t sessions;      /* sessions that may hold a full context at once; 0: 1 */
+    const char *cache_dir;  /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
+    bool no_cache;          /* neither read nor write packed weights */
+    void (*log)(void *context, const char *line); /* NULL: silent; one line without newline */
+    void *log_context;
+} mq_engine_options;
+
+typedef struct mq_engine mq_engine;
+
+/* Maps the checkpoint, makes or loads the packed copies that the plan needs, starts the threads. Options are copied. */
+MQ_API mq_status mq_engine_open(const mq_engine_options *options, mq_engine **engine, mq_error *error);
+MQ_API void mq_engine_close(mq_engine *engine); /* after all its sessions are freed */
+
+/* Another plan for the same model; packs what is missing. Cached tokens of sessions stay valid only for the plan they
+ * were made with: the next sync rebuilds them. */
+MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *plan, mq_error *error);
+
+typedef struct mq_engine_info {
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width, context, chunk, max_positions;
+    int threads;
+    const char *isa, *model_type; /* valid while the engine lives */
+    uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token;
+    uint64_t linear_weights; /* weights of the layers' linear maps: the multiply-adds per token outside attention */
+    uint64_t head_weights;   /* weights of lm_head */
+    uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
+    int32_t bos;             /* -1: none */
+    const int32_t *eos;      /* valid while the engine lives */
+    size_t eos_count;
+    mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
+} mq_engine_info;
+
+MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);
+
+/* ---------------------------------------------------------------- sessions */
+
+/* One timeline of tokens and their KV. Used by one thread at a time; sessions of one engine are used by one thread at a
+ * time altogether (the engine has one thread pool). */
+typedef struct mq_session mq_session;
+
+MQ_API mq_status mq_session_new(mq_engine *engine, mq_session **session, mq_error *error);
+MQ_API void mq_session_free(mq_session *session);
+
+typedef struct mq_sync_options {
+    /* Called after each chunk; return false to cancel (MQ_CANCELLED; what is computed stays in the session). */
+    bool (*progress)(void *context, uint32_t done, uint32_t total);
+    /* If set, logits [rows, vocab] of positions first .. first+rows-1 are computed for every new token. */
+    void (*logits)(void *context, uint32_t first, uint32_t rows, const float *logits);
+    void *context;
+} mq_sync_options;
+
+typedef struct mq_sync_stats {
+    uint32_t cached, prefilled; /* tokens reused, and tokens computed in the prefill plan */
+    double prefill_s, last_s;   /* seconds for those, and for the last token in the decode plan */
+} mq_sync_stats;
+
+/* Makes the session hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
+ * prefill plan, the last one in the decode plan, and its logits are ready afterwards (paper, section 3). options and
+ * stats may be NULL. On an error other than MQ_CANCELLED the session keeps the tokens that are complete. */
+MQ_API mq_status mq_session_sync(mq_session *session, const int32_t *tokens, uint32_t count,
+                                 const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);
+
+/* Appends one token in the decode plan; its logits are ready afterwards. */
+MQ_API mq_status mq_session_step(mq_session *session, int32_t token, mq_error *error);
+
+/* The same for `count` sessions of one engine at once (1 to 8): the weights are read once. */
+MQ_API mq_status mq_session_step_batch(mq_session *const *sessions, const int32_t *tokens, uint32_t count,
+                                       mq_error *error);
+
+MQ_API const float *mq_session_logits(const mq_session *session); /* [vocab], valid until the next call on it */
+MQ_API const int32_t *mq_session_tokens(const mq_session *session, uint32_t *count);
+MQ_API void mq_session_truncate(mq_session *session, uint32_t count); /* forgets tokens from `count` on; logits too */
+
+/* ---------------------------------------------------------------- sampling and generation */
+
+typedef struct mq_logit_bias {
+    int32_t token;
+    float bias;
+} mq_logit_bias;
+
+typedef struct mq_sampling {
+    float temperature;        /* 0: greedy */
+    int top_k;                /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off; over prompt and output (CTRL) */
+    float presence_penalty, frequency_penalty; /* 0: off; over the output only (OpenAI) */
+    const mq_logit_bias *bias;
+    size_t bias_count;
+    uint64_t seed;
+} mq_sampling;
+
+#define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
+
+typedef struct mq_token_logprob {
+    int32_t token;
+    float logprob;
+} mq_token_logprob;
+
+typedef enum mq_finish { MQ_FINISH_EOS, MQ_FINISH_STOP, MQ_FINISH_LENGTH, MQ_FINISH_CANCELLED } mq_finish;
+
+typedef struct mq_generate_options {
+    mq_sampling sampling;
+    uint32_t max_tokens;
+    const char *const *stops; /* stop strings: generation ends before the first one, which is not printed */
+    size_t stop_count;
+    const int32_t *stop_ids;  /* besides the model's end tokens */
+    size_t stop_id_count;
+    bool ignore_eos;
+    bool keep_special;        /* print special tokens */
+    uint32_t top_logprobs;    /* 0..20: alternatives reported to `token` */
+    /* Text as it becomes certain: complete UTF-8, no part of a stop string. Return false to cancel. */
+    bool (*text)(void *context, const char *bytes, size_t count);
+    /* Each sampled token with its log probability (of the unmodified distribution) and the alternatives. */
+    void (*token)(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count);
+    void *context;
+} mq_generate_options;
+
+typedef struct mq_generate_result {
+    uint32_t generated; /* tokens sampled, the end token not counted */
+    double decode_s;    /* seconds of the decode steps */
+    uint32_t steps;     /* decode steps timed in decode_s */
+    mq_finish finish;
+} mq_generate_result;
+
+/* Samples from the session's ready logits until an end, a stop or max_tokens. The session holds the answer afterwards
+ * (all but its last token, which has not been computed), so that the next turn extends it. */
+MQ_API mq_status mq_generate(mq_session *session, const mq_text *text, const mq_generate_options *options,
+                             mq_generate_result *result, mq_error *error);
+
+/* ---------------------------------------------------------------- tools */
+
+/* A report about this machine: level, caches, kernel per slot, and (measure) read bandwidth and FMA peak.
+ * *text is owned by the caller: mq_free. */
+typedef struct mq_machine {
+    char cpu[96];
+    const char *isa;
+    int threads;
+    double read_gb_s, fma_gmac_s; /* of all threads together; 0 when not measured */
+    size_t l1d_bytes, l2_bytes, l3_bytes;
+} mq_machine;
+
+MQ_API mq_status mq_machine_measure(int threads, bool measure, mq_machine *machine, mq_error *error);
+/* Kernel slots: returns false past the last; *isa names the level that provides the slot. */
+MQ_API bool mq_machine_kernel(size_t slot, const char **name, const char **isa);
+
+MQ_API const char *mq_version(void); /* "0.1.0" */
+MQ_API const char *mq_commit(void);  /* of the build, or "unknown" */
 
 #ifdef __cplusplus
 }

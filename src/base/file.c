@@ -132,7 +132,7 @@ mq_status mq__writer_open(mq_writer *writer, const char *path, mq_error *error)
         mq__free(writer->temporary);
         writer->temporary = NULL;
         mq__writer_abort(writer);
-        return mq__fail(error, MQ_IO, "write: %s: expected to create it, got %s", path, strerror(why));
+        return mq__fail(error, MQ_WRITE, "write: %s: expected to create it, got %s", path, strerror(why));
     }
     return MQ_OK;
 }
@@ -141,7 +141,7 @@ mq_status mq__writer_put(mq_writer *writer, const void *bytes, size_t count, mq_
 {
     errno = 0;
     if (count && fwrite(bytes, 1, count, writer->file) != count) {
-        return mq__fail(error, MQ_IO, "write: %s: expected to write %zu bytes, got %s", writer->path, count,
+        return mq__fail(error, MQ_WRITE, "write: %s: expected to write %zu bytes, got %s", writer->path, count,
                         strerror(errno));
     }
     writer->bytes += count;
@@ -158,9 +158,9 @@ mq_status mq__writer_commit(mq_writer *writer, mq_error *error)
     if (flushed && !closed) why = errno;
     writer->file = NULL;
     if (!flushed || !closed) {
-        status = mq__fail(error, MQ_IO, "write: %s: expected to finish it, got %s", writer->path, strerror(why));
+        status = mq__fail(error, MQ_WRITE, "write: %s: expected to finish it, got %s", writer->path, strerror(why));
     } else if (rename(writer->temporary, writer->path) != 0) {
-        status = mq__fail(error, MQ_IO, "write: %s: expected to rename it into place, got %s", writer->path,
+        status = mq__fail(error, MQ_WRITE, "write: %s: expected to rename it into place, got %s", writer->path,
                           strerror(errno));
     } else {
         mq__free(writer->temporary);
@@ -189,14 +189,14 @@ mq_status mq__make_dirs(const char *path, mq_error *error)
         if (end != '/' && end != '\0') continue;
         *p = '\0';
         if (mkdir(copy, 0755) != 0 && errno != EEXIST) {
-            status = mq__fail(error, MQ_IO, "mkdir: %s: expected to create it, got %s", copy, strerror(errno));
+            status = mq__fail(error, MQ_WRITE, "mkdir: %s: expected to create it, got %s", copy, strerror(errno));
         }
         *p = end;
         if (end == '\0') break;
     }
     struct stat info;
     if (status == MQ_OK && (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))) {
-        status = mq__fail(error, MQ_IO, "mkdir: %s: expected a directory, got something else", path);
+        status = mq__fail(error, MQ_WRITE, "mkdir: %s: expected a directory, got something else", path);
     }
     mq__free(copy);
     return status;
