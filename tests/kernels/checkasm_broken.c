@@ -1,0 +1,206 @@
+/* Wrong kernels: each calls the true one and then spoils one value, the last of its output, by as little as the slot's
+ * contract forbids (one bit for EXACT, 1e-3 for BOUND). A check that does not notice them is no check. */
+#include "checkasm.h"
+
+#include <string.h>
+
+static mq_kernels honest;
+
+static void flip(float *x)
+{
+    uint32_t bits;
+    memcpy(&bits, x, sizeof bits);
+    bits ^= 1;
+    memcpy(x, &bits, sizeof bits);
+}
+
+static void bad_rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps)
+{
+    honest.rmsnorm(y, x, weight, n, eps);
+    flip(&y[n - 1]);
+}
+
+static void bad_norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
+                          const float *sin)
+{
+    honest.norm_rope(x, heads, head_width, weight, eps, cos, sin);
+    flip(&x[heads * head_width - 1]);
+}
+
+static void bad_swiglu(float *y, const float *gate, const float *up, size_t n)
+{
+    honest.swiglu(y, gate, up, n);
+    flip(&y[n - 1]);
+}
+
+static void bad_f32_to_bf16(uint16_t *y, const float *x, size_t n)
+{
+    honest.f32_to_bf16(y, x, n);
+    y[n - 1] ^= 1;
+}
+
+static void bad_dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
+{
+    honest.dense_to_f32(y, x, type, n);
+    flip(&y[n - 1]);
+}
+
+static void bad_nvfp4_quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                               const mq_nvfp4_rows *out)
+{
+    honest.nvfp4_quantize(x, ldx, row0, row1, k_width, out);
+    flip(&out->multiplier[row1 - 1]);
+}
+
+/* The last value of a linear layer's output for features [.., n1). */
+static void spoil_linear(size_t rows, size_t n1, size_t n, const mq_epilogue *out)
+{
+    flip(&out->y[(rows - 1) * out->ldy + (n1 < n ? n1 : n) - 1]);
+}
+
+static void bad_nvfp4_gemm(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out, void *scratch)
+{
+    honest.nvfp4_gemm(a, rows, w, p0, p1, out, scratch);
+    spoil_linear(rows, p1 * MQ_NVFP4_NR, w->n, out);
+}
+
+static void bad_dense_pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                                float *panels)
+{
+    honest.dense_pack_rows(x, ldx, rows, k_width, g0, g1, panels);
+    flip(&panels[g1 * MQ_DENSE_MR * k_width - 1]);
+}
+
+static void bad_dense_gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                           const mq_epilogue *out, void *scratch)
+{
+    honest.dense_gemm(panels, rows, w, n0, n1, out, scratch);
+    spoil_linear(rows, n1, w->n, out);
+}
+
+static void bad_w4a16_gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out, void *scratch)
+{
+    honest.w4a16_gemm(panels, rows, w, p0, p1, out, scratch);
+    spoil_linear(rows, p1 * MQ_NVFP4_NR, w->n, out);
+}
+
+static void bad_dense_thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                           const mq_epilogue *out)
+{
+    honest.dense_thin(x, ldx, rows, w, n0, n1, out);
+    spoil_linear(rows, n1, w->n, out);
+}
+
+static void bad_w4a16_thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out)
+{
+    honest.w4a16_thin(x, ldx, rows, w, p0, p1, out);
+    spoil_linear(rows, p1 * MQ_NVFP4_NR, w->n, out);
+}
+
+static void spoil_attention(const mq_attention *a)
+{
+    float *row = a->out + (a->rows - 1) * a->out_stride + (size_t)(a->heads - 1) * a->kv.head_width;
+    float largest = 0;
+    for (uint32_t k = 0; k < a->kv.head_width; k++) {
+        largest = row[k] > largest ? row[k] : -row[k] > largest ? -row[k] : largest;
+    }
+    row[a->kv.head_width - 1] += 1e-3f * largest;
+}
+
+static void bad_attention_prefill(const mq_attention *a)
+{
+    honest.attention_prefill(a);
+    spoil_attention(a);
+}
+
+static void bad_attention_decode_span(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial)
+{
+    honest.attention_decode_span(a, key0, key1, partial);
+    partial[(size_t)a->heads * (a->kv.head_width + 2) - 1] *= 1.001f;
+}
+
+static void bad_attention_decode_merge(const mq_attention *a, uint32_t spans, const float *partials)
+{
+    honest.attention_decode_merge(a, spans, partials);
+    spoil_attention(a);
+}
+
+static uint64_t bad_burn_fma(uint64_t rounds)
+{
+    return honest.burn_fma(rounds) * 0;
+}
+
+static uint64_t bad_read_stream(const void *data, size_t bytes)
+{
+    return honest.read_stream(data, bytes - 256);
+}
+
+#define SPOILER(slot)                                                                                                  \
+    static void spoil_##slot(mq_kernels *table)                                                                        \
+    {                                                                                                                  \
+        table->slot = bad_##slot;                                                                                      \
+    }
+SPOILER(rmsnorm)
+SPOILER(norm_rope)
+SPOILER(swiglu)
+SPOILER(f32_to_bf16)
+SPOILER(dense_to_f32)
+SPOILER(nvfp4_quantize)
+SPOILER(nvfp4_gemm)
+SPOILER(dense_pack_rows)
+SPOILER(dense_gemm)
+SPOILER(w4a16_gemm)
+SPOILER(dense_thin)
+SPOILER(w4a16_thin)
+SPOILER(attention_prefill)
+SPOILER(attention_decode_span)
+SPOILER(attention_decode_merge)
+SPOILER(burn_fma)
+SPOILER(read_stream)
+
+#define ENTRY(slot)                                                                                                    \
+    {                                                                                                                  \
+#slot, spoil_##slot                                                                                            \
+    }
+static const struct {
+    const char *name;
+    void (*spoil)(mq_kernels *table);
+} spoilers[] = {
+    ENTRY(rmsnorm),
+    ENTRY(norm_rope),
+    ENTRY(swiglu),
+    ENTRY(f32_to_bf16),
+    ENTRY(dense_to_f32),
+    ENTRY(nvfp4_quantize),
+    ENTRY(nvfp4_gemm),
+    ENTRY(dense_pack_rows),
+    ENTRY(dense_gemm),
+    ENTRY(w4a16_gemm),
+    ENTRY(dense_thin),
+    ENTRY(w4a16_thin),
+    ENTRY(attention_prefill),
+    ENTRY(attention_decode_span),
+    ENTRY(attention_decode_merge),
+    ENTRY(burn_fma),
+    ENTRY(read_stream),
+};
+
+const char *checkasm_spoil_name(size_t index)
+{
+    return index < sizeof spoilers / sizeof spoilers[0] ? spoilers[index].name : NULL;
+}
+
+bool checkasm_spoil(mq_kernels *table, const char *slot)
+{
+    for (size_t i = 0; i < sizeof spoilers / sizeof spoilers[0]; i++) {
+        if (!strcmp(spoilers[i].name, slot)) {
+            honest = *table;
+            spoilers[i].spoil(table);
+            return true;
+        }
+    }
+    return false;
+}
