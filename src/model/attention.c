@@ -1,0 +1,145 @@
+/* Attention of one layer over the paged BF16 cache: rotate and store, then attend. Both phases read the same cache; the
+ * prefill kernel works on tiles of rows, the decode kernel on spans of keys. */
+#include "model/runtime.h"
+
+typedef struct job {
+    mq_runtime *rt;
+    const mq_layer *weights;
+    mq_kv_layout kv;
+    uint32_t layer;
+} job;
+
+/* q = rope(norm(q)), k = rope(norm(k)); k and v go into the cache. */
+static void rotate_and_store(void *context, int thread, int threads)
+{
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
+    const size_t width = m->head_width, half = width / 2, q_width = m->heads * width, kv_width = m->kv_heads * width;
+    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
+        const mq_segment *segment = &rt->pass->segments[s];
+        size_t begin, end;
+        mq__partition(segment->rows, thread, threads, &begin, &end);
+        for (size_t i = begin; i < end; i++) {
+            const size_t row = segment->row + i, position = segment->first + i;
+            const float *cos = rt->cos + row * half, *sin = rt->sin + row * half;
+            float *k = rt->k + row * kv_width, *v = rt->v + row * kv_width;
+            rt->kernels->norm_rope(rt->q + row * q_width, m->heads, width, j->weights->q_norm, m->norm_eps, cos, sin);
+            rt->kernels->norm_rope(k, m->kv_heads, width, j->weights->k_norm, m->norm_eps, cos, sin);
+            uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
+            const size_t slot = position % MQ_PAGE_TOKENS * width;
+            for (uint32_t g = 0; g < m->kv_heads; g++) {
+                rt->kernels->f32_to_bf16(page + mq__kv_key_offset(&j->kv, j->layer, g) + slot, k + g * width, width);
+                rt->kernels->f32_to_bf16(page + mq__kv_value_offset(&j->kv, j->layer, g) + slot, v + g * width, width);
+            }
+        }
+    }
+}
+
+/* Rows [row, row + rows) of a segment against one kv head. */
+static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, uint32_t row, uint32_t rows, int thread)
+{
+    const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
+    const uint32_t heads = m->heads / m->kv_heads;
+    const size_t stride = (size_t)m->heads * m->head_width;
+    const size_t offset = (segment->row + row) * stride + (size_t)g * heads * m->head_width;
+    return (mq_attention){
+        .kv = {.pages = segment->pages, .k_offset = mq__kv_key_offset(&j->kv, j->layer, g),
+               .v_offset = mq__kv_value_offset(&j->kv, j->layer, g), .head_width = m->head_width},
+        .q = rt->q + offset, .out = rt->x + offset, .q_stride = stride, .out_stride = stride, .heads = heads,
+        .first = segment->first + row, .rows = rows, .scale = rt->attention_scale,
+        .scratch = rt->thread_scratch[thread],
+    };
+}
+
+/* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by their
+ * cost: thread t takes those whose midpoint on the cumulative cost lies in its t-th share. */
+static void attend_prefill(void *context, int thread, int threads)
+{
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
+    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
+        const mq_segment *segment = &rt->pass->segments[s];
+        const uint32_t tiles = (segment->rows + MQ_ATTENTION_ROWS - 1) / MQ_ATTENTION_ROWS;
+        double total = 0, before = 0;
+        for (uint32_t t = 0; t < tiles; t++) {
+            total += (double)(segment->first + (t + 1) * MQ_ATTENTION_ROWS) * rt->model->kv_heads;
+        }
+        for (uint32_t t = 0; t < tiles; t++) {
+            const uint32_t row = t * MQ_ATTENTION_ROWS;
+            const uint32_t rows = segment->rows - row < MQ_ATTENTION_ROWS ? segment->rows - row : MQ_ATTENTION_ROWS;
+            const double cost = segment->first + (t + 1) * MQ_ATTENTION_ROWS;
+            for (uint32_t g = 0; g < rt->model->kv_heads; g++, before += cost) {
+                if ((int)((before + cost / 2) / total * threads) != thread) continue;
+                const mq_attention a = view(j, segment, g, row, rows, thread);
+                rt->kernels->attention_prefill(&a);
+            }
+        }
+    }
+}
+
+static uint32_t spans_of(const mq_segment *segment)
+{
+    return (segment->first + MQ_SPAN_TOKENS) / MQ_SPAN_TOKENS; /* keys 0 .. first */
+}
+
+static float *partials_of(const mq_runtime *rt, uint32_t segment, uint32_t g)
+{
+    const mq_model *m = rt->model;
+    const size_t one = (size_t)(m->heads / m->kv_heads) * (m->head_width + 2);
+    return rt->partials + ((size_t)segment * m->kv_heads + g) * rt->max_spans * one;
+}
+
+static void attend_decode(void *context, int thread, int threads)
+{
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
+    const size_t one = (size_t)(m->heads / m->kv_heads) * (m->head_width + 2);
+    size_t units = 0, begin, end, unit = 0;
+    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
+        units += (size_t)spans_of(&rt->pass->segments[s]) * m->kv_heads;
+    }
+    mq__partition(units, thread, threads, &begin, &end);
+    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
+        const mq_segment *segment = &rt->pass->segments[s];
+        for (uint32_t g = 0; g < m->kv_heads; g++) {
+            for (uint32_t p = 0; p < spans_of(segment); p++, unit++) {
+                if (unit < begin || unit >= end) continue;
+                const mq_attention a = view(j, segment, g, 0, 1, thread);
+                const uint32_t key0 = p * MQ_SPAN_TOKENS, last = segment->first + 1;
+                const uint32_t key1 = last - key0 < MQ_SPAN_TOKENS ? last : key0 + MQ_SPAN_TOKENS;
+                rt->kernels->attention_decode_span(&a, key0, key1, partials_of(rt, s, g) + p * one);
+            }
+        }
+    }
+}
+
+static void merge_decode(void *context, int thread, int threads)
+{
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
+    size_t begin, end;
+    mq__partition((size_t)rt->pass->segment_count * rt->model->kv_heads, thread, threads, &begin, &end);
+    for (size_t unit = begin; unit < end; unit++) {
+        const uint32_t s = (uint32_t)(unit / rt->model->kv_heads), g = (uint32_t)(unit % rt->model->kv_heads);
+        const mq_segment *segment = &rt->pass->segments[s];
+        const mq_attention a = view(j, segment, g, 0, 1, thread);
+        rt->kernels->attention_decode_merge(&a, spans_of(segment), partials_of(rt, s, g));
+    }
+}
+
+void mq__attention(mq_runtime *rt, uint32_t layer)
+{
+    const mq_model *m = rt->model;
+    job j = {.rt = rt, .weights = &m->layer[layer], .layer = layer,
+             .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width}};
+    mq__pool_run(rt->pool, rotate_and_store, &j);
+    if (rt->pass->phase == MQ_PHASE_PREFILL) {
+        mq__pool_run(rt->pool, attend_prefill, &j);
+    } else {
+        mq__pool_run(rt->pool, attend_decode, &j);
+        mq__pool_run(rt->pool, merge_decode, &j);
+    }
+}

@@ -1,0 +1,99 @@
+/* The forward pass, in the order of the papers: Llama (RMSNorm, rotary GQA attention, SwiGLU), Qwen2 (biases on q, k, v),
+ * Qwen3 (norms on q and k).
+ *
+ * Where NVFP4 ends and BF16 begins: every linear group asks the pass's phase plan for its format. Under Mix-Quant the
+ * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms, attention and lm_head
+ * are the same in both phases. All activations between the linear layers are FP32; the KV cache is BF16. */
+#include "model/forward.h"
+
+#include "model/runtime.h"
+
+#include <assert.h>
+#include <math.h>
+
+static mq_linear_format format_of(const mq_pass *pass, uint32_t layer, mq_linear_group group)
+{
+    return (mq_linear_format)pass->plan.format[layer][group];
+}
+
+/* Norm weights of the copy that the following linear layers belong to. */
+static const float *norm_of(const float *const norm[MQ_COPIES], mq_linear_format format)
+{
+    return norm[format == MQ_LINEAR_BF16 ? MQ_COPY_DENSE : MQ_COPY_PACKED];
+}
+
+/* h = embedding rows; cos, sin of each row's position. */
+static void embed(void *context, int thread, int threads)
+{
+    mq_runtime *rt = context;
+    const mq_model *m = rt->model;
+    const mq_pass *pass = rt->pass;
+    const size_t half = m->head_width / 2;
+    const size_t element = m->embedding.type == MQ_DENSE_F32 ? 4 : 2;
+    for (uint32_t s = 0; s < pass->segment_count; s++) {
+        const mq_segment *segment = &pass->segments[s];
+        size_t begin, end;
+        mq__partition(segment->rows, thread, threads, &begin, &end);
+        for (size_t i = begin; i < end; i++) {
+            const size_t row = segment->row + i;
+            const uint8_t *source =
+                (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
+            rt->kernels->dense_to_f32(rt->h + row * m->width, source, m->embedding.type, m->width);
+            for (size_t j = 0; j < half; j++) {
+                /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
+                const double angle = (double)(segment->first + i) * (double)m->inv_freq[j];
+                rt->cos[row * half + j] = (float)cos(angle) * m->rope_factor;
+                rt->sin[row * half + j] = (float)sin(angle) * m->rope_factor;
+            }
+        }
+    }
+}
+
+static void layer_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_model *m = rt->model;
+    const mq_pass *pass = rt->pass;
+    const mq_layer *w = &m->layer[l];
+    const uint32_t rows = pass->rows;
+
+    /* h += o(attention(q, k, v)), with q, k, v = linear(norm(h)) */
+    mq_linear_format format = format_of(pass, l, MQ_GROUP_QKV);
+    mq__linear_group(rt, format,
+                     (mq_input){.kind = MQ_INPUT_NORM, .norm_weight = norm_of(w->attention_norm, format), .rows = rt->x,
+                                .width = m->width, .count = rows},
+                     (mq_output[]){{&w->q, rt->q, false}, {&w->k, rt->k, false}, {&w->v, rt->v, false}}, 3);
+    mq__attention(rt, l);
+    mq__linear_group(rt, format_of(pass, l, MQ_GROUP_O),
+                     (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_width, .count = rows},
+                     (mq_output[]){{&w->o, rt->h, true}}, 1);
+
+    /* h += down(silu(gate) * up), with gate, up = linear(norm(h)) */
+    format = format_of(pass, l, MQ_GROUP_GATE_UP);
+    mq__linear_group(rt, format,
+                     (mq_input){.kind = MQ_INPUT_NORM, .norm_weight = norm_of(w->mlp_norm, format), .rows = rt->x,
+                                .width = m->width, .count = rows},
+                     (mq_output[]){{&w->gate, rt->gate, false}, {&w->up, rt->up, false}}, 2);
+    mq__linear_group(rt, format_of(pass, l, MQ_GROUP_DOWN),
+                     (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = m->ffn, .count = rows},
+                     (mq_output[]){{&w->down, rt->h, true}}, 1);
+}
+
+void mq__forward(mq_runtime *rt, const mq_pass *pass)
+{
+    assert(pass->rows <= rt->max_rows && (pass->phase == MQ_PHASE_PREFILL || pass->rows <= MQ_THIN_ROWS));
+    rt->pass = pass;
+    mq__pool_run(rt->pool, embed, rt);
+    for (uint32_t l = 0; l < rt->model->layers; l++) {
+        layer_forward(rt, l);
+    }
+}
+
+void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows, float *logits)
+{
+    assert(row + rows <= pass->rows);
+    rt->pass = pass;
+    mq__linear_group(rt, MQ_LINEAR_BF16,
+                     (mq_input){.kind = MQ_INPUT_NORM, .norm_weight = rt->model->final_norm, .rows = rt->x,
+                                .width = rt->model->width, .row0 = row, .count = rows},
+                     (mq_output[]){{&rt->model->head, logits, false}}, 1);
+}

@@ -1,0 +1,126 @@
+/* Linear layers in any format: a parallel stage that makes and packs the input rows, then one that multiplies.
+ *
+ * Norm and SwiGLU happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
+ * quantised. The second stage partitions the weight panels of all outputs together over the threads: each thread reads
+ * its own weights once for all rows, and each output has one writer. */
+#include "model/runtime.h"
+
+/* How a format wants its input. Tall BF16 and W4A16 products read FP32 panels, thin ones plain rows. */
+typedef enum input_layout { ROWS, DENSE_PANELS, NVFP4_PANELS } input_layout;
+
+#define PANEL MQ_NVFP4_NR /* output features per unit of work, for all formats */
+
+typedef struct job {
+    mq_runtime *rt;
+    mq_linear_format format;
+    input_layout layout;
+    mq_input input;
+    const mq_output *outputs;
+    int count;
+} job;
+
+static input_layout layout_of(mq_linear_format format, mq_phase phase)
+{
+    if (format == MQ_LINEAR_NVFP4) return NVFP4_PANELS;
+    return phase == MQ_PHASE_DECODE ? ROWS : DENSE_PANELS;
+}
+
+static uint32_t group_rows(input_layout layout)
+{
+    return layout == ROWS ? 1 : layout == DENSE_PANELS ? MQ_DENSE_MR : MQ_NVFP4_MR;
+}
+
+static void make_rows(const job *j, size_t begin, size_t end)
+{
+    const mq_runtime *rt = j->rt;
+    const mq_input *in = &j->input;
+    const size_t width = in->width;
+    for (size_t row = begin; row < end; row++) {
+        float *y = in->rows + row * width;
+        if (in->kind == MQ_INPUT_NORM) {
+            rt->kernels->rmsnorm(y, rt->h + (in->row0 + row) * width, in->norm_weight, width, rt->model->norm_eps);
+        } else if (in->kind == MQ_INPUT_SWIGLU) {
+            rt->kernels->swiglu(y, y, rt->up + row * width, width);
+        }
+    }
+}
+
+static void prepare(void *context, int thread, int threads)
+{
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
+    const size_t rows = j->input.count, width = j->input.width, each = group_rows(j->layout);
+    size_t begin, end;
+    mq__partition((rows + each - 1) / each, thread, threads, &begin, &end);
+    for (size_t g = begin; g < end; g++) {
+        const size_t row0 = g * each, row1 = row0 + each < rows ? row0 + each : rows;
+        make_rows(j, row0, row1);
+        if (j->layout == DENSE_PANELS) {
+            rt->kernels->dense_pack_rows(j->input.rows, width, rows, width, g, g + 1, rt->dense_panels);
+        } else if (j->layout == NVFP4_PANELS) {
+            rt->kernels->nvfp4_quantize(j->input.rows, width, row0, row1, width, &rt->nvfp4);
+        }
+    }
+}
+
+/* Features [32*p0, 32*p1) of one output. */
+static void multiply_panels(const job *j, const mq_output *out, size_t p0, size_t p1, void *scratch)
+{
+    const mq_runtime *rt = j->rt;
+    const mq_kernels *k = rt->kernels;
+    const mq_linear *w = out->linear;
+    const mq_epilogue epilogue = {.y = out->y, .ldy = w->n, .bias = w->bias, .accumulate = out->accumulate};
+    const size_t rows = j->input.count;
+    const size_t n0 = p0 * PANEL, n1 = p1 * PANEL < w->n ? p1 * PANEL : w->n;
+    switch (j->format) {
+    case MQ_LINEAR_NVFP4:
+        k->nvfp4_gemm(&rt->nvfp4, rows, &w->nvfp4, p0, p1, &epilogue, scratch);
+        break;
+    case MQ_LINEAR_W4A16:
+        if (j->layout == ROWS) {
+            k->w4a16_thin(j->input.rows, j->input.width, rows, &w->nvfp4, p0, p1, &epilogue);
+        } else {
+            k->w4a16_gemm(rt->dense_panels, rows, &w->nvfp4, p0, p1, &epilogue, scratch);
+        }
+        break;
+    case MQ_LINEAR_BF16:
+    default:
+        if (j->layout == ROWS) {
+            k->dense_thin(j->input.rows, j->input.width, rows, &w->dense, n0, n1, &epilogue);
+        } else {
+            k->dense_gemm(rt->dense_panels, rows, &w->dense, n0, n1, &epilogue, scratch);
+        }
+        break;
+    }
+}
+
+static size_t panels_of(const mq_output *out)
+{
+    return (out->linear->n + PANEL - 1) / PANEL;
+}
+
+static void multiply(void *context, int thread, int threads)
+{
+    const job *j = context;
+    size_t total = 0, begin, end;
+    for (int i = 0; i < j->count; i++) {
+        total += panels_of(&j->outputs[i]);
+    }
+    mq__partition(total, thread, threads, &begin, &end);
+    size_t base = 0;
+    for (int i = 0; i < j->count; i++) {
+        const size_t panels = panels_of(&j->outputs[i]);
+        const size_t p0 = begin > base ? begin - base : 0;
+        const size_t p1 = end > base ? (end - base < panels ? end - base : panels) : 0;
+        if (p0 < p1) multiply_panels(j, &j->outputs[i], p0, p1, j->rt->thread_scratch[thread]);
+        base += panels;
+    }
+}
+
+void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, const mq_output *outputs, int count)
+{
+    job j = {.rt = rt, .format = format, .layout = layout_of(format, rt->pass->phase), .input = input,
+             .outputs = outputs, .count = count};
+    if (j.layout != ROWS || input.kind != MQ_INPUT_PLAIN) mq__pool_run(rt->pool, prepare, &j);
+    mq__pool_run(rt->pool, multiply, &j);
+}

@@ -1,0 +1,52 @@
+/* What a transformer is here: its weights in two precisions, and the plan that says which is used when.
+ *
+ * A weight matrix has two faces. The dense face is the checkpoint's own tensor, borrowed from its map and never copied;
+ * the NVFP4 face is packed at load or comes from a second checkpoint. Norm weights belong to the copy whose linear layers
+ * consume their output, because smoothing moves scale between the two (models-and-formats 0, fact 4). */
+#ifndef MQ_MODEL_H
+#define MQ_MODEL_H
+
+#include "kernels/kernels.h"
+
+typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
+
+/* The two copies of the weights. */
+typedef enum mq_copy { MQ_COPY_DENSE, MQ_COPY_PACKED, MQ_COPIES } mq_copy;
+
+/* Linear layers that read the same input share a format: they share its quantised form. */
+typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
+
+typedef struct mq_linear {
+    uint32_t n, k_width;
+    mq_dense dense;    /* [n, k_width]; data is NULL when the checkpoint holds this layer in NVFP4 only */
+    mq_nvfp4 nvfp4;    /* panels is NULL until packed */
+    const float *bias; /* [n] or NULL */
+} mq_linear;
+
+typedef struct mq_layer {
+    const float *attention_norm[MQ_COPIES]; /* [D], before q, k, v */
+    const float *mlp_norm[MQ_COPIES];       /* [D], before gate, up */
+    const float *q_norm, *k_norm;           /* [K] each, or NULL (Qwen3 has them) */
+    mq_linear q, k, v;                      /* [H*K, D], [G*K, D], [G*K, D] */
+    mq_linear o;                            /* [D, H*K] */
+    mq_linear gate, up;                     /* [F, D] */
+    mq_linear down;                         /* [D, F] */
+} mq_layer;
+
+typedef struct mq_model {
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width; /* V D F L H G K */
+    float norm_eps;
+    const float *inv_freq; /* [K/2] rotary frequencies after scaling */
+    float rope_factor;     /* multiplies cos and sin (YaRN); 1 otherwise */
+    mq_dense embedding;    /* [V, D] */
+    mq_linear head;        /* [V, D]: lm_head, or the embedding when tied; always dense */
+    const float *final_norm; /* [D] */
+    mq_layer *layer;         /* [L] */
+} mq_model;
+
+/* Which format each linear group of each layer uses in one phase. */
+typedef struct mq_phase_plan {
+    uint8_t (*format)[MQ_GROUPS]; /* [L][MQ_GROUPS] of mq_linear_format */
+} mq_phase_plan;
+
+#endif

@@ -1,0 +1,81 @@
+#include "model/runtime.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/mem.h"
+
+#include <math.h>
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Adds [rows, width] floats to the account; a sum that overflows stays SIZE_MAX and fails at allocation. */
+static float *floats(size_t rows, size_t width)
+{
+    size_t count, bytes;
+    if (!mq__mul_size(rows, width, &count) || !mq__mul_size(count, sizeof(float), &bytes)) return NULL;
+    return mq__alloc_aligned(bytes);
+}
+
+mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool *pool, uint32_t max_rows,
+                          uint32_t max_positions, mq_runtime **out, mq_error *error)
+{
+    *out = NULL;
+    mq_runtime *rt = mq__alloc_zero(1, sizeof *rt);
+    if (!rt) return mq__fail(error, MQ_NO_MEMORY, "runtime: expected memory, got none");
+    const size_t rows = max_size(max_rows, MQ_THIN_ROWS);
+    const size_t q_width = (size_t)m->heads * m->head_width, kv_width = (size_t)m->kv_heads * m->head_width;
+    const size_t widest = max_size(max_size(m->width, q_width), m->ffn);
+    const int threads = mq__pool_threads(pool);
+    *rt = (mq_runtime){.model = m, .kernels = kernels, .pool = pool, .max_rows = (uint32_t)rows,
+                       .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
+    rt->attention_scale = (float)(1.0 / sqrt((double)m->head_width));
+    rt->h = floats(rows, m->width);
+    rt->x = floats(rows, max_size(m->width, q_width));
+    rt->q = floats(rows, q_width);
+    rt->k = floats(rows, kv_width);
+    rt->v = floats(rows, kv_width);
+    rt->gate = floats(rows, m->ffn);
+    rt->up = floats(rows, m->ffn);
+    rt->cos = floats(rows, m->head_width / 2);
+    rt->sin = floats(rows, m->head_width / 2);
+    rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
+    rt->nvfp4.panels = mq__alloc_aligned(mq__nvfp4_row_bytes(rows, widest));
+    rt->nvfp4.multiplier = floats(rows + MQ_NVFP4_MR, 1);
+    rt->partials = floats((size_t)MQ_THIN_ROWS * rt->max_spans, (size_t)m->heads * (m->head_width + 2));
+    rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
+    bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->cos && rt->sin &&
+                    rt->dense_panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials && rt->thread_scratch;
+    const size_t scratch = max_size(kernels->gemm_scratch_bytes,
+                                    kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_width));
+    for (int t = 0; complete && t < threads; t++) {
+        rt->thread_scratch[t] = mq__alloc_aligned(scratch);
+        complete = rt->thread_scratch[t] != NULL;
+    }
+    if (!complete) {
+        mq__runtime_free(rt);
+        return mq__fail(error, MQ_NO_MEMORY, "runtime: %zu rows of scratch: expected memory, got none", rows);
+    }
+    *out = rt;
+    return MQ_OK;
+}
+
+void mq__runtime_free(mq_runtime *rt)
+{
+    if (!rt) return;
+    if (rt->thread_scratch) {
+        for (int t = 0; t < mq__pool_threads(rt->pool); t++) {
+            mq__free_aligned(rt->thread_scratch[t]);
+        }
+    }
+    mq__free(rt->thread_scratch);
+    float *const all[] = {rt->h, rt->x, rt->q, rt->k, rt->v, rt->gate, rt->up, rt->cos, rt->sin, rt->dense_panels,
+                          rt->nvfp4.multiplier, rt->partials};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        mq__free_aligned(all[i]);
+    }
+    mq__free_aligned(rt->nvfp4.panels);
+    mq__free(rt);
+}

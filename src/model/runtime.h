@@ -1,0 +1,53 @@
+/* The scratch of a pass. Internal to src/model. */
+#ifndef MQ_RUNTIME_H
+#define MQ_RUNTIME_H
+
+#include "model/forward.h"
+
+struct mq_runtime {
+    const mq_model *model;
+    const mq_kernels *kernels;
+    mq_pool *pool;
+    uint32_t max_rows, max_spans;
+    float attention_scale; /* 1/sqrt(K) */
+    const mq_pass *pass; /* the pass in progress */
+
+    float *h;              /* [T, D] the residual stream */
+    float *x;              /* [T, max(D, H*K)] normed rows, then the attention's output */
+    float *q, *k, *v;      /* [T, H*K], [T, G*K], [T, G*K] */
+    float *gate, *up;      /* [T, F]; gate holds silu(gate)*up afterwards */
+    float *cos, *sin;      /* [T, K/2] of the rows' positions */
+    float *dense_panels;   /* the input of tall dense layers, packed */
+    mq_nvfp4_rows nvfp4;   /* the input of NVFP4 layers, quantised and packed */
+    float *partials;       /* decode attention: [segments][G][spans][H/G][K + 2] */
+    uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
+};
+
+/* ---- linear.c */
+
+/* What makes a row of a linear group's input. */
+typedef enum mq_input_kind { MQ_INPUT_NORM, MQ_INPUT_PLAIN, MQ_INPUT_SWIGLU } mq_input_kind;
+
+typedef struct mq_input {
+    mq_input_kind kind;
+    const float *norm_weight; /* NORM: h is normed into x */
+    float *rows;              /* PLAIN: read as it is; NORM: x; SWIGLU: gate (with up) */
+    uint32_t width;
+    uint32_t row0, count; /* which rows of the pass */
+} mq_input;
+
+typedef struct mq_output {
+    const mq_linear *linear;
+    float *y; /* [count, linear->n] */
+    bool accumulate;
+} mq_output;
+
+/* outputs[i] = linear_i(input), all in one format, in two parallel stages: make and pack the input, then multiply. */
+void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, const mq_output *outputs, int count);
+
+/* ---- attention.c */
+
+/* Normalises and rotates q and k, writes k and v of all rows into their pages, and leaves the attention output in x. */
+void mq__attention(mq_runtime *rt, uint32_t layer);
+
+#endif
