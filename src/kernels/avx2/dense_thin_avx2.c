@@ -1,0 +1,118 @@
+/* Thin dense products of the AVX2 level: 1 to 8 rows of activations, weights streamed once. */
+#include "kernels/dense_common.h"
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Weights [at, at + 8). */
+INLINE __m256 load_weights(const void *w, mq_dense_type type, size_t at)
+{
+    if (type == MQ_DENSE_F32) return _mm256_loadu_ps((const float *)w + at);
+    const __m128i half = _mm_loadu_si128((const void *)((const uint16_t *)w + at));
+    if (type == MQ_DENSE_F16) return _mm256_cvtph_ps(half);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* Lanes of two registers (0..7, 8..15) pairwise: 8+8, 4+4, 2+2, 1+1. */
+INLINE float sum_lanes(__m256 low, __m256 high)
+{
+    const __m256 a = _mm256_add_ps(low, high);
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* k in [k0, k_width), fewer than 16 of them, for one feature and row: lanes past the end keep their sums. */
+static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __m256 *low, __m256 *high)
+{
+    const size_t width = w->k_width - k0;
+    float xs[16] = {0}, ws[16] = {0};
+    for (size_t i = 0; i < width; i++) {
+        xs[i] = x[k0 + i];
+        ws[i] = dense_element(w->data, w->type, at + k0 + i);
+    }
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256 in_low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)width), lane));
+    const __m256 in_high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)width - 8), lane));
+    const __m256 a = _mm256_fmadd_ps(_mm256_loadu_ps(xs), _mm256_loadu_ps(ws), *low);
+    const __m256 b = _mm256_fmadd_ps(_mm256_loadu_ps(xs + 8), _mm256_loadu_ps(ws + 8), *high);
+    *low = _mm256_blendv_ps(*low, a, in_low);
+    *high = _mm256_blendv_ps(*high, b, in_high);
+}
+
+/* W features from n, R rows: W * R <= 4 keeps the sums in registers. */
+INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t row, const mq_epilogue *out,
+                      const mq_dense_type type, const int W, const int R)
+{
+    const size_t k_width = w->k_width, at = n * k_width;
+    __m256 sum[4][4][2];
+#pragma GCC unroll 4
+    for (int i = 0; i < W; i++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            sum[i][r][0] = sum[i][r][1] = _mm256_setzero_ps();
+        }
+    }
+    size_t k = 0;
+    for (; k + 16 <= k_width; k += 16) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+#pragma GCC unroll 4
+            for (int i = 0; i < W; i++) {
+                const __m256 wv = load_weights(w->data, type, at + (size_t)i * k_width + k + (size_t)half * 8);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) {
+                    const __m256 xv = _mm256_loadu_ps(x + (row + (size_t)r) * ldx + k + (size_t)half * 8);
+                    sum[i][r][half] = _mm256_fmadd_ps(xv, wv, sum[i][r][half]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < W; i++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const float *xr = x + (row + (size_t)r) * ldx;
+            if (k < k_width) add_tail(xr, w, at + (size_t)i * k_width, k, &sum[i][r][0], &sum[i][r][1]);
+            finish_output(out, row + (size_t)r, n + (size_t)i, sum_lanes(sum[i][r][0], sum[i][r][1]));
+        }
+    }
+}
+
+INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                       const mq_epilogue *out, const mq_dense_type type)
+{
+    size_t n = n0;
+    if (rows == 1) {
+        for (; n + 4 <= n1; n += 4) {
+            thin_tile(x, ldx, w, n, 0, out, type, 4, 1);
+        }
+    }
+    for (; n < n1; n++) {
+        size_t row = 0;
+        for (; row + 4 <= rows; row += 4) {
+            thin_tile(x, ldx, w, n, row, out, type, 1, 4);
+        }
+        for (; row < rows; row++) {
+            thin_tile(x, ldx, w, n, row, out, type, 1, 1);
+        }
+    }
+}
+
+static void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                 const mq_epilogue *out)
+{
+    if (w->type == MQ_DENSE_BF16) {
+        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);
+    } else if (w->type == MQ_DENSE_F16) {
+        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);
+    } else {
+        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);
+    }
+}
+
+void mq__fill_avx2_thin(mq_kernels *table)
+{
+    table->dense_thin = thin;
+}

@@ -1,0 +1,102 @@
+/* FP32 GEMM core of the AVX2 level.
+ *
+ * Idea: as on AVX-512 (weights expanded to FP32 per cache block, activations in panels [k][14]), with tiles of up to 6 x 16:
+ * the 14 rows of a group are taken as 5 + 5 + 4, the 32 features of a panel as 16 + 16.
+ *
+ * Registers: up to 12 sums, 2 weight vectors, 1 to 2 broadcasts = 16.
+ * Throughput model of 5 rows per k: 10 FMA on two ports = 5 cycles (10 chains cover the latency of 4); 7 loads = 3.5
+ * cycles; 17 of 20 issue slots, the rest is the loop. */
+#include "kernels/dense_driver.h"
+
+#include <immintrin.h>
+
+#define MR     MQ_DENSE_MR
+#define INLINE static inline __attribute__((always_inline))
+
+/* R rows (of a, c) by 16 features. */
+INLINE void tile(const float *a, const float *b, size_t kc, float *c, bool first, const int R)
+{
+    __m256 sum[6][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+        sum[r][0] = first ? _mm256_setzero_ps() : _mm256_load_ps(c + r * DENSE_NR);
+        sum[r][1] = first ? _mm256_setzero_ps() : _mm256_load_ps(c + r * DENSE_NR + 8);
+    }
+#pragma GCC unroll 2
+    for (size_t k = 0; k < kc; k++) {
+        const __m256 b0 = _mm256_load_ps(b), b1 = _mm256_load_ps(b + 8);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            const __m256 x = _mm256_broadcast_ss(a + r);
+            sum[r][0] = _mm256_fmadd_ps(x, b0, sum[r][0]);
+            sum[r][1] = _mm256_fmadd_ps(x, b1, sum[r][1]);
+        }
+        a += MR;
+        b += 16;
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+        _mm256_store_ps(c + r * DENSE_NR, sum[r][0]);
+        _mm256_store_ps(c + r * DENSE_NR + 8, sum[r][1]);
+    }
+}
+
+/* A group of r0 + r1 + r2 rows by 32 features. */
+INLINE void group(const float *a, const float *b, size_t kc, float *c, bool first, const int r0, const int r1,
+                  const int r2)
+{
+    for (size_t half = 0; half < 2; half++) {
+        tile(a, b, kc, c, first, r0);
+        if (r1 > 0) tile(a + r0, b, kc, c + r0 * DENSE_NR, first, r1);
+        if (r2 > 0) tile(a + r0 + r1, b, kc, c + (r0 + r1) * DENSE_NR, first, r2);
+        b += 16 * kc;
+        c += 16;
+    }
+}
+
+#define TILE(rows, r0, r1, r2)                                                                                         \
+    static void tile_##rows(const float *a, const float *b, size_t kc, float *c, bool first)                           \
+    {                                                                                                                  \
+        group(a, b, kc, c, first, r0, r1, r2);                                                                         \
+    }
+TILE(1, 1, 0, 0)
+TILE(2, 2, 0, 0)
+TILE(3, 3, 0, 0)
+TILE(4, 4, 0, 0)
+TILE(5, 5, 0, 0)
+TILE(6, 6, 0, 0)
+TILE(7, 4, 3, 0)
+TILE(8, 4, 4, 0)
+TILE(9, 5, 4, 0)
+TILE(10, 5, 5, 0)
+TILE(11, 6, 5, 0)
+TILE(12, 6, 6, 0)
+TILE(13, 5, 4, 4)
+TILE(14, 5, 5, 4)
+
+static void finish_tile(const float *c, size_t row, size_t rows, size_t n, size_t n_end, float multiplier,
+                        const mq_epilogue *out)
+{
+    const __m256 scale = _mm256_set1_ps(multiplier);
+    for (size_t part = 0; part < 4 && n + part * 8 < n_end; part++) {
+        const size_t left = n_end - n - part * 8;
+        const __m256i mask =
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(left < 8 ? (int)left : 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        const __m256 bias = out->bias ? _mm256_maskload_ps(out->bias + n + part * 8, mask) : _mm256_setzero_ps();
+        for (size_t r = 0; r < rows; r++) {
+            float *y = out->y + (row + r) * out->ldy + n + part * 8;
+            __m256 sum = _mm256_mul_ps(_mm256_load_ps(c + r * DENSE_NR + part * 8), scale);
+            if (out->bias) sum = _mm256_add_ps(sum, bias);
+            if (out->accumulate) sum = _mm256_add_ps(_mm256_maskload_ps(y, mask), sum);
+            if (left >= 8) {
+                _mm256_storeu_ps(y, sum);
+            } else {
+                _mm256_maskstore_ps(y, mask, sum);
+            }
+        }
+    }
+}
+
+const dense_core mq__dense_core_avx2 = {{tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8, tile_9,
+                                         tile_10, tile_11, tile_12, tile_13, tile_14},
+                                        finish_tile};

@@ -1,0 +1,183 @@
+/* NVFP4 weights with FP32 activations on the AVX-512 level.
+ *
+ * Decoding: a cell holds one dword of 8 codes per feature (nvfp4_pack.h), so a dword shift brings the code of one k of 16
+ * features to the low bits of 16 lanes and VPERMPS looks all sixteen up in one register. Features are lanes, nothing is
+ * transposed. The GEMM expands cells to the FP32 panels of the dense micro-kernel; the thin product feeds the looked-up
+ * vector to one FMA per row with the activation broadcast from memory.
+ *
+ * Thin, registers: R x 2 block sums and R x 2 totals (R > 4: one half of the features at a time), 4 code vectors, table.
+ * Throughput model per 16 weights (9 bytes): shift (p0), VPERMPS (p5) and R FMA (p05): (2 + R)/2 cycles. */
+#include "kernels/dense_driver.h"
+#include "kernels/nvfp4_pack.h"
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE __m512 e2m1_table(void)
+{
+    return _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f,
+                          -4.0f, -6.0f);
+}
+
+/* Bits to shift a dword of codes by, so that VPERMPS indexes with k (mod 8). */
+INLINE unsigned code_shift(unsigned k)
+{
+    return 8 * (k % 4) + 4 * (k % 8 / 4);
+}
+
+/* Sixteen scale bytes. Subnormal ones (m/8 * 2^-6) are made as (1 + m/8) * 2^-6 - 2^-6, exactly. */
+INLINE __m512 load_scales(const uint8_t *bytes)
+{
+    __m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)bytes));
+    const __mmask16 subnormal = _mm512_cmplt_epi32_mask(code, _mm512_set1_epi32(8));
+    code = _mm512_mask_add_epi32(code, subnormal, code, _mm512_set1_epi32(8));
+    const __m512 value =
+        _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(code, 20), _mm512_set1_epi32(120 << 23)));
+    return _mm512_mask_sub_ps(value, subnormal, value, _mm512_set1_ps(0x1p-6f));
+}
+
+static void expand(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
+{
+    const mq_nvfp4 *w = weights;
+    const uint8_t *cell = mq__nvfp4_panel(w, panel) + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL;
+    const __m512 table = e2m1_table();
+    for (size_t k = 0; k < kc; k += MQ_NVFP4_BLOCK, cell += MQ_NVFP4_CELL, b += MQ_NVFP4_BLOCK * DENSE_NR) {
+        const unsigned width = kc - k < MQ_NVFP4_BLOCK ? (unsigned)(kc - k) : MQ_NVFP4_BLOCK;
+        for (size_t half = 0; half < 2; half++) {
+            const __m512 scale = load_scales(cell + MQ_NVFP4_CELL_SCALES + 16 * half);
+#pragma GCC unroll 16
+            for (unsigned i = 0; i < MQ_NVFP4_BLOCK; i++) {
+                if (i >= width) break;
+                const __m512i codes = _mm512_loadu_si512(cell + 128 * (i / 8) + 64 * half);
+                const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift(i)), table);
+                _mm512_store_ps(b + i * DENSE_NR + 16 * half, _mm512_mul_ps(value, scale));
+            }
+        }
+    }
+}
+
+static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
+                 void *scratch)
+{
+    const size_t n1 = p1 * MQ_NVFP4_NR < w->n ? p1 * MQ_NVFP4_NR : w->n;
+    const dense_source source = {.core = &mq__dense_core_avx512,
+                                 .expand = expand,
+                                 .weights = w,
+                                 .n = n1,
+                                 .k_width = w->k_width,
+                                 .multiplier = w->multiplier};
+    mq__dense_run(panels, rows, &source, p0, p1, out, scratch);
+}
+
+/* Adds one block (or the first `width` k of it) of H x 16 features for R rows to `sum`. */
+INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned width, __m512 sum[8][2], const int R,
+                       const int H)
+{
+    const __m512 table = e2m1_table();
+    __m512 dot[8][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        dot[r][0] = dot[r][1] = _mm512_setzero_ps();
+    }
+#pragma GCC unroll 16
+    for (unsigned k = 0; k < MQ_NVFP4_BLOCK; k++) {
+        if (k >= width) break;
+#pragma GCC unroll 2
+        for (int h = 0; h < H; h++) {
+            const __m512i codes = _mm512_loadu_si512(cell + 128 * (k / 8) + 64 * h);
+            const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift(k)), table);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                dot[r][h] = _mm512_fmadd_ps(_mm512_set1_ps(x[(size_t)r * ldx + k]), value, dot[r][h]);
+            }
+        }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < H; h++) {
+        const __m512 scale = load_scales(cell + MQ_NVFP4_CELL_SCALES + 16 * h);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            sum[r][h] = _mm512_fmadd_ps(dot[r][h], scale, sum[r][h]);
+        }
+    }
+}
+
+INLINE void thin_finish(__m512 sum, size_t row, size_t n, size_t n_end, float multiplier, const mq_epilogue *out)
+{
+    if (n >= n_end) return;
+    const __mmask16 mask = n_end - n < 16 ? (__mmask16)((1u << (n_end - n)) - 1) : (__mmask16)0xFFFF;
+    float *y = out->y + row * out->ldy + n;
+    sum = _mm512_mul_ps(sum, _mm512_set1_ps(multiplier));
+    if (out->bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out->bias + n));
+    if (out->accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
+    _mm512_mask_storeu_ps(y, mask, sum);
+}
+
+/* One panel, R rows. */
+INLINE void thin_panel(const float *x, size_t ldx, const mq_nvfp4 *w, size_t panel, const mq_epilogue *out, const int R,
+                       const int H)
+{
+    const uint8_t *cell = mq__nvfp4_panel(w, panel);
+    __m512 sum[8][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    }
+    const size_t whole = w->k_width / MQ_NVFP4_BLOCK, rest = w->k_width % MQ_NVFP4_BLOCK;
+    for (size_t b = 0; b < whole; b++) {
+        thin_block(cell, x + b * MQ_NVFP4_BLOCK, ldx, MQ_NVFP4_BLOCK, sum, R, H);
+        cell += MQ_NVFP4_CELL;
+    }
+    if (rest) thin_block(cell, x + whole * MQ_NVFP4_BLOCK, ldx, (unsigned)rest, sum, R, H);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        thin_finish(sum[r][0], (size_t)r, panel * MQ_NVFP4_NR, w->n, w->multiplier, out);
+        thin_finish(sum[r][1], (size_t)r, panel * MQ_NVFP4_NR + 16, w->n, w->multiplier, out);
+    }
+}
+
+INLINE void thin_rows(const float *x, size_t ldx, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
+                      const int R)
+{
+    for (size_t p = p0; p < p1; p++) {
+        thin_panel(x, ldx, w, p, out, R, 2);
+    }
+}
+
+static void thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                 const mq_epilogue *out)
+{
+    switch (rows) {
+    case 1:
+        thin_rows(x, ldx, w, p0, p1, out, 1);
+        break;
+    case 2:
+        thin_rows(x, ldx, w, p0, p1, out, 2);
+        break;
+    case 3:
+        thin_rows(x, ldx, w, p0, p1, out, 3);
+        break;
+    case 4:
+        thin_rows(x, ldx, w, p0, p1, out, 4);
+        break;
+    case 5:
+        thin_rows(x, ldx, w, p0, p1, out, 5);
+        break;
+    case 6:
+        thin_rows(x, ldx, w, p0, p1, out, 6);
+        break;
+    case 7:
+        thin_rows(x, ldx, w, p0, p1, out, 7);
+        break;
+    default:
+        thin_rows(x, ldx, w, p0, p1, out, 8);
+        break;
+    }
+}
+
+void mq__fill_avx512_w4a16(mq_kernels *table)
+{
+    table->w4a16_gemm = gemm;
+    table->w4a16_thin = thin;
+}
