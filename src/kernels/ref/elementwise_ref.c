@@ -1,0 +1,113 @@
+/* Norms, rotation, activation, conversions and the machine's limits: the definition. */
+#include "kernels/ref/math_ref.h"
+#include "kernels/table.h"
+
+/* 1/sqrt(mean(x^2) + eps), squares summed in 16 lanes. */
+static float inverse_rms(const float *x, size_t n, float eps)
+{
+    float lanes[16] = {0};
+    for (size_t i = 0; i < n; i++) {
+        lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
+    }
+    const float mean = mq__sum_lanes16(lanes) / (float)n;
+    return 1.0f / sqrtf(mean + eps);
+}
+
+static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps)
+{
+    const float r = inverse_rms(x, n, eps);
+    for (size_t i = 0; i < n; i++) {
+        y[i] = (x[i] * r) * weight[i];
+    }
+}
+
+static void norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
+                      const float *sin)
+{
+    const size_t half = head_width / 2;
+    for (size_t h = 0; h < heads; h++, x += head_width) {
+        if (weight) {
+            rmsnorm(x, x, weight, head_width, eps);
+        }
+        for (size_t i = 0; i < half; i++) {
+            const float x1 = x[i], x2 = x[i + half];
+            x[i] = fmaf(x1, cos[i], -(x2 * sin[i]));
+            x[i + half] = fmaf(x2, cos[i], x1 * sin[i]);
+        }
+    }
+}
+
+static void swiglu(float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = gate[i] / (1.0f + mq__exp_f32(-gate[i])) * up[i];
+    }
+}
+
+static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = mq__f32_to_bf16(x[i]);
+    }
+}
+
+static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
+{
+    const uint16_t *half = x;
+    switch (type) {
+    case MQ_DENSE_BF16:
+        for (size_t i = 0; i < n; i++) {
+            y[i] = mq__bf16_to_f32(half[i]);
+        }
+        break;
+    case MQ_DENSE_F16:
+        for (size_t i = 0; i < n; i++) {
+            y[i] = mq__f16_to_f32(half[i]);
+        }
+        break;
+    case MQ_DENSE_F32:
+        memcpy(y, x, n * sizeof *y);
+        break;
+    }
+}
+
+/* Eight independent chains of plain multiply-adds: what portable C reaches. */
+static uint64_t burn_fma(uint64_t rounds)
+{
+    enum { CHAINS = 8 };
+    float acc[CHAINS] = {1, 2, 3, 4, 5, 6, 7, 8};
+    for (uint64_t i = 0; i < rounds; i++) {
+        for (int c = 0; c < CHAINS; c++) {
+            acc[c] = acc[c] * 0.5f + 1.0f;
+        }
+    }
+    volatile float sink = 0; /* the chains end in something that may not be dropped */
+    for (int c = 0; c < CHAINS; c++) {
+        sink = sink + acc[c];
+    }
+    return rounds * CHAINS + 1;
+}
+
+static uint64_t read_stream(const void *data, size_t bytes)
+{
+    const size_t quarter = bytes / 4 / sizeof(uint64_t);
+    const uint64_t *p = data;
+    uint64_t sum[4] = {0};
+    for (size_t i = 0; i < quarter; i++) {
+        for (size_t s = 0; s < 4; s++) {
+            sum[s] += p[s * quarter + i];
+        }
+    }
+    return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
+void mq__fill_ref_elementwise(mq_kernels *table)
+{
+    table->rmsnorm = rmsnorm;
+    table->norm_rope = norm_rope;
+    table->swiglu = swiglu;
+    table->f32_to_bf16 = f32_to_bf16;
+    table->dense_to_f32 = dense_to_f32;
+    table->burn_fma = burn_fma;
+    table->read_stream = read_stream;
+}
