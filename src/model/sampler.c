@@ -11,7 +11,8 @@ typedef struct candidate {
     int32_t token;
 } candidate;
 
-enum { SEEN_PROMPT = 1u << 31 }; /* top bit of count[]: the token occurs in the prompt; the rest counts output */
+/* Top bit of count[]: the token occurs in the prompt; the other bits count its uses in the output. */
+#define SEEN_PROMPT (1u << 31)
 
 struct mq_sampler {
     mq_sampling s;
@@ -136,7 +137,7 @@ static size_t adjust(mq_sampler *sampler, const float *logits)
         float logit = isnan(logits[i]) ? -INFINITY : logits[i];
         const uint32_t count = sampler->count[i];
         if (count) {
-            const uint32_t output = count & ~(uint32_t)SEEN_PROMPT;
+            const uint32_t output = count & ~SEEN_PROMPT;
             logit = logit > 0 ? logit / s->repetition_penalty : logit * s->repetition_penalty;
             logit -= s->frequency_penalty * (float)output + (output ? s->presence_penalty : 0);
         }

@@ -1,0 +1,122 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOKENS_MAX ((size_t)1 << 22)
+
+typedef struct sink {
+    FILE *file;
+    size_t vocab;
+    bool only_last, failed;
+} sink;
+
+static void take(void *context, uint32_t first, uint32_t rows, const float *logits)
+{
+    (void)first;
+    sink *s = context;
+    if (!s->only_last && fwrite(logits, sizeof(float), rows * s->vocab, s->file) != rows * s->vocab) s->failed = true;
+}
+
+/* Ids from "1,2,3" or from a file with a JSON array; owned, NULL after a report. */
+static int32_t *read_tokens(const char *list, const char *file, uint32_t *count)
+{
+    char *data = NULL, *wrapped = NULL;
+    size_t bytes = 0;
+    json_error_t at;
+    json_t *array = NULL;
+    if (file) {
+        if (cli_read(file, &data, &bytes) != CLI_DONE) return NULL;
+        array = json_loadb(data, bytes, 0, &at);
+        free(data);
+    } else if (asprintf(&wrapped, "[%s]", list) > 0) {
+        array = json_loads(wrapped, 0, &at);
+        free(wrapped);
+    }
+    const size_t n = json_array_size(array);
+    int32_t *tokens = n > 0 && n <= TOKENS_MAX ? malloc(n * sizeof *tokens) : NULL;
+    for (size_t i = 0; tokens && i < n; i++) {
+        const json_t *item = json_array_get(array, i);
+        const json_int_t value = json_integer_value(item);
+        if (!json_is_integer(item) || value < 0 || value > INT32_MAX) {
+            free(tokens);
+            tokens = NULL;
+            break;
+        }
+        tokens[i] = (int32_t)value;
+    }
+    json_decref(array);
+    *count = (uint32_t)n;
+    if (!tokens) (void)cli_usage_error("logits: tokens: expected a list of ids >= 0, got something else");
+    return tokens;
+}
+
+static int compute(mq_engine *engine, const int32_t *tokens, uint32_t count, sink *s)
+{
+    mq_error error = {0};
+    mq_session *session;
+    if (mq_session_new(engine, &session, &error) != MQ_OK) return cli_report(&error);
+    const mq_sync_options sync = {.logits = s->only_last ? NULL : take, .context = s};
+    int code = CLI_DONE;
+    if (mq_session_sync(session, tokens, count, &sync, NULL, &error) != MQ_OK) {
+        code = cli_report(&error);
+    } else if (s->only_last) {
+        s->failed = fwrite(mq_session_logits(session), sizeof(float), s->vocab, s->file) != s->vocab;
+    }
+    mq_session_free(session);
+    return code;
+}
+
+static int run(int argc, char **argv)
+{
+    cli_engine options;
+    const char *list = NULL, *tokens_file = NULL, *output = NULL;
+    sink s = {0};
+    cli_option engine_options[CLI_ENGINE_OPTION_COUNT];
+    cli_engine_options(&options, engine_options);
+    const cli_option own[] = {
+        {"tokens", CLI_TEXT, &list, 0, 0, "token ids: 1,2,3"},
+        {"tokens-file", CLI_TEXT, &tokens_file, 0, 0, "file with a JSON array of token ids"},
+        {"o", CLI_TEXT, &output, 0, 0, "file to write: float32 little-endian [T, V]"},
+        {"last", CLI_FLAG, &s.only_last, 0, 0, "of the last position only: [1, V]"},
+    };
+    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine_options)};
+    cli_texts rest = {.count = 0};
+    int code = cli_parse(&cli_logits, tables, 2, argc, argv, &rest, 0);
+    if (code != CLI_GO_ON) return code;
+    if (!output || !list == !tokens_file) {
+        return cli_usage_error("logits: expected -o FILE and one of --tokens and --tokens-file, got other options");
+    }
+    uint32_t count;
+    int32_t *tokens = read_tokens(list, tokens_file, &count);
+    if (!tokens) return CLI_USAGE;
+    mq_engine *engine = NULL;
+    code = cli_open(&options, &engine, NULL);
+    if (code == CLI_DONE) {
+        mq_engine_info info;
+        mq_engine_describe(engine, &info);
+        s.vocab = info.vocab;
+        s.file = fopen(output, "wbe");
+        if (!s.file) {
+            fprintf(stderr, "mixquant: logits: %s: expected to create it, got %s\n", output, strerror(errno));
+            code = CLI_FAILED;
+        }
+    }
+    if (code == CLI_DONE) {
+        code = compute(engine, tokens, count, &s);
+        if (fclose(s.file) != 0) s.failed = true;
+        if (code == CLI_DONE && s.failed) {
+            fprintf(stderr, "mixquant: logits: %s: expected to write it, got %s\n", output, strerror(errno));
+            code = CLI_FAILED;
+        }
+        if (code != CLI_DONE) (void)unlink(output); /* nothing half-written stays */
+    }
+    mq_engine_close(engine);
+    free(tokens);
+    return code;
+}
+
+const cli_command cli_logits = {"logits", "-m DIR --tokens 1,2,3 -o FILE", "float32 logits of every position", run};

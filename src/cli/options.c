@@ -1,0 +1,172 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_help(const cli_command *command, const cli_options *tables, size_t table_count)
+{
+    printf("mixquant %s %s\n%s\n\n", command->name, command->arguments, command->summary);
+    for (size_t t = 0; t < table_count; t++) {
+        for (size_t i = 0; i < tables[t].count; i++) {
+            const cli_option *o = &tables[t].item[i];
+            static const char *const placeholders[] = {"", " TEXT", " N", " N", " X", " TEXT"};
+            char left[64];
+            snprintf(left, sizeof left, "%s%s%s", o->name[1] ? "--" : "-", o->name, placeholders[o->kind]);
+            printf("  %-26s %s\n", left, o->help);
+        }
+    }
+    printf("  %-26s %s\n", "-h, --help", "this text");
+}
+
+static const cli_option *find(const cli_options *tables, size_t table_count, const char *name, size_t length)
+{
+    for (size_t t = 0; t < table_count; t++) {
+        for (size_t i = 0; i < tables[t].count; i++) {
+            const cli_option *o = &tables[t].item[i];
+            if (strlen(o->name) == length && strncmp(o->name, name, length) == 0) return o;
+        }
+    }
+    return NULL;
+}
+
+static bool parse_number(const cli_option *o, const char *text)
+{
+    char *end;
+    errno = 0;
+    if (o->kind == CLI_UNSIGNED) {
+        const unsigned long long value = strtoull(text, &end, 10);
+        if (end == text || *end || errno || *text == '-') return false;
+        *(uint64_t *)o->value = value;
+        return true;
+    }
+    const double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value < o->low || value > o->high) return false;
+    if (o->kind == CLI_NUMBER) {
+        if (value != floor(value)) return false;
+        *(int *)o->value = (int)value;
+    } else {
+        *(float *)o->value = (float)value;
+    }
+    return true;
+}
+
+static int store(const cli_option *o, const char *text)
+{
+    if (o->kind == CLI_TEXT) {
+        *(const char **)o->value = text;
+        return CLI_GO_ON;
+    }
+    if (o->kind == CLI_TEXTS) {
+        cli_texts *texts = o->value;
+        if (texts->count == CLI_TEXTS_MAX) {
+            return cli_usage_error("%s: expected at most %d times, got more", o->name, CLI_TEXTS_MAX);
+        }
+        texts->item[texts->count++] = text;
+        return CLI_GO_ON;
+    }
+    if (parse_number(o, text)) return CLI_GO_ON;
+    if (o->kind == CLI_UNSIGNED) return cli_usage_error("%s: expected a whole number >= 0, got %s", o->name, text);
+    return cli_usage_error("%s: expected %s from %g to %g, got %s", o->name,
+                           o->kind == CLI_NUMBER ? "a whole number" : "a number", o->low, o->high, text);
+}
+
+int cli_parse(const cli_command *command, const cli_options *tables, size_t table_count, int argc, char **argv,
+              cli_texts *rest, size_t rest_max)
+{
+    bool only_rest = false;
+    for (int i = 1; i < argc; i++) {
+        const char *argument = argv[i];
+        if (only_rest || argument[0] != '-' || argument[1] == '\0') {
+            if (rest->count == rest_max) {
+                return cli_usage_error("%s: expected an option, got %s", command->name, argument);
+            }
+            rest->item[rest->count++] = argument;
+            continue;
+        }
+        if (strcmp(argument, "--") == 0) {
+            only_rest = true;
+            continue;
+        }
+        if (strcmp(argument, "-h") == 0 || strcmp(argument, "--help") == 0) {
+            print_help(command, tables, table_count);
+            return CLI_DONE;
+        }
+        const char *name = argument + (argument[1] == '-' ? 2 : 1);
+        const char *equals = argument[1] == '-' ? strchr(name, '=') : NULL;
+        const size_t length = equals ? (size_t)(equals - name) : strlen(name);
+        const cli_option *o = find(tables, table_count, name, length);
+        if (!o || (length == 1) != (argument[1] != '-')) {
+            return cli_usage_error("%s: expected a known option (see -h), got %s", command->name, argument);
+        }
+        if (o->kind == CLI_FLAG) {
+            if (equals) return cli_usage_error("--%s: expected no value, got one", o->name);
+            *(bool *)o->value = true;
+            continue;
+        }
+        if (!equals && i + 1 == argc) return cli_usage_error("%s: expected a value, got none", argument);
+        const int code = store(o, equals ? equals + 1 : argv[++i]);
+        if (code != CLI_GO_ON) return code;
+    }
+    return CLI_GO_ON;
+}
+
+void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUNT])
+{
+    *e = (cli_engine){.scales = "rtn"};
+    const cli_option all[CLI_ENGINE_OPTION_COUNT] = {
+        {"m", CLI_TEXT, &e->model, 0, 0, "checkpoint directory (default: the bundled model)"},
+        {"prefill", CLI_TEXT, &e->prefill, 0, 0, "format of the prompt: nvfp4 (default), bf16, w4a16"},
+        {"decode", CLI_TEXT, &e->decode, 0, 0, "format of the answer: bf16 (default), nvfp4, w4a16"},
+        {"plan", CLI_TEXT, &e->plan, 0, 0, "JSON file with formats per layer (docs/PLANS.md)"},
+        {"prefill-model", CLI_TEXT, &e->prefill_model, 0, 0, "separate NVFP4 checkpoint for the prompt"},
+        {"scales", CLI_TEXT, &e->scales, 0, 0, "rule for NVFP4 block scales: rtn (default), four-six, sweep"},
+        {"t", CLI_NUMBER, &e->threads, 0, 256, "threads (default 0: all processors)"},
+        {"c", CLI_NUMBER, &e->context, 0, 16777216, "context in tokens (default 0: the model's)"},
+        {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512)"},
+        {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0, "where packed weights are kept"},
+        {"no-cache", CLI_FLAG, &e->no_cache, 0, 0, "do not keep packed weights on disk"},
+    };
+    memcpy(options, all, sizeof all);
+}
+
+void cli_sampling_options(cli_sampling *s, cli_option options[CLI_SAMPLING_OPTION_COUNT])
+{
+    *s = (cli_sampling){.top_p = 1, .repetition_penalty = 1};
+    const cli_option all[CLI_SAMPLING_OPTION_COUNT] = {
+        {"temp", CLI_FLOAT, &s->temperature, 0, 100, "temperature (default 0: greedy)"},
+        {"top-k", CLI_NUMBER, &s->top_k, 0, 2147483647.0, "keep the k best (default 0: all)"},
+        {"top-p", CLI_FLOAT, &s->top_p, 0, 1, "keep the best that hold this probability (default 1)"},
+        {"min-p", CLI_FLOAT, &s->min_p, 0, 1, "keep those above this share of the best (default 0)"},
+        {"repetition-penalty", CLI_FLOAT, &s->repetition_penalty, 1e-3, 1000, "divide repeated logits (default 1)"},
+        {"presence-penalty", CLI_FLOAT, &s->presence_penalty, -100, 100, "subtract for used tokens (default 0)"},
+        {"frequency-penalty", CLI_FLOAT, &s->frequency_penalty, -100, 100, "subtract per use (default 0)"},
+        {"seed", CLI_UNSIGNED, &s->seed, 0, 0, "of the sampler (default 0)"},
+        {"stop", CLI_TEXTS, &s->stops, 0, 0, "end before this text (repeatable)"},
+    };
+    memcpy(options, all, sizeof all);
+}
+
+mq_sampling cli_sampling_of(const cli_sampling *s)
+{
+    return (mq_sampling){.temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p, .min_p = s->min_p,
+                         .repetition_penalty = s->repetition_penalty, .presence_penalty = s->presence_penalty,
+                         .frequency_penalty = s->frequency_penalty, .seed = s->seed};
+}
+
+size_t cli_number_list(const char *text, long low, long high, long *numbers, size_t max)
+{
+    size_t count = 0;
+    while (count < max) {
+        char *end;
+        errno = 0;
+        const long value = strtol(text, &end, 10);
+        if (end == text || errno || value < low || value > high) return 0;
+        numbers[count++] = value;
+        if (*end == '\0') return count;
+        if (*end != ',') return 0;
+        text = end + 1;
+    }
+    return 0;
+}

@@ -1,0 +1,71 @@
+#include "cli/turn.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+double cli_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double cli_rate(uint32_t tokens, double seconds)
+{
+    return tokens && seconds > 0 ? tokens / seconds : 0;
+}
+
+const char *cli_finish_name(mq_finish finish)
+{
+    static const char *const names[] = {"eos", "stop", "length", "cancelled"};
+    return names[finish];
+}
+
+static bool take_text(void *context, const char *bytes, size_t count)
+{
+    cli_turn *turn = context;
+    char *larger = realloc(turn->answer, turn->answer_bytes + count + 1);
+    if (!larger) return false;
+    turn->answer = larger;
+    memcpy(turn->answer + turn->answer_bytes, bytes, count);
+    turn->answer_bytes += count;
+    turn->answer[turn->answer_bytes] = '\0';
+    if (!turn->echo) return true;
+    return fwrite(bytes, 1, count, turn->echo) == count && fflush(turn->echo) == 0;
+}
+
+void cli_turn_clear(cli_turn *turn)
+{
+    free(turn->answer);
+    turn->answer = NULL;
+    turn->answer_bytes = 0;
+}
+
+int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags)
+{
+    mq_error error = {0};
+    int32_t *tokens = NULL;
+    size_t count = 0;
+    cli_turn_clear(turn);
+    turn->answer = calloc(1, 1);
+    if (!turn->answer) return cli_report(&(mq_error){MQ_NO_MEMORY, "answer: expected memory, got none"});
+    mq_status status = mq_tokenize(turn->text, prompt, bytes, flags, &tokens, &count, &error);
+    if (status == MQ_OK && (count == 0 || count > INT32_MAX)) {
+        status = MQ_USAGE;
+        error = (mq_error){MQ_USAGE, "prompt: expected at least one token, got none"};
+    }
+    turn->prompt_tokens = (uint32_t)count;
+    const mq_sync_options sync = {.progress = cli_progress};
+    if (status == MQ_OK) {
+        status = mq_session_sync(turn->session, tokens, (uint32_t)count, &sync, &turn->sync, &error);
+    }
+    mq_free(tokens);
+    const mq_generate_options options = {
+        .sampling = cli_sampling_of(&turn->sampling), .max_tokens = turn->max_tokens,
+        .stops = turn->sampling.stops.item, .stop_count = turn->sampling.stops.count, .ignore_eos = turn->ignore_eos,
+        .keep_special = turn->keep_special, .text = take_text, .context = turn,
+    };
+    if (status == MQ_OK) status = mq_generate(turn->session, turn->text, &options, &turn->generated, &error);
+    return status == MQ_OK ? CLI_DONE : cli_report(&error);
+}

@@ -1,0 +1,31 @@
+/* One prompt and its answer, as run, chat and agent share it. */
+#ifndef MQ_CLI_TURN_H
+#define MQ_CLI_TURN_H
+
+#include "cli/cli.h"
+
+typedef struct cli_turn {
+    mq_session *session;
+    const mq_text *text;
+    cli_sampling sampling;
+    uint32_t max_tokens;
+    bool ignore_eos, keep_special;
+    FILE *echo; /* where the answer is streamed; NULL: nowhere */
+
+    /* Filled by cli_turn_run: */
+    char *answer; /* owned: cli_turn_clear */
+    size_t answer_bytes;
+    uint32_t prompt_tokens;
+    mq_sync_stats sync;
+    mq_generate_result generated;
+} cli_turn;
+
+/* Tokenises the prompt (flags as mq_tokenize), syncs the session, generates. Reports a failure and returns its code. */
+int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags);
+void cli_turn_clear(cli_turn *turn);
+
+double cli_rate(uint32_t tokens, double seconds); /* tokens per second; 0 when nothing was timed */
+const char *cli_finish_name(mq_finish finish);
+double cli_seconds(void); /* monotonic */
+
+#endif

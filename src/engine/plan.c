@@ -1,0 +1,178 @@
+/* Phase plans: which format each linear group of each layer uses in each phase (docs/PLANS.md has the file format). */
+#include "base/error.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const format_names[MQ_LINEAR_FORMATS] = {"bf16", "nvfp4", "w4a16"};
+static const char *const group_names[MQ_GROUPS] = {"qkv", "o", "gate_up", "down"};
+static const char *const phase_names[MQ_PHASES] = {"prefill", "decode"};
+static const char *const rule_names[MQ_SCALE_RULES] = {"rtn", "four-six", "sweep"};
+
+const char *mq_linear_format_name(mq_linear_format format)
+{
+    return (unsigned)format < MQ_LINEAR_FORMATS ? format_names[format] : "unknown";
+}
+
+mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error)
+{
+    for (int i = 0; i < MQ_LINEAR_FORMATS; i++) {
+        if (strcmp(name, format_names[i]) == 0) {
+            *format = (mq_linear_format)i;
+            return MQ_OK;
+        }
+    }
+    return mq__fail(error, MQ_USAGE, "plan: format: expected bf16, nvfp4 or w4a16, got %s", name);
+}
+
+const char *mq_scale_rule_name(mq_scale_rule rule)
+{
+    return (unsigned)rule < MQ_SCALE_RULES ? rule_names[rule] : "unknown";
+}
+
+mq_status mq_scale_rule_parse(const char *name, mq_scale_rule *rule, mq_error *error)
+{
+    for (int i = 0; i < MQ_SCALE_RULES; i++) {
+        if (strcmp(name, rule_names[i]) == 0) {
+            *rule = (mq_scale_rule)i;
+            return MQ_OK;
+        }
+    }
+    return mq__fail(error, MQ_USAGE, "plan: scales: expected rtn, four-six or sweep, got %s", name);
+}
+
+/* Parses "0-3,7" into first/last pairs; calls back for each. */
+typedef struct layer_range {
+    long first, last;
+} layer_range;
+
+static bool next_range(const char **text, layer_range *range)
+{
+    char *end;
+    range->first = strtol(*text, &end, 10);
+    if (end == *text || range->first < 0) return false;
+    range->last = range->first;
+    if (*end == '-') {
+        const char *start = end + 1;
+        range->last = strtol(start, &end, 10);
+        if (end == start) return false;
+    }
+    if (*end == ',') end++;
+    else if (*end != '\0') return false;
+    *text = end;
+    return range->last >= range->first;
+}
+
+static bool group_selected(const json_t *linears, int group)
+{
+    if (!linears) return true;
+    for (size_t i = 0; i < json_array_size(linears); i++) {
+        const char *name = json_string_value(json_array_get(linears, i));
+        if (name && strcmp(name, group_names[group]) == 0) return true;
+    }
+    return false;
+}
+
+static bool groups_known(const json_t *linears)
+{
+    for (size_t i = 0; i < json_array_size(linears); i++) {
+        const char *name = json_string_value(json_array_get(linears, i));
+        bool known = false;
+        for (int g = 0; g < MQ_GROUPS && name; g++) {
+            known = known || strcmp(name, group_names[g]) == 0;
+        }
+        if (!known) return false;
+    }
+    return !linears || json_is_array(linears);
+}
+
+static void set_formats(mq_phase_plan plan, const json_t *linears, uint32_t first, uint32_t last,
+                        mq_linear_format format)
+{
+    for (uint32_t l = first; l <= last; l++) {
+        for (int g = 0; g < MQ_GROUPS; g++) {
+            if (group_selected(linears, g)) plan.format[l][g] = (uint8_t)format;
+        }
+    }
+}
+
+/* One element of "layers": {"layers": "0-3,7", "linears": ["down"], "prefill": "bf16"}. */
+static mq_status apply_rule(const json_t *rule, size_t index, const char *file, uint32_t layers, mq_phase_plan *plan,
+                            mq_error *error)
+{
+    const char *text = json_string_value(json_object_get(rule, "layers"));
+    const json_t *linears = json_object_get(rule, "linears");
+    if (!text || !*text || !groups_known(linears)) {
+        return mq__fail(error, MQ_FORMAT,
+                        "plan: %s: layers[%zu]: expected \"layers\": \"0-3,7\" and \"linears\" of qkv, o, gate_up, down, "
+                        "got something else", file, index);
+    }
+    layer_range range;
+    while (*text) {
+        if (!next_range(&text, &range) || range.last >= (long)layers) {
+            return mq__fail(error, MQ_FORMAT, "plan: %s: layers[%zu]: expected ranges below %u, got %s", file, index,
+                            layers, json_string_value(json_object_get(rule, "layers")));
+        }
+        for (int phase = 0; phase < MQ_PHASES; phase++) {
+            const char *name = json_string_value(json_object_get(rule, phase_names[phase]));
+            mq_linear_format format;
+            if (!name) continue;
+            const mq_status status = mq_linear_format_parse(name, &format, error);
+            if (status != MQ_OK) return status;
+            set_formats(plan[phase], linears, (uint32_t)range.first, (uint32_t)range.last, format);
+        }
+    }
+    return MQ_OK;
+}
+
+static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *plan, mq_error *error)
+{
+    char *data;
+    size_t bytes;
+    mq_status status = mq__file_read(file, (size_t)1 << 20, &data, &bytes, error);
+    if (status != MQ_OK) return status;
+    json_error_t at;
+    json_t *root = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, &at);
+    mq__free(data);
+    const json_t *rules = json_object_get(root, "layers");
+    if (!json_is_array(rules)) {
+        status = mq__fail(error, MQ_FORMAT, "plan: %s: expected a JSON object with an array \"layers\", got %s", file,
+                          root ? "something else" : at.text);
+    }
+    for (size_t i = 0; status == MQ_OK && i < json_array_size(rules); i++) {
+        status = apply_rule(json_array_get(rules, i), i, file, layers, plan, error);
+    }
+    json_decref(root);
+    return status;
+}
+
+mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phase_plan plan[MQ_PHASES], mq_error *error)
+{
+    const mq_linear_format defaults[MQ_PHASES] = {options->prefill, options->decode};
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        plan[phase].format = NULL;
+    }
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        plan[phase].format = mq__alloc_zero(layers, sizeof *plan[phase].format);
+        if (!plan[phase].format) {
+            mq__plan_free(plan);
+            return mq__fail(error, MQ_NO_MEMORY, "plan: %u layers: expected memory, got none", layers);
+        }
+        set_formats(plan[phase], NULL, 0, layers - 1, defaults[phase]);
+    }
+    const mq_status status = options->file ? apply_file(options->file, layers, plan, error) : MQ_OK;
+    if (status != MQ_OK) mq__plan_free(plan);
+    return status;
+}
+
+void mq__plan_free(mq_phase_plan plan[MQ_PHASES])
+{
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        mq__free(plan[phase].format);
+        plan[phase].format = NULL;
+    }
+}
