@@ -1,0 +1,179 @@
+/* Norms, rotation, activation, conversions and the machine's limits on AVX-512.
+ *
+ * One vector is the 16 lanes of the contract, so every sum is the reference's, lane by lane; tails are masked loads whose
+ * missing lanes are zero (an FMA with 0*0 leaves its lane unchanged). These kernels touch each value once or twice and run
+ * at the speed of the cache that holds the row. */
+#include "kernels/ref/math_ref.h"
+#include "kernels/table.h"
+
+#include <immintrin.h>
+
+static inline __mmask16 tail_mask(size_t count)
+{
+    return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
+}
+
+static inline float sum_lanes(__m512 v)
+{
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+
+static inline float inverse_rms(const float *x, size_t n, float eps)
+{
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t i = 0; i < n; i += 16) {
+        const __m512 v = _mm512_maskz_loadu_ps(tail_mask(n - i), x + i);
+        sum = _mm512_fmadd_ps(v, v, sum);
+    }
+    return 1.0f / sqrtf(sum_lanes(sum) / (float)n + eps);
+}
+
+static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps)
+{
+    const __m512 r = _mm512_set1_ps(inverse_rms(x, n, eps));
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask(n - i);
+        const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), r);
+        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(m, weight + i)));
+    }
+}
+
+static void norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
+                      const float *sin)
+{
+    const size_t half = head_width / 2;
+    for (size_t h = 0; h < heads; h++, x += head_width) {
+        if (weight) {
+            rmsnorm(x, x, weight, head_width, eps);
+        }
+        for (size_t i = 0; i < half; i += 16) {
+            const __mmask16 m = tail_mask(half - i);
+            const __m512 x1 = _mm512_maskz_loadu_ps(m, x + i), x2 = _mm512_maskz_loadu_ps(m, x + half + i);
+            const __m512 c = _mm512_maskz_loadu_ps(m, cos + i), s = _mm512_maskz_loadu_ps(m, sin + i);
+            _mm512_mask_storeu_ps(x + i, m, _mm512_fmsub_ps(x1, c, _mm512_mul_ps(x2, s)));
+            _mm512_mask_storeu_ps(x + half + i, m, _mm512_fmadd_ps(x2, c, _mm512_mul_ps(x1, s)));
+        }
+    }
+}
+
+/* mq__exp_f32 on 16 lanes. */
+static inline __m512 exp16(__m512 x)
+{
+    const __m512 magic = _mm512_set1_ps(MQ_EXP_MAGIC);
+    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(MQ_EXP_HIGH)), _mm512_set1_ps(MQ_EXP_LOW));
+    const __m512 t = _mm512_fmadd_ps(x, _mm512_set1_ps(MQ_EXP_LOG2E), magic);
+    const __m512 n = _mm512_sub_ps(t, magic);
+    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-MQ_EXP_LN2_HI), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(-MQ_EXP_LN2_LO), r);
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(MQ_EXP_C6), r, _mm512_set1_ps(MQ_EXP_C5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(MQ_EXP_C4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(MQ_EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(MQ_EXP_C2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+
+static void swiglu(float *y, const float *gate, const float *up, size_t n)
+{
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask(n - i);
+        const __m512 g = _mm512_maskz_loadu_ps(m, gate + i), u = _mm512_maskz_loadu_ps(m, up + i);
+        const __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(g), sign));
+        const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(minus)));
+        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(silu, u));
+    }
+}
+
+static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
+{
+    const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x40);
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask(n - i);
+        const __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+        const __m512i bits = _mm512_castps_si512(v), upper = _mm512_srli_epi32(bits, 16);
+        const __m512i odd = _mm512_and_si512(upper, one);
+        __m512i out = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, half), odd), 16);
+        out = _mm512_mask_or_epi32(out, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), upper, quiet);
+        _mm256_mask_storeu_epi16(y + i, m, _mm512_cvtepi32_epi16(out));
+    }
+}
+
+static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
+{
+    const uint16_t *in = x;
+    switch (type) {
+    case MQ_DENSE_BF16:
+        for (size_t i = 0; i < n; i += 16) {
+            const __mmask16 m = tail_mask(n - i);
+            const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, in + i));
+            _mm512_mask_storeu_epi32(y + i, m, _mm512_slli_epi32(wide, 16));
+        }
+        break;
+    case MQ_DENSE_F16:
+        for (size_t i = 0; i < n; i += 16) {
+            const __mmask16 m = tail_mask(n - i);
+            _mm512_mask_storeu_ps(y + i, m, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, in + i)));
+        }
+        break;
+    case MQ_DENSE_F32:
+        memcpy(y, x, n * sizeof *y);
+        break;
+    }
+}
+
+/* 24 chains cover 2 ports x 4 cycles of latency three times over; the rest of the registers hold the operands. */
+static uint64_t burn_fma(uint64_t rounds)
+{
+    enum { CHAINS = 24 };
+    __m512 acc[CHAINS];
+    __m512 a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(1.0f);
+    for (int c = 0; c < CHAINS; c++) {
+        acc[c] = _mm512_set1_ps((float)c);
+    }
+    for (uint64_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 24
+        for (int c = 0; c < CHAINS; c++) {
+            acc[c] = _mm512_fmadd_ps(acc[c], a, b);
+        }
+        __asm__ volatile("" : "+v"(a), "+v"(b)); /* keeps the compiler from closing the recurrence */
+    }
+    __m512 sum = acc[0];
+    for (int c = 1; c < CHAINS; c++) {
+        sum = _mm512_add_ps(sum, acc[c]);
+    }
+    __asm__ volatile("" : : "v"(sum));
+    return rounds * CHAINS * 16 + 1;
+}
+
+static uint64_t read_stream(const void *data, size_t bytes)
+{
+    enum { AHEAD = 1024 }; /* bytes; prefetches past the end are harmless */
+    const size_t quarter = bytes / 4;
+    const char *p = data;
+    __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (size_t i = 0; i < quarter; i += 64) {
+        for (size_t s = 0; s < 4; s++) {
+            const char *line = p + s * quarter + i;
+            _mm_prefetch(line + AHEAD, _MM_HINT_T0);
+            sum[s] = _mm512_add_epi64(sum[s], _mm512_loadu_si512(line));
+        }
+    }
+    const __m512i all = _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
+    return (uint64_t)_mm512_reduce_add_epi64(all);
+}
+
+void mq__fill_avx512_elementwise(mq_kernels *table)
+{
+    table->rmsnorm = rmsnorm;
+    table->norm_rope = norm_rope;
+    table->swiglu = swiglu;
+    table->f32_to_bf16 = f32_to_bf16;
+    table->dense_to_f32 = dense_to_f32;
+    table->burn_fma = burn_fma;
+    table->read_stream = read_stream;
+}
