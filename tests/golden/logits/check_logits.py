@@ -1,0 +1,88 @@
+"""mixquant's logits against the float64 reference: every architecture, plan, chunking, thread count and kernel level.
+
+usage: check_logits.py MIXQUANT [--shared DIR] [--self-test]
+Prints one line per comparison and exits with 1 when one fails. --self-test spoils the reference and must fail.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+import checkpoints
+import reference
+
+# Relative L2 errors. BF16 plan: FP32 arithmetic against float64 over the same BF16 cache; a K or V that rounds the other
+# way at the last bit costs up to ~1e-3. NVFP4: an activation that rounds the other way changes by one E2M1 step.
+LIMITS = {"bf16": 3e-3, "w4a16": 3e-3, "nvfp4": 6e-2}
+failures = 0
+
+
+def run(binary, directory, tokens, plan, environment=(), extra=()):
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "logits")
+        command = [binary, "logits", "-m", directory, "--tokens", ",".join(map(str, tokens)), "-o", out,
+                   "--prefill", plan, "--decode", plan, "--no-cache", *extra]
+        subprocess.run(command, check=True, env={**os.environ, **dict(environment)})
+        return np.fromfile(out, "<f4").reshape(len(tokens), -1)
+
+
+def report(ok, text):
+    global failures
+    failures += not ok
+    print(("ok      " if ok else "FAILED  ") + text, flush=True)
+
+
+def compare(name, got, want, limit):
+    error = np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1)
+    report(error.max() < limit, f"{name}: worst row {error.max():.2e}, median {np.median(error):.2e}, limit {limit:g}")
+
+
+def same(name, got, want):
+    report(np.array_equal(got.view(np.uint32), want.view(np.uint32)), f"{name}: same bits")
+
+
+def check_case(binary, name, directory, spoil):
+    rng = np.random.default_rng(7)
+    for plan, limit in LIMITS.items():
+        model = reference.Model(directory, plan)
+        tokens = rng.integers(0, model.config["vocab_size"], 100)
+        want = model.logits(tokens)
+        if spoil:
+            want[-1] = want[0]
+        got = run(binary, directory, tokens, plan)
+        compare(f"{name} {plan}", got, want, limit)
+        if spoil:
+            return
+        same(f"{name} {plan} chunks of 7", run(binary, directory, tokens, plan, extra=["--chunk", "7"]), got)
+        same(f"{name} {plan} 1 thread", run(binary, directory, tokens, plan, extra=["-t", "1"]), got)
+        for level in ("ref", "avx2"):
+            lower = run(binary, directory, tokens, plan, {"MQ_ISA": level}.items())
+            compare(f"{name} {plan} {level}", lower, want, limit)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--shared", default="")
+    parser.add_argument("--self-test", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        for i, name in enumerate(checkpoints.CASES):
+            directory = os.path.join(scratch, name)
+            checkpoints.make(directory, name, shards=1 + i % 3)
+            check_case(arguments.binary, name, directory, arguments.self_test)
+    models = os.path.join(arguments.shared, "data", "models")
+    if arguments.shared and os.path.isdir(models) and not arguments.self_test:
+        for name in sorted(os.listdir(models)):
+            directory = os.path.join(models, name)
+            model = reference.Model(directory)
+            tokens = np.random.default_rng(3).integers(0, model.config["vocab_size"], 200)
+            compare(f"{name} bf16", run(arguments.binary, directory, tokens, "bf16"), model.logits(tokens), 1e-2)
+    print(f"{failures} failed")
+    sys.exit(1 if failures else 0)
+
+
+main()

@@ -1,0 +1,104 @@
+"""Random-weight checkpoints of every architecture and rotary variant, written without the C library."""
+import json
+import os
+import struct
+
+import numpy as np
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+# name: (config, tensor dtype). Widths that are no multiple of 16 or 32 on purpose.
+CASES = {
+    "llama": ({"model_type": "llama", "hidden_size": 96, "intermediate_size": 172, "num_attention_heads": 6,
+               "num_key_value_heads": 3, "rms_norm_eps": 1e-5}, "BF16"),
+    "llama-rope3": ({"model_type": "llama", "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4,
+                     "num_key_value_heads": 1, "rope_theta": 500000.0, "rope_scaling": LLAMA3,
+                     "tie_word_embeddings": True}, "BF16"),
+    "llama-linear-f16": ({"model_type": "llama", "hidden_size": 64, "intermediate_size": 200, "num_attention_heads": 4,
+                          "num_key_value_heads": 4, "rope_scaling": {"type": "linear", "factor": 2.0}}, "F16"),
+    "llama-bias-f32": ({"model_type": "llama", "hidden_size": 64, "intermediate_size": 100, "num_attention_heads": 4,
+                        "num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True}, "F32"),
+    "qwen2": ({"model_type": "qwen2", "hidden_size": 112, "intermediate_size": 304, "num_attention_heads": 7,
+               "num_key_value_heads": 1, "rope_theta": 1000000.0, "tie_word_embeddings": True}, "BF16"),
+    "qwen3": ({"model_type": "qwen3", "hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 8,
+               "num_key_value_heads": 2, "head_dim": 32, "rope_theta": 1000000.0}, "BF16"),
+    "qwen3-yarn": ({"model_type": "qwen3", "hidden_size": 160, "intermediate_size": 320, "num_attention_heads": 4,
+                    "num_key_value_heads": 2, "head_dim": 64, "tie_word_embeddings": True,
+                    "rope_parameters": dict(YARN, rope_theta=1000000.0)}, "BF16"),
+}
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+def encode(x, dtype):
+    if dtype == "F32":
+        return x.astype("<f4").tobytes()
+    if dtype == "F16":
+        return x.astype("<f2").tobytes()
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").tobytes()
+
+
+def write_safetensors(path, tensors, dtype):
+    header, blobs, offset = {"__metadata__": {"format": "pt"}}, [], 0
+    for name, value in tensors.items():
+        blob = encode(value, dtype)
+        header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def make(directory, name, layers=3, vocab=331, shards=1):
+    config, dtype = dict(CASES[name][0]), CASES[name][1]
+    config = dict({"architectures": [ARCHITECTURES[config["model_type"]]], "num_hidden_layers": layers,
+                   "vocab_size": vocab, "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+                   "hidden_act": "silu", "tie_word_embeddings": False,
+                   "torch_dtype": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype]}, **config)
+    rng = np.random.default_rng(sum(map(ord, name)))
+    d, f, h, g = (config[k] for k in ("hidden_size", "intermediate_size", "num_attention_heads",
+                                      "num_key_value_heads"))
+    k = config.get("head_dim", d // h)
+    t = {"model.embed_tokens.weight": rng.normal(size=(vocab, d))}
+
+    def linear(p, o, i, bias):
+        t[p + ".weight"] = rng.normal(size=(o, i)) * (1.2 / np.sqrt(i))
+        if bias:
+            t[p + ".bias"] = rng.normal(size=o) * 0.2
+
+    qwen2, attention, mlp = config["model_type"] == "qwen2", config.get("attention_bias"), config.get("mlp_bias")
+    for l in range(layers):
+        p = f"model.layers.{l}."
+        for part, o in (("q", h * k), ("k", g * k), ("v", g * k)):
+            linear(p + f"self_attn.{part}_proj", o, d, qwen2 or attention)
+        linear(p + "self_attn.o_proj", d, h * k, attention)
+        linear(p + "mlp.gate_proj", f, d, mlp)
+        linear(p + "mlp.up_proj", f, d, mlp)
+        linear(p + "mlp.down_proj", d, f, mlp)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            t[p + norm + ".weight"] = 1 + 0.3 * rng.normal(size=d)
+        if config["model_type"] == "qwen3":
+            for norm in ("q_norm", "k_norm"):
+                t[p + f"self_attn.{norm}.weight"] = 1 + 0.3 * rng.normal(size=k)
+    t["model.norm.weight"] = 1 + 0.3 * rng.normal(size=d)
+    if not config["tie_word_embeddings"]:
+        t["lm_head.weight"] = rng.normal(size=(vocab, d)) / np.sqrt(d)
+
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "config.json"), "w") as f:
+        json.dump(config, f)
+    if shards == 1:
+        write_safetensors(os.path.join(directory, "model.safetensors"), t, dtype)
+        return
+    names, index = list(t), {}
+    for s in range(shards):
+        file = f"model-{s + 1:05}-of-{shards:05}.safetensors"
+        part = {n: t[n] for n in names[s::shards]}
+        write_safetensors(os.path.join(directory, file), part, dtype)
+        index.update({n: file for n in part})
+    with open(os.path.join(directory, "model.safetensors.index.json"), "w") as f:
+        json.dump({"metadata": {"total_size": 0}, "weight_map": index}, f)
