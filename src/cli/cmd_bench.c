@@ -1,0 +1,354 @@
+/* Speed of both phases, format against format. Compared formats run in turn (A B A B ...), so that a ratio survives a
+ * machine whose speed drifts; the machine's own limits are measured in the same run. */
+#include "cli/turn.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LIST_MAX 16
+#define RUNS_MAX 100
+
+typedef struct settings {
+    cli_engine engine;
+    const char *shape, *prompts, *depths, *batches, *prefill, *decode;
+    int layers, steps, runs;
+    bool json;
+} settings;
+
+typedef struct bench {
+    const settings *s;
+    mq_engine *engine;
+    mq_engine_info info;
+    mq_machine machine;
+    mq_session *sessions[8];
+    size_t session_count;
+    int32_t *tokens; /* [context] */
+    json_t *results, *ratios;
+} bench;
+
+typedef struct formats {
+    mq_linear_format item[MQ_LINEAR_FORMATS];
+    size_t count;
+} formats;
+
+/* What one line of the table is about. */
+typedef struct point {
+    const char *phase;
+    long batch, tokens, depth;
+} point;
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(const double *values, size_t count)
+{
+    double sorted[RUNS_MAX];
+    memcpy(sorted, values, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, compare_doubles);
+    return count % 2 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
+}
+
+static int parse_formats(const char *text, formats *list)
+{
+    char copy[128], *save = NULL;
+    snprintf(copy, sizeof copy, "%s", text);
+    list->count = 0;
+    for (char *name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+        mq_error error = {0};
+        if (list->count == MQ_LINEAR_FORMATS) return cli_usage_error("bench: expected each format once, got %s", text);
+        if (mq_linear_format_parse(name, &list->item[list->count++], &error) != MQ_OK) return cli_report(&error);
+    }
+    return list->count ? CLI_DONE : cli_usage_error("bench: expected a list of formats, got none");
+}
+
+/* Multiply-adds of a prefill of n tokens: linear layers, and attention over the keys that each token sees. */
+static double prefill_macs(const mq_engine_info *m, double n)
+{
+    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_width * m->layers;
+}
+
+/* Bytes that a decode step of `batch` sequences at some depth reads: the weights once, each sequence's KV. */
+static double decode_bytes(const mq_engine_info *m, double batch, double depth)
+{
+    return (double)m->decode_bytes + batch * depth * (double)m->kv_bytes_per_token;
+}
+
+static void add_result(bench *b, const point *p, mq_linear_format format, const double *rates, double peak_value,
+                       const char *peak_name, double share)
+{
+    double low = INFINITY, high = 0;
+    const size_t runs = (size_t)b->s->runs;
+    for (size_t i = 0; i < runs; i++) {
+        low = fmin(low, rates[i]);
+        high = fmax(high, rates[i]);
+    }
+    const double middle = median(rates, runs);
+    json_array_append_new(
+        b->results, json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf}", "phase", p->phase, "format",
+                              mq_linear_format_name(format), "batch", (json_int_t)p->batch, "tokens",
+                              (json_int_t)p->tokens, "depth", (json_int_t)p->depth, "tok_s", "min", low, "median",
+                              middle, "max", high, "runs", b->s->runs, peak_name, peak_value, "share", share));
+    if (b->s->json) return;
+    printf("%-8s %-7s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, mq_linear_format_name(format),
+           p->batch, p->tokens, p->depth, low, middle, high, peak_value, strcmp(peak_name, "gmac_s") ? "GB/s  " : "GMAC/s",
+           100 * share);
+}
+
+/* The paired ratio to bf16, where bf16 is in the list. */
+static void add_ratio(bench *b, const point *p, const formats *list, size_t which,
+                      double rates[MQ_LINEAR_FORMATS][RUNS_MAX])
+{
+    double ratios[RUNS_MAX];
+    for (size_t f = 0; f < list->count; f++) {
+        if (list->item[f] != MQ_LINEAR_BF16 || f == which) continue;
+        for (int i = 0; i < b->s->runs; i++) {
+            ratios[i] = rates[which][i] / rates[f][i];
+        }
+        const double middle = median(ratios, (size_t)b->s->runs);
+        json_array_append_new(b->ratios,
+                              json_pack("{ss ss ss sI sI sI sf}", "phase", p->phase, "format",
+                                        mq_linear_format_name(list->item[which]), "over", "bf16", "batch",
+                                        (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth",
+                                        (json_int_t)p->depth, "median", middle));
+        if (!b->s->json) printf("   %.2fx bf16", middle);
+    }
+    if (!b->s->json) {
+        putchar('\n');
+        fflush(stdout);
+    }
+}
+
+static int set_plan(bench *b, mq_linear_format prefill, mq_linear_format decode)
+{
+    mq_error error = {0};
+    const mq_plan_options plan = {.prefill = prefill, .decode = decode};
+    if (mq_engine_set_plan(b->engine, &plan, &error) != MQ_OK) return cli_report(&error);
+    mq_engine_describe(b->engine, &b->info);
+    return CLI_DONE;
+}
+
+static int bench_prefill(bench *b, const formats *list, long tokens)
+{
+    double rates[MQ_LINEAR_FORMATS][RUNS_MAX];
+    const point p = {"prefill", 1, tokens, 0};
+    /* Run -1 warms up: pages of the map, the pool's threads, clock speed. */
+    for (int run = -1; run < b->s->runs; run++) {
+        for (size_t f = 0; f < list->count; f++) {
+            mq_error error = {0};
+            mq_sync_stats stats;
+            const int code = set_plan(b, list->item[f], MQ_LINEAR_BF16);
+            if (code != CLI_DONE) return code;
+            mq_session_truncate(b->sessions[0], 0);
+            const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens) + 1;
+            if (mq_session_sync(b->sessions[0], b->tokens, count, NULL, &stats, &error) != MQ_OK) {
+                return cli_report(&error);
+            }
+            if (run >= 0) rates[f][run] = stats.prefilled / stats.prefill_s;
+        }
+    }
+    for (size_t f = 0; f < list->count; f++) {
+        const double gmac = prefill_macs(&b->info, (double)tokens) / (double)tokens *
+                            median(rates[f], (size_t)b->s->runs) * 1e-9;
+        add_result(b, &p, list->item[f], rates[f], gmac, "gmac_s", gmac / b->machine.fma_gmac_s);
+        add_ratio(b, &p, list, f, rates);
+    }
+    return CLI_DONE;
+}
+
+static int time_steps(bench *b, long depth, long batch, int steps, double *seconds)
+{
+    mq_error error = {0};
+    int32_t tokens[8];
+    for (long i = 0; i < batch; i++) {
+        mq_session_truncate(b->sessions[i], (uint32_t)depth);
+    }
+    const double start = cli_seconds();
+    for (int step = 0; step < steps; step++) {
+        for (long i = 0; i < batch; i++) {
+            tokens[i] = b->tokens[(step + i) % 64];
+        }
+        if (mq_session_step_batch(b->sessions, tokens, (uint32_t)batch, &error) != MQ_OK) return cli_report(&error);
+    }
+    *seconds = cli_seconds() - start;
+    return CLI_DONE;
+}
+
+static int fill(bench *b, long depth, long batch)
+{
+    int code = set_plan(b, MQ_LINEAR_NVFP4, MQ_LINEAR_BF16);
+    for (long i = 0; code == CLI_DONE && depth > 0 && i < batch; i++) {
+        mq_error error = {0};
+        if (mq_session_sync(b->sessions[i], b->tokens, (uint32_t)depth, NULL, NULL, &error) != MQ_OK) {
+            code = cli_report(&error);
+        }
+    }
+    return code;
+}
+
+static int bench_decode(bench *b, const formats *list, long depth, long batch)
+{
+    double rates[MQ_LINEAR_FORMATS][RUNS_MAX], bytes[MQ_LINEAR_FORMATS];
+    const point p = {"decode", batch, b->s->steps, depth};
+    int code = fill(b, depth, batch);
+    for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
+        for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
+            double seconds = 1;
+            code = set_plan(b, MQ_LINEAR_NVFP4, list->item[f]);
+            if (code == CLI_DONE) code = time_steps(b, depth, batch, run < 0 ? 1 : b->s->steps, &seconds);
+            if (run < 0) continue;
+            rates[f][run] = (double)batch * b->s->steps / seconds;
+            bytes[f] = decode_bytes(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps);
+        }
+    }
+    for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
+        const double gb = bytes[f] * median(rates[f], (size_t)b->s->runs) / (double)batch * 1e-9;
+        add_result(b, &p, list->item[f], rates[f], gb, "gb_s", gb / b->machine.read_gb_s);
+        add_ratio(b, &p, list, f, rates);
+    }
+    return code;
+}
+
+static int print_json(const bench *b, const char *model)
+{
+    const mq_machine *m = &b->machine;
+    json_t *root = json_pack("{ss ss s{ss ss si sf sf} s{ss sI sI} sO sO}", "version", mq_version(), "commit",
+                             mq_commit(), "cpu", "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s",
+                             m->read_gb_s, "fma_gflop_s", 2 * m->fma_gmac_s, "model", "name", model, "params",
+                             (json_int_t)b->info.parameters, "layers", (json_int_t)b->info.layers, "results",
+                             b->results, "ratios", b->ratios);
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
+    if (text) puts(text);
+    free(text);
+    json_decref(root);
+    return text ? CLI_DONE : CLI_FAILED;
+}
+
+static int run_all(bench *b, const long *prompts, size_t prompt_count, const long *depths, size_t depth_count,
+                   const long *batches, size_t batch_count)
+{
+    formats prefill, decode;
+    int code = parse_formats(b->s->prefill, &prefill);
+    if (code == CLI_DONE) code = parse_formats(b->s->decode, &decode);
+    if (code == CLI_DONE && !b->s->json) {
+        printf("%s, %s, %d threads: read %.1f GB/s, FP32 FMA %.1f GMAC/s\n", b->machine.cpu, b->machine.isa,
+               b->machine.threads, b->machine.read_gb_s, b->machine.fma_gmac_s);
+        printf("%-8s %-7s %5s %7s %7s %10s %10s %10s %16s %6s\n", "phase", "format", "batch", "tokens", "depth",
+               "min tok/s", "median", "max", "work", "limit");
+    }
+    for (size_t i = 0; code == CLI_DONE && i < prompt_count && prompts[i] > 0; i++) {
+        code = bench_prefill(b, &prefill, prompts[i]);
+    }
+    for (size_t d = 0; d < depth_count; d++) {
+        for (size_t k = 0; code == CLI_DONE && b->s->steps > 0 && k < batch_count; k++) {
+            code = bench_decode(b, &decode, depths[d], batches[k]);
+        }
+    }
+    return code;
+}
+
+static long largest(const long *values, size_t count)
+{
+    long best = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (values[i] > best) best = values[i];
+    }
+    return best;
+}
+
+static int open_bench(bench *b, const char *model, long context, size_t sessions)
+{
+    const settings *s = b->s;
+    mq_error error = {0};
+    const mq_engine_options options = {
+        .model_dir = model, .prefill_model_dir = s->engine.prefill_model, .threads = s->engine.threads,
+        .context = (uint32_t)context, .chunk = (uint32_t)s->engine.chunk, .sessions = (uint32_t)sessions,
+        .cache_dir = s->engine.cache_dir, .no_cache = s->engine.no_cache,
+        .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
+    };
+    if (mq_engine_open(&options, &b->engine, &error) != MQ_OK) return cli_report(&error);
+    mq_engine_describe(b->engine, &b->info);
+    if (mq_machine_measure(b->info.threads, true, &b->machine, &error) != MQ_OK) return cli_report(&error);
+    for (size_t i = 0; i < sessions; i++) {
+        if (mq_session_new(b->engine, &b->sessions[i], &error) != MQ_OK) return cli_report(&error);
+        b->session_count++;
+    }
+    b->tokens = malloc((size_t)context * sizeof *b->tokens);
+    if (!b->tokens) return CLI_FAILED;
+    uint64_t state = 1;
+    for (long i = 0; i < context; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        b->tokens[i] = (int32_t)((state >> 33) % b->info.vocab);
+    }
+    b->results = json_array();
+    b->ratios = json_array();
+    return CLI_DONE;
+}
+
+static int bench_model(const settings *s, const char *model, const char *name)
+{
+    long prompts[LIST_MAX], depths[LIST_MAX], batches[LIST_MAX];
+    const size_t prompt_count = cli_number_list(s->prompts, 0, 1 << 22, prompts, LIST_MAX);
+    const size_t depth_count = cli_number_list(s->depths, 0, 1 << 22, depths, LIST_MAX);
+    const size_t batch_count = cli_number_list(s->batches, 1, 8, batches, LIST_MAX);
+    if (!prompt_count) return cli_usage_error("bench: -p: expected lengths such as 512,2048, got %s", s->prompts);
+    if (!depth_count) return cli_usage_error("bench: -d: expected depths such as 0,4096, got %s", s->depths);
+    if (!batch_count) return cli_usage_error("bench: -b: expected batches from 1 to 8, got %s", s->batches);
+    const long deepest = largest(depths, depth_count) + s->steps, longest = largest(prompts, prompt_count);
+    const long context = (deepest > longest ? deepest : longest) + 64;
+    bench b = {.s = s};
+    int code = open_bench(&b, model, context, (size_t)largest(batches, batch_count));
+    if (code == CLI_DONE) code = run_all(&b, prompts, prompt_count, depths, depth_count, batches, batch_count);
+    if (code == CLI_DONE && s->json) code = print_json(&b, name);
+    for (size_t i = 0; i < b.session_count; i++) {
+        mq_session_free(b.sessions[i]);
+    }
+    mq_engine_close(b.engine);
+    json_decref(b.results);
+    json_decref(b.ratios);
+    free(b.tokens);
+    return code;
+}
+
+static int run(int argc, char **argv)
+{
+    settings s = {.prompts = "512,2048", .depths = "0", .batches = "1", .prefill = "bf16,nvfp4", .decode = "bf16",
+                  .steps = 32, .runs = 5};
+    cli_option engine[CLI_ENGINE_OPTION_COUNT];
+    cli_engine_options(&s.engine, engine);
+    for (size_t i = 0; i < CLI_ENGINE_OPTION_COUNT; i++) { /* lists here, single formats elsewhere */
+        if (strcmp(engine[i].name, "prefill") == 0) engine[i].value = &s.prefill;
+        if (strcmp(engine[i].name, "decode") == 0) engine[i].value = &s.decode;
+    }
+    const cli_option own[] = {
+        {"shape", CLI_TEXT, &s.shape, 0, 0, "random weights of a published shape (see synth) instead of -m"},
+        {"layers", CLI_NUMBER, &s.layers, 0, 1024, "cut the shape to N layers (default 0: all)"},
+        {"p", CLI_TEXT, &s.prompts, 0, 0, "prompt lengths (default 512,2048; 0: none)"},
+        {"n", CLI_NUMBER, &s.steps, 0, 65536, "decode steps of one run (default 32; 0: none)"},
+        {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
+        {"b", CLI_TEXT, &s.batches, 0, 0, "sequences decoded together, 1 to 8 (default 1)"},
+        {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
+        {"json", CLI_FLAG, &s.json, 0, 0, "one JSON document"},
+    };
+    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};
+    cli_texts rest = {.count = 0};
+    const int code = cli_parse(&cli_bench, tables, 2, argc, argv, &rest, 0);
+    if (code != CLI_GO_ON) return code;
+    if (!s.shape) return bench_model(&s, cli_model(s.engine.model), cli_model(s.engine.model));
+    if (s.engine.model) return cli_usage_error("bench: expected one of -m and --shape, got both");
+    char *directory;
+    mq_error error = {0};
+    if (mq_synth_cached(s.shape, (uint32_t)s.layers, s.engine.cache_dir, &directory, &error) != MQ_OK) {
+        return cli_report(&error);
+    }
+    const int result = bench_model(&s, directory, s.shape);
+    mq_free(directory);
+    return result;
+}
+
+const cli_command cli_bench = {"bench", "[-m DIR | --shape NAME [--layers N]] [options]",
+                               "tokens per second of each phase, formats compared in turn", run};
