@@ -42,3 +42,14 @@ void mq__nvfp4_pack(const uint8_t *nibbles, const uint8_t *scales, uint32_t n, u
         }
     }
 }
+
+void mq__nvfp4_pad_rows(uint8_t *panels, size_t row1, size_t blocks)
+{
+    const size_t used = row1 % MQ_NVFP4_MR;
+    if (!used) return;
+    uint8_t *cell = panels + row1 / MQ_NVFP4_MR * blocks * MQ_NVFP4_ROW_CELL;
+    for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_ROW_CELL) {
+        memset(cell + used * MQ_NVFP4_BLOCK, MQ_NVFP4_OFFSET, (MQ_NVFP4_MR - used) * MQ_NVFP4_BLOCK);
+        memset(cell + MQ_NVFP4_ROW_SCALES + used * sizeof(float), 0, (MQ_NVFP4_MR - used) * sizeof(float));
+    }
+}

@@ -61,4 +61,15 @@ static inline const uint8_t *mq__nvfp4_panel(const mq_nvfp4 *w, size_t p)
     return w->panels + p * w->blocks * MQ_NVFP4_CELL;
 }
 
+/* Fills rows [row1, end of its group) of quantised activations with 12 and scale 0. */
+void mq__nvfp4_pad_rows(uint8_t *panels, size_t row1, size_t blocks);
+
+#ifdef MQ_X86
+/* The quantiser of each level (contract: mq_kernels.nvfp4_quantize); the file of the GEMM puts them into the table. */
+void mq__nvfp4_quantize_avx2(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                             const mq_nvfp4_rows *out);
+void mq__nvfp4_quantize_avx512(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                               const mq_nvfp4_rows *out);
+#endif
+
 #endif

@@ -79,7 +79,8 @@ INLINE void micro(int rows, size_t blocks, const uint8_t *const *a_in, const uin
     const uint8_t *a[STEP], *sa[STEP];
     for (int r = 0; r < rows; r++) {
         a[r] = a_in[r], sa[r] = sa_in[r];
-        for (int o = 0; o < 2; o++) acc[r][o] = first ? _mm256_setzero_ps() : _mm256_load_ps(tile[r] + 8 * o);
+        for (int o = 0; o < 2; o++)
+            acc[r][o] = first ? _mm256_setzero_ps() : _mm256_load_ps(tile[r] + 8 * o);
     }
     for (size_t b = 0; b < blocks; b++, w++) {
         __m256i t[STEP][2];
@@ -101,8 +102,8 @@ INLINE void micro(int rows, size_t blocks, const uint8_t *const *a_in, const uin
             memcpy(&s, sa[r] + b * MQ_NVFP4_ROW_CELL, sizeof s);
             const __m256 scale = _mm256_set1_ps(s);
             for (int o = 0; o < 2; o++) {
-                const __m256i d = _mm256_add_epi32(_mm256_madd_epi16(t[r][o], ones),
-                                                   _mm256_load_si256((const __m256i *)w->start[o]));
+                const __m256i d =
+                    _mm256_add_epi32(_mm256_madd_epi16(t[r][o], ones), _mm256_load_si256((const __m256i *)w->start[o]));
                 const __m256 f =
                     _mm256_fmadd_ps(_mm256_castsi256_ps(d), _mm256_load_ps(w->sw[o]), _mm256_load_ps(w->c[o]));
                 acc[r][o] = _mm256_fmadd_ps(f, scale, acc[r][o]);
@@ -110,7 +111,8 @@ INLINE void micro(int rows, size_t blocks, const uint8_t *const *a_in, const uin
         }
     }
     for (int r = 0; r < rows; r++) {
-        for (int o = 0; o < 2; o++) _mm256_store_ps(tile[r] + 8 * o, acc[r][o]);
+        for (int o = 0; o < 2; o++)
+            _mm256_store_ps(tile[r] + 8 * o, acc[r][o]);
     }
 }
 
@@ -120,7 +122,7 @@ typedef void micro_kernel(size_t blocks, const uint8_t *const *a, const uint8_t 
 #define MICRO(rows)                                                                                                    \
     static __attribute__((noinline)) void micro_##rows##x16(size_t blocks, const uint8_t *const *a,                    \
                                                             const uint8_t *const *sa, const wide_cell *w,              \
-                                                            float (*tile)[HALF], bool first)                           \
+                                                            float(*tile)[HALF], bool first)                            \
     {                                                                                                                  \
         micro(rows, blocks, a, sa, w, tile, first);                                                                    \
     }
@@ -165,7 +167,8 @@ static void slice(const mq_nvfp4_rows *a, size_t m0, size_t rows, size_t blocks,
             codes[i] = cell + m % MQ_NVFP4_MR * MQ_NVFP4_BLOCK;
             scales[i] = cell + MQ_NVFP4_ROW_SCALES + m % MQ_NVFP4_MR * sizeof(float);
         }
-        for (int v = 0; v < 2; v++) micro_kernels[step](n, codes, scales, ws->cells[v], ws->tile[v] + r, b == 0);
+        for (int v = 0; v < 2; v++)
+            micro_kernels[step](n, codes, scales, ws->cells[v], ws->tile[v] + r, b == 0);
     }
 }
 
@@ -188,6 +191,7 @@ static void nvfp4_gemm_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 
 
 void mq__fill_avx2_nvfp4(mq_kernels *table)
 {
+    table->nvfp4_quantize = mq__nvfp4_quantize_avx2;
     table->nvfp4_gemm = nvfp4_gemm_avx2;
     if (table->gemm_scratch_bytes < sizeof(workspace)) table->gemm_scratch_bytes = sizeof(workspace);
 }

@@ -6,7 +6,7 @@
 
 /* A weight cell as the micro-kernel reads it: operands of vpdpbusd and the constants of the float part. */
 typedef struct wide_cell {
-    int8_t w[4][2][64];  /* [k/4][half of features]: 2*e2m1 of 16 features x 4 k */
+    int8_t w[4][2][64];    /* [k/4][half of features]: 2*e2m1 of 16 features x 4 k */
     uint32_t start[2][16]; /* bits of 1.5*2^23, minus 12*sum(w) */
     float sw[2][16];
     float c[2][16]; /* -1.5*2^23 * sw */
@@ -20,7 +20,7 @@ typedef struct wide_cell {
 #endif
 enum {
     SLICE_BLOCKS = KC_BLOCKS, /* blocks of K unpacked at a time */
-    PASS_ROWS = TILE_ROWS, /* rows that share them: a multiple of MQ_NVFP4_MR */
+    PASS_ROWS = TILE_ROWS,    /* rows that share them: a multiple of MQ_NVFP4_MR */
     HALF = MQ_NVFP4_NR / 2,
 };
 
@@ -47,7 +47,8 @@ static inline __m512 e4m3_to_f32(__m128i bytes)
 
 static void widen(const uint8_t *cell, size_t blocks, wide_cell *out)
 {
-    const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
     const __m512i low = _mm512_set1_epi8(15);
     const __m512i minus12 = _mm512_set1_epi8(12);
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, out++) {
@@ -62,8 +63,7 @@ static void widen(const uint8_t *cell, size_t blocks, wide_cell *out)
                 sum = dot4(dot4(sum, minus12, w0), minus12, w1);
             }
             _mm512_store_si512(out->start[v], _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum));
-            const __m512 sw =
-                e4m3_to_f32(_mm_loadu_si128((const __m128i *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
+            const __m512 sw = e4m3_to_f32(_mm_loadu_si128((const __m128i *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
             _mm512_store_ps(out->sw[v], sw);
             _mm512_store_ps(out->c[v], _mm512_mul_ps(sw, _mm512_set1_ps(-12582912.0f)));
         }
@@ -77,7 +77,8 @@ INLINE void block_rows(int r0, int n, const uint8_t *a, const wide_cell *w, __m5
 {
     __m512i t[5][2];
     for (int r = 0; r < n; r++) {
-        for (int v = 0; v < 2; v++) t[r][v] = _mm512_load_si512(w->start[v]);
+        for (int v = 0; v < 2; v++)
+            t[r][v] = _mm512_load_si512(w->start[v]);
     }
     for (int j = 0; j < 4; j++) {
         const __m512i w0 = _mm512_load_si512(w->w[j][0]), w1 = _mm512_load_si512(w->w[j][1]);
@@ -103,7 +104,8 @@ INLINE void micro(int rows, size_t blocks, const uint8_t *a, const wide_cell *w,
 {
     __m512 acc[MQ_NVFP4_MR][2];
     for (int r = 0; r < rows; r++) {
-        for (int v = 0; v < 2; v++) acc[r][v] = first ? _mm512_setzero_ps() : _mm512_load_ps(tile[r] + HALF * v);
+        for (int v = 0; v < 2; v++)
+            acc[r][v] = first ? _mm512_setzero_ps() : _mm512_load_ps(tile[r] + HALF * v);
     }
     const int n0 = rows > 5 ? (rows + 1) / 2 : rows;
     for (size_t b = 0; b < blocks; b++, a += MQ_NVFP4_ROW_CELL, w++) {
@@ -111,7 +113,8 @@ INLINE void micro(int rows, size_t blocks, const uint8_t *a, const wide_cell *w,
         if (rows > n0) block_rows(n0, rows - n0, a, w, acc);
     }
     for (int r = 0; r < rows; r++) {
-        for (int v = 0; v < 2; v++) _mm512_store_ps(tile[r] + HALF * v, acc[r][v]);
+        for (int v = 0; v < 2; v++)
+            _mm512_store_ps(tile[r] + HALF * v, acc[r][v]);
     }
 }
 
@@ -119,7 +122,7 @@ typedef void micro_kernel(size_t blocks, const uint8_t *a, const wide_cell *w, f
 
 #define MICRO(rows)                                                                                                    \
     static __attribute__((noinline)) void micro_##rows##x32(size_t blocks, const uint8_t *a, const wide_cell *w,       \
-                                                            float (*tile)[MQ_NVFP4_NR], bool first)                    \
+                                                            float(*tile)[MQ_NVFP4_NR], bool first)                     \
     {                                                                                                                  \
         micro(rows, blocks, a, w, tile, first);                                                                        \
     }
@@ -183,6 +186,7 @@ static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp
 
 void mq__fill_avx512_nvfp4(mq_kernels *table)
 {
+    table->nvfp4_quantize = mq__nvfp4_quantize_avx512;
     table->nvfp4_gemm = nvfp4_gemm_avx512;
     if (table->gemm_scratch_bytes < sizeof(workspace)) table->gemm_scratch_bytes = sizeof(workspace);
 }

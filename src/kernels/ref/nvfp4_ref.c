@@ -61,24 +61,20 @@ static void nvfp4_quantize_ref(const float *x, size_t ldx, size_t row0, size_t r
                                const mq_nvfp4_rows *out)
 {
     const size_t blocks = (k_width + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK;
-    const size_t padded_end = (row1 + MQ_NVFP4_MR - 1) / MQ_NVFP4_MR * MQ_NVFP4_MR;
-    for (size_t m = row0; m < padded_end; m++) {
+    for (size_t m = row0; m < row1; m++) {
+        const float *row = x + m * ldx;
+        const float amax = largest(row, k_width);
+        const float global = amax < MQ_NVFP4_TINY ? 1.0f : 2688.0f / amax;
+        out->multiplier[m] = 1.0f / global;
         uint8_t *cell = out->panels + m / MQ_NVFP4_MR * blocks * MQ_NVFP4_ROW_CELL;
         const size_t r = m % MQ_NVFP4_MR;
-        float global = 1.0f;
-        if (m < row1) {
-            const float amax = largest(x + m * ldx, k_width);
-            global = amax < MQ_NVFP4_TINY ? 1.0f : 2688.0f / amax;
-            out->multiplier[m] = 1.0f / global;
-        }
-        for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_ROW_CELL) {
-            const size_t k = b * MQ_NVFP4_BLOCK;
-            const size_t rest = k_width - k < MQ_NVFP4_BLOCK ? k_width - k : MQ_NVFP4_BLOCK;
-            const size_t n = m < row1 ? rest : 0;
-            const float scale = quantize_block(x + m * ldx + k, n, global, 1.0f / global, cell + r * MQ_NVFP4_BLOCK);
+        for (size_t k = 0; k < k_width; k += MQ_NVFP4_BLOCK, cell += MQ_NVFP4_ROW_CELL) {
+            const size_t n = k_width - k < MQ_NVFP4_BLOCK ? k_width - k : MQ_NVFP4_BLOCK;
+            const float scale = quantize_block(row + k, n, global, 1.0f / global, cell + r * MQ_NVFP4_BLOCK);
             memcpy(cell + MQ_NVFP4_ROW_SCALES + r * sizeof scale, &scale, sizeof scale);
         }
     }
+    mq__nvfp4_pad_rows(out->panels, row1, blocks);
 }
 
 /* acc [MR][NR] += one block: activation cell a times weight cell w. */
