@@ -179,6 +179,7 @@ static void check(void)
 enum { BENCH_N = 3072 };
 static float bench_x[BENCH_N], bench_w[BENCH_N], bench_y[BENCH_N];
 static uint16_t bench_h[BENCH_N];
+static float bench_cos[64], bench_sin[64];
 
 static void bench_rmsnorm(void *context)
 {
@@ -189,7 +190,7 @@ static void bench_rmsnorm(void *context)
 static void bench_rope(void *context)
 {
     (void)context;
-    checkasm.tested->norm_rope(bench_y, BENCH_N / 128, 128, bench_w, 1e-6f, bench_w, bench_x);
+    checkasm.tested->norm_rope(bench_y, BENCH_N / 128, 128, bench_w, 1e-6f, bench_cos, bench_sin);
 }
 
 static void bench_swiglu(void *context)
@@ -216,6 +217,10 @@ static void bench(void)
         bench_x[i] = (float)(i % 17) * 0.25f - 2;
         bench_w[i] = (float)(i % 5) * 0.125f + 1;
         bench_y[i] = 1;
+    }
+    for (size_t i = 0; i < 64; i++) {
+        bench_cos[i] = 0.6f;
+        bench_sin[i] = 0.8f;
     }
     checkasm_bench("rmsnorm", "n=3072", bench_rmsnorm, NULL, BENCH_N, CHECKASM_ITEMS);
     checkasm_bench("norm_rope", "24 heads of 128", bench_rope, NULL, BENCH_N, CHECKASM_ITEMS);

@@ -1,0 +1,390 @@
+/* Attention: against an FP64 softmax written here independently, over paged keys and values whose invisible part is NaN;
+ * and the same rows cut into chunks in another way must give the same bits. */
+#include "checkasm.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { KV_HEADS = 2, MAX_PAGES = 64 }; /* the second kv head of two is the one in use */
+
+/* One sequence: `tokens` filled, the rest of the last page NaN. */
+typedef struct world {
+    uint16_t *pages[MAX_PAGES];
+    uint32_t width, tokens;
+    mq_kv_view view;
+} world;
+
+static float widen(uint16_t x)
+{
+    const uint32_t bits = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static const uint16_t *token_row(const world *w, size_t offset, size_t token)
+{
+    return w->pages[token / MQ_PAGE_TOKENS] + offset + token % MQ_PAGE_TOKENS * w->width;
+}
+
+/* key_growth scales keys linearly with the position: with a negative value early keys dominate, with a positive one the
+ * running maximum moves in every tile. */
+static void make_world(world *w, uint32_t width, uint32_t tokens, float key_deviation, float key_growth)
+{
+    const size_t side = (size_t)MQ_PAGE_TOKENS * width;
+    *w = (world){.width = width, .tokens = tokens};
+    w->view = (mq_kv_view){w->pages, side * 2, side * 3, width};
+    for (size_t page = 0; page * MQ_PAGE_TOKENS < tokens; page++) {
+        w->pages[page] = checkasm_halves(side * 2 * KV_HEADS);
+        for (size_t i = 0; i < side * 2 * KV_HEADS; i++) {
+            w->pages[page][i] = 0x7fc0;
+        }
+    }
+    for (uint32_t t = 0; t < tokens; t++) {
+        uint16_t *page = w->pages[t / MQ_PAGE_TOKENS] + t % MQ_PAGE_TOKENS * width;
+        const float grow = 1 + key_growth * (float)t;
+        for (uint32_t i = 0; i < width; i++) {
+            page[w->view.k_offset + i] = checkasm_bf16(checkasm_normal() * key_deviation * (grow > 0 ? grow : 0));
+            page[w->view.v_offset + i] = checkasm_bf16(checkasm_normal());
+        }
+    }
+}
+
+/* out [width] of one query head over keys [0, keys). */
+static void truth(const world *w, const float *q, uint32_t keys, float scale, double *out)
+{
+    static double score[MAX_PAGES * MQ_PAGE_TOKENS];
+    double max = -INFINITY, sum = 0;
+    for (uint32_t t = 0; t < keys; t++) {
+        const uint16_t *key = token_row(w, w->view.k_offset, t);
+        score[t] = 0;
+        for (uint32_t i = 0; i < w->width; i++) {
+            score[t] += (double)q[i] * (double)widen(key[i]);
+        }
+        score[t] *= (double)scale;
+        max = score[t] > max ? score[t] : max;
+    }
+    memset(out, 0, w->width * sizeof *out);
+    for (uint32_t t = 0; t < keys; t++) {
+        const double p = exp(score[t] - max);
+        const uint16_t *value = token_row(w, w->view.v_offset, t);
+        sum += p;
+        for (uint32_t i = 0; i < w->width; i++) {
+            out[i] += p * (double)widen(value[i]);
+        }
+    }
+    for (uint32_t i = 0; i < w->width; i++) {
+        out[i] /= sum;
+    }
+}
+
+static mq_attention make_call(const mq_kernels *table, const world *w, uint32_t heads, uint32_t first, uint32_t rows)
+{
+    mq_attention a = {.kv = w->view, .heads = heads, .first = first, .rows = rows};
+    a.q_stride = (size_t)heads * w->width + 1 + checkasm_below(40);
+    a.out_stride = (size_t)heads * w->width + 1 + checkasm_below(40);
+    float *q = checkasm_floats((rows - 1) * a.q_stride + (size_t)heads * w->width);
+    checkasm_fill_normal(q, (rows - 1) * a.q_stride + (size_t)heads * w->width, 1);
+    a.q = q;
+    a.out = checkasm_floats((rows - 1) * a.out_stride + (size_t)heads * w->width);
+    a.scale = 1 / sqrtf((float)w->width);
+    a.scratch = checkasm_aligned(table->attention_scratch_bytes(heads, w->width));
+    return a;
+}
+
+static bool compare_rows(const world *w, const mq_attention *a)
+{
+    static double expected[1024];
+    bool ok = true;
+    for (uint32_t t = 0; t < a->rows && ok; t++) {
+        const float *q = a->q + t * a->q_stride, *out = a->out + t * a->out_stride;
+        for (uint32_t h = 0; h < a->heads && ok; h++) {
+            truth(w, q + (size_t)h * w->width, a->first + t + 1, a->scale, expected);
+            ok = checkasm_within(expected, out + (size_t)h * w->width, w->width, 1e-5);
+        }
+        for (size_t i = (size_t)a->heads * w->width; i < a->out_stride && t + 1 < a->rows && ok; i++) {
+            ok = checkasm_true(isnan(out[i]), "written between the rows");
+        }
+    }
+    return ok;
+}
+
+/* The same rows in pieces of random sizes, from other addresses: the same bits. */
+static void compare_split(const mq_attention *whole, uint32_t width)
+{
+    const size_t count = (whole->rows - 1) * whole->out_stride + (size_t)whole->heads * width;
+    mq_attention part = *whole;
+    float *out = checkasm_floats(count);
+    for (uint32_t t = 0; t < whole->rows; t += part.rows) {
+        const size_t left = whole->rows - t;
+        part.first = whole->first + t;
+        part.rows = (uint32_t)(1 + checkasm_below(left < 40 ? left : 40));
+        part.q = whole->q + t * whole->q_stride;
+        part.out = out + t * whole->out_stride;
+        checkasm.tested->attention_prefill(&part);
+    }
+    checkasm_same_f32(whole->out, out, 1, count, count);
+}
+
+static void prefill_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t rows, float deviation, float growth)
+{
+    checkasm_case("width=%u heads=%u first=%u rows=%u deviation=%g growth=%g", width, heads, first, rows,
+                  (double)deviation, (double)growth);
+    world w;
+    make_world(&w, width, first + rows, deviation, growth);
+    mq_attention a = make_call(checkasm.tested, &w, heads, first, rows);
+    checkasm.tested->attention_prefill(&a);
+    if (compare_rows(&w, &a)) {
+        compare_split(&a, width);
+    }
+}
+
+static void check_prefill(void)
+{
+    static const uint32_t widths[] = {2, 8, 16, 30, 32, 34, 64, 80, 96, 128, 130, 256};
+    static const uint32_t starts[] = {0, 1, 15, 63, 64, 100, 127, 128, 129, 300};
+    for (size_t i = 0; i < 12; i++) {
+        for (size_t j = 0; j < 10; j++) {
+            const uint32_t heads = (uint32_t)(1 + checkasm_below(9)), rows = (uint32_t)(1 + checkasm_below(60));
+            prefill_case(widths[i], heads, starts[j], rows, checkasm_uniform(0.1f, 3), 0);
+        }
+    }
+    for (uint32_t rows = 1; rows <= 17; rows++) {
+        prefill_case(16, 3, rows * 5, rows, 1, 0);
+    }
+    prefill_case(128, 2, 0, 400, 1, 0);     /* more than one tile of rows */
+    prefill_case(128, 40, 120, 20, 1, 0);   /* many heads */
+    prefill_case(8, 500, 70, 3, 1, 0);      /* more heads than a tile has rows */
+    prefill_case(1024, 3, 70, 5, 1, 0);     /* the widest */
+    prefill_case(64, 2, 0, 600, 0, 0);      /* all scores equal */
+    prefill_case(64, 2, 0, 600, 1, 0.01f);  /* the maximum moves on */
+    prefill_case(64, 2, 0, 600, 5, -0.01f); /* late keys are worth nothing against the first */
+}
+
+static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
+{
+    checkasm_case("width=%u heads=%u keys=%u deviation=%g growth=%g", width, heads, keys, (double)deviation,
+                  (double)growth);
+    world w;
+    make_world(&w, width, keys, deviation, growth);
+    mq_attention a = make_call(checkasm.tested, &w, heads, keys - 1, 1);
+    const uint32_t spans = (keys + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
+    const size_t each = (size_t)heads * (width + 2);
+    float *partials = checkasm_floats(spans * each);
+    for (uint32_t s = spans; s-- > 0;) {
+        const uint32_t end = (s + 1) * MQ_SPAN_TOKENS;
+        checkasm.tested->attention_decode_span(&a, s * MQ_SPAN_TOKENS, end < keys ? end : keys, partials + s * each);
+    }
+    checkasm.tested->attention_decode_merge(&a, spans, partials);
+    compare_rows(&w, &a);
+}
+
+static void check_decode(void)
+{
+    static const uint32_t widths[] = {2, 8, 16, 34, 64, 80, 128, 256};
+    static const uint32_t lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 1023, 1024, 1025, 2500};
+    for (size_t i = 0; i < 8; i++) {
+        for (size_t j = 0; j < 13; j++) {
+            decode_case(widths[i], (uint32_t)(1 + checkasm_below(9)), lengths[j], checkasm_uniform(0.1f, 3), 0);
+        }
+    }
+    for (uint32_t heads = 1; heads <= 20; heads++) {
+        decode_case(128, heads, 77 + heads, 1, 0);
+    }
+    decode_case(1024, 3, 100, 1, 0);
+    decode_case(128, 2, 3000, 0, 0);
+    decode_case(128, 2, 3000, 0.3f, 0.001f);
+    decode_case(128, 2, 3000, 4, -0.001f);
+}
+
+static void check_merge(void)
+{
+    for (int i = 0; i < 200; i++) {
+        const uint32_t width = 2 * (uint32_t)(1 + checkasm_below(70)), heads = (uint32_t)(1 + checkasm_below(9));
+        const uint32_t spans = (uint32_t)(1 + checkasm_below(12));
+        checkasm_case("width=%u heads=%u spans=%u", width, heads, spans);
+        const size_t count = (size_t)heads * width, each = (size_t)heads * (width + 2);
+        float *partials = checkasm_floats(spans * each), *expected = checkasm_floats(count);
+        float *got = checkasm_floats(count);
+        checkasm_fill_normal(partials, spans * each, 10);
+        for (size_t h = 0; h < spans * (size_t)heads; h++) {
+            partials[h * (width + 2) + width + 1] = checkasm_uniform(1, 1024);
+            partials[h * (width + 2) + width] *= checkasm_below(8) ? 1 : 20; /* beyond the exponential's range, too */
+        }
+        mq_attention a = {.kv.head_width = width, .heads = heads, .rows = 1, .out = expected};
+        checkasm.ref->attention_decode_merge(&a, spans, partials);
+        a.out = got;
+        checkasm.tested->attention_decode_merge(&a, spans, partials);
+        checkasm_same_f32(expected, got, 1, count, count);
+    }
+}
+
+static void check(void)
+{
+    if (checkasm_slot("attention_prefill")) {
+        check_prefill();
+    }
+    if (checkasm_slot("attention_decode_span")) {
+        check_decode();
+    }
+    if (checkasm_slot("attention_decode_merge")) {
+        check_merge();
+    }
+}
+
+/* ------------------------------------------------------------------ benchmarks: shapes of the Qwen3 family */
+
+enum { BENCH_TOKENS = 32768, BENCH_PAGES = BENCH_TOKENS / MQ_PAGE_TOKENS, MAX_THREADS = 2 };
+
+/* `kv_heads` heads of one layer, pages as in a pool of several layers, so that heads' pages lie apart. */
+typedef struct bench_world {
+    uint16_t *pool, *pages[BENCH_PAGES];
+    uint32_t width, heads, kv_heads, tokens, rows;
+    float *q, *out, *partials;
+    void *scratch[MAX_THREADS];
+} bench_world;
+
+static bool bench_open(bench_world *w)
+{
+    const size_t page = (size_t)w->kv_heads * 2 * MQ_PAGE_TOKENS * w->width, count = w->tokens / MQ_PAGE_TOKENS;
+    const size_t row = (size_t)w->kv_heads * w->heads * w->width;
+    const size_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
+    w->pool = mq__alloc_aligned(page * count * sizeof *w->pool);
+    w->q = mq__alloc_aligned(row * w->rows * sizeof *w->q);
+    w->out = mq__alloc_aligned(row * w->rows * sizeof *w->out);
+    w->partials = mq__alloc_aligned(spans * w->kv_heads * w->heads * (w->width + 2) * sizeof *w->partials);
+    bool ok = w->pool && w->q && w->out && w->partials;
+    for (int t = 0; t < MAX_THREADS; t++) {
+        w->scratch[t] = mq__alloc_aligned(checkasm.tested->attention_scratch_bytes(w->heads, w->width));
+        ok = ok && w->scratch[t];
+    }
+    if (!ok) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        w->pages[i] = w->pool + i * page;
+    }
+    for (size_t i = 0; i < page * count; i++) {
+        w->pool[i] = (uint16_t)(0x3f00 ^ (i * 40503u >> 7 & 0x80ff)); /* about +-0.5 */
+    }
+    for (size_t i = 0; i < row * w->rows; i++) {
+        w->q[i] = (float)((i * 2654435761u >> 20) & 255) / 128 - 1;
+    }
+    return true;
+}
+
+static void bench_close(bench_world *w)
+{
+    mq__free_aligned(w->pool);
+    mq__free_aligned(w->q);
+    mq__free_aligned(w->out);
+    mq__free_aligned(w->partials);
+    for (int t = 0; t < MAX_THREADS; t++) {
+        mq__free_aligned(w->scratch[t]);
+    }
+}
+
+static mq_attention bench_call(const bench_world *w, uint32_t kv_head, uint32_t first, uint32_t rows, int thread)
+{
+    const size_t side = (size_t)MQ_PAGE_TOKENS * w->width, row = (size_t)w->kv_heads * w->heads * w->width;
+    return (mq_attention){.kv = {w->pages, side * 2 * kv_head, side * (2 * kv_head + 1), w->width},
+                          .q = w->q + (size_t)kv_head * w->heads * w->width,
+                          .out = w->out + (size_t)kv_head * w->heads * w->width,
+                          .q_stride = row,
+                          .out_stride = row,
+                          .heads = w->heads,
+                          .first = first,
+                          .rows = rows,
+                          .scale = 1 / sqrtf((float)w->width),
+                          .scratch = w->scratch[thread]};
+}
+
+static void run_prefill(void *context)
+{
+    const bench_world *w = context;
+    const mq_attention a = bench_call(w, 0, w->tokens - w->rows, w->rows, 0);
+    checkasm.tested->attention_prefill(&a);
+}
+
+static void bench_prefill(uint32_t width, uint32_t heads, uint32_t tokens, uint32_t rows)
+{
+    if (!checkasm_bench_wanted("attention_prefill")) {
+        return;
+    }
+    bench_world w = {.width = width, .heads = heads, .kv_heads = 1, .tokens = tokens, .rows = rows};
+    if (bench_open(&w)) {
+        char label[64];
+        double keys = 0; /* each row sees what the causal mask leaves, no more is counted */
+        for (uint32_t t = tokens - rows; t < tokens; t++) {
+            keys += t + 1;
+        }
+        snprintf(label, sizeof label, "width %u, %u:1, %u rows at %u", width, heads, rows, tokens);
+        checkasm_bench("attention_prefill", label, run_prefill, &w, keys * heads * 2 * width, CHECKASM_MACS);
+    }
+    bench_close(&w);
+}
+
+/* A decode step's attention: work items (kv head, span) dealt to the threads, then each merges its heads. */
+static void run_decode(void *context, int thread, int threads)
+{
+    const bench_world *w = context;
+    const uint32_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
+    const size_t each = (size_t)w->heads * (w->width + 2);
+    for (uint32_t g = (uint32_t)thread; g < w->kv_heads; g += (uint32_t)threads) {
+        const mq_attention a = bench_call(w, g, w->tokens - 1, 1, thread);
+        float *partials = w->partials + g * spans * each;
+        for (uint32_t s = 0; s < spans; s++) {
+            checkasm.tested->attention_decode_span(&a, s * MQ_SPAN_TOKENS, (s + 1) * MQ_SPAN_TOKENS,
+                                                   partials + s * each);
+        }
+        checkasm.tested->attention_decode_merge(&a, spans, partials);
+    }
+}
+
+static void run_decode_one(void *context)
+{
+    run_decode(context, 0, 1);
+}
+
+static void bench_decode(uint32_t width, uint32_t heads, uint32_t tokens)
+{
+    if (!checkasm_bench_wanted("attention_decode_span")) {
+        return;
+    }
+    bench_world w = {.width = width, .heads = heads, .tokens = tokens, .rows = 1};
+    w.kv_heads = (128u << 20) / (4 * width * tokens); /* 128 MiB: nothing stays in a cache */
+    if (bench_open(&w)) {
+        char label[64];
+        const double bytes = 4.0 * width * tokens * w.kv_heads;
+        snprintf(label, sizeof label, "width %u, %u:1, depth %u", width, heads, tokens);
+        checkasm_bench("attention_decode_span", label, run_decode_one, &w, bytes, CHECKASM_BYTES);
+        checkasm_bench_threads("attention_decode_span", label, run_decode, &w, bytes, CHECKASM_BYTES, 2);
+    }
+    bench_close(&w);
+}
+
+static void bench(void)
+{
+    if (checkasm.isa == MQ_ISA_REF) {
+        return; /* seconds per call */
+    }
+    bench_prefill(128, 2, 2048, 512);
+    bench_prefill(128, 4, 2048, 512);
+    bench_prefill(128, 8, 2048, 512);
+    bench_prefill(128, 2, 8192, 224);
+    bench_prefill(128, 4, 8192, 112);
+    bench_prefill(128, 2, 32768, 224);
+    bench_prefill(64, 4, 8192, 224);
+    bench_prefill(128, 2, 512, 512);
+    for (uint32_t heads = 1; heads <= 8; heads *= 2) {
+        bench_decode(128, heads, 4096);
+    }
+    bench_decode(128, 2, 32768);
+    bench_decode(128, 4, 32768);
+    bench_decode(64, 4, 4096);
+}
+
+CHECKASM_SUITE(attention, check, bench)
