@@ -1,0 +1,135 @@
+#include "cli/scene.h"
+
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool tool_is_valid(const json_t *tool, const json_t *tables)
+{
+    const json_t *filter = json_object_get(tool, "filter"), *columns = json_object_get(tool, "columns");
+    const json_t *table = json_object_get(tables, json_string_value(json_object_get(tool, "table")));
+    return json_is_string(json_object_get(tool, "name")) && json_is_string(json_object_get(tool, "description")) &&
+           json_is_object(json_object_get(tool, "parameters")) && json_is_array(table) && json_is_array(columns) &&
+           json_object_size(filter) == 1 && json_is_integer(json_object_get(tool, "limit")) &&
+           json_is_string(json_object_iter_value(json_object_iter((json_t *)(uintptr_t)filter)));
+}
+
+static const char *wrong_part(const json_t *scene)
+{
+    const json_t *tools = json_object_get(scene, "tools"), *tables = json_object_get(scene, "tables");
+    const json_t *turns = json_object_get(scene, "turns"), *item;
+    size_t i;
+    if (!json_is_string(json_object_get(scene, "system"))) return "system";
+    if (!json_is_object(tables)) return "tables";
+    if (!json_is_array(tools)) return "tools";
+    json_array_foreach(tools, i, item) {
+        if (!tool_is_valid(item, tables)) return "tools";
+    }
+    if (!json_is_array(turns)) return "turns";
+    json_array_foreach(turns, i, item) {
+        if (!json_is_string(json_object_get(item, "user"))) return "turns";
+    }
+    return NULL;
+}
+
+json_t *scene_read(const char *path)
+{
+    json_error_t at;
+    json_t *scene = json_load_file(path, JSON_REJECT_DUPLICATES, &at);
+    const char *wrong = scene ? wrong_part(scene) : NULL;
+    if (scene && !wrong) return scene;
+    if (scene) {
+        fprintf(stderr, "mixquant: agent: %s: expected a scene with valid \"%s\", got something else\n", path, wrong);
+    } else {
+        fprintf(stderr, "mixquant: agent: %s: expected a JSON scene, got line %d: %s\n", path, at.line, at.text);
+    }
+    json_decref(scene);
+    return NULL;
+}
+
+json_t *scene_tools(const json_t *scene)
+{
+    json_t *list = json_array();
+    const json_t *tool;
+    size_t i;
+    json_array_foreach(json_object_get(scene, "tools"), i, tool) {
+        json_array_append_new(
+            list, json_pack("{sss{sOsOsO}}", "type", "function", "function", "name", json_object_get(tool, "name"),
+                            "description", json_object_get(tool, "description"), "parameters",
+                            json_object_get(tool, "parameters")));
+    }
+    return list;
+}
+
+/* Values are compared as text: a model writes 42 as well as "42". */
+static bool same_value(const json_t *a, const json_t *b)
+{
+    char *x = json_dumps(a, JSON_ENCODE_ANY), *y = json_dumps(b, JSON_ENCODE_ANY);
+    bool same = false;
+    if (x && y) {
+        const char *p = x + (*x == '"'), *q = y + (*y == '"');
+        const size_t m = strlen(p) - (*x == '"'), n = strlen(q) - (*y == '"');
+        same = m == n && strncmp(p, q, m) == 0;
+    }
+    free(x);
+    free(y);
+    return same;
+}
+
+static char *append_line(char *text, char *line)
+{
+    char *joined = NULL;
+    if (line && asprintf(&joined, "%s%s%s", text ? text : "", text ? "\n" : "", line) < 0) joined = NULL;
+    free(line);
+    free(text);
+    return joined;
+}
+
+static char *select_rows(const json_t *tool, const json_t *table, const json_t *wanted, const char *column)
+{
+    const json_t *columns = json_object_get(tool, "columns"), *row, *name;
+    const json_int_t limit = json_integer_value(json_object_get(tool, "limit"));
+    char *text = NULL;
+    json_int_t found = 0;
+    size_t i, k;
+    json_array_foreach(table, i, row) {
+        if (found == limit) break;
+        if (!same_value(json_object_get(row, column), wanted)) continue;
+        json_t *shown = json_object();
+        json_array_foreach(columns, k, name) {
+            json_t *value = json_object_get(row, json_string_value(name));
+            if (value) json_object_set(shown, json_string_value(name), value);
+        }
+        text = append_line(text, json_dumps(shown, JSON_COMPACT));
+        json_decref(shown);
+        found++;
+    }
+    return text ? text : strdup("no rows");
+}
+
+char *scene_call(const json_t *scene, const char *name, const json_t *arguments)
+{
+    const json_t *tool;
+    size_t i;
+    json_array_foreach(json_object_get(scene, "tools"), i, tool) {
+        if (strcmp(json_string_value(json_object_get(tool, "name")), name) != 0) continue;
+        void *filter = json_object_iter((json_t *)json_object_get(tool, "filter"));
+        const json_t *wanted = json_object_get(arguments, json_object_iter_key(filter));
+        const json_t *table =
+            json_object_get(json_object_get(scene, "tables"), json_string_value(json_object_get(tool, "table")));
+        if (wanted) return select_rows(tool, table, wanted, json_string_value(json_object_iter_value(filter)));
+    }
+    return strdup("no such tool");
+}
+
+json_t *scene_parse_call(const char *answer)
+{
+    const char *start = strstr(answer, "<tool_call>"), *end = start ? strstr(start, "</tool_call>") : NULL;
+    if (!end) return NULL;
+    start += strlen("<tool_call>");
+    json_t *call = json_loadb(start, (size_t)(end - start), JSON_REJECT_DUPLICATES, NULL);
+    if (json_is_string(json_object_get(call, "name")) && json_is_object(json_object_get(call, "arguments"))) return call;
+    json_decref(call);
+    return NULL;
+}
