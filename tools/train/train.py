@@ -1,0 +1,239 @@
+"""Trains the bundled model: `python3 tools/train/train.py`, resumable at any moment, seeded throughout.
+
+Every batch depends only on (seed, step), so a resumed run sees what an uninterrupted one would have seen.
+"""
+import argparse
+import ctypes
+import os
+import random
+import time
+
+import torch
+import torch.multiprocessing as processes
+import torch.nn.functional as F
+
+import model as qwen3
+import template
+import tokenizer as bpe
+import world
+
+# (first step, sequence length, sequences a step): the length curriculum
+STAGES = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1200, 1024, 4), (2400, 2048, 2)]
+WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
+QUIET = 0.1  # loss weight of the text that is not the assistant's
+
+
+class Data:
+    def __init__(self, tok, seed):
+        self.tok, self.seed = tok, seed
+        self.start = tok.encode("<|im_start|>assistant\n")
+        self.end = tok.special["<|im_end|>"]
+        self.stop = tok.special["<|endoftext|>"]
+
+    def dialogue(self, messages, tools=None):
+        """Token ids, and one weight a token: 1 where the assistant speaks, up to its end mark."""
+        ids = self.tok.encode(template.render(messages, tools)) + [self.stop]
+        weights, i = [QUIET] * len(ids), 0
+        while i < len(ids):
+            if ids[i:i + len(self.start)] == self.start:
+                i += len(self.start)
+                while ids[i] != self.end:
+                    weights[i] = 1.0
+                    i += 1
+                weights[i] = 1.0
+            i += 1
+        weights[-1] = 0.0
+        return ids, weights
+
+    def repeat(self, rng, room):
+        """Random tokens, then the same again: the plainest copying there is."""
+        n = min(room // 2, rng.randint(4, 40))
+        times = max(2, min(room // n, rng.randint(2, 4)))
+        ids = [rng.randrange(self.stop) for _ in range(n)]
+        return ids * times, [0.0] * (n + 1) + [0.5] * (n * (times - 1) - 1)
+
+    def document(self, rng, room):
+        w = world.World(rng)
+        kind = rng.random() if room > 150 else 1.0
+        if kind < 0.72:
+            e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + (room > 350) + 2 * (room > 600))
+            return self.dialogue(e.messages(), e.tools)
+        if kind < 0.84:
+            return self.dialogue(world.needle(w, rng.randint(2, max(3, room // 15)))[0])
+        if kind < 0.96:
+            first, second = world.recall(w, rng.randint(2, max(3, min(40, room // 50))))
+            a, b = self.tok.encode(first), self.tok.encode(second)
+            return a + b, [QUIET] * len(a) + [0.5] * len(b)
+        return self.repeat(rng, room)
+
+    def row(self, rng, length):
+        """One packed row of length + 1 tokens: documents that fit, the rest filled with repeats."""
+        ids, weights, tries = [], [], 0
+        while len(ids) < length - 40:
+            room = length + 1 - len(ids)
+            doc = self.document(rng, room) if tries < 6 and room > 90 else self.repeat(rng, room)
+            tries += 1
+            if len(doc[0]) <= room:
+                ids += doc[0]
+                weights += doc[1]
+        pad = length + 1 - len(ids)
+        return ids + [self.stop] * pad, weights + [0.0] * pad
+
+    def positions(self, rng, length, limit):
+        """Positions with random jumps, so that far distances are met in short sequences too."""
+        out = list(range(length))
+        if rng.random() < 0.5:
+            spare = rng.randint(0, limit - length)
+            cuts = sorted(rng.randrange(length) for _ in range(rng.randint(1, 3)))
+            jumps = [0] + sorted(rng.randint(0, spare) for _ in cuts)
+            for n, cut in enumerate(cuts):
+                jump = jumps[n + 1] - jumps[n]
+                for i in range(cut, length):
+                    out[i] += jump
+        return out
+
+    def batch(self, step, rank):
+        """One worker's half of a step's batch."""
+        rng = random.Random(f"{self.seed}-{step}-{rank}")
+        length, rows = [(t, b) for s, t, b in STAGES if step >= s][-1]
+        pairs = [self.row(rng, length) for _ in range(rows // WORKERS)]
+        ids = torch.tensor([p[0] for p in pairs])
+        weights = torch.tensor([p[1] for p in pairs])
+        places = torch.tensor([self.positions(rng, length, qwen3.CONFIG["max_position_embeddings"]) for _ in pairs])
+        return ids, weights, places
+
+
+def orthogonal(g):
+    """Muon's Newton-Schulz iteration on a stack of matrices: singular values pushed towards 1."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = g.shape[-2] > g.shape[-1]
+    x = g.transpose(-1, -2) if tall else g
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        s = x @ x.transpose(-1, -2)
+        x = a * x + (b * s + c * (s @ s)) @ x
+    return x.transpose(-1, -2) if tall else x
+
+
+class Optimizer:
+    """Muon for the layers' matrices, Adam for the embedding and the norms; this rank's share of them."""
+
+    def __init__(self, params, rank):
+        matrices = [n for n, p in params.items() if p.dim() == 2 and "embed" not in n]
+        others = [n for n in params if n not in matrices]
+        self.matrices, self.others = matrices[rank::WORKERS], others[rank::WORKERS]
+        self.params = params
+        self.state = {n: torch.zeros_like(p) for n, p in params.items()}
+        self.square = {n: torch.zeros_like(params[n]) for n in others}
+
+    @torch.no_grad()
+    def step(self, grads, rate, count):
+        shapes = {}
+        for n in self.matrices:
+            g, m = grads[n], self.state[n]
+            m.mul_(0.95).add_(g, alpha=0.05)
+            shapes.setdefault(tuple(g.shape), []).append((n, g.mul(0.05).add(m, alpha=0.95)))
+        for shape, updates in shapes.items():
+            scale = 0.02 * rate * max(1.0, shape[0] / shape[1]) ** 0.5
+            for (n, _), u in zip(updates, orthogonal(torch.stack([u for _, u in updates]))):
+                self.params[n].mul_(1 - 0.02 * rate * 0.05).add_(u, alpha=-scale)
+        for n in self.others:
+            g, m, s = grads[n], self.state[n], self.square[n]
+            m.mul_(0.9).add_(g, alpha=0.1)
+            s.mul_(0.98).addcmul_(g, g, value=0.02)
+            self.params[n].addcdiv_(m / (1 - 0.9**count), (s / (1 - 0.98**count)).sqrt() + 1e-10, value=-0.004 * rate)
+
+
+def rate_at(step, steps):
+    """Warm-up, a flat stretch, then down to 3% over the last third."""
+    tail = steps // 3
+    return min(1.0, (step + 1) / 100) * min(1.0, max(0.03, (steps - step) / tail))
+
+
+def save(path, data):
+    torch.save(data, path + ".part")
+    os.replace(path + ".part", path)
+
+
+def work(rank, args, shared):
+    """One worker. Parameters, optimiser state and gradients live in shared memory; each rank computes the
+    gradient of its rows, then updates its share of the tensors from the sum."""
+    torch.set_num_threads(1)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-4, 0)  # M_MMAP_MAX: keep freed pages, do not fault them in again every step
+    libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    data, net = Data(bpe.Tokenizer(args.model), args.seed), qwen3.Model()
+    params = dict(net.named_parameters())
+    for n, p in params.items():
+        p.data = shared["model"][n]
+    optimizer = Optimizer(shared["model"], rank)
+    optimizer.state, optimizer.square = shared["m"], shared["v"]
+    average, grads, meet = shared["average"], shared["grads"], shared["meet"]
+    path, step, seen, sums = os.path.join(args.work, "last.pt"), shared["step"], 0, torch.zeros(4)
+    began = saved = time.time()
+    while step < args.steps:
+        ids, weights, places = data.batch(step, rank)
+        target, weight = ids[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
+        hidden = net(ids[:, :-1], places)
+        loss = F.cross_entropy(net.logits(hidden).view(-1, qwen3.CONFIG["vocab_size"]), target, reduction="none")
+        total = (loss * weight).sum() / weight.sum() / WORKERS
+        for p in params.values():
+            p.grad = None
+        total.backward()
+        for n, p in params.items():
+            grads[rank][n].copy_(p.grad)
+        meet.wait()
+        mine = {n: sum(grads[r][n] for r in range(WORKERS)) for n in optimizer.matrices + optimizer.others}
+        optimizer.step(mine, rate_at(step, args.steps), step + 1)
+        step += 1
+        with torch.no_grad():
+            for n in mine:
+                average[n].lerp_(params[n], 1 - min(0.995, step / (step + 10.0)))
+            said = weight == 1.0
+            sums += torch.tensor([total.item() * WORKERS, loss[said].sum().item(), said.sum().item(), 1])
+        seen += target.numel() * WORKERS
+        meet.wait()
+        if rank == 0 and step % 25 == 0:
+            print(f"step {step} loss {sums[0] / sums[3]:.4f} said {sums[1] / sums[2]:.4f} "
+                  f"rate {rate_at(step, args.steps):.3f} {seen / (time.time() - began):.0f} tok/s "
+                  f"{time.time() - began:.0f} s", flush=True)
+            sums.zero_()
+        if rank == 0 and (time.time() - saved > 120 or step in (args.steps, args.stop)):
+            save(path, dict({k: shared[k] for k in ("model", "m", "v", "average")}, step=step))
+            saved = time.time()
+        if step == args.stop:
+            break
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="models/mixquant-agent", help="folder with tokenizer.json")
+    parser.add_argument("--work", default="/tmp/train", help="folder for checkpoints")
+    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stop", type=int, help="leave after this step, as if interrupted")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    os.makedirs(args.work, exist_ok=True)
+    params = {n: p.detach().clone() for n, p in qwen3.Model().named_parameters()}
+    optimizer = Optimizer(params, 0)
+    shared = dict(model=params, m=optimizer.state, v=optimizer.square, step=0,
+                  average={n: p.clone() for n, p in params.items()})
+    path = os.path.join(args.work, "last.pt")
+    if os.path.exists(path):
+        shared.update(torch.load(path))
+    shared["grads"] = [{n: torch.zeros_like(p) for n, p in params.items()} for _ in range(WORKERS)]
+    for tensors in [shared[k] for k in ("model", "m", "v", "average")] + shared["grads"]:
+        for tensor in tensors.values():
+            tensor.share_memory_()
+    print(f"{sum(p.numel() for p in params.values())} parameters, step {shared['step']}", flush=True)
+    context = processes.get_context("fork")
+    shared["meet"] = context.Barrier(WORKERS)
+    others = [context.Process(target=work, args=(r, args, shared), daemon=True) for r in range(1, WORKERS)]
+    for other in others:
+        other.start()
+    work(0, args, shared)
+
+
+if __name__ == "__main__":
+    main()

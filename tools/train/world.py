@@ -1,0 +1,390 @@
+"""Seeded worlds of small tables with lookup tools, and the dialogues that agents have about them.
+
+A world is a few tables, each with a key column, one or two group columns and some value columns. A tool
+lists the rows of one table where one column equals its argument. The dialogues are exactly regular: every
+answer quotes the row it rests on, then states the value. Held-out worlds never share a name, an id, a noun
+or a column word with training: names and ids are split by a checksum, the words by separate lists.
+"""
+import json
+import random
+import zlib
+
+ONSETS = "b c d f g h j k l m n p r s t v w z br dr gr kr tr st sh th ch pl fl".split()
+VOWELS = "a e i o u".split()
+CODAS = ["", "", "", "n", "r", "l", "s", "m", "k", "t", "x", "nd"]
+
+NOUNS = {
+    "train": """order ticket flight room book car train player recipe song machine server project course
+        student teacher doctor house ship letter film router printer phone loan account contract task event
+        garden plant river mountain bridge tower engine battery camera bike bus hotel farm mine shop museum
+        statue coin stamp medal knife table chair lamp window door carpet jacket boot""".split(),
+    "held": "parcel invoice sensor patient shipment vehicle meeting license warranty auction".split(),
+}
+GROUPS = {
+    "train": """region city customer owner team store color zone group branch level class vendor brand
+        street market school office harbor sector""".split(),
+    "held": "warehouse country depot district carrier".split(),
+}
+FIELDS = {
+    "train": """price status weight date size total score rank count speed length height width rate code
+        type grade state phase stock age year mode limit tax power value""".split(),
+    "held": "cost stage fee due volume delay amount driver".split(),
+}
+KEYS = {"train": "id name code key ref".split(), "held": ["number", "label"]}
+STATES = """open closed paid late new old ready sold lost sent done red blue green black white fast slow
+    high low active idle""".split()
+SYSTEM = "Use the tools to answer."
+NO_ROWS = "no rows"
+
+
+def is_held(text):
+    """Which side of the split a name or id is on; about one in eight is held out."""
+    return zlib.crc32(text.lower().encode()) % 8 == 0
+
+
+class World:
+    """Random source of one split ("train" or "held"); every choice comes from the one seeded generator."""
+
+    def __init__(self, rng, split="train"):
+        self.rng = rng
+        self.split = split
+
+    def _split_ok(self, text):
+        return is_held(text) == (self.split == "held")
+
+    def syllables(self, count):
+        rng = self.rng
+        return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
+
+    def name(self):
+        while True:
+            word = self.syllables(self.rng.choice((1, 2, 2, 2, 3))).capitalize()
+            if len(word) > 2 and self._split_ok(word):
+                return word
+
+    def number(self, low=2, high=5):
+        while True:
+            digits = self.rng.randint(low, high)
+            text = str(self.rng.randint(10 ** (digits - 1), 10**digits - 1))
+            if digits < 3 or self._split_ok(text):
+                return text
+
+    def code(self):
+        rng = self.rng
+        while True:
+            text = "".join(rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(rng.randint(1, 2)))
+            text += rng.choice(("", "-")) + str(rng.randint(10, 9999))
+            if self._split_ok(text):
+                return text
+
+    def word(self, lists, odd=0.3):
+        """A noun or column word: from the split's list or, for variety, made up."""
+        if self.rng.random() < odd:
+            while True:
+                word = self.syllables(self.rng.choice((1, 2, 2)))
+                if len(word) > 2 and self._split_ok(word):
+                    return word
+        return self.rng.choice(lists[self.split])
+
+    def value(self, kind):
+        rng = self.rng
+        if kind == "int":
+            return int(self.number(1, 5))
+        if kind == "decimal":
+            return f"{rng.randint(1, 999)}.{rng.randint(0, 99):02d}"
+        if kind == "name":
+            return self.name()
+        if kind == "state":
+            return rng.choice(STATES)
+        if kind == "code":
+            return self.code()
+        return f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+
+    def key(self, kind):
+        if kind == "number":
+            return self.number(3, 5)
+        return self.name() if kind == "name" else self.code()
+
+
+class Table:
+    def __init__(self, world, used):
+        rng = world.rng
+        self.world = world
+        self.noun = fresh(lambda: world.word(NOUNS), used)
+        columns = set()
+        self.key = fresh(lambda: world.word(KEYS, 0.1), columns)
+        self.key_kind = rng.choice(("number", "number", "name", "code"))
+        self.groups = [fresh(lambda: world.word(GROUPS), columns) for _ in range(rng.choice((1, 1, 2)))]
+        self.fields = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.choice((1, 2, 2, 3)))]
+        kinds = ("int", "int", "decimal", "name", "state", "code", "date")
+        self.kinds = {f: rng.choice(kinds) for f in self.fields}
+        self.order = self.groups + self.fields
+        rng.shuffle(self.order)
+        self.order = [self.key] + self.order
+        self.rows = []
+        self.prefix = rng.choice(("", "", "get_", "find_", "list_"))
+
+    def fill(self, count, groups):
+        """Add count rows whose group columns take one of `groups` values each."""
+        world = self.world
+        keys = {row[self.key] for row in self.rows}
+        pools = {}
+        for column in self.groups:
+            pool = set()
+            while len(pool) < groups:
+                pool.add(world.name())
+            pools[column] = sorted(pool)
+        for _ in range(count):
+            key = fresh(lambda: world.key(self.key_kind), keys)
+            row = {self.key: key}
+            for column in self.order[1:]:
+                row[column] = world.rng.choice(pools[column]) if column in pools else world.value(self.kinds[column])
+            self.rows.append(row)
+
+    def tool_name(self, column):
+        return f"{self.prefix}{self.noun}" + ("" if column == self.key else f"_by_{column}")
+
+    def tool(self, column):
+        return {
+            "type": "function",
+            "function": {
+                "name": self.tool_name(column),
+                "description": f"{'One' if column == self.key else 'List'} {self.noun} by {column}",
+                "parameters": {
+                    "type": "object",
+                    "properties": {column: {"type": "string"}},
+                    "required": [column],
+                },
+            },
+        }
+
+
+def fresh(make, used):
+    """A value of make() that `used` does not contain yet; it is added."""
+    while True:
+        value = make()
+        if value not in used:
+            used.add(value)
+            return value
+
+
+def row_text(row):
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def select(rows, column, value, columns=None, limit=None):
+    """What a tool returns: the matching rows in table order, one compact JSON object a line."""
+    found = [row for row in rows if str(row.get(column)) == value][:limit]
+    if columns:
+        found = [{c: row[c] for c in columns if c in row} for row in found]
+    return "\n".join(row_text(row) for row in found) if found else NO_ROWS
+
+
+def answer_text(noun, key, row, field):
+    return f"{row_text(row)}\nThe {field} of {noun} {key} is {row[field]}."
+
+
+class Episode:
+    """One dialogue. `turns` lists, per user question, the call (or None), its result and the answer."""
+
+    def __init__(self, world, budget, max_turns=3, kinds=None):
+        self.world, self.rng = world, world.rng
+        rng = self.rng
+        used = set()
+        tables = rng.choice((1, 1, 2, 2, 3)) if budget > 500 else rng.choice((1, 1, 2))
+        self.tables = [Table(world, used) for _ in range(tables)]
+        self.used = used
+        turns = rng.randint(1, max_turns)
+        self.tools, self.by_name = [], {}
+        pairs = [(t, c) for t in self.tables for c in t.groups + [t.key]]
+        rng.shuffle(pairs)
+        most = 2 if budget < 400 else 3 if budget < 700 else 5
+        for table, column in pairs[:most]:
+            self.tools.append(table.tool(column))
+            self.by_name[table.tool_name(column)] = (table, column)
+        self.active = sorted({id(t): t for t, _ in self.by_name.values()}.values(), key=lambda t: t.noun)
+        rng.shuffle(self.active)
+        self._fill(budget - 60 - 62 * len(self.tools), turns)
+        self.turns = []
+        self.last = None  # table, column, value, row, field of the latest found row
+        for index in range(turns):
+            kind = kinds[index] if kinds else None
+            self._turn(kind)
+
+    def _fill(self, room, turns):
+        rng = self.rng
+        room -= turns * 90
+        for table in self.active:
+            cost = 6 + 7 * len(table.order)
+            most = max(2, room // (cost * min(turns, 2)))
+            rows = max(1, int(2 ** rng.uniform(0, max(0.0, (most).bit_length() - 0.5))))
+            rows = min(rows, most) if rng.random() < 0.6 else most
+            groups = rng.choice((1, 2, 2, 3))
+            table.fill(max(rows * groups, groups + 1), groups)
+
+    def _turn(self, kind):
+        rng = self.rng
+        if kind is None:
+            if self.last is None:
+                kind = rng.choices(("group", "key", "missing", "empty", "notool"), (12, 4, 1.5, 0.7, 0.7))[0]
+            else:
+                kind = rng.choices(
+                    ("group", "key", "its", "and", "that", "missing", "empty"), (4, 2, 5, 5, 4, 1.5, 0.5))[0]
+        getattr(self, "_" + kind)()
+
+    def _ask(self, kind, question, call, result, answer, value):
+        self.turns.append(dict(kind=kind, question=question, call=call, result=result, answer=answer, value=value))
+
+    def _question(self, field, noun, key, tail=""):
+        start = self.rng.choice(("What is the", "Give me the", "Tell me the"))
+        return f"{start} {field} of {noun} {key}{tail}" + ("?" if start[0] == "W" else ".")
+
+    def _field(self, table, but):
+        choices = [c for c in table.order if c != table.key and c not in but]
+        return self.rng.choice(choices or table.fields)
+
+    def _pick(self, keyed):
+        """A tool that filters by the key column (keyed) or by a group column, if there is one."""
+        options = [(t, c) for t, c in self.by_name.values() if (c == t.key) == keyed]
+        return self.rng.choice(options) if options else None
+
+    def _lookup(self, kind, table, column, row, tail):
+        field = self._field(table, {column})
+        value = row[column]
+        noun, key = table.noun, row[table.key]
+        self._ask(kind, self._question(field, noun, key, tail), (table.tool_name(column), {column: value}),
+                  select(table.rows, column, value), answer_text(noun, key, row, field), row[field])
+        self.last = (table, column, value, row, field)
+
+    def _group(self):
+        pick = self._pick(False)
+        if not pick:
+            return self._key()
+        table, column = pick
+        row = self.rng.choice(table.rows)
+        self._lookup("group", table, column, row, f" in {column} {row[column]}")
+
+    def _key(self):
+        pick = self._pick(True)
+        if not pick:
+            return self._group()
+        table, column = pick
+        self._lookup("key", table, column, self.rng.choice(table.rows), "")
+
+    def _its(self):
+        table, column, value, row, field = self.last
+        other = self._field(table, {column, field})
+        question = self.rng.choice((f"And its {other}?", f"And the {other}?"))
+        self._ask("its", question, None, None, answer_text(table.noun, row[table.key], row, other), row[other])
+        self.last = (table, column, value, row, other)
+
+    def _and(self):
+        table, column, value, old, _ = self.last
+        rows = [r for r in table.rows if r[column] == value and r is not old]
+        if not rows:
+            return self._its()
+        row = self.rng.choice(rows)
+        field, key = self._field(table, {column}), row[table.key]
+        self._ask("and", f"And the {field} of {table.noun} {key}?", None, None,
+                  answer_text(table.noun, key, row, field), row[field])
+        self.last = (table, column, value, row, field)
+
+    def _that(self):
+        """A question about the group that an earlier answer named: the call's argument is in the dialogue."""
+        table, used, _, row, _ = self.last
+        columns = [c for c in table.groups if c != used and table.tool_name(c) in self.by_name]
+        if not columns:
+            return self._and()
+        column = self.rng.choice(columns)
+        rows = [r for r in table.rows if r[column] == row[column]]
+        self._lookup("that", table, column, self.rng.choice(rows), f" in that {column}")
+
+    def _missing(self):
+        pick = self._pick(False)
+        if not pick:
+            return self._key()
+        table, column = pick
+        value = self.rng.choice(table.rows)[column]
+        key = fresh(lambda: self.world.key(table.key_kind), {r[table.key] for r in table.rows})
+        field = self._field(table, {column})
+        self._ask("missing", self._question(field, table.noun, key, f" in {column} {value}"),
+                  (table.tool_name(column), {column: value}), select(table.rows, column, value),
+                  f"There is no {table.noun} {key}.", None)
+
+    def _empty(self):
+        table, column = self.rng.choice(list(self.by_name.values()))
+        keyed = column == table.key
+        value = fresh(lambda: self.world.key(table.key_kind) if keyed else self.world.name(),
+                      {r[column] for r in table.rows})
+        key = value if keyed else self.world.key(table.key_kind)
+        tail = "" if keyed else f" in {column} {value}"
+        self._ask("empty", self._question(self._field(table, {column}), table.noun, key, tail),
+                  (table.tool_name(column), {column: value}), select(table.rows, column, value),
+                  f"There is no {table.noun} {key}.", None)
+
+    def _notool(self):
+        noun = fresh(lambda: self.world.word(NOUNS), set(self.used))
+        key = self.world.key("number")
+        self._ask("notool", self._question(self.world.word(FIELDS), noun, key), None, None,
+                  f"There is no tool for {noun}.", None)
+
+    def execute(self, name, arguments):
+        """Runs a call for real; None when the tool or the argument does not exist."""
+        if name not in self.by_name or not isinstance(arguments, dict):
+            return None
+        table, column = self.by_name[name]
+        if set(arguments) != {column}:
+            return None
+        return select(table.rows, column, str(arguments[column]))
+
+    def messages(self, turns=None):
+        out = [{"role": "system", "content": SYSTEM}]
+        for turn in self.turns[:turns]:
+            out.append({"role": "user", "content": turn["question"]})
+            if turn["call"]:
+                name, arguments = turn["call"]
+                call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+                out.append({"role": "assistant", "content": "", "tool_calls": [call]})
+                out.append({"role": "tool", "content": turn["result"]})
+            out.append({"role": "assistant", "content": turn["answer"]})
+        return out
+
+
+FILLER = ("the a one this that old new small big warm cold wind rain tree bird stone field road hill sea "
+          "moved stood fell ran near under over by with and then again").split()
+
+
+def needle(world, sentences, facts=None):
+    """A long user text of filler with facts in it, and a question about one of the facts."""
+    rng = world.rng
+    lines = [" ".join(rng.choice(FILLER) for _ in range(rng.randint(5, 11))).capitalize() + "."
+             for _ in range(sentences)]
+    names, field = set(), world.word(FIELDS)
+    count, facts = facts or rng.choice((1, 1, 2, 4)), []
+    for _ in range(count):
+        name = fresh(world.name, names)
+        facts.append((name, world.number(3, 6)))
+        lines.insert(rng.randint(0, len(lines)), f"The {field} of {name} is {facts[-1][1]}.")
+    name, value = rng.choice(facts)
+    text = " ".join(lines) + f"\nWhat is the {field} of {name}?"
+    return [{"role": "user", "content": text},
+            {"role": "assistant", "content": f"The {field} of {name} is {value}."}], value
+
+
+def recall(world, pairs):
+    """Lines of key and value, then the same lines in another order: text whose second half is predictable."""
+    rng = world.rng
+    kind = rng.choice(("number", "name", "code"))
+    keys, lines = set(), []
+    for _ in range(pairs):
+        key = fresh(lambda: world.key(kind), keys)
+        row = {"id": key}
+        for field in ("a", "b")[:rng.randint(1, 2)]:
+            row[field] = world.value(rng.choice(("int", "name", "code", "state")))
+        lines.append(row_text(row))
+    again = rng.sample(lines, len(lines))
+    return "\n".join(lines) + "\n", "\n".join(again) + "\n"
+
+
+def episode(seed, split="train", budget=512, **options):
+    return Episode(World(random.Random(f"{split}-{seed}"), split), budget, **options)
