@@ -1,0 +1,49 @@
+/* config.json of the supported architectures, and what its rotary settings mean.
+ *
+ * A field that changes the maths and is not supported is refused by name; a field that does not is ignored. */
+#ifndef MQ_MODEL_CONFIG_H
+#define MQ_MODEL_CONFIG_H
+
+#include "mixquant.h"
+
+typedef enum mq_architecture { MQ_ARCH_LLAMA, MQ_ARCH_QWEN2, MQ_ARCH_QWEN3, MQ_ARCH_COUNT } mq_architecture;
+
+typedef enum mq_rope_type { MQ_ROPE_DEFAULT, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3, MQ_ROPE_YARN, MQ_ROPE_COUNT } mq_rope_type;
+
+typedef struct mq_rope_config {
+    mq_rope_type type;
+    double theta, factor;
+    double low_freq_factor, high_freq_factor;                                  /* llama3 */
+    double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
+    bool truncate;                                                          /* yarn */
+    uint32_t original_positions;                                            /* llama3, yarn */
+} mq_rope_config;
+
+/* What `quantization_config` says; informative: each tensor's own form decides (models-and-formats 2.1). */
+typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QUANT_MODELOPT } mq_quant_method;
+
+#define MQ_EOS_MAX 16
+
+typedef struct mq_model_config {
+    mq_architecture architecture;
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width, max_positions; /* V D F L H G K */
+    double norm_eps;
+    bool tied_head;                           /* lm_head is the embedding */
+    bool qkv_bias, o_bias, mlp_bias, qk_norm; /* which tensors exist */
+    mq_rope_config rope;
+    int32_t bos; /* -1: none */
+    int32_t eos[MQ_EOS_MAX]; /* of config.json and generation_config.json */
+    size_t eos_count;
+    mq_quant_method quant_method;
+} mq_model_config;
+
+const char *mq__architecture_name(mq_architecture architecture); /* model_type: "qwen3" */
+const char *mq__rope_type_name(mq_rope_type type);
+
+/* Reads dir/config.json and, where present, dir/generation_config.json. */
+mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);
+
+/* inv_freq [head_width/2] and the factor on cos and sin; computed in double (models-and-formats 3.1, 3.3). */
+void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor);
+
+#endif
