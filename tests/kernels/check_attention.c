@@ -144,7 +144,7 @@ static void prefill_case(uint32_t width, uint32_t heads, uint32_t first, uint32_
 
 static void check_prefill(void)
 {
-    static const uint32_t widths[] = {2, 8, 16, 30, 32, 34, 64, 80, 96, 128, 130, 256};
+    static const uint32_t widths[] = {4, 8, 16, 30, 32, 34, 64, 80, 96, 128, 130, 256};
     static const uint32_t starts[] = {0, 1, 15, 63, 64, 100, 127, 128, 129, 300};
     for (size_t i = 0; i < 12; i++) {
         for (size_t j = 0; j < 10; j++) {
@@ -184,7 +184,7 @@ static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float dev
 
 static void check_decode(void)
 {
-    static const uint32_t widths[] = {2, 8, 16, 34, 64, 80, 128, 256};
+    static const uint32_t widths[] = {4, 8, 16, 34, 64, 80, 128, 256};
     static const uint32_t lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 1023, 1024, 1025, 2500};
     for (size_t i = 0; i < 8; i++) {
         for (size_t j = 0; j < 13; j++) {

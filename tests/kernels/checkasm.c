@@ -354,7 +354,7 @@ bool checkasm_true(bool condition, const char *what)
 
 /* ------------------------------------------------------------------ benchmarks */
 
-enum { BENCH_REPEATS = 11, STREAM_BYTES = 256 << 20 };
+enum { BENCH_REPEATS = 15, STREAM_BYTES = 256 << 20 };
 
 static void *stream;
 static mq_pool *pool;
@@ -395,28 +395,29 @@ static void run_timed(const timed *t, unsigned long times)
     }
 }
 
-/* Median seconds of one call; each repeat runs for at least `least` seconds. */
-static double measure(const timed *t, double least, int repeats)
+/* How often to call for at least `least` seconds; also the warm-up. */
+static unsigned long calibrate(const timed *t, double least)
 {
     const clockid_t clock = t->many ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
     unsigned long times = 1;
-    double each[64];
-    for (;;) { /* also the warm-up */
+    for (;;) {
         const double begin = seconds(clock);
         run_timed(t, times);
         const double took = seconds(clock) - begin;
         if (took >= least || times > 1ul << 30) {
-            break;
+            return times;
         }
         times = took > least / 1000 ? (unsigned long)((double)times * least / took * 1.05) + 1 : times * 64;
     }
-    for (int r = 0; r < repeats; r++) {
-        const double begin = seconds(clock);
-        run_timed(t, times);
-        each[r] = (seconds(clock) - begin) / (double)times;
-    }
-    qsort(each, (size_t)repeats, sizeof each[0], by_value);
-    return each[repeats / 2];
+}
+
+/* Seconds of one call. */
+static double measure(const timed *t, unsigned long times)
+{
+    const clockid_t clock = t->many ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
+    const double begin = seconds(clock);
+    run_timed(t, times);
+    return (seconds(clock) - begin) / (double)times;
 }
 
 static uint64_t burned;
@@ -455,26 +456,31 @@ static void read_one(void *context)
     read_threads(context, 0, 1);
 }
 
-static double fma_peak(int threads)
+/* The limit that work of this unit is compared with, in units per second; 0 for none. */
+static double limit(checkasm_unit unit, int threads)
 {
-    const timed t = {burn, threads > 1 ? burn_threads : NULL, NULL, threads};
-    const double took = measure(&t, 2e-3, 5);
-    return (double)burned * threads / took;
-}
-
-static double read_bandwidth(int threads)
-{
-    if (!stream) {
-        stream = mq__alloc_aligned(STREAM_BYTES);
-        if (!stream) {
+    const timed fma = {burn, threads > 1 ? burn_threads : NULL, NULL, threads};
+    const timed read = {read_one, threads > 1 ? read_threads : NULL, NULL, threads};
+    if (unit == CHECKASM_MACS) {
+        const double took = measure(&fma, calibrate(&fma, 1e-3));
+        return (double)burned * threads / took;
+    }
+    if (unit == CHECKASM_BYTES) {
+        if (!stream && !(stream = mq__alloc_aligned(STREAM_BYTES))) {
             die("no memory");
         }
-        memset(stream, 1, STREAM_BYTES);
+        static bool touched;
+        if (!touched) {
+            memset(stream, 1, STREAM_BYTES);
+            touched = true;
+        }
+        return (double)(STREAM_BYTES / 4 / threads / 256 * 256) * threads / measure(&read, 1);
     }
-    const timed t = {read_one, threads > 1 ? read_threads : NULL, NULL, threads};
-    return (double)(STREAM_BYTES / 4 / threads / 256 * 256) * threads / measure(&t, 5e-3, 7);
+    return 0;
 }
 
+/* Repeats of limit and kernel in turn: on a machine shared with others both suffer alike, so that the median of their
+ * ratios says more than the ratio of two medians. The best ratio is printed beside it. */
 static void bench(const char *name, const char *label, const timed *t, double work, checkasm_unit unit)
 {
     if (!wanted(name)) {
@@ -487,21 +493,23 @@ static void bench(const char *name, const char *label, const timed *t, double wo
             die(error.text);
         }
     }
-    const double peak = unit == CHECKASM_MACS    ? fma_peak(t->threads)
-                        : unit == CHECKASM_BYTES ? read_bandwidth(t->threads)
-                                                 : 0;
-    const double took = measure(t, 5e-3, BENCH_REPEATS);
-    printf("%-11s %-22s %-34s %12.0f ns ", mq__isa_name(checkasm.isa), name, label, took * 1e9);
-    switch (unit) {
-    case CHECKASM_MACS:
-        printf("%8.2f GMAC/s %6.3f of %.1f", work / took * 1e-9, work / took / peak, peak * 1e-9);
-        break;
-    case CHECKASM_BYTES:
-        printf("%8.2f GB/s   %6.3f of %.1f", work / took * 1e-9, work / took / peak, peak * 1e-9);
-        break;
-    case CHECKASM_ITEMS:
-        printf("%8.3f Gitem/s", work / took * 1e-9);
-        break;
+    const unsigned long times = calibrate(t, 3e-3);
+    double took[BENCH_REPEATS], peak[BENCH_REPEATS], share[BENCH_REPEATS];
+    for (int r = 0; r < BENCH_REPEATS; r++) {
+        peak[r] = limit(unit, t->threads);
+        took[r] = measure(t, times);
+        share[r] = work / took[r] / peak[r];
+    }
+    qsort(took, BENCH_REPEATS, sizeof took[0], by_value);
+    qsort(peak, BENCH_REPEATS, sizeof peak[0], by_value);
+    qsort(share, BENCH_REPEATS, sizeof share[0], by_value);
+    const double median = took[BENCH_REPEATS / 2];
+    printf("%-11s %-22s %-34s %11.0f ns ", mq__isa_name(checkasm.isa), name, label, median * 1e9);
+    if (unit == CHECKASM_ITEMS) {
+        printf("%8.3f Gitem/s", work / median * 1e-9);
+    } else {
+        printf("%7.2f %s %6.3f of %5.1f, best %.3f", work / median * 1e-9, unit == CHECKASM_MACS ? "GMAC/s" : "GB/s  ",
+               share[BENCH_REPEATS / 2], peak[BENCH_REPEATS / 2] * 1e-9, share[BENCH_REPEATS - 1]);
     }
     printf(t->threads > 1 ? "  %d threads\n" : "\n", t->threads);
     fflush(stdout);
@@ -601,7 +609,7 @@ static int bench_levels(mq_isa first, mq_isa last)
     for (mq_isa isa = first; isa <= last; isa = (mq_isa)(isa + 1)) {
         choose_level(isa, NULL);
         printf("%s: FMA peak %.1f GMAC/s, read bandwidth %.1f GB/s, one thread\n", mq__isa_name(isa),
-               fma_peak(1) * 1e-9, read_bandwidth(1) * 1e-9);
+               limit(CHECKASM_MACS, 1) * 1e-9, limit(CHECKASM_BYTES, 1) * 1e-9);
         for (const checkasm_suite *s = suites; s; s = s->next) {
             if (s->bench) {
                 s->bench();

@@ -78,7 +78,7 @@ bool checkasm_true(bool condition, const char *what);
 typedef enum checkasm_unit { CHECKASM_MACS, CHECKASM_BYTES, CHECKASM_ITEMS } checkasm_unit;
 
 /* Times fn(context) by thread CPU time: median of repeats. `work` is what one call does; multiply-adds are compared with
- * the level's FMA peak, bytes with the read bandwidth of one thread, both measured right before. */
+ * the level's FMA peak, bytes with the read bandwidth of one thread, measured in turn with the repeats. */
 void checkasm_bench(const char *slot, const char *label, void (*fn)(void *), void *context, double work,
                     checkasm_unit unit);
 

@@ -1,0 +1,216 @@
+/* Prefill attention, the part that all vector levels share. Included once by a level's attention_prefill file after it
+ * has defined its tile and the five functions below; it then provides prefill() and prefill_scratch_bytes().
+ *
+ * Idea. The rows x query heads of one kv head form a tall matrix of `rows * heads` query rows, row t*heads + h, cut into
+ * blocks of MR. For each tile of TILE keys (aligned to positions) keys and values are widened once into the scratch, keys
+ * transposed, and then every block takes its turn:
+ *     s [MR][TILE]  = q [width][MR] * keys [TILE/NR][width][NR]
+ *     online softmax of s in base 2 (queries are scaled by log2(e)/sqrt(width) when packed)
+ *     o [panels][MR][NR] = o * correction + s * values [panels][TILE][NR]
+ * A block's q, s and o stay in L1, the tile in L2; both products run at the speed of a GEMM micro-kernel.
+ *
+ * A row sees the same operations in the same order whatever else is in its block: keys are summed in ascending order
+ * within position-aligned tiles, and a key that it may not see has the weight 0, which changes no sum.
+ *
+ * What the level defines:
+ *     enum { MR, NR, LANES, TILE };   query rows of a block, floats of a panel, of a vector; keys of a tile
+ *     widen_keys(rows, width, count, column, keys)   16 bf16 rows [count <= 16][width] become columns [column, column + 16)
+ *                                                    of keys; columns past count are zero
+ *     widen_values(rows, width, count, key, values)  bf16 rows [count][width] become keys [key, key + count) of values
+ *     score(q, keys, width, count, s)                s for the first `count` keys, rounded up to a multiple of NR
+ *     soften(s, state, visible, count)               row r keeps its first visible[r] keys, the rest of count gets 0
+ *     weigh(s, values, state, panels, count, o)      o = o * state->correction + s * values over `count` keys */
+#ifndef MQ_KERNELS_ATTENTION_TILES_H
+#define MQ_KERNELS_ATTENTION_TILES_H
+
+#include <math.h>
+#include <string.h>
+
+enum { TILE_ROWS = 448, TILE_WIDTH = 128, MAX_TILE_ROWS = 896 };
+
+/* The softmax of a block so far. */
+typedef struct block_state {
+    float max[16], correction[16]; /* [MR]: running maximum, and 2^(old maximum - new) */
+    float sum[MR * LANES];         /* [MR][LANES]: sum of the weights, by lane */
+} block_state;
+
+static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys);
+static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values);
+static void score(const float *q, const float *keys, size_t width, size_t count, float *s);
+static void soften(float *s, block_state *state, const uint32_t visible[MR], size_t count);
+static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o);
+
+/* Where everything lies in the scratch, in floats from its start; every part is a multiple of 16 floats. */
+typedef struct layout {
+    size_t width, panels, blocks;            /* blocks: the most that one pass over the keys serves */
+    size_t keys, values, scores;             /* [TILE/NR][width][NR], [panels][TILE][NR], [MR][TILE] */
+    size_t queries, query_step;              /* blocks x [width][MR] */
+    size_t outputs, output_step;             /* blocks x [panels][MR][NR] */
+    size_t states, state_step, total_floats; /* blocks x block_state */
+} layout;
+
+static layout make_layout(size_t heads, size_t width)
+{
+    layout l = {.width = width, .panels = (width + NR - 1) / NR};
+    size_t rows = (size_t)TILE_ROWS * TILE_WIDTH / width; /* what fits into L2 beside the tile */
+    rows = rows > MAX_TILE_ROWS ? MAX_TILE_ROWS : rows;
+    rows = rows < heads ? heads : rows;
+    l.blocks = (rows + MR - 1) / MR;
+    l.values = l.keys + (size_t)TILE * width;
+    l.scores = l.values + (size_t)TILE * NR * l.panels;
+    l.queries = l.scores + (size_t)MR * TILE;
+    l.query_step = (width * MR + 15) / 16 * 16;
+    l.outputs = l.queries + l.blocks * l.query_step;
+    l.output_step = l.panels * MR * NR;
+    l.states = l.outputs + l.blocks * l.output_step;
+    l.state_step = (sizeof(block_state) / sizeof(float) + 15) / 16 * 16;
+    l.total_floats = l.states + l.blocks * l.state_step;
+    return l;
+}
+
+static size_t prefill_scratch_bytes(uint32_t heads, uint32_t head_width)
+{
+    return make_layout(heads, head_width).total_floats * sizeof(float);
+}
+
+/* One pass over the keys for tokens [token0, token1) of the call: rows query rows in `blocks` blocks. */
+typedef struct pass {
+    const mq_attention *a;
+    const layout *l;
+    size_t token0, rows, blocks;
+} pass;
+
+static float *block_part(const pass *p, size_t start, size_t step, size_t block)
+{
+    return (float *)p->a->scratch + start + block * step;
+}
+
+static block_state *block_softmax(const pass *p, size_t block)
+{
+    return (block_state *)(void *)block_part(p, p->l->states, p->l->state_step, block);
+}
+
+/* Rows past the end get zero queries and the visibility of the last row; nothing of theirs is stored. */
+static size_t row_token(const pass *p, size_t row)
+{
+    return p->token0 + (row < p->rows ? row : p->rows - 1) / p->a->heads;
+}
+
+static void load_block(const pass *p, size_t block)
+{
+    const mq_attention *a = p->a;
+    const size_t width = p->l->width;
+    const float scale = a->scale * 0x1.715476p+0f;
+    float *q = block_part(p, p->l->queries, p->l->query_step, block);
+    for (size_t r = 0; r < MR; r++) {
+        const size_t row = block * MR + r;
+        if (row < p->rows) {
+            const float *from = a->q + row_token(p, row) * a->q_stride + row % a->heads * width;
+            for (size_t k = 0; k < width; k++) {
+                q[k * MR + r] = from[k] * scale;
+            }
+        } else {
+            for (size_t k = 0; k < width; k++) {
+                q[k * MR + r] = 0;
+            }
+        }
+    }
+    memset(block_part(p, p->l->outputs, p->l->output_step, block), 0, p->l->output_step * sizeof(float));
+    block_state *state = block_softmax(p, block);
+    memset(state, 0, sizeof *state);
+    for (size_t r = 0; r < MR; r++) {
+        state->max[r] = -INFINITY;
+    }
+}
+
+/* Keys and values [key0, key0 + count) of the sequence; count <= TILE. Nothing past them is read. */
+static void load_tile(const pass *p, size_t key0, size_t count)
+{
+    const mq_kv_view *kv = &p->a->kv;
+    float *keys = block_part(p, p->l->keys, 0, 0), *values = block_part(p, p->l->values, 0, 0);
+    for (size_t i = 0; i < TILE; i += 16) {
+        const size_t left = count > i ? count - i : 0, here = left < 16 ? left : 16, at = key0 + i;
+        if (here == 0) {
+            if (i % NR == 0) {
+                break; /* no panel of NR columns reaches here */
+            }
+            widen_keys(NULL, p->l->width, 0, i, keys);
+            continue;
+        }
+        const uint16_t *page = kv->pages[at / MQ_PAGE_TOKENS];
+        const size_t offset = at % MQ_PAGE_TOKENS * p->l->width;
+        widen_keys(page + kv->k_offset + offset, p->l->width, here, i, keys);
+        widen_values(page + kv->v_offset + offset, p->l->width, here, i, values);
+    }
+}
+
+static void run_block(const pass *p, size_t block, size_t key0)
+{
+    const size_t first = block * MR, last_position = p->a->first + row_token(p, first + MR - 1);
+    if (last_position < key0) {
+        return;
+    }
+    const size_t reach = last_position - key0 + 1, count = reach < TILE ? reach : TILE;
+    float *s = block_part(p, p->l->scores, 0, 0), *o = block_part(p, p->l->outputs, p->l->output_step, block);
+    block_state *state = block_softmax(p, block);
+    uint32_t visible[MR];
+    for (size_t r = 0; r < MR; r++) {
+        const size_t end = p->a->first + row_token(p, first + r) + 1;
+        const size_t seen = end > key0 ? end - key0 : 0;
+        visible[r] = (uint32_t)(seen < TILE ? seen : TILE);
+    }
+    score(block_part(p, p->l->queries, p->l->query_step, block), block_part(p, p->l->keys, 0, 0), p->l->width, count,
+          s);
+    soften(s, state, visible, count);
+    weigh(s, block_part(p, p->l->values, 0, 0), state, p->l->panels, count, o);
+}
+
+static void store_block(const pass *p, size_t block)
+{
+    const mq_attention *a = p->a;
+    const size_t width = p->l->width;
+    const float *o = block_part(p, p->l->outputs, p->l->output_step, block);
+    const block_state *state = block_softmax(p, block);
+    for (size_t r = 0; r < MR && block * MR + r < p->rows; r++) {
+        const size_t row = block * MR + r;
+        float *out = a->out + row_token(p, row) * a->out_stride + row % a->heads * width;
+        float sum = 0;
+        for (size_t i = 0; i < LANES; i++) {
+            sum += state->sum[r * LANES + i];
+        }
+        const float inverse = 1.0f / sum;
+        for (size_t c = 0; c < width; c += NR) {
+            const float *from = o + (c * MR + r * NR);
+            const size_t end = width - c < NR ? width - c : NR;
+            for (size_t i = 0; i < end; i++) {
+                out[c + i] = from[i] * inverse;
+            }
+        }
+    }
+}
+
+static void prefill(const mq_attention *a)
+{
+    const layout l = make_layout(a->heads, a->kv.head_width);
+    const size_t step = l.blocks * MR / a->heads;
+    for (size_t token = 0; token < a->rows; token += step) {
+        const size_t tokens = a->rows - token < step ? a->rows - token : step;
+        pass p = {.a = a, .l = &l, .token0 = token, .rows = tokens * a->heads};
+        p.blocks = (p.rows + MR - 1) / MR;
+        for (size_t b = 0; b < p.blocks; b++) {
+            load_block(&p, b);
+        }
+        const size_t keys = (size_t)a->first + token + tokens;
+        for (size_t key = 0; key < keys; key += TILE) {
+            load_tile(&p, key, keys - key < TILE ? keys - key : TILE);
+            for (size_t b = 0; b < p.blocks; b++) {
+                run_block(&p, b, key);
+            }
+        }
+        for (size_t b = 0; b < p.blocks; b++) {
+            store_block(&p, b);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* Prefill attention on AVX-512: the tiles of kernels/attention_tiles.h.
+ *
+ * Both products use a 14x32 micro-kernel, one broadcast and two panel vectors feeding 28 accumulators. */
+#include "kernels/avx512/attention_avx512.h"
+
+enum { MR = 14, NR = 32, LANES = 16, TILE = 128, PF = 16 };
+
+#include "kernels/attention_tiles.h"
+
+static inline __mmask16 first_lanes(size_t count)
+{
+    return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
+}
+
+static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+{
+    float *to = keys + column / NR * NR * width + column % NR;
+    for (size_t pair = 0; pair < width / 2; pair += 16) {
+        const size_t pairs = width / 2 - pair < 16 ? width / 2 - pair : 16;
+        const __mmask16 mask = first_lanes(pairs);
+        __m512i v[16];
+#pragma GCC unroll 16
+        for (size_t r = 0; r < 16; r++) {
+            v[r] = r < count ? _mm512_maskz_loadu_epi32(mask, rows + r * width + 2 * pair) : _mm512_setzero_si512();
+        }
+        transpose_16x16(v);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < 16; i++) {
+            if (i < pairs) {
+                _mm512_store_ps(to + (2 * pair + 2 * i) * NR, low_bf16(v[i]));
+                _mm512_store_ps(to + (2 * pair + 2 * i + 1) * NR, high_bf16(v[i]));
+            }
+        }
+    }
+}
+
+static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
+{
+    for (size_t r = 0; r < count; r++) {
+        for (size_t c = 0; c < width; c += 16) {
+            const __m256i half = _mm256_maskz_loadu_epi16(first_lanes(width - c), rows + r * width + c);
+            float *to = values + c / NR * NR * TILE + (key + r) * NR + c % NR;
+            _mm512_store_epi32(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+        }
+        if (width % NR != 0 && width % NR <= 16) { /* the second half of the last panel */
+            _mm512_store_ps(values + width / NR * NR * TILE + (key + r) * NR + 16, _mm512_setzero_ps());
+        }
+    }
+}
+
+/* acc [14][32] += a [14][k] * b [k][32]; a's element (r, i) lies at r*row_step + i*k_step. */
+static inline __attribute__((always_inline)) void multiply(const float *a, size_t row_step, size_t k_step,
+                                                           const float *b, size_t k, __m512 acc[MR][2])
+{
+    for (size_t i = 0; i < k; i++, a += k_step, b += NR) {
+        const __m512 b0 = _mm512_load_ps(b), b1 = _mm512_load_ps(b + 16);
+        _mm_prefetch((const char *)(b + PF * NR), _MM_HINT_T0);
+        _mm_prefetch((const char *)(b + PF * NR + 16), _MM_HINT_T0);
+#pragma GCC unroll 14
+        for (size_t r = 0; r < MR; r++) {
+            const __m512 x = _mm512_set1_ps(a[r * row_step]);
+            acc[r][0] = _mm512_fmadd_ps(x, b0, acc[r][0]);
+            acc[r][1] = _mm512_fmadd_ps(x, b1, acc[r][1]);
+        }
+    }
+}
+
+static void score(const float *q, const float *keys, size_t width, size_t count, float *s)
+{
+    for (size_t column = 0; column < count; column += NR) {
+        __m512 acc[MR][2];
+#pragma GCC unroll 14
+        for (size_t r = 0; r < MR; r++) {
+            acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+        }
+        multiply(q, 1, MR, keys + column * width, width, acc);
+#pragma GCC unroll 14
+        for (size_t r = 0; r < MR; r++) {
+            _mm512_store_ps(s + r * TILE + column, acc[r][0]);
+            _mm512_store_ps(s + r * TILE + column + 16, acc[r][1]);
+        }
+    }
+}
+
+/* 2^x for x <= 0, within 2e-7; exactly 1 at 0; 0 below -64, where nothing is lost beside the row's maximum of 1 (and for
+ * -infinity), so that no denormal number ever arises. */
+static inline __m512 exp2_16(__m512 x)
+{
+    const __m512 magic = _mm512_set1_ps(12582912.0f);
+    const __m512 t = _mm512_add_ps(x, magic), r = _mm512_sub_ps(x, _mm512_sub_ps(t, magic));
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.470bb8p-13f), r, _mm512_set1_ps(0x1.5f72acp-10f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3b270ep-7f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6ae72p-5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebfbe2p-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e432p-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    const __mmask16 large = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-64.0f), _CMP_GE_OQ);
+    return _mm512_castsi512_ps(
+        _mm512_maskz_add_epi32(large, _mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+
+static void soften(float *s, block_state *state, const uint32_t visible[MR], size_t count)
+{
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+    for (size_t r = 0; r < MR; r++) {
+        __m512 max = none;
+        if (visible[r] >= count) {
+            for (size_t i = 0; i < count / 16 * 16; i += 16) {
+                max = _mm512_max_ps(max, _mm512_load_ps(s + r * TILE + i));
+            }
+        }
+        for (size_t i = visible[r] >= count ? count / 16 * 16 : 0; i < count; i += 16) {
+            const size_t left = visible[r] > i ? visible[r] - i : 0;
+            const __m512 v = _mm512_mask_mov_ps(none, first_lanes(left), _mm512_load_ps(s + r * TILE + i));
+            _mm512_store_ps(s + r * TILE + i, v);
+            max = _mm512_max_ps(max, v);
+        }
+        const float old = state->max[r], here = _mm512_reduce_max_ps(max);
+        state->max[r] = here > old ? here : old;
+        state->correction[r] = old - state->max[r];
+    }
+    _mm512_store_ps(state->correction, exp2_16(_mm512_load_ps(state->correction)));
+    for (size_t r = 0; r < MR; r++) {
+        const __m512 max = _mm512_set1_ps(state->max[r]);
+        __m512 sum = _mm512_mul_ps(_mm512_load_ps(state->sum + r * LANES), _mm512_set1_ps(state->correction[r]));
+        for (size_t i = 0; i < count; i += 16) {
+            const __m512 p = exp2_16(_mm512_sub_ps(_mm512_load_ps(s + r * TILE + i), max));
+            _mm512_store_ps(s + r * TILE + i, p);
+            sum = _mm512_add_ps(sum, p);
+        }
+        _mm512_store_ps(state->sum + r * LANES, sum);
+    }
+}
+
+static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o)
+{
+    for (size_t panel = 0; panel < panels; panel++, o += MR * NR, values += TILE * NR) {
+        __m512 acc[MR][2];
+#pragma GCC unroll 14
+        for (size_t r = 0; r < MR; r++) {
+            const __m512 correction = _mm512_set1_ps(state->correction[r]);
+            acc[r][0] = _mm512_mul_ps(_mm512_load_ps(o + r * NR), correction);
+            acc[r][1] = _mm512_mul_ps(_mm512_load_ps(o + r * NR + 16), correction);
+        }
+        multiply(s, TILE, 1, values, count, acc);
+#pragma GCC unroll 14
+        for (size_t r = 0; r < MR; r++) {
+            _mm512_store_ps(o + r * NR, acc[r][0]);
+            _mm512_store_ps(o + r * NR + 16, acc[r][1]);
+        }
+    }
+}
+
+void mq__attention_prefill_avx512(const mq_attention *a)
+{
+    prefill(a);
+}
+
+size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_width)
+{
+    return prefill_scratch_bytes(heads, head_width);
+}
