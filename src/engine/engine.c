@@ -1,0 +1,217 @@
+#include "engine/engine.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define CHUNK_DEFAULT 512
+
+void mq__engine_log(const mq_engine *engine, const char *format, ...)
+{
+    if (!engine->options.log) return;
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    engine->options.log(engine->options.log_context, line);
+}
+
+/* ---- plans */
+
+/* Groups that have no packed face run dense; groups that have no dense face cannot. */
+static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq_error *error)
+{
+    for (size_t i = 0; i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
+        const size_t layer = i / MQ_LINEARS_PER_LAYER;
+        const mq_linear_group group = mq__weights_group(i);
+        for (int phase = 0; phase < MQ_PHASES; phase++) {
+            uint8_t *format = &plan[phase].format[layer][group];
+            if (!w->packed_available[layer][group]) *format = MQ_LINEAR_BF16;
+            if (*format == MQ_LINEAR_BF16 && !mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense.data) {
+                return mq__fail(error, MQ_UNSUPPORTED,
+                                "plan: layer %zu: expected dense weights for a bf16 %s, got an NVFP4 checkpoint (use "
+                                "w4a16 or nvfp4, or give it as the prefill model)", layer,
+                                phase == MQ_PHASE_PREFILL ? "prefill" : "decode");
+            }
+        }
+    }
+    return MQ_OK;
+}
+
+static bool needs_packed(const mq_weights *w, const mq_phase_plan plan[MQ_PHASES])
+{
+    for (uint32_t l = 0; l < w->model.layers; l++) {
+        for (int g = 0; g < MQ_GROUPS; g++) {
+            if (plan[MQ_PHASE_PREFILL].format[l][g] != MQ_LINEAR_BF16) return true;
+            if (plan[MQ_PHASE_DECODE].format[l][g] != MQ_LINEAR_BF16) return true;
+        }
+    }
+    return false;
+}
+
+mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, mq_error *error)
+{
+    mq_phase_plan plan[MQ_PHASES];
+    mq_status status = mq__plan_read(options, engine->weights->model.layers, plan, error);
+    if (status != MQ_OK) return status;
+    status = fit_plan(engine->weights, plan, error);
+    if (status == MQ_OK && needs_packed(engine->weights, plan)) {
+        const mq_packing how = {.rule = engine->options.scales, .pool = engine->pool,
+                                .cache_dir = engine->options.no_cache ? NULL : engine->cache_dir,
+                                .log = engine->options.log, .log_context = engine->options.log_context};
+        status = mq__weights_pack(engine->weights, &how, error);
+    }
+    if (status != MQ_OK) {
+        mq__plan_free(plan);
+        return status;
+    }
+    mq__plan_free(engine->plan);
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        engine->plan[phase] = plan[phase];
+    }
+    engine->format[MQ_PHASE_PREFILL] = options->prefill;
+    engine->format[MQ_PHASE_DECODE] = options->decode;
+    engine->plan_id++;
+    return MQ_OK;
+}
+
+/* ---- opening */
+
+static char *default_cache_dir(void)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg && xdg[0] == '/') return mq__path_join(xdg, "mixquant");
+    if (home && home[0] == '/') return mq__path_join(home, ".cache/mixquant");
+    return NULL; /* a daemon without a home keeps no cache */
+}
+
+static mq_status copy_options(mq_engine *e, const mq_engine_options *options, mq_error *error)
+{
+    e->options = *options;
+    e->model_dir = mq__strdup(options->model_dir);
+    if (options->prefill_model_dir) e->prefill_model_dir = mq__strdup(options->prefill_model_dir);
+    e->cache_dir = options->cache_dir ? mq__strdup(options->cache_dir) : default_cache_dir();
+    e->options.model_dir = e->model_dir;
+    e->options.prefill_model_dir = e->prefill_model_dir;
+    e->options.cache_dir = e->cache_dir;
+    e->options.plan.file = NULL; /* read during open, not kept */
+    if (e->model_dir && (e->prefill_model_dir || !options->prefill_model_dir)) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "engine: expected memory, got none");
+}
+
+/* The context: as asked, or as much of the model's own as KV in half of the machine's memory allows. */
+static mq_status choose_context(mq_engine *e, mq_error *error)
+{
+    const uint32_t own = e->weights->config.max_positions, asked = e->options.context;
+    const uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t sessions = e->options.sessions ? e->options.sessions : 1;
+    const uint64_t fits = memory / 2 / sessions / mq__kv_token_bytes(&e->kv_layout);
+    if (asked > own) {
+        return mq__fail(error, MQ_USAGE, "engine: context: expected at most %u tokens (max_position_embeddings), got %u",
+                        own, asked);
+    }
+    if (asked > 2 * fits) {
+        return mq__fail(error, MQ_LIMIT, "engine: context: expected KV that fits the memory (%llu tokens), got %u",
+                        (unsigned long long)(2 * fits), asked);
+    }
+    e->context = asked ? asked : own < fits ? own : (uint32_t)fits;
+    if (e->context == 0) e->context = 1;
+    e->chunk = e->options.chunk ? e->options.chunk : CHUNK_DEFAULT;
+    if (e->chunk > e->context) e->chunk = e->context;
+    e->pages_per_session = (e->context + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
+    return MQ_OK;
+}
+
+static mq_status start(mq_engine *e, mq_error *error)
+{
+    const mq_model *m = &e->weights->model;
+    const uint32_t sessions = e->options.sessions ? e->options.sessions : 1;
+    e->kv_layout = (mq_kv_layout){.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width};
+    mq_status s = choose_context(e, error);
+    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, e->pages_per_session * sessions, &e->kv, error);
+    if (s == MQ_OK) s = mq__runtime_new(m, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
+    if (s != MQ_OK) return s;
+    e->batch_logits = mq__alloc_aligned((size_t)MQ_THIN_ROWS * m->vocab * sizeof *e->batch_logits);
+    if (!e->batch_logits) return mq__fail(error, MQ_NO_MEMORY, "engine: logits: expected memory, got none");
+    return MQ_OK;
+}
+
+mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_error *error)
+{
+    *out = NULL;
+    if (!options->model_dir) return mq__fail(error, MQ_USAGE, "engine: model: expected a directory, got none");
+    mq_engine *e = mq__alloc_zero(1, sizeof *e);
+    if (!e) return mq__fail(error, MQ_NO_MEMORY, "engine: expected memory, got none");
+    mq_isa isa;
+    mq_cpu_info cpu;
+    mq__cpu_info(&cpu);
+    mq_status s = copy_options(e, options, error);
+    if (s == MQ_OK) s = mq__cpu_choose_isa(&isa, error);
+    if (s == MQ_OK) {
+        e->kernels = mq__kernels_get(isa);
+        s = mq__pool_new(options->threads ? options->threads : cpu.online, &e->pool, error);
+    }
+    if (s == MQ_OK) s = mq__weights_open(e->model_dir, e->prefill_model_dir, &e->weights, error);
+    if (s == MQ_OK) s = start(e, error);
+    if (s == MQ_OK) s = mq_engine_set_plan(e, &options->plan, error);
+    if (s != MQ_OK) {
+        mq_engine_close(e);
+        return s;
+    }
+    *out = e;
+    return MQ_OK;
+}
+
+void mq_engine_close(mq_engine *e)
+{
+    if (!e) return;
+    mq__free_aligned(e->batch_logits);
+    mq__runtime_free(e->runtime);
+    mq__kv_pool_free(e->kv);
+    mq__plan_free(e->plan);
+    mq__weights_close(e->weights);
+    mq__pool_free(e->pool);
+    mq__free(e->model_dir);
+    mq__free(e->prefill_model_dir);
+    mq__free(e->cache_dir);
+    mq__free(e);
+}
+
+/* ---- describing */
+
+static uint64_t dense_bytes(const mq_dense *d)
+{
+    return (uint64_t)d->n * d->k_width * (d->type == MQ_DENSE_F32 ? 4 : 2);
+}
+
+void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
+{
+    mq_weights *w = e->weights;
+    const mq_model *m = &w->model;
+    *info = (mq_engine_info){
+        .vocab = m->vocab, .width = m->width, .ffn = m->ffn, .layers = m->layers, .heads = m->heads,
+        .kv_heads = m->kv_heads, .head_width = m->head_width, .context = e->context, .chunk = e->chunk,
+        .max_positions = w->config.max_positions, .threads = mq__pool_threads(e->pool),
+        .isa = mq__isa_name(e->kernels->isa), .model_type = mq__architecture_name(w->config.architecture),
+        .mapped_bytes = mq__checkpoint_bytes(w->dense), .packed_bytes = w->packed_bytes,
+        .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout), .bos = w->config.bos, .eos = w->eos,
+        .eos_count = w->eos_count, .prefill = e->format[MQ_PHASE_PREFILL], .decode = e->format[MQ_PHASE_DECODE],
+    };
+    info->head_weights = (uint64_t)m->vocab * m->width;
+    info->decode_bytes = dense_bytes(&m->head.dense);
+    for (size_t i = 0; i < (size_t)m->layers * MQ_LINEARS_PER_LAYER; i++) {
+        const mq_linear *linear = mq__weights_linear(w, i);
+        const uint8_t format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
+        info->linear_weights += (uint64_t)linear->n * linear->k_width;
+        info->decode_bytes += format == MQ_LINEAR_BF16 ? dense_bytes(&linear->dense)
+                                                       : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+    }
+    const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;
+    info->parameters = info->linear_weights + info->head_weights + norms;
+    if (!w->config.tied_head) info->parameters += info->head_weights; /* embedding and head */
+}

@@ -1,0 +1,68 @@
+/* From checkpoint directories to a model: what is mapped, what is packed, and who owns it. Internal to src/engine. */
+#ifndef MQ_WEIGHTS_H
+#define MQ_WEIGHTS_H
+
+#include "base/pool.h"
+#include "format/checkpoint.h"
+#include "format/model_config.h"
+#include "format/packfile.h"
+#include "model/model.h"
+
+enum { MQ_LINEARS_PER_LAYER = 7 }; /* q k v o gate up down, in this order */
+
+/* A linear layer as a checkpoint holds it: dense, or NVFP4 in canonical form (compressed-tensors or ModelOpt). */
+typedef struct mq_linear_source {
+    mq_dense dense;                  /* data NULL: none */
+    const uint8_t *nibbles, *scales; /* [n, k/2], [n, k/16]; NULL: none */
+    float multiplier;
+} mq_linear_source;
+
+typedef struct mq_weights {
+    mq_model model;
+    mq_model_config config;
+    mq_checkpoint *dense;  /* the precise copy */
+    mq_checkpoint *second; /* a separate NVFP4 checkpoint for the prefill, or NULL */
+    mq_linear_source *packed_source;      /* [L * 7] what the packed faces are made from */
+    bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) packed faces */
+    mq_packfile packfile;  /* mapped, when the packed faces come from the cache */
+    uint8_t **packed;      /* [L * 7] owned panels otherwise */
+    bool is_packed;
+    uint64_t packed_bytes;
+    float **vectors; /* owned norms, biases, frequencies and re-aligned tensors */
+    size_t vector_count, vector_cap;
+    const int32_t *eos;
+    size_t eos_count;
+} mq_weights;
+
+/* Maps and checks everything; second_dir may be NULL. */
+mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights **weights, mq_error *error);
+void mq__weights_close(mq_weights *weights);
+
+mq_linear *mq__weights_linear(mq_weights *weights, size_t index); /* index in [0, L * 7) */
+mq_linear_group mq__weights_group(size_t index);
+
+/* An FP32 copy of a BF16, F16 or F32 vector of the checkpoint; owned by weights. */
+mq_status mq__weights_vector(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, size_t count,
+                             const float **vector, mq_error *error);
+/* The linear layer `prefix` of a checkpoint in whichever form it has. */
+mq_status mq__linear_source_read(mq_weights *weights, const mq_checkpoint *checkpoint, const char *prefix, uint32_t n,
+                                 uint32_t k_width, mq_linear_source *source, mq_error *error);
+/* The dense matrix `name`. */
+mq_status mq__dense_read(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, uint32_t n,
+                         uint32_t k_width, mq_dense *dense, mq_error *error);
+
+/* ---- packing.c */
+
+typedef struct mq_packing {
+    mq_scale_rule rule;
+    mq_pool *pool;
+    const char *cache_dir; /* NULL: no cache */
+    void (*log)(void *context, const char *line);
+    void *log_context;
+} mq_packing;
+
+/* Gives every available group its packed face, from the cache or made anew. A cache that cannot be written is only
+ * logged. Does nothing the second time. */
+mq_status mq__weights_pack(mq_weights *weights, const mq_packing *how, mq_error *error);
+
+#endif
