@@ -1,0 +1,145 @@
+/* Shapes (models-and-formats 3.1 to 3.3) and the JSON files of a synthetic checkpoint. */
+#include "engine/synth_shapes.h"
+
+#include <string.h>
+
+/* clang-format off */
+static const mq_synth_shape shapes[] = {
+    /* name            architecture    L     D      F   H  G    K       V     max  tied  theta   eps  llama3 yarn */
+    {"qwen3-0.6b",    MQ_ARCH_QWEN3, 28, 1024,  3072, 16, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0},
+    {"qwen3-1.7b",    MQ_ARCH_QWEN3, 28, 2048,  6144, 16, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0},
+    {"qwen3-4b",      MQ_ARCH_QWEN3, 36, 2560,  9728, 32, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0},
+    {"qwen3-8b",      MQ_ARCH_QWEN3, 36, 4096, 12288, 32, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0},
+    {"qwen3-14b",     MQ_ARCH_QWEN3, 40, 5120, 17408, 40, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0},
+    {"qwen3-32b",     MQ_ARCH_QWEN3, 64, 5120, 25600, 64, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0},
+    {"qwen2.5-0.5b",  MQ_ARCH_QWEN2, 24,  896,  4864, 14, 2,  64, 151936,  32768, true,  1e6, 1e-6,  0, 0},
+    {"qwen2.5-1.5b",  MQ_ARCH_QWEN2, 28, 1536,  8960, 12, 2, 128, 151936,  32768, true,  1e6, 1e-6,  0, 0},
+    {"qwen2.5-3b",    MQ_ARCH_QWEN2, 36, 2048, 11008, 16, 2, 128, 151936,  32768, true,  1e6, 1e-6,  0, 0},
+    {"qwen2.5-7b",    MQ_ARCH_QWEN2, 28, 3584, 18944, 28, 4, 128, 152064,  32768, false, 1e6, 1e-6,  0, 0},
+    {"llama-3.2-1b",  MQ_ARCH_LLAMA, 16, 2048,  8192, 32, 8,  64, 128256, 131072, true,  5e5, 1e-5, 32, 0},
+    {"llama-3.2-3b",  MQ_ARCH_LLAMA, 28, 3072,  8192, 24, 8, 128, 128256, 131072, true,  5e5, 1e-5, 32, 0},
+    {"llama-3.1-8b",  MQ_ARCH_LLAMA, 32, 4096, 14336, 32, 8, 128, 128256, 131072, false, 5e5, 1e-5,  8, 0},
+    /* widths that are no multiples of 16 or 32, H*K != D, uneven vocabularies, every kind of scaling */
+    {"tiny-llama",    MQ_ARCH_LLAMA,  3,   72,   104,  4, 2,  20,    301,   1024, false, 1e4, 1e-5,  4, 0},
+    {"tiny-qwen2",    MQ_ARCH_QWEN2,  3,   56,   120,  7, 1,   8,    277,   1024, true,  1e6, 1e-6,  0, 4},
+    {"tiny-qwen3",    MQ_ARCH_QWEN3,  3,   80,   152,  6, 2,  24,    333,   1024, true,  1e6, 1e-6,  0, 0},
+};
+/* clang-format on */
+
+const mq_synth_shape *mq__synth_shape_at(size_t i)
+{
+    return i < sizeof shapes / sizeof shapes[0] ? &shapes[i] : NULL;
+}
+
+const mq_synth_shape *mq__synth_shape_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (strcmp(name, shapes[i].name) == 0) return &shapes[i];
+    }
+    return NULL;
+}
+
+static json_t *rope_of(const mq_synth_shape *s)
+{
+    if (s->llama3_factor > 0) {
+        return json_pack("{ss sf sf sf si}", "rope_type", "llama3", "factor", s->llama3_factor, "low_freq_factor", 1.0,
+                         "high_freq_factor", 4.0, "original_max_position_embeddings",
+                         s->max_positions > 8192 ? 8192 : (int)s->max_positions / 4);
+    }
+    if (s->yarn_factor > 0) {
+        return json_pack("{ss sf si}", "rope_type", "yarn", "factor", s->yarn_factor,
+                         "original_max_position_embeddings", (int)(s->max_positions / s->yarn_factor));
+    }
+    return json_null();
+}
+
+json_t *mq__synth_config(const mq_synth_shape *s, uint32_t layers)
+{
+    static const char *const classes[MQ_ARCH_COUNT] = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
+    json_t *rope = rope_of(s);
+    json_t *config = json_pack(
+        "{s[s] ss si si si si si si si si sf sf so sb ss ss sb si si sf}", "architectures", classes[s->architecture],
+        "model_type", mq__architecture_name(s->architecture), "vocab_size", (int)s->vocab, "hidden_size", (int)s->width,
+        "intermediate_size", (int)s->ffn, "num_hidden_layers", (int)layers, "num_attention_heads", (int)s->heads,
+        "num_key_value_heads", (int)s->kv_heads, "head_dim", (int)s->head_width, "max_position_embeddings",
+        (int)s->max_positions, "rms_norm_eps", s->eps, "rope_theta", s->theta, "rope_scaling", rope,
+        "tie_word_embeddings", s->tied, "torch_dtype", "bfloat16", "hidden_act", "silu", "use_cache", 1, "bos_token_id",
+        MQ_SYNTH_END_OF_TEXT, "eos_token_id", MQ_SYNTH_IM_END, "attention_dropout", 0.0);
+    if (!config) return NULL;
+    int failed = 0;
+    if (s->architecture != MQ_ARCH_QWEN2) failed |= json_object_set_new(config, "attention_bias", json_false());
+    if (s->architecture == MQ_ARCH_LLAMA)
+        failed |= json_object_set_new(config, "mlp_bias", json_false());
+    else
+        failed |= json_object_set_new(config, "use_sliding_window", json_false());
+    if (!failed) return config;
+    json_decref(config);
+    return NULL;
+}
+
+json_t *mq__synth_generation_config(void)
+{
+    return json_pack("{si s[ii] sb}", "bos_token_id", MQ_SYNTH_END_OF_TEXT, "eos_token_id", MQ_SYNTH_IM_END,
+                     MQ_SYNTH_END_OF_TEXT, "do_sample", 0);
+}
+
+/* The character that stands for a byte in byte-level BPE files, as UTF-8: printable bytes of Latin-1 stand for
+ * themselves, the others for U+0100 and up in ascending order. */
+static size_t byte_character(unsigned byte, char utf8[3])
+{
+    unsigned code = byte, unprintable = 0;
+    for (unsigned b = 0; b <= byte; b++) {
+        const int printable = (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+        if (!printable) unprintable++;
+        if (b == byte && !printable) code = 0x100 + unprintable - 1;
+    }
+    if (code < 0x80) {
+        utf8[0] = (char)code;
+        utf8[1] = '\0';
+        return 1;
+    }
+    utf8[0] = (char)(0xc0 | code >> 6);
+    utf8[1] = (char)(0x80 | (code & 0x3f));
+    utf8[2] = '\0';
+    return 2;
+}
+
+static const char *const specials[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+
+json_t *mq__synth_tokenizer(void)
+{
+    json_t *vocab = json_object(), *added = json_array();
+    int failed = !vocab || !added;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char text[3];
+        const size_t bytes = byte_character(byte, text);
+        failed |= json_object_setn_new(vocab, text, bytes, json_integer((json_int_t)byte));
+    }
+    for (int i = 0; i < MQ_SYNTH_TOKENS - 256; i++) {
+        failed |= json_array_append_new(added, json_pack("{si ss sb sb sb sb sb}", "id", 256 + i, "content",
+                                                         specials[i], "single_word", 0, "lstrip", 0, "rstrip", 0,
+                                                         "normalized", 0, "special", 1));
+    }
+    if (failed) {
+        json_decref(vocab);
+        json_decref(added);
+        return NULL;
+    }
+    return json_pack("{ss sn sn so sn s{ss sb sb sb} sn s{ss sb sb sb} s{ss sn sn sn sn sb sb sb so s[]}}", "version",
+                     "1.0", "truncation", "padding", "added_tokens", added, "normalizer", "pre_tokenizer", "type",
+                     "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 1, "post_processor", "decoder",
+                     "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 1, "model", "type",
+                     "BPE", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0,
+                     "byte_fallback", 0, "ignore_merges", 0, "vocab", vocab, "merges");
+}
+
+json_t *mq__synth_tokenizer_config(const mq_synth_shape *s)
+{
+    static const char template[] =
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    return json_pack("{ss sn ss ss sb sb si ss}", "tokenizer_class", "PreTrainedTokenizerFast", "bos_token",
+                     "eos_token", specials[2], "pad_token", specials[0], "add_bos_token", 0,
+                     "clean_up_tokenization_spaces", 0, "model_max_length", (int)s->max_positions, "chat_template",
+                     template);
+}
