@@ -51,7 +51,8 @@ MQ_API const char *mq_status_text(mq_status status);
 typedef struct mq_text mq_text;
 
 /* Reads tokenizer.json, tokenizer_config.json and the chat template (if any) of a checkpoint directory; needs no
- * weights. template_file overrides the directory's template (NULL: none). Returns owned; free with mq_text_close. */
+ * weights. template_file overrides the directory's template (NULL: none). A directory without tokenizer.json still
+ * renders. Thread-safe after opening. Returns owned; free with mq_text_close. */
 MQ_API mq_status mq_text_open(const char *model_dir, const char *template_file, mq_text **text, mq_error *error);
 MQ_API void mq_text_close(mq_text *text);
 
@@ -69,11 +70,14 @@ MQ_API mq_status mq_render(const mq_text *text, const char *request_json, size_t
                            mq_error *error);
 
 /* Incremental detokenising: each push returns the bytes that became complete, never a part of a UTF-8 sequence. */
+enum { MQ_STREAM_SKIP_SPECIAL = 1, MQ_STREAM_CONTINUES = 2 /* the tokens continue a text: keep a leading space */ };
 typedef struct mq_stream mq_stream;
-MQ_API mq_status mq_stream_new(const mq_text *text, bool skip_special, mq_stream **stream, mq_error *error);
+MQ_API mq_status mq_stream_new(const mq_text *text, unsigned flags, mq_stream **stream, mq_error *error);
 MQ_API mq_status mq_stream_push(mq_stream *stream, int32_t token, const char **bytes, size_t *count, mq_error *error);
 MQ_API mq_status mq_stream_flush(mq_stream *stream, const char **bytes, size_t *count, mq_error *error);
 MQ_API void mq_stream_free(mq_stream *stream);
+
+MQ_API bool mq_token_is_special(const mq_text *text, int32_t token);
 
 MQ_API void mq_free(void *block); /* frees what the calls above returned as owned */
 

@@ -122,6 +122,16 @@ static mq_status token_loop(generation *g, mq_generate_result *result, mq_error 
     return status;
 }
 
+/* After nothing but special tokens (BOS) a text begins: a SentencePiece model's first space is not part of it. */
+static unsigned stream_flags(const mq_session *session, const mq_text *text, const mq_generate_options *options)
+{
+    unsigned flags = options->keep_special ? 0 : MQ_STREAM_SKIP_SPECIAL;
+    for (uint32_t i = 0; i < session->count; i++) {
+        if (!mq_token_is_special(text, session->tokens[i])) return flags | MQ_STREAM_CONTINUES;
+    }
+    return flags;
+}
+
 mq_status mq_generate(mq_session *session, const mq_text *text, const mq_generate_options *options,
                       mq_generate_result *result, mq_error *error)
 {
@@ -139,7 +149,7 @@ mq_status mq_generate(mq_session *session, const mq_text *text, const mq_generat
     }
     mq_status status = mq__sampler_new(&options->sampling, session->engine->weights->model.vocab, session->tokens,
                                        session->count, &g.sampler, error);
-    if (status == MQ_OK) status = mq_stream_new(text, !options->keep_special, &g.stream, error);
+    if (status == MQ_OK) status = mq_stream_new(text, stream_flags(session, text, options), &g.stream, error);
     if (status == MQ_OK && !mq__buf_reserve(&g.pending, g.longest_stop + 1024)) {
         status = mq__fail(error, MQ_NO_MEMORY, "generate: pending text: expected memory, got none");
     }
