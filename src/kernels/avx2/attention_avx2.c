@@ -1,7 +1,18 @@
 /* The attention slots of this level. */
+#include "kernels/avx2/attention_avx2.h"
 #include "kernels/table.h"
+
+static size_t scratch_bytes(uint32_t heads, uint32_t head_width)
+{
+    const size_t prefill = mq__attention_prefill_scratch_avx2(heads, head_width);
+    const size_t decode = mq__attention_decode_scratch_avx2(heads, head_width);
+    return prefill > decode ? prefill : decode;
+}
 
 void mq__fill_avx2_attention(mq_kernels *table)
 {
-    (void)table; /* the slots below come from the level under this one */
+    table->attention_prefill = mq__attention_prefill_avx2;
+    table->attention_decode_span = mq__attention_decode_span_avx2;
+    table->attention_decode_merge = mq__attention_decode_merge_avx2;
+    table->attention_scratch_bytes = scratch_bytes;
 }
