@@ -14,9 +14,12 @@ import numpy as np
 import checkpoints
 import reference
 
-# Relative L2 errors. BF16 plan: FP32 arithmetic against float64 over the same BF16 cache; a K or V that rounds the other
-# way at the last bit costs up to ~1e-3. NVFP4: an activation that rounds the other way changes by one E2M1 step.
-LIMITS = {"bf16": 3e-3, "w4a16": 3e-3, "nvfp4": 6e-2}
+# Relative L2 error of the worst row. BF16 and W4A16: FP32 arithmetic against float64 over the same BF16 cache; a K or V
+# that rounds the other way at the last bit costs up to ~1e-3.
+LIMIT = 3e-3
+# NVFP4: most prompts agree to 1e-6, but an activation that lies within FP32 rounding of a tie changes by a whole E2M1
+# step, and every row after it with it. So: several short prompts, of which most must agree throughout.
+NVFP4_LIMIT, NVFP4_PROMPTS, NVFP4_AGREE = 2e-3, 8, 5
 failures = 0
 
 
@@ -44,23 +47,36 @@ def same(name, got, want):
     report(np.array_equal(got.view(np.uint32), want.view(np.uint32)), f"{name}: same bits")
 
 
+def check_nvfp4(binary, name, directory, rng, level):
+    model, agree = reference.Model(directory, "nvfp4"), 0
+    for _ in range(NVFP4_PROMPTS):
+        tokens = rng.integers(0, model.config["vocab_size"], 12)
+        want = model.logits(tokens)
+        got = run(binary, directory, tokens, "nvfp4", {"MQ_ISA": level}.items())
+        agree += (np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1)).max() < NVFP4_LIMIT
+    report(agree >= NVFP4_AGREE, f"{name} nvfp4 {level}: {agree} of {NVFP4_PROMPTS} prompts agree to {NVFP4_LIMIT:g}")
+
+
 def check_case(binary, name, directory, spoil):
     rng = np.random.default_rng(7)
-    for plan, limit in LIMITS.items():
+    for plan in ("bf16", "w4a16", "nvfp4"):
         model = reference.Model(directory, plan)
         tokens = rng.integers(0, model.config["vocab_size"], 100)
-        want = model.logits(tokens)
-        if spoil:
-            want[-1] = want[0]
         got = run(binary, directory, tokens, plan)
-        compare(f"{name} {plan}", got, want, limit)
+        if plan != "nvfp4":
+            want = model.logits(tokens)
+            if spoil:
+                want[-1] = want[0]
+            compare(f"{name} {plan}", got, want, LIMIT)
+            for level in ("ref", "avx2"):
+                lower = run(binary, directory, tokens, plan, {"MQ_ISA": level}.items())
+                compare(f"{name} {plan} {level}", lower, want, LIMIT)
         if spoil:
             return
         same(f"{name} {plan} chunks of 7", run(binary, directory, tokens, plan, extra=["--chunk", "7"]), got)
         same(f"{name} {plan} 1 thread", run(binary, directory, tokens, plan, extra=["-t", "1"]), got)
-        for level in ("ref", "avx2"):
-            lower = run(binary, directory, tokens, plan, {"MQ_ISA": level}.items())
-            compare(f"{name} {plan} {level}", lower, want, limit)
+    for level in ("avx512vnni", "avx2", "ref"):
+        check_nvfp4(binary, name, directory, rng, level)
 
 
 def main():
