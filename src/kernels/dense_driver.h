@@ -6,37 +6,43 @@
 #include "kernels/dense_common.h"
 
 enum {
-    DENSE_NR = 32,     /* features per weight panel */
-    DENSE_KC = 256,    /* k per slice: an expanded panel slice has 32 KiB, an activation slice 14 KiB */
-    DENSE_PANELS = 4,  /* panels expanded together: 128 KiB of L2 */
-    DENSE_GROUPS = 37, /* row groups per block: their partial sums take 260 KiB of L2 */
-    DENSE_TILE = MQ_DENSE_MR * DENSE_NR
+    DENSE_NR = 32,                       /* features per weight panel */
+    DENSE_TILE = MQ_DENSE_MR * DENSE_NR, /* sums of one tile */
+    DENSE_PANEL_FLOATS = 32 << 10,       /* scratch for expanded panels: 128 KiB of L2 */
+    DENSE_SUM_TILES = 148,               /* tiles whose sums wait for their next k slice: 260 KiB of L2 */
+    DENSE_SCRATCH_FLOATS = DENSE_PANEL_FLOATS + DENSE_SUM_TILES * DENSE_TILE
 };
 
-#define DENSE_SCRATCH_FLOATS (DENSE_PANELS * DENSE_NR * DENSE_KC + DENSE_GROUPS * DENSE_PANELS * DENSE_TILE)
-
-/* One tile of a constant number of rows: c [rows][32] = (first ? 0 : c) + kc products; a is [kc][MQ_DENSE_MR], b one
- * expanded panel slice. */
-typedef void dense_tile_fn(const float *a, const float *b, size_t kc, float *c, bool first);
-
-/* The finished sums of one tile, times multiplier, to y; features [n, n + 32) below n_end. */
-typedef void dense_finish_fn(const float *c, size_t row, size_t rows, size_t n, size_t n_end, float multiplier,
-                             const mq_epilogue *out);
+/* One tile: up to 14 rows by 32 features by kc products. */
+typedef struct dense_step {
+    const float *a; /* [kc][MQ_DENSE_MR] */
+    const float *b; /* one expanded panel slice, in the level's own order */
+    size_t kc;
+    float *c;   /* [14][32], 64-byte aligned: sums of the slices before and, but for the last, of this one */
+    bool first; /* no slice before: the sums start at zero */
+    const mq_epilogue *finish; /* last slice: y and bias at the tile's first row and feature; else NULL */
+    size_t features;           /* present in y, 1..32 */
+    float multiplier;          /* applied to the finished sums */
+    const char *ahead;         /* to prefetch on the way: one line per 32 k */
+} dense_step;
 
 typedef struct dense_core {
-    dense_tile_fn *tiles[MQ_DENSE_MR]; /* [rows - 1] */
-    dense_finish_fn *finish;
+    void (*tiles[MQ_DENSE_MR])(const dense_step *step); /* [rows - 1] */
+    size_t kc;                                          /* k per slice, a multiple of 32 */
+    size_t panels; /* panels expanded together; kc * panels * DENSE_NR <= DENSE_PANEL_FLOATS */
 } dense_core;
 
 /* Where the weights of a GEMM come from. */
 typedef struct dense_source {
     const dense_core *core;
     /* Writes features [32 panel, +32) and k [k0, k0 + kc) as FP32 to b in the order that the tiles read, zero past the
-     * last feature. k0 is a multiple of DENSE_KC, kc <= DENSE_KC. */
+     * last feature. k0 is a multiple of core->kc, kc <= core->kc. */
     void (*expand)(const void *weights, size_t panel, size_t k0, size_t kc, float *b);
     const void *weights;
     size_t n, k_width; /* n: one past the last feature to compute */
-    float multiplier;  /* applied to the finished sum */
+    float multiplier;
+    const char *rows;     /* row-major weights, prefetched one slice ahead of expand; NULL: nothing to prefetch */
+    size_t element_bytes; /* of those */
 } dense_source;
 
 /* y for rows [0, rows) and the panels [p0, p1) of `source`. scratch: DENSE_SCRATCH_FLOATS, 64-byte aligned. */

@@ -41,51 +41,18 @@ INLINE void tile(const float *a, const float *b, size_t kc, float *c, bool first
     }
 }
 
-/* A group of r0 + r1 + r2 rows by 32 features. */
-INLINE void group(const float *a, const float *b, size_t kc, float *c, bool first, const int r0, const int r1,
-                  const int r2)
+static void finish_tile(const dense_step *step, size_t rows)
 {
-    for (size_t half = 0; half < 2; half++) {
-        tile(a, b, kc, c, first, r0);
-        if (r1 > 0) tile(a + r0, b, kc, c + r0 * DENSE_NR, first, r1);
-        if (r2 > 0) tile(a + r0 + r1, b, kc, c + (r0 + r1) * DENSE_NR, first, r2);
-        b += 16 * kc;
-        c += 16;
-    }
-}
-
-#define TILE(rows, r0, r1, r2)                                                                                         \
-    static void tile_##rows(const float *a, const float *b, size_t kc, float *c, bool first)                           \
-    {                                                                                                                  \
-        group(a, b, kc, c, first, r0, r1, r2);                                                                         \
-    }
-TILE(1, 1, 0, 0)
-TILE(2, 2, 0, 0)
-TILE(3, 3, 0, 0)
-TILE(4, 4, 0, 0)
-TILE(5, 5, 0, 0)
-TILE(6, 6, 0, 0)
-TILE(7, 4, 3, 0)
-TILE(8, 4, 4, 0)
-TILE(9, 5, 4, 0)
-TILE(10, 5, 5, 0)
-TILE(11, 6, 5, 0)
-TILE(12, 6, 6, 0)
-TILE(13, 5, 4, 4)
-TILE(14, 5, 5, 4)
-
-static void finish_tile(const float *c, size_t row, size_t rows, size_t n, size_t n_end, float multiplier,
-                        const mq_epilogue *out)
-{
-    const __m256 scale = _mm256_set1_ps(multiplier);
-    for (size_t part = 0; part < 4 && n + part * 8 < n_end; part++) {
-        const size_t left = n_end - n - part * 8;
+    const mq_epilogue *out = step->finish;
+    const __m256 scale = _mm256_set1_ps(step->multiplier);
+    for (size_t n = 0; n < step->features; n += 8) {
+        const size_t left = step->features - n;
         const __m256i mask =
             _mm256_cmpgt_epi32(_mm256_set1_epi32(left < 8 ? (int)left : 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-        const __m256 bias = out->bias ? _mm256_maskload_ps(out->bias + n + part * 8, mask) : _mm256_setzero_ps();
+        const __m256 bias = out->bias ? _mm256_maskload_ps(out->bias + n, mask) : _mm256_setzero_ps();
         for (size_t r = 0; r < rows; r++) {
-            float *y = out->y + (row + r) * out->ldy + n + part * 8;
-            __m256 sum = _mm256_mul_ps(_mm256_load_ps(c + r * DENSE_NR + part * 8), scale);
+            float *y = out->y + r * out->ldy + n;
+            __m256 sum = _mm256_mul_ps(_mm256_load_ps(step->c + r * DENSE_NR + n), scale);
             if (out->bias) sum = _mm256_add_ps(sum, bias);
             if (out->accumulate) sum = _mm256_add_ps(_mm256_maskload_ps(y, mask), sum);
             if (left >= 8) {
@@ -97,6 +64,33 @@ static void finish_tile(const float *c, size_t row, size_t rows, size_t n, size_
     }
 }
 
-const dense_core mq__dense_core_avx2 = {{tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8, tile_9,
-                                         tile_10, tile_11, tile_12, tile_13, tile_14},
-                                        finish_tile};
+/* A group of r0 + r1 + r2 rows by 32 features. */
+INLINE void group(const dense_step *step, const int r0, const int r1, const int r2)
+{
+    const float *a = step->a, *b = step->b;
+    float *c = step->c;
+    const size_t kc = step->kc;
+    for (size_t i = 0; i < 2 * kc; i += 64) {
+        _mm_prefetch(step->ahead + i, _MM_HINT_T1);
+    }
+    for (size_t half = 0; half < 2; half++) {
+        tile(a, b, kc, c, step->first, r0);
+        if (r1 > 0) tile(a + r0, b, kc, c + r0 * DENSE_NR, step->first, r1);
+        if (r2 > 0) tile(a + r0 + r1, b, kc, c + (r0 + r1) * DENSE_NR, step->first, r2);
+        b += 16 * kc;
+        c += 16;
+    }
+    if (step->finish) finish_tile(step, (size_t)(r0 + r1 + r2));
+}
+
+/* clang-format off */
+#define TILE(rows, r0, r1, r2) static void tile_##rows(const dense_step *step) { group(step, r0, r1, r2); }
+TILE(1, 1, 0, 0) TILE(2, 2, 0, 0) TILE(3, 3, 0, 0) TILE(4, 4, 0, 0) TILE(5, 5, 0, 0) TILE(6, 6, 0, 0) TILE(7, 4, 3, 0)
+TILE(8, 4, 4, 0) TILE(9, 5, 4, 0) TILE(10, 5, 5, 0) TILE(11, 6, 5, 0) TILE(12, 6, 6, 0) TILE(13, 5, 4, 4)
+TILE(14, 5, 5, 4)
+    /* clang-format on */
+
+    const dense_core mq__dense_core_avx2 = {.tiles = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8,
+                                                      tile_9, tile_10, tile_11, tile_12, tile_13, tile_14},
+                                            .kc = 256,
+                                            .panels = 4};
