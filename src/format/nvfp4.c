@@ -11,11 +11,12 @@ float mq__e2m1_decode(unsigned code)
     return code & 8 ? -magnitude[code & 7] : magnitude[code & 7];
 }
 
-/* Codes of magnitudes count the thresholds passed; >= where the tie goes up to the even code. Branch-free, so that the
- * compiler vectorises the loop over a block. */
-static inline uint8_t encode_magnitude(float a)
+/* Codes of magnitudes count the thresholds passed; >= where the tie goes up to the even code. Branch-free, and 32 bits
+ * wide like its input, so that the compiler vectorises the loop over a block. */
+static inline uint32_t encode_magnitude(float a)
 {
-    return (uint8_t)((a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) + (a >= 3.5f) + (a > 5.0f));
+    return (uint32_t)(a > 0.25f) + (uint32_t)(a >= 0.75f) + (uint32_t)(a > 1.25f) + (uint32_t)(a >= 1.75f) +
+           (uint32_t)(a > 2.5f) + (uint32_t)(a >= 3.5f) + (uint32_t)(a > 5.0f);
 }
 
 unsigned mq__e2m1_encode(float value)
@@ -29,27 +30,39 @@ unsigned mq__e2m1_encode(float value)
 static void load_block(const void *weights, mq_weight_type type, size_t first, size_t width, float x[BLOCK])
 {
     const size_t count = width - first < BLOCK ? width - first : BLOCK;
-    uint16_t half[BLOCK] = {0};
-    memset(x, 0, BLOCK * sizeof *x);
     if (type == MQ_WEIGHT_F32) {
+        memset(x, 0, BLOCK * sizeof *x);
         memcpy(x, (const char *)weights + first * sizeof *x, count * sizeof *x);
         return;
     }
-    memcpy(half, (const char *)weights + first * sizeof *half, count * sizeof *half);
-    for (int i = 0; i < BLOCK; i++) {
-        x[i] = type == MQ_WEIGHT_BF16 ? mq__bf16_to_f32(half[i]) : mq__f16_to_f32(half[i]);
+    uint16_t half[BLOCK] = {0};
+    if (count == BLOCK)
+        memcpy(half, (const char *)weights + first * sizeof *half, sizeof half);
+    else
+        memcpy(half, (const char *)weights + first * sizeof *half, count * sizeof *half);
+    if (type == MQ_WEIGHT_BF16) {
+        for (int i = 0; i < BLOCK; i++) {
+            x[i] = mq__bf16_to_f32(half[i]);
+        }
+    } else {
+        for (int i = 0; i < BLOCK; i++) {
+            x[i] = mq__f16_to_f32(half[i]);
+        }
     }
 }
 
 static float block_amax(const float x[BLOCK])
 {
     /* As integers, because magnitudes order like their bits; a float maximum would have to mind NaN and not vectorise. */
-    uint32_t best = 0;
-    for (int i = 0; i < BLOCK; i++) {
-        const uint32_t bits = mq__f32_bits(x[i]) & 0x7fffffff;
-        best = bits > best ? bits : best;
+    int32_t best[4] = {0};
+    for (int i = 0; i < BLOCK; i += 4) {
+        for (int lane = 0; lane < 4; lane++) {
+            const int32_t bits = (int32_t)(mq__f32_bits(x[i + lane]) & 0x7fffffff);
+            best[lane] = bits > best[lane] ? bits : best[lane];
+        }
     }
-    return mq__f32_from_bits(best);
+    const int32_t a = best[0] > best[1] ? best[0] : best[1], b = best[2] > best[3] ? best[2] : best[3];
+    return mq__f32_from_bits((uint32_t)(a > b ? a : b));
 }
 
 float mq__weights_amax(const void *weights, mq_weight_type type, size_t count)
@@ -85,117 +98,147 @@ mq_nvfp4_scale mq__nvfp4_scale(mq_nvfp4_rule rule, float amax)
     return (mq_nvfp4_scale){divisor, 1.0f / divisor};
 }
 
-/* Codes of x * inverse, into nibbles; the caller's x is zero past the end. */
-static void encode_block(const float x[BLOCK], float inverse, uint8_t codes[BLOCK])
+typedef struct block {
+    float x[BLOCK];
+    uint32_t codes[BLOCK];
+    float amax;
+} block;
+
+/* Codes by multiplication with the reciprocal of the step. */
+static void encode_block(block *b, float inverse)
 {
     for (int i = 0; i < BLOCK; i++) {
-        const float scaled = x[i] * inverse;
-        codes[i] = (uint8_t)(encode_magnitude(fabsf(scaled)) | (mq__f32_bits(x[i]) >> 31 << 3));
+        b->codes[i] = encode_magnitude(fabsf(b->x[i] * inverse)) | (mq__f32_bits(b->x[i]) >> 31 << 3);
     }
 }
 
 /* The same by division, as compressed-tensors and ModelOpt round. */
-static void encode_block_by_division(const float x[BLOCK], float step, uint8_t codes[BLOCK])
+static void encode_block_by_division(block *b, float step)
 {
     for (int i = 0; i < BLOCK; i++) {
-        const float scaled = x[i] / step;
-        codes[i] = (uint8_t)(encode_magnitude(fabsf(scaled)) | (mq__f32_bits(x[i]) >> 31 << 3));
+        b->codes[i] = encode_magnitude(fabsf(b->x[i] / step)) | (mq__f32_bits(b->x[i]) >> 31 << 3);
     }
 }
 
-static float squared_error(const float x[BLOCK], const uint8_t codes[BLOCK], float step)
+/* E2M1's value nearest to a >= 0: thresholds as in encode_magnitude, each worth what it adds, in halves. */
+static inline float round_magnitude(float a)
 {
-    float sum = 0;
-    for (int i = 0; i < BLOCK; i++) {
-        const float d = mq__e2m1_decode(codes[i]) * step - x[i];
-        sum += d * d;
-    }
-    return sum;
+    const uint32_t halves = (uint32_t)(a > 0.25f) + (uint32_t)(a >= 0.75f) + (uint32_t)(a > 1.25f) +
+                            (uint32_t)(a >= 1.75f) + ((uint32_t)(a > 2.5f) << 1) + ((uint32_t)(a >= 3.5f) << 1) +
+                            ((uint32_t)(a > 5.0f) << 2);
+    return 0.5f * (float)(int32_t)halves;
 }
 
-static uint8_t quantize_rtn(mq_nvfp4_scale scale, const float x[BLOCK], uint8_t codes[BLOCK])
+/* Squared error of the block when it is encoded with this step (0: all values become zero). */
+static float squared_error(const block *b, float step)
 {
-    uint8_t byte = mq__e4m3_encode(scale.divisor * (block_amax(x) / 6.0f));
+    const float inverse = step > 0 ? 1.0f / step : 0.0f;
+    float d[BLOCK], sum[4] = {0};
+    for (int i = 0; i < BLOCK; i++) {
+        const float a = fabsf(b->x[i]);
+        d[i] = round_magnitude(a * inverse) * step - a;
+    }
+    for (int i = 0; i < BLOCK; i++) {
+        sum[i % 4] += d[i] * d[i];
+    }
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+static uint8_t quantize_rtn(mq_nvfp4_scale scale, block *b)
+{
+    uint8_t byte = mq__e4m3_encode(scale.divisor * (b->amax / 6.0f));
     if (byte == 0) byte = 0x20; /* 0.125: the "eps" of compressed-tensors for zero and underflowing blocks */
-    encode_block_by_division(x, mq__e4m3_decode(byte) / scale.divisor, codes);
+    encode_block_by_division(b, mq__e4m3_decode(byte) / scale.divisor);
     return byte;
 }
 
-static uint8_t quantize_modelopt(mq_nvfp4_scale scale, const float x[BLOCK], uint8_t codes[BLOCK])
+static uint8_t quantize_modelopt(mq_nvfp4_scale scale, block *b)
 {
-    float relative = block_amax(x) / (6.0f * scale.multiplier);
+    float relative = b->amax / (6.0f * scale.multiplier);
     if (relative == 0) relative = 1.0f;
     const uint8_t byte = mq__e4m3_encode(relative);
     const float step = mq__e4m3_decode(byte) * scale.multiplier;
-    if (step == 0) memset(codes, 0, BLOCK); /* underflowed scale: the block decodes to zeros whatever its codes are */
-    else encode_block_by_division(x, step, codes);
+    if (step == 0)
+        memset(b->codes, 0, sizeof b->codes); /* an underflowed scale: zeros whatever the codes are */
+    else
+        encode_block_by_division(b, step);
     return byte;
 }
 
-static uint8_t quantize_four_six(mq_nvfp4_scale scale, const float x[BLOCK], uint8_t codes[BLOCK])
+static void encode_by_step(block *b, float step)
 {
-    const float relative = block_amax(x) / 6.0f * scale.divisor;
-    const uint8_t bytes[2] = {mq__e4m3_encode(relative), mq__e4m3_encode(relative * 1.5f)};
-    float best = INFINITY;
-    uint8_t chosen = 0;
-    for (int i = 0; i < 2; i++) {
-        uint8_t candidate[BLOCK] = {0};
-        const float step = mq__e4m3_decode(bytes[i]) * scale.multiplier;
-        if (step > 0) encode_block(x, 1.0f / step, candidate);
-        const float error = squared_error(x, candidate, step);
-        if (!(error < best)) continue; /* strict: ties keep six */
-        best = error;
-        chosen = bytes[i];
-        memcpy(codes, candidate, BLOCK);
-    }
-    return chosen;
+    if (step > 0)
+        encode_block(b, 1.0f / step);
+    else
+        memset(b->codes, 0, sizeof b->codes);
 }
 
-static uint8_t quantize_sweep(mq_nvfp4_scale scale, const float x[BLOCK], uint8_t codes[BLOCK])
+static uint8_t quantize_four_six(mq_nvfp4_scale scale, block *b)
 {
-    /* A scale above 1.05 * amax/6 * 2 maps the maximum below 3: never better than its half. Below 0.4 * amax/6 the maximum
-     * is clipped by more than half: its error alone exceeds that of round-to-nearest. */
-    const float relative = block_amax(x) / 6.0f * scale.divisor;
-    const int low = mq__e4m3_encode(relative * 0.4f), high = mq__e4m3_encode(relative * 2.1f);
+    const float relative = b->amax / 6.0f * scale.divisor;
+    const uint8_t six = mq__e4m3_encode(relative), four = mq__e4m3_encode(relative * 1.5f);
+    const float step_six = mq__e4m3_decode(six) * scale.multiplier,
+                step_four = mq__e4m3_decode(four) * scale.multiplier;
+    const bool is_four = squared_error(b, step_four) < squared_error(b, step_six); /* strict: ties keep six */
+    encode_by_step(b, is_four ? step_four : step_six);
+    return is_four ? four : six;
+}
+
+/* All E4M3 scales that can win. Downwards from amax/6 the largest value is clipped, and its error alone grows until it
+ * passes the best: the rest cannot win. At 2*amax/6 and above, all magnitudes are at most 3 steps, whose grid is part of
+ * that of half the step: the half, where E4M3 has it (above twice its smallest normal number), is as good. */
+static uint8_t quantize_sweep(mq_nvfp4_scale scale, block *b)
+{
+    const float relative = b->amax / 6.0f * scale.divisor;
+    const int start = mq__e4m3_encode(relative);
+    if (b->amax == 0) return quantize_rtn(scale, b);
     float best = INFINITY;
-    uint8_t chosen = quantize_rtn(scale, x, codes);
-    for (int byte = low > 1 ? low : 1; byte <= high; byte++) {
-        uint8_t candidate[BLOCK];
-        const float step = mq__e4m3_decode((uint8_t)byte) * scale.multiplier;
-        encode_block(x, 1.0f / step, candidate);
-        const float error = squared_error(x, candidate, step);
+    uint8_t chosen = 1;
+    for (int byte = start > 1 ? start : 1; byte >= 1; byte--) {
+        const float step = mq__e4m3_decode((uint8_t)byte) * scale.multiplier, clipped = b->amax - 6.0f * step;
+        if (clipped > 0 && clipped * clipped > best) break;
+        const float error = squared_error(b, step);
         if (!(error < best)) continue;
         best = error;
         chosen = (uint8_t)byte;
-        memcpy(codes, candidate, BLOCK);
     }
+    for (int byte = start + 1; byte <= 0x7e; byte++) {
+        const float value = mq__e4m3_decode((uint8_t)byte);
+        if (byte > 0x10 && value >= 2 * relative) break;
+        const float error = squared_error(b, value * scale.multiplier);
+        if (!(error < best)) continue;
+        best = error;
+        chosen = (uint8_t)byte;
+    }
+    encode_by_step(b, mq__e4m3_decode(chosen) * scale.multiplier);
     return chosen;
+}
+
+static uint8_t quantize_block(mq_nvfp4_rule rule, mq_nvfp4_scale scale, block *b)
+{
+    switch (rule) {
+    case MQ_NVFP4_MODELOPT:
+        return quantize_modelopt(scale, b);
+    case MQ_NVFP4_FOUR_SIX:
+        return quantize_four_six(scale, b);
+    case MQ_NVFP4_SWEEP:
+        return quantize_sweep(scale, b);
+    case MQ_NVFP4_RTN:
+    default:
+        return quantize_rtn(scale, b);
+    }
 }
 
 void mq__nvfp4_quantize_row(mq_nvfp4_rule rule, mq_nvfp4_scale scale, const void *weights, mq_weight_type type,
                             size_t width, uint8_t *nibbles, uint8_t *scales)
 {
-    float x[BLOCK];
-    uint8_t codes[BLOCK];
-    for (size_t b = 0; b < mq__nvfp4_blocks(width); b++, nibbles += BLOCK / 2) {
-        load_block(weights, type, b * BLOCK, width, x);
-        switch (rule) {
-        case MQ_NVFP4_MODELOPT:
-            scales[b] = quantize_modelopt(scale, x, codes);
-            break;
-        case MQ_NVFP4_FOUR_SIX:
-            scales[b] = quantize_four_six(scale, x, codes);
-            break;
-        case MQ_NVFP4_SWEEP:
-            scales[b] = quantize_sweep(scale, x, codes);
-            break;
-        case MQ_NVFP4_RTN:
-        default:
-            scales[b] = quantize_rtn(scale, x, codes);
-            break;
-        }
+    block b;
+    for (size_t n = 0; n < mq__nvfp4_blocks(width); n++, nibbles += BLOCK / 2) {
+        load_block(weights, type, n * BLOCK, width, b.x);
+        b.amax = block_amax(b.x);
+        scales[n] = quantize_block(rule, scale, &b);
         for (int i = 0; i < BLOCK / 2; i++) {
-            nibbles[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+            nibbles[i] = (uint8_t)(b.codes[2 * i] | b.codes[2 * i + 1] << 4);
         }
     }
 }
