@@ -41,7 +41,10 @@ mq_status mq__fail_within(mq_error *error, mq_status status, const char *prefix)
     memcpy(inner, error->text, sizeof inner);
     const int used = snprintf(error->text, sizeof error->text, "%s: ", prefix);
     if (used > 0 && (size_t)used < sizeof error->text) {
-        snprintf(error->text + used, sizeof error->text - (size_t)used, "%s", inner);
+        const size_t room = sizeof error->text - (size_t)used - 1;
+        const size_t length = strnlen(inner, room); /* what does not fit is cut */
+        memcpy(error->text + used, inner, length);
+        error->text[(size_t)used + length] = '\0';
     }
     keep_one_line(error->text);
     return error->status;

@@ -1,0 +1,86 @@
+/* The thread pool: every part runs once, results are visible, sleeping workers wake up. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/pool.h"
+
+#include <unistd.h>
+
+typedef struct counter {
+    size_t values[1000];
+    int calls[8];
+} counter;
+
+static void add_one(void *context, int thread, int threads)
+{
+    counter *c = context;
+    size_t begin, end;
+    mq__partition(1000, thread, threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        c->values[i]++;
+    }
+    c->calls[thread]++;
+}
+
+static void test_every_part_once(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 8; threads += 3) {
+        mq_pool *pool;
+        counter c = {0};
+        assert_int_equal(mq__pool_new(threads, &pool, NULL), MQ_OK);
+        assert_int_equal(mq__pool_threads(pool), threads);
+        for (int run = 0; run < 300; run++) {
+            mq__pool_run(pool, add_one, &c);
+            if (run % 100 == 50) usleep(20000); /* long enough for the workers to sleep */
+        }
+        mq__pool_free(pool);
+        for (size_t i = 0; i < 1000; i++) {
+            assert_int_equal(c.values[i], 300);
+        }
+        for (int t = 0; t < 8; t++) {
+            assert_int_equal(c.calls[t], t < threads ? 300 : 0);
+        }
+    }
+}
+
+static void test_partition_covers(void **state)
+{
+    (void)state;
+    for (size_t count = 0; count < 40; count++) {
+        for (int threads = 1; threads < 12; threads++) {
+            size_t expected = 0, begin, end;
+            for (int t = 0; t < threads; t++) {
+                mq__partition(count, t, threads, &begin, &end);
+                assert_int_equal(begin, expected);
+                assert_true(end - begin <= count / (size_t)threads + 1);
+                expected = end;
+            }
+            assert_int_equal(expected, count);
+        }
+    }
+}
+
+static void test_refuses_thread_counts(void **state)
+{
+    (void)state;
+    mq_pool *pool;
+    mq_error error = {0};
+    assert_int_equal(mq__pool_new(0, &pool, &error), MQ_USAGE);
+    assert_int_equal(mq__pool_new(257, &pool, &error), MQ_USAGE);
+    assert_null(pool);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_part_once),
+        cmocka_unit_test(test_partition_covers),
+        cmocka_unit_test(test_refuses_thread_counts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,339 @@
+/* Sessions on a small random model: reuse, extension and rebuilding give the bits of a fresh run; batches do not mix;
+ * the token loop does not allocate; every allocation of opening may fail. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "mixquant.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TOKENS 150
+
+static char *model;
+static int32_t tokens[TOKENS];
+
+static mq_engine *open_engine(mq_linear_format prefill, mq_linear_format decode, uint32_t sessions)
+{
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_engine_options options = {.model_dir = model, .plan = {.prefill = prefill, .decode = decode},
+                                       .threads = 3, .context = 256, .chunk = 32, .sessions = sessions,
+                                       .no_cache = true};
+    if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
+    return engine;
+}
+
+static size_t logits_bytes(const mq_engine *engine)
+{
+    mq_engine_info info;
+    mq_engine_describe(engine, &info);
+    return info.vocab * sizeof(float);
+}
+
+/* The logits after `count` tokens in a new session; owned. */
+static float *fresh_logits(mq_engine *engine, const int32_t *prompt, uint32_t count)
+{
+    mq_session *session;
+    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_session_sync(session, prompt, count, NULL, NULL, NULL), MQ_OK);
+    float *copy = malloc(logits_bytes(engine));
+    assert_non_null(copy);
+    memcpy(copy, mq_session_logits(session), logits_bytes(engine));
+    mq_session_free(session);
+    return copy;
+}
+
+static void test_extend_truncate_rebuild(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 2);
+    float *expected = fresh_logits(engine, tokens, TOKENS);
+    mq_session *session;
+    mq_sync_stats stats;
+    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+
+    /* Extension after forgetting the precise last token. */
+    assert_int_equal(mq_session_sync(session, tokens, 70, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.prefilled, 69);
+    mq_session_truncate(session, 69);
+    assert_null(mq_session_logits(session));
+    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.cached, 69);
+    assert_int_equal(stats.prefilled, TOKENS - 70);
+    assert_memory_equal(mq_session_logits(session), expected, logits_bytes(engine));
+
+    /* The same prompt again: only the last token runs. */
+    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.cached, TOKENS - 1);
+    assert_memory_equal(mq_session_logits(session), expected, logits_bytes(engine));
+
+    /* A prompt that differs in the middle, then back. */
+    int32_t other[TOKENS];
+    memcpy(other, tokens, sizeof other);
+    other[40] ^= 1;
+    assert_int_equal(mq_session_sync(session, other, TOKENS, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.cached, 40);
+    assert_memory_not_equal(mq_session_logits(session), expected, logits_bytes(engine));
+    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.cached, 40);
+    assert_memory_equal(mq_session_logits(session), expected, logits_bytes(engine));
+
+    /* Another plan makes other KV: nothing is reused. */
+    const mq_plan_options plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16};
+    assert_int_equal(mq_engine_set_plan(engine, &plan, NULL), MQ_OK);
+    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.cached, 0);
+    assert_memory_not_equal(mq_session_logits(session), expected, logits_bytes(engine));
+    mq_session_free(session);
+    mq_engine_close(engine);
+    free(expected);
+}
+
+static void test_first_token_is_precise(void **state)
+{
+    (void)state;
+    /* One token has nothing to prefill: Mix-Quant is then the BF16 model, uniform NVFP4 is not. */
+    mq_engine *mix = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1), *bf16 = open_engine(MQ_LINEAR_BF16, MQ_LINEAR_BF16, 1);
+    mq_engine *uniform = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_NVFP4, 1);
+    float *a = fresh_logits(mix, tokens, 1), *b = fresh_logits(bf16, tokens, 1), *c = fresh_logits(uniform, tokens, 1);
+    assert_memory_equal(a, b, logits_bytes(mix));
+    assert_memory_not_equal(a, c, logits_bytes(mix));
+    free(a);
+    free(b);
+    free(c);
+    mq_engine_close(mix);
+    mq_engine_close(bf16);
+    mq_engine_close(uniform);
+}
+
+static void test_batch_equals_single(void **state)
+{
+    (void)state;
+    const mq_linear_format decodes[] = {MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16};
+    for (size_t d = 0; d < 3; d++) {
+        mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, decodes[d], 6);
+        mq_session *batch[3], *single[3];
+        const int32_t next[3] = {tokens[5], tokens[6], tokens[7]};
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_int_equal(mq_session_new(engine, &batch[i], NULL), MQ_OK);
+            assert_int_equal(mq_session_new(engine, &single[i], NULL), MQ_OK);
+            assert_int_equal(mq_session_sync(batch[i], tokens + i, 20 + 50 * i, NULL, NULL, NULL), MQ_OK);
+            assert_int_equal(mq_session_sync(single[i], tokens + i, 20 + 50 * i, NULL, NULL, NULL), MQ_OK);
+        }
+        for (int step = 0; step < 3; step++) {
+            assert_int_equal(mq_session_step_batch(batch, next, 3, NULL), MQ_OK);
+            for (uint32_t i = 0; i < 3; i++) {
+                assert_int_equal(mq_session_step(single[i], next[i], NULL), MQ_OK);
+                assert_memory_equal(mq_session_logits(batch[i]), mq_session_logits(single[i]), logits_bytes(engine));
+            }
+        }
+        for (uint32_t i = 0; i < 3; i++) {
+            mq_session_free(batch[i]);
+            mq_session_free(single[i]);
+        }
+        mq_engine_close(engine);
+    }
+}
+
+static bool cancel_after_two(void *context, uint32_t done, uint32_t total)
+{
+    (void)done;
+    (void)total;
+    return ++*(int *)context < 2;
+}
+
+static void test_cancel_keeps_what_is_done(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 2);
+    float *expected = fresh_logits(engine, tokens, TOKENS);
+    mq_session *session;
+    int calls = 0;
+    uint32_t held;
+    mq_error error = {0};
+    mq_sync_stats stats;
+    const mq_sync_options options = {.progress = cancel_after_two, .context = &calls};
+    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_session_sync(session, tokens, TOKENS, &options, NULL, &error), MQ_CANCELLED);
+    (void)mq_session_tokens(session, &held);
+    assert_int_equal(held, 64);
+    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, &stats, NULL), MQ_OK);
+    assert_int_equal(stats.cached, 64);
+    assert_memory_equal(mq_session_logits(session), expected, logits_bytes(engine));
+    mq_session_free(session);
+    mq_engine_close(engine);
+    free(expected);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1);
+    mq_session *session, *second;
+    mq_error error = {0};
+    int32_t many[257] = {0}, bad[2] = {1, 1 << 28};
+    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_session_sync(session, many, 257, NULL, NULL, &error), MQ_LIMIT);
+    assert_int_equal(mq_session_sync(session, bad, 2, NULL, NULL, &error), MQ_USAGE);
+    assert_non_null(strstr(error.text, "token 1"));
+    bad[1] = -1;
+    assert_int_equal(mq_session_sync(session, bad, 2, NULL, NULL, &error), MQ_USAGE);
+    assert_int_equal(mq_session_sync(session, many, 0, NULL, NULL, &error), MQ_USAGE);
+    assert_int_equal(mq_session_sync(session, many, 256, NULL, NULL, &error), MQ_OK);
+    assert_int_equal(mq_session_step(session, 1, &error), MQ_LIMIT);
+    /* The pool holds one full session: a second one finds no page, and the first is unharmed. */
+    assert_int_equal(mq_session_new(engine, &second, NULL), MQ_OK);
+    assert_int_equal(mq_session_sync(second, many, 10, NULL, NULL, &error), MQ_LIMIT);
+    assert_non_null(mq_session_logits(session));
+    mq_session_free(session);
+    assert_int_equal(mq_session_sync(second, many, 10, NULL, NULL, &error), MQ_OK);
+    mq_session_free(second);
+    mq_engine_close(engine);
+}
+
+static void test_token_loop_does_not_allocate(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1);
+    mq_session *session;
+    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+    mq__alloc_guard_begin();
+    assert_int_equal(mq_session_sync(session, tokens, 100, NULL, NULL, NULL), MQ_OK);
+    for (int i = 0; i < 50; i++) { /* crosses a page */
+        assert_int_equal(mq_session_step(session, tokens[i], NULL), MQ_OK);
+    }
+    assert_int_equal(mq__alloc_guard_end(), 0);
+    mq_session_free(session);
+    mq_engine_close(engine);
+}
+
+static void test_open_survives_allocation_failures(void **state)
+{
+    (void)state;
+    const mq_engine_options options = {.model_dir = model, .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, NULL},
+                                       .threads = 2, .context = 64, .no_cache = true};
+    mq_engine *engine;
+    unsigned long n = 1;
+    for (;; n++) {
+        mq_error error = {0};
+        (void)mq__alloc_fail_at(n);
+        const mq_status status = mq_engine_open(&options, &engine, &error);
+        (void)mq__alloc_fail_at(0);
+        if (status == MQ_OK) break;
+        assert_int_equal(status, MQ_NO_MEMORY);
+        assert_null(engine);
+    }
+    mq_engine_close(engine);
+    assert_true(n > 30); /* the sweep really hit opening */
+}
+
+typedef struct collected {
+    char text[4096];
+    size_t length;
+    uint32_t tokens;
+} collected;
+
+static bool collect(void *context, const char *bytes, size_t count)
+{
+    collected *c = context;
+    assert_true(c->length + count < sizeof c->text);
+    memcpy(c->text + c->length, bytes, count);
+    c->length += count;
+    return true;
+}
+
+static void count_token(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count)
+{
+    (void)token;
+    collected *c = context;
+    c->tokens++;
+    assert_int_equal(top_count, 2);
+    assert_true(top[0].logprob >= top[1].logprob && logprob <= top[0].logprob);
+}
+
+static mq_finish generate(mq_engine *engine, const mq_text *text, mq_generate_options options, collected *out)
+{
+    mq_session *session;
+    mq_generate_result result;
+    *out = (collected){0};
+    options.text = collect;
+    options.context = out;
+    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_session_sync(session, tokens, 20, NULL, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_generate(session, text, &options, &result, NULL), MQ_OK);
+    mq_session_free(session);
+    return result.finish;
+}
+
+static void test_generation_stops(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1);
+    mq_text *text;
+    mq_error error = {0};
+    if (mq_text_open(model, NULL, &text, &error) != MQ_OK) fail_msg("%s", error.text);
+    mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY, .max_tokens = 40, .ignore_eos = true};
+    options.sampling.repetition_penalty = 1.3f; /* random weights repeat themselves otherwise */
+    collected whole, part;
+    assert_int_equal(generate(engine, text, options, &whole), MQ_FINISH_LENGTH);
+    assert_true(whole.length > 10);
+
+    /* Any stretch of the text as a stop string ends it right before the first place where it occurs. */
+    for (size_t at = 0; at + 3 < whole.length; at += 5) {
+        char stop[4] = {whole.text[at], whole.text[at + 1], whole.text[at + 2], 0};
+        if (strlen(stop) != 3) continue;
+        const char *const stops[] = {"\x01never\x01", stop};
+        options.stops = stops;
+        options.stop_count = 2;
+        assert_int_equal(generate(engine, text, options, &part), MQ_FINISH_STOP);
+        const char *first = memmem(whole.text, whole.length, stop, 3);
+        assert_int_equal(part.length, first - whole.text);
+        assert_memory_equal(part.text, whole.text, part.length);
+    }
+    options.stop_count = 0;
+    options.token = count_token;
+    options.top_logprobs = 2;
+    options.max_tokens = 7;
+    assert_int_equal(generate(engine, text, options, &part), MQ_FINISH_LENGTH);
+    assert_int_equal(part.tokens, 7);
+    mq_text_close(text);
+    mq_engine_close(engine);
+}
+
+static int make_model(void **state)
+{
+    (void)state;
+    mq_error error = {0};
+    if (mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) != MQ_OK) {
+        print_error("%s\n", error.text);
+        return 1;
+    }
+    for (int i = 0; i < TOKENS; i++) {
+        tokens[i] = (i * 37 + i * i * 11) % 200;
+    }
+    return 0;
+}
+
+static int forget_model(void **state)
+{
+    (void)state;
+    mq_free(model);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_extend_truncate_rebuild),      cmocka_unit_test(test_first_token_is_precise),
+        cmocka_unit_test(test_batch_equals_single),          cmocka_unit_test(test_cancel_keeps_what_is_done),
+        cmocka_unit_test(test_refusals),                     cmocka_unit_test(test_token_loop_does_not_allocate),
+        cmocka_unit_test(test_open_survives_allocation_failures), cmocka_unit_test(test_generation_stops),
+    };
+    return cmocka_run_group_tests(tests, make_model, forget_model);
+}
