@@ -1,0 +1,32 @@
+#include "cli/cli.h"
+#include "engine/tools.h"
+
+static int run(int argc, char **argv)
+{
+    mq_quantize_options options = {.progress = cli_progress};
+    const char *layout = "compressed-tensors", *scales = "rtn";
+    const cli_option own[] = {
+        {"m", CLI_TEXT, &options.in_dir, 0, 0, "checkpoint directory (default: the bundled model)"},
+        {"o", CLI_TEXT, &options.out_dir, 0, 0, "directory to make"},
+        {"format", CLI_TEXT, &layout, 0, 0, "compressed-tensors (default) or modelopt"},
+        {"scales", CLI_TEXT, &scales, 0, 0, "rtn (default), four-six or sweep"},
+        {"ignore", CLI_TEXT, &options.ignore, 0, 0, "modules to leave dense: a regular expression on their names"},
+        {"t", CLI_NUMBER, &options.threads, 0, 256, "threads (default 0: all processors)"},
+    };
+    const cli_options tables[] = {CLI_OPTIONS(own)};
+    cli_texts rest = {.count = 0};
+    const int code = cli_parse(&cli_quantize, tables, 1, argc, argv, &rest, 0);
+    if (code != CLI_GO_ON) return code;
+    if (!options.out_dir) return cli_usage_error("quantize: output: expected -o DIR, got none");
+    mq_error error = {0};
+    options.in_dir = cli_model(options.in_dir);
+    if (mq_checkpoint_layout_parse(layout, &options.layout, &error) != MQ_OK ||
+        mq_scale_rule_parse(scales, &options.scales, &error) != MQ_OK ||
+        mq_quantize_checkpoint(&options, &error) != MQ_OK) {
+        return cli_report(&error);
+    }
+    return CLI_DONE;
+}
+
+const cli_command cli_quantize = {"quantize", "-m DIR -o OUT [--format F] [--scales S] [--ignore REGEX]",
+                                  "an NVFP4 checkpoint of a dense one", run};

@@ -1,0 +1,198 @@
+/* What a checkpoint is and what this engine would do with it, gathered as JSON; the text for people is made from that. */
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/mem.h"
+#include "engine/tools.h"
+#include "engine/weights.h"
+#include "kernels/nvfp4_pack.h"
+#include "kv/kv_pool.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+static uint64_t dense_bytes(const mq_dense *dense)
+{
+    return dense->data ? (uint64_t)dense->n * dense->k_width * (dense->type == MQ_DENSE_F32 ? 4 : 2) : 0;
+}
+
+static json_t *model_of(const mq_model_config *c)
+{
+    json_t *eos = json_array();
+    for (size_t i = 0; i < c->eos_count; i++) {
+        json_array_append_new(eos, json_integer(c->eos[i]));
+    }
+    const mq_rope_config *r = &c->rope;
+    json_t *rope = json_pack("{ss sf}", "type", mq__rope_type_name(r->type), "theta", r->theta);
+    if (r->type != MQ_ROPE_DEFAULT) json_object_set_new(rope, "factor", json_real(r->factor));
+    if (r->original_positions) json_object_set_new(rope, "original_positions", number(r->original_positions));
+    static const char *const methods[] = {"none", "compressed-tensors", "modelopt"};
+    return json_pack("{ss si si si si si si si si sb sb sb so so ss}", "type", mq__architecture_name(c->architecture),
+                     "layers", c->layers, "width", c->width, "ffn", c->ffn, "heads", c->heads, "kv_heads", c->kv_heads,
+                     "head_width", c->head_width, "vocab", c->vocab, "max_positions", c->max_positions, "tied_head",
+                     c->tied_head, "qkv_bias", c->qkv_bias, "qk_norm", c->qk_norm, "rope", rope, "eos", eos,
+                     "quantization", methods[c->quant_method]);
+}
+
+static json_t *files_of(const mq_checkpoint *c)
+{
+    uint64_t count[MQ_DTYPE_COUNT] = {0}, bytes[MQ_DTYPE_COUNT] = {0}, tensors = 0;
+    json_t *types = json_object();
+    for (size_t s = 0; s < mq__checkpoint_shards(c); s++) {
+        const mq_safetensors *shard = mq__checkpoint_shard(c, s);
+        for (size_t i = 0; i < shard->count; i++) {
+            count[shard->tensors[i].dtype]++;
+            bytes[shard->tensors[i].dtype] += shard->tensors[i].bytes;
+        }
+        tensors += shard->count;
+    }
+    for (int t = 0; t < MQ_DTYPE_COUNT; t++) {
+        if (!count[t]) continue;
+        json_object_set_new(types, mq__dtype_name((mq_dtype)t),
+                            json_pack("{sI sI}", "tensors", (json_int_t)count[t], "bytes", (json_int_t)bytes[t]));
+    }
+    return json_pack("{so so so so}", "shards", number(mq__checkpoint_shards(c)), "tensors", number(tensors), "bytes",
+                     number(mq__checkpoint_bytes(c)), "types", types);
+}
+
+typedef struct counts {
+    uint64_t dense, nvfp4;                /* linear maps in the files by form */
+    uint64_t prefill_nvfp4, prefill_bf16; /* what the default plan makes of them */
+    uint64_t decode_bf16, decode_impossible;
+    uint64_t weights, dense_bytes, packed_bytes;
+} counts;
+
+static counts count_linears(mq_weights *w)
+{
+    counts c = {0};
+    for (size_t i = 0; i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
+        const mq_linear *linear = mq__weights_linear(w, i);
+        const bool packs = w->packed_available[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
+        *(linear->dense.data ? &c.dense : &c.nvfp4) += 1;
+        *(packs ? &c.prefill_nvfp4 : &c.prefill_bf16) += 1;
+        *(linear->dense.data ? &c.decode_bf16 : &c.decode_impossible) += 1;
+        c.weights += (uint64_t)linear->n * linear->k_width;
+        c.dense_bytes += dense_bytes(&linear->dense);
+        if (packs) c.packed_bytes += mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+    }
+    return c;
+}
+
+static json_t *report_of(mq_weights *w, const char *dir)
+{
+    const mq_model *m = &w->model;
+    const counts c = count_linears(w);
+    const mq_kv_layout kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width};
+    const uint64_t head = (uint64_t)m->vocab * m->width;
+    const uint64_t norms =
+        (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;
+    const uint64_t parameters = c.weights + norms + head + (w->config.tied_head ? 0 : head);
+    json_t *linears =
+        json_pack("{so so so}", "dense", number(c.dense), "nvfp4", number(c.nvfp4), "weights", number(c.weights));
+    json_t *prefill = json_pack("{so so}", "nvfp4", number(c.prefill_nvfp4), "bf16", number(c.prefill_bf16));
+    json_t *decode = json_pack("{so so}", "bf16", number(c.decode_bf16), "w4a16", number(c.decode_impossible));
+    json_t *bytes = json_pack("{so so so so so}", "mapped", number(mq__checkpoint_bytes(w->dense)), "linear_dense",
+                              number(c.dense_bytes), "linear_packed", number(c.packed_bytes), "embedding",
+                              number(dense_bytes(&m->embedding)), "kv_per_token", number(mq__kv_token_bytes(&kv)));
+    return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of(&w->config), "parameters",
+                     number(parameters), "files", files_of(w->dense), "linears", linears, "phases", "prefill", prefill,
+                     "decode", decode, "bytes", bytes);
+}
+
+/* ---- the text */
+
+static json_int_t at(const json_t *report, const char *object, const char *name)
+{
+    return json_integer_value(json_object_get(json_object_get(report, object), name));
+}
+
+static double mib(json_int_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+static void print_phases(const json_t *report, mq_buf *b)
+{
+    const json_t *phases = json_object_get(report, "phases");
+    const json_int_t total = at(report, "linears", "dense") + at(report, "linears", "nvfp4");
+    mq__buf_printf(b, "prefill     %lld of %lld linear layers in nvfp4, %lld in bf16\n",
+                   (long long)at(phases, "prefill", "nvfp4"), (long long)total,
+                   (long long)at(phases, "prefill", "bf16"));
+    if (at(phases, "decode", "w4a16") == 0) {
+        mq__buf_printf(b, "decode      all in bf16 (the checkpoint's own type)\n");
+    } else {
+        mq__buf_printf(b,
+                       "decode      %lld in bf16; %lld have NVFP4 weights only: --decode w4a16, or use this as "
+                       "--prefill-model\n",
+                       (long long)at(phases, "decode", "bf16"), (long long)at(phases, "decode", "w4a16"));
+    }
+}
+
+static void print_text(const json_t *report, mq_buf *b)
+{
+    const json_t *model = json_object_get(report, "model"), *rope = json_object_get(model, "rope");
+    const char *name;
+    json_t *type;
+    mq__buf_printf(b, "model       %s, %.3f G parameters\n", json_string_value(json_object_get(model, "type")),
+                   (double)json_integer_value(json_object_get(report, "parameters")) * 1e-9);
+    mq__buf_printf(b, "shape       L %lld, D %lld, F %lld, H %lld, G %lld, K %lld, V %lld, positions %lld\n",
+                   (long long)at(report, "model", "layers"), (long long)at(report, "model", "width"),
+                   (long long)at(report, "model", "ffn"), (long long)at(report, "model", "heads"),
+                   (long long)at(report, "model", "kv_heads"), (long long)at(report, "model", "head_width"),
+                   (long long)at(report, "model", "vocab"), (long long)at(report, "model", "max_positions"));
+    mq__buf_printf(b, "variant     %s head, %s, %s\n",
+                   json_is_true(json_object_get(model, "tied_head")) ? "tied" : "own",
+                   json_is_true(json_object_get(model, "qkv_bias")) ? "biases on q, k, v" : "no biases on q, k, v",
+                   json_is_true(json_object_get(model, "qk_norm")) ? "norms on q, k" : "no norms on q, k");
+    mq__buf_printf(b, "rope        %s, theta %g", json_string_value(json_object_get(rope, "type")),
+                   json_real_value(json_object_get(rope, "theta")));
+    if (json_object_get(rope, "factor")) {
+        mq__buf_printf(b, ", factor %g", json_real_value(json_object_get(rope, "factor")));
+    }
+    mq__buf_printf(b, "\nquantized   %s\n", json_string_value(json_object_get(model, "quantization")));
+    mq__buf_printf(b, "files       %lld, with %lld tensors, %.1f MiB mapped\n",
+                   (long long)at(report, "files", "shards"), (long long)at(report, "files", "tensors"),
+                   mib(at(report, "files", "bytes")));
+    json_object_foreach(json_object_get(json_object_get(report, "files"), "types"), name, type)
+    {
+        mq__buf_printf(b, "  %-9s %lld tensors, %.1f MiB\n", name,
+                       (long long)json_integer_value(json_object_get(type, "tensors")),
+                       mib(json_integer_value(json_object_get(type, "bytes"))));
+    }
+    print_phases(report, b);
+    mq__buf_printf(b, "linear      %.1f MiB dense (mapped), %.1f MiB packed NVFP4\n",
+                   mib(at(report, "bytes", "linear_dense")), mib(at(report, "bytes", "linear_packed")));
+    mq__buf_printf(b, "embedding   %.1f MiB\nkv          %lld bytes per token\n", mib(at(report, "bytes", "embedding")),
+                   (long long)at(report, "bytes", "kv_per_token"));
+}
+
+mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error)
+{
+    mq_weights *w = NULL;
+    mq_buf b = {0};
+    *text = NULL;
+    if (!model_dir) return mq__fail(error, MQ_USAGE, "inspect: model: expected a directory, got none");
+    mq_status s = mq__weights_open(model_dir, NULL, &w, error);
+    if (s != MQ_OK) return s;
+    json_t *report = report_of(w, model_dir);
+    if (report && json) {
+        char *dump = json_dumps(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
+        if (dump) mq__buf_puts(&b, dump);
+        mq__buf_putc(&b, '\n');
+        if (!dump) b.failed = true;
+        free(dump);
+    } else if (report) {
+        print_text(report, &b);
+    }
+    json_decref(report);
+    mq__weights_close(w);
+    if (report && !b.failed) *text = mq__buf_take(&b);
+    if (!*text) s = mq__fail(error, MQ_NO_MEMORY, "inspect: %s: expected memory, got none", model_dir);
+    mq__buf_free(&b);
+    return s;
+}
