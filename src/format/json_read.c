@@ -6,22 +6,58 @@
 
 #include <math.h>
 
+#define FILE_VALUES_MAX ((size_t)1 << 20)
+
+/* At least the number of values: each but the first follows a comma or an opening bracket. */
+static size_t count_values(const char *text, size_t bytes)
+{
+    size_t count = 1;
+    bool quoted = false;
+    for (size_t i = 0; i < bytes; i++) {
+        if (quoted && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            count += text[i] == ',' || text[i] == '[' || text[i] == '{';
+    }
+    return count;
+}
+
+mq_status mq__json_parse(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
+                         json_t **root, mq_error *error)
+{
+    json_error_t at;
+    *root = NULL;
+    const size_t values = count_values(text, bytes);
+    if (values > max_values) {
+        return mq__fail(error, MQ_LIMIT, "%s: %s: expected at most %zu values, got %zu", what, where, max_values,
+                        values);
+    }
+    json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &at);
+    if (!value && json_error_code(&at) == json_error_out_of_memory) {
+        return mq__fail(error, MQ_NO_MEMORY, "%s: %s: expected memory, got none", what, where);
+    }
+    if (!value)
+        return mq__fail(error, MQ_FORMAT, "%s: %s: line %d: expected JSON, got %s", what, where, at.line, at.text);
+    if (!json_is_object(value)) {
+        json_decref(value);
+        return mq__fail(error, MQ_FORMAT, "%s: %s: expected an object, got something else", what, where);
+    }
+    *root = value;
+    return MQ_OK;
+}
+
 mq_status mq__json_file(const char *path, size_t max_bytes, json_t **root, mq_error *error)
 {
     char *data;
     size_t bytes;
-    json_error_t at;
     *root = NULL;
-    const mq_status status = mq__file_read(path, max_bytes, &data, &bytes, error);
+    mq_status status = mq__file_read(path, max_bytes, &data, &bytes, error);
     if (status != MQ_OK) return status;
-    *root = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, &at);
+    status = mq__json_parse(data, bytes, FILE_VALUES_MAX, "json", path, root, error);
     mq__free(data);
-    if (json_is_object(*root)) return MQ_OK;
-    const bool parsed = *root != NULL;
-    json_decref(*root);
-    *root = NULL;
-    if (parsed) return mq__fail(error, MQ_FORMAT, "json: %s: expected an object, got something else", path);
-    return mq__fail(error, MQ_FORMAT, "json: %s: line %d: expected JSON, got %s", path, at.line, at.text);
+    return status;
 }
 
 static const json_t *member(const json_t *object, const char *name)

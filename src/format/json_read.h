@@ -6,6 +6,12 @@
 
 #include <jansson.h>
 
+/* Parses JSON whose root is an object; duplicate keys are refused. Values beyond max_values are refused before the parser
+ * sees them: it takes up to some 150 bytes for each, so a small hostile text could take all memory. Returns a new
+ * reference; `what` and `where` begin the error's text. */
+mq_status mq__json_parse(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
+                         json_t **root, mq_error *error);
+
 /* Reads a file of at most max_bytes whose root is an object; duplicate keys are refused. Returns a new reference. */
 mq_status mq__json_file(const char *path, size_t max_bytes, json_t **root, mq_error *error);
 

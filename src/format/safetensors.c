@@ -4,23 +4,24 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "format/json_read.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define HEADER_MAX  ((uint64_t)32 << 20)
-#define TENSORS_MAX 200000
+#define TENSORS_MAX 100000
+#define VALUES_MAX  ((size_t)10 * TENSORS_MAX) /* an entry of rank 2 has eight */
 
 static const struct {
     const char *name;
     size_t bytes;
 } dtypes[MQ_DTYPE_COUNT] = {
-    [MQ_DTYPE_BOOL] = {"BOOL", 1}, [MQ_DTYPE_U8] = {"U8", 1},     [MQ_DTYPE_I8] = {"I8", 1},
+    [MQ_DTYPE_BOOL] = {"BOOL", 1},       [MQ_DTYPE_U8] = {"U8", 1},           [MQ_DTYPE_I8] = {"I8", 1},
     [MQ_DTYPE_F8_E4M3] = {"F8_E4M3", 1}, [MQ_DTYPE_F8_E5M2] = {"F8_E5M2", 1}, [MQ_DTYPE_I16] = {"I16", 2},
-    [MQ_DTYPE_U16] = {"U16", 2},   [MQ_DTYPE_F16] = {"F16", 2},   [MQ_DTYPE_BF16] = {"BF16", 2},
-    [MQ_DTYPE_I32] = {"I32", 4},   [MQ_DTYPE_U32] = {"U32", 4},   [MQ_DTYPE_F32] = {"F32", 4},
-    [MQ_DTYPE_I64] = {"I64", 8},   [MQ_DTYPE_U64] = {"U64", 8},   [MQ_DTYPE_F64] = {"F64", 8},
+    [MQ_DTYPE_U16] = {"U16", 2},         [MQ_DTYPE_F16] = {"F16", 2},         [MQ_DTYPE_BF16] = {"BF16", 2},
+    [MQ_DTYPE_I32] = {"I32", 4},         [MQ_DTYPE_U32] = {"U32", 4},         [MQ_DTYPE_F32] = {"F32", 4},
+    [MQ_DTYPE_I64] = {"I64", 8},         [MQ_DTYPE_U64] = {"U64", 8},         [MQ_DTYPE_F64] = {"F64", 8},
 };
 
 const char *mq__dtype_name(mq_dtype dtype)
@@ -74,7 +75,8 @@ static mq_status read_entry(const char *name, const json_t *entry, const uint8_t
                         name);
     }
     if (!find_dtype(dtype, &t->dtype)) {
-        return mq__fail(error, MQ_UNSUPPORTED, "safetensors: tensor %s: expected a known dtype, got %.32s", name, dtype);
+        return mq__fail(error, MQ_UNSUPPORTED, "safetensors: tensor %s: expected a known dtype, got %.32s", name,
+                        dtype);
     }
     if (json_array_size(shape) > MQ_TENSOR_RANK_MAX) {
         return mq__fail(error, MQ_FORMAT, "safetensors: tensor %s: expected at most %d dimensions, got %zu", name,
@@ -92,8 +94,9 @@ static mq_status read_entry(const char *name, const json_t *entry, const uint8_t
                         name, (unsigned long long)data_bytes);
     }
     if (!shape_bytes(t->dtype, t->rank, t->shape, &bytes) || bytes != end - begin) {
-        return mq__fail(error, MQ_FORMAT, "safetensors: tensor %s: expected as many bytes as shape and dtype say, got %llu",
-                        name, (unsigned long long)(end - begin));
+        return mq__fail(error, MQ_FORMAT,
+                        "safetensors: tensor %s: expected as many bytes as shape and dtype say, got %llu", name,
+                        (unsigned long long)(end - begin));
     }
     t->data = data + begin;
     t->bytes = (size_t)bytes;
@@ -118,11 +121,13 @@ static mq_status read_tensors(mq_safetensors *file, json_t *header, uint64_t hea
     const uint64_t data_bytes = file->map.bytes - 8 - header_bytes;
     const char *name;
     json_t *entry;
-    json_object_foreach(header, name, entry) {
+    json_object_foreach(header, name, entry)
+    {
         if (strcmp(name, "__metadata__") == 0) {
             const char *key;
             json_t *value;
-            json_object_foreach(entry, key, value) {
+            json_object_foreach(entry, key, value)
+            {
                 if (!json_is_string(value)) {
                     return mq__fail(error, MQ_FORMAT, "safetensors: metadata %s: expected a string, got other", key);
                 }
@@ -167,12 +172,11 @@ static mq_status read_header(mq_safetensors *file, mq_error *error)
     if (file->map.data[8] != '{') {
         return mq__fail(error, MQ_FORMAT, "safetensors: header: expected '{' first, got byte %u", file->map.data[8]);
     }
-    json_error_t at;
-    json_t *header = json_loadb((const char *)file->map.data + 8, (size_t)n, JSON_REJECT_DUPLICATES, &at);
+    json_t *header;
+    const mq_status status = mq__json_parse((const char *)file->map.data + 8, (size_t)n, VALUES_MAX, "safetensors",
+                                            "header", &header, error);
     file->header = header;
-    if (!json_is_object(header)) {
-        return mq__fail(error, MQ_FORMAT, "safetensors: header: expected JSON, got %s", at.text);
-    }
+    if (status != MQ_OK) return status;
     if (json_object_size(header) > TENSORS_MAX) {
         return mq__fail(error, MQ_LIMIT, "safetensors: header: expected at most %d tensors, got %zu", TENSORS_MAX,
                         json_object_size(header));
