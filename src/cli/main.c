@@ -21,7 +21,8 @@ static void print_help(FILE *file)
 
 int main(int argc, char **argv)
 {
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error with a message, not a signal */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file-size limit are write errors with a message, not signals */
+    signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;
