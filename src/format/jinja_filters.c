@@ -25,31 +25,30 @@ static mq_jvalue filter_lower(mq_jrun *run, mq_jvalue self, const mq_jargs *args
     return mq__jvalue_case(run, mq__jvalue_soft_str(run, self), MQ_J_LOWER);
 }
 
+static bool ends_word(uint32_t point)
+{
+    return mq__point_is_space(point) || (point && point < 0x80 && strchr("-({[<", (int)point));
+}
+
 /* Unlike str.title, a word starts after white space, a hyphen or an opening bracket only. */
 static mq_jvalue filter_title(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     mq__jargs_positional(run, "title", args, 0, 0);
-    const mq_jvalue value = mq__jvalue_soft_str(run, self), lower = mq__jvalue_case(run, value, MQ_J_LOWER);
+    const mq_jvalue value = mq__jvalue_soft_str(run, self);
     mq_jtext text = {0};
-    bool start = true;
-    /* The words are cut before they are lowered, so the two strings are walked together. */
-    for (size_t i = 0, k = 0; i < value.bytes;) {
-        const size_t from = k;
-        uint32_t lowered[3], upper[3];
-        const uint32_t point = mq__utf8_next(value.as.text, value.bytes, &i);
-        for (size_t n = mq__point_case(point, MQ_J_LOWER, lowered); n > 0 && k < lower.bytes; n--) {
-            (void)mq__utf8_next(lower.as.text, lower.bytes, &k);
+    for (size_t i = 0; i < value.bytes;) {
+        uint32_t upper[3];
+        const uint32_t first = mq__utf8_next(value.as.text, value.bytes, &i);
+        const size_t n = mq__point_case(first, MQ_J_UPPER, upper), start = i;
+        for (size_t k = 0; k < n; k++) {
+            mq__jtext_put_point(run, &text, upper[k]);
         }
-        const bool separator = mq__point_is_space(point) || (point < 0x80 && strchr("-({[<", (int)point) && point);
-        if (start && !separator) {
-            const size_t n = mq__point_case(point, MQ_J_UPPER, upper);
-            for (size_t j = 0; j < n; j++) {
-                mq__jtext_put_point(run, &text, upper[j]);
-            }
-        } else {
-            mq__jtext_put(run, &text, lower.as.text + from, k - from);
+        if (ends_word(first)) continue;
+        for (size_t next = i; next < value.bytes; i = next) {
+            if (ends_word(mq__utf8_next(value.as.text, value.bytes, &next))) break;
         }
-        start = separator;
+        const mq_jvalue rest = mq__jvalue_case(run, mq__jvalue_text(value.as.text + start, i - start), MQ_J_LOWER);
+        mq__jtext_put(run, &text, rest.as.text, rest.bytes);
     }
     return mq__jtext_take(&text);
 }
@@ -155,9 +154,8 @@ static mq_jvalue filter_truncate(mq_jrun *run, mq_jvalue self, const mq_jargs *a
     static const char *const names[] = {"length", "killwords", "end", "leeway"};
     mq_jvalue given[4];
     mq__jargs_bind(run, "truncate", args, names, 4, given);
-    if (self.type != MQ_J_STRING || (given[2].type != MQ_J_MISSING && given[2].type != MQ_J_STRING)) {
-        mq__jrun_throw(run, MQ_TEMPLATE, "truncate: expected a string, got %s", mq__jvalue_type_name(self));
-    }
+    if (given[2].type != MQ_J_MISSING && given[2].type != MQ_J_STRING)
+        mq__jrun_throw(run, MQ_TEMPLATE, "truncate: expected a string as end");
     const mq_jvalue end = given[2].type == MQ_J_STRING ? given[2] : mq__jvalue_literal("...");
     if (given[3].type == MQ_J_NONE) given[3].type = MQ_J_MISSING;
     const int64_t length = integer_or(run, given[0], 255, "truncate"),
@@ -165,8 +163,12 @@ static mq_jvalue filter_truncate(mq_jrun *run, mq_jvalue self, const mq_jargs *a
     const int64_t end_length = (int64_t)mq__jtext_count(end.as.text, end.bytes);
     if (length < end_length || leeway < 0)
         mq__jrun_throw(run, MQ_TEMPLATE, "truncate: expected a length of at least that of the end");
-    mq__jrun_charge_bytes(run, self.bytes);
-    if ((int64_t)mq__jtext_count(self.as.text, self.bytes) - leeway <= length) return self;
+    if (self.type == MQ_J_STRING) mq__jrun_charge_bytes(run, self.bytes);
+    size_t points;
+    if (mq__jvalue_length(self, &points) && (int64_t)points - leeway <= length) return self;
+    if (self.type != MQ_J_STRING) {
+        mq__jrun_throw(run, MQ_TEMPLATE, "truncate: expected a string, got %s", mq__jvalue_type_name(self));
+    }
     size_t bytes = mq__jtext_offset(self.as.text, self.bytes, (size_t)(length - end_length));
     if (!mq__jvalue_truth(given[1])) {
         const char *const space = memrchr(self.as.text, ' ', bytes);

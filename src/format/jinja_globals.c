@@ -129,6 +129,7 @@ static mq_jvalue call_range(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
     }
     mq_jlist *const range = mq__jlist_new(run, MQ_J_RANGE, 0);
     range->start = start;
+    range->stop = stop;
     range->step = step;
     range->count = (size_t)count;
     return mq__jvalue_list(range);

@@ -28,7 +28,7 @@ void mq__jtext_put_json_string(mq_jrun *run, mq_jtext *text, mq_jvalue string, b
         } else {
             point = mq__utf8_next(string.as.text, string.bytes, &i);
         }
-        if (point >= 0x20 && point != '"' && point != '\\' && (point < 0x80 || !ascii)) continue;
+        if (point >= 0x20 && point != '"' && point != '\\' && (point < 0x7f || !ascii)) continue;
         mq__jtext_put(run, text, string.as.text + plain, start - plain);
         plain = i;
         static const char from[] = "\"\\\n\r\t\f\b", to[] = "\"\\nrtfb";

@@ -94,6 +94,28 @@ static mq_jvalue list_copy(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
     return mq__jvalue_list(mq__jvalue_to_list(run, self, MQ_J_PLAIN));
 }
 
+/* The two changes that Jinja's sandbox lets through, and that templates therefore may rely on. */
+static mq_jvalue list_pop(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
+{
+    mq__jargs_positional(run, "pop", args, 0, 1);
+    mq_jlist *const list = self.as.list;
+    int64_t at = args->count ? mq__jvalue_integer(run, args->values[0], "pop") : -1;
+    if (at < 0) at += (int64_t)list->count;
+    if (at < 0 || (uint64_t)at >= list->count) mq__jrun_throw(run, MQ_TEMPLATE, "pop: expected a position in the list");
+    const mq_jvalue item = list->items[at];
+    list->count--;
+    mq__jrun_charge(run, (list->count - (size_t)at) / 16);
+    memmove(list->items + at, list->items + at + 1, (list->count - (size_t)at) * sizeof *list->items);
+    return item;
+}
+
+static mq_jvalue list_clear(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
+{
+    mq__jargs_positional(run, "clear", args, 0, 0);
+    self.as.list->count = 0;
+    return mq__jvalue_none();
+}
+
 static mq_jvalue loop_cycle(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     mq__jargs_positional(run, "cycle", args, 1, SIZE_MAX);
@@ -136,7 +158,7 @@ static const mq_jmethod methods[] = {
     {"casefold", MQ_J_STRING, NULL},
     {"center", MQ_J_STRING, mq__jstring_center},
     {"changed", MQ_J_LOOP, loop_changed},
-    {"clear", MQ_J_LIST, NULL},
+    {"clear", MQ_J_LIST, list_clear},
     {"clear", MQ_J_DICT, NULL},
     {"copy", MQ_J_DICT, dict_copy},
     {"copy", MQ_J_LIST, list_copy},
@@ -177,7 +199,7 @@ static const mq_jmethod methods[] = {
     {"next", MQ_J_CYCLER, cycler_next},
     {"partition", MQ_J_STRING, mq__jstring_partition},
     {"pop", MQ_J_DICT, NULL},
-    {"pop", MQ_J_LIST, NULL},
+    {"pop", MQ_J_LIST, list_pop},
     {"popitem", MQ_J_DICT, NULL},
     {"remove", MQ_J_LIST, NULL},
     {"removeprefix", MQ_J_STRING, mq__jstring_removeprefix},

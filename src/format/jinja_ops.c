@@ -255,9 +255,9 @@ static bool subscript(mq_jrun *run, mq_jvalue object, mq_jvalue key, mq_jvalue *
         if (i < 0) i += (int64_t)count;
         if (i < 0 || (uint64_t)i >= count) return false;
         const size_t start = mq__jtext_offset(object.as.text, object.bytes, (size_t)i);
-        size_t end = start;
-        (void)mq__utf8_next(object.as.text, object.bytes, &end);
-        *out = mq__jvalue_text(object.as.text + start, end - start);
+        size_t after = start;
+        (void)mq__utf8_next(object.as.text, object.bytes, &after);
+        *out = mq__jvalue_text(object.as.text + start, after - start);
         out->flags = object.flags;
         return true;
     }
@@ -307,7 +307,8 @@ mq_jvalue mq__jinja_get_item(mq_jrun *run, mq_jvalue object, mq_jvalue key)
 }
 
 /* Python's slice.indices: start, stop and step within a length. */
-static size_t slice_indices(mq_jrun *run, const mq_jvalue bounds[3], size_t length, int64_t *start, int64_t *step)
+static size_t slice_indices(mq_jrun *run, const mq_jvalue bounds[3], size_t length, int64_t *start, int64_t *end,
+                            int64_t *step)
 {
     const int64_t n = (int64_t)length;
     *step = bounds[2].type == MQ_J_NONE ? 1 : mq__jvalue_integer(run, bounds[2], "slice");
@@ -323,6 +324,7 @@ static size_t slice_indices(mq_jrun *run, const mq_jvalue bounds[3], size_t leng
         ends[i] = at;
     }
     *start = ends[0];
+    *end = ends[1];
     const int64_t span = *step > 0 ? ends[1] - ends[0] : ends[0] - ends[1];
     const uint64_t stride = *step > 0 ? (uint64_t)*step : (uint64_t) - *step;
     return span <= 0 ? 0 : (size_t)(((uint64_t)span - 1) / stride + 1);
@@ -330,10 +332,10 @@ static size_t slice_indices(mq_jrun *run, const mq_jvalue bounds[3], size_t leng
 
 static mq_jvalue slice_text(mq_jrun *run, mq_jvalue text, const mq_jvalue bounds[3])
 {
-    int64_t start, step;
+    int64_t start, end, step;
     mq__jrun_charge_bytes(run, text.bytes);
     const size_t length = mq__jtext_count(text.as.text, text.bytes);
-    const size_t count = slice_indices(run, bounds, length, &start, &step);
+    const size_t count = slice_indices(run, bounds, length, &start, &end, &step);
     mq_jvalue result = mq__jvalue_text("", 0);
     if (count > 0 && step == 1) {
         const size_t from = mq__jtext_offset(text.as.text, text.bytes, (size_t)start);
@@ -344,9 +346,9 @@ static mq_jvalue slice_text(mq_jrun *run, mq_jvalue text, const mq_jvalue bounds
         size_t at = mq__jtext_offset(text.as.text, text.bytes, (size_t)start);
         mq__jrun_charge(run, (uint64_t)count);
         for (size_t i = 0; i < count; i++) {
-            size_t end = at;
-            (void)mq__utf8_next(text.as.text, text.bytes, &end);
-            mq__jtext_put(run, &out, text.as.text + at, end - at);
+            size_t after = at;
+            (void)mq__utf8_next(text.as.text, text.bytes, &after);
+            mq__jtext_put(run, &out, text.as.text + at, after - at);
             if (i + 1 == count) break;
             if (step > 0) {
                 at += mq__jtext_offset(text.as.text + at, text.bytes - at, (size_t)step);
@@ -365,20 +367,18 @@ static mq_jvalue slice_text(mq_jrun *run, mq_jvalue text, const mq_jvalue bounds
 mq_jvalue mq__jinja_get_slice(mq_jrun *run, mq_jvalue object, const mq_jvalue bounds[3])
 {
     if (object.type == MQ_J_UNDEFINED) mq__jvalue_fail_undefined(run, object);
-    for (int i = 0; i < 3; i++) { /* a bound of another type: object[slice] raises TypeError, so it is undefined */
-        if (bounds[i].type != MQ_J_NONE && bounds[i].type != MQ_J_INT && bounds[i].type != MQ_J_BOOL) {
-            return no_attribute(object, mq__jvalue_none());
-        }
-    }
     if (object.type == MQ_J_STRING) return slice_text(run, object, bounds);
-    if (object.type != MQ_J_LIST || object.as.list->kind > MQ_J_RANGE) return no_attribute(object, mq__jvalue_none());
+    if (object.type != MQ_J_LIST || object.as.list->kind > MQ_J_RANGE) {
+        mq__jrun_throw(run, MQ_TEMPLATE, "expected a sequence to slice, got %s", mq__jvalue_type_name(object));
+    }
     const mq_jlist *const from = object.as.list;
-    int64_t start, step;
-    const size_t count = slice_indices(run, bounds, from->count, &start, &step);
+    int64_t start, end, step;
+    const size_t count = slice_indices(run, bounds, from->count, &start, &end, &step);
     if (from->kind == MQ_J_RANGE) {
         mq_jlist *const range = mq__jlist_new(run, MQ_J_RANGE, 0);
         range->start = from->start + start * from->step;
-        range->step = count > 1 ? step * from->step : from->step;
+        range->step = step * from->step;
+        range->stop = from->start + end * from->step;
         range->count = count;
         return mq__jvalue_list(range);
     }

@@ -257,7 +257,7 @@ mq_jvalue mq__jstring_replace(mq_jrun *run, mq_jvalue self, const mq_jargs *args
 
 /* ---------------------------------------------------------------- splitting */
 
-/* Words between white space; after `limit` cuts the rest is one part, without the space before it. */
+/* Words between white space; after `limit` cuts the rest is one part, with the space at its far end. */
 static void split_space(mq_jrun *run, mq_jlist *out, mq_jvalue text, int64_t limit)
 {
     size_t at = 0;
@@ -274,10 +274,7 @@ static void split_space(mq_jrun *run, mq_jlist *out, mq_jvalue text, int64_t lim
             end = next;
         }
         if (limit >= 0 && (int64_t)out->count == limit) {
-            const char *rest = text.as.text + at;
-            size_t rest_bytes = text.bytes - at;
-            mq__text_strip(&rest, &rest_bytes, false, true);
-            mq__jlist_push(run, out, part(text, at, at + rest_bytes));
+            mq__jlist_push(run, out, part(text, at, text.bytes));
             return;
         }
         mq__jrun_charge(run, 1);
@@ -303,10 +300,7 @@ static void split_space_right(mq_jrun *run, mq_jlist *out, mq_jvalue text, int64
             from = before;
         }
         if (limit >= 0 && (int64_t)out->count == limit) {
-            const char *rest = text.as.text;
-            size_t rest_bytes = end;
-            mq__text_strip(&rest, &rest_bytes, true, false);
-            mq__jlist_push(run, out, part(text, end - rest_bytes, end));
+            mq__jlist_push(run, out, part(text, 0, end));
             return;
         }
         mq__jrun_charge(run, 1);
@@ -383,7 +377,7 @@ static mq_jvalue partition(mq_jrun *run, mq_jvalue self, const mq_jargs *args, c
     out->count = 3;
     if (search(run, self, separator, 0, self.bytes, last, &at)) {
         out->items[0] = part(self, 0, at);
-        out->items[1] = part(self, at, at + separator.bytes);
+        out->items[1] = separator;
         out->items[2] = part(self, at + separator.bytes, self.bytes);
     } else {
         out->items[0] = last ? empty : self;
@@ -448,10 +442,13 @@ mq_jvalue mq__jvalue_join_items(mq_jrun *run, mq_jvalue separator, mq_jvalue ite
         if (!first) mq__jtext_put(run, &text, separator.as.text, separator.bytes);
         first = false;
         if (!only_strings) item = need_text(run, item, "join");
+        if (separator.flags & MQ_J_MARKUP) item = mq__jvalue_escape(run, item);
         mq__jtext_put(run, &text, item.as.text, item.bytes);
     }
     mq__jrun_charge_bytes(run, text.bytes);
-    return mq__jtext_take(&text);
+    mq_jvalue result = mq__jtext_take(&text);
+    result.flags = separator.flags;
+    return result;
 }
 
 mq_jvalue mq__jstring_join(mq_jrun *run, mq_jvalue self, const mq_jargs *args)

@@ -20,29 +20,33 @@ static bool is_cased(uint32_t point)
     return mq__point_is_upper(point) || mq__point_is_lower(point) || mq__point_is_title(point);
 }
 
-/* Each character in the case that `choose` picks; lower() of the whole string knows about final sigmas, so its result
- * is walked alongside. */
-static mq_jvalue recase(mq_jrun *run, mq_jvalue self, bool words)
+typedef enum recasing { WORDS, FIRST, SWAP } recasing;
+
+/* lower() of a whole string knows about final sigmas, so its result is walked alongside. */
+static mq_jvalue recase(mq_jrun *run, mq_jvalue self, recasing how)
 {
     const mq_jvalue lower = mq__jvalue_case(run, self, MQ_J_LOWER);
     mq_jtext text = {0};
     bool inside = false;
     for (size_t i = 0, k = 0; i < self.bytes;) {
         const size_t from = k;
-        uint32_t lowered[3], forms[3];
+        uint32_t forms[3];
         const uint32_t point = mq__utf8_next(self.as.text, self.bytes, &i);
-        for (size_t n = mq__point_case(point, MQ_J_LOWER, lowered); n > 0 && k < lower.bytes; n--) {
+        for (size_t n = mq__point_case(point, MQ_J_LOWER, forms); n > 0 && k < lower.bytes; n--) {
             (void)mq__utf8_next(lower.as.text, lower.bytes, &k);
         }
-        if (inside) {
+        if (how == SWAP) inside = mq__point_is_upper(point);
+        if (how == SWAP && !inside && !mq__point_is_lower(point)) {
+            mq__jtext_put_point(run, &text, point);
+        } else if (inside) {
             mq__jtext_put(run, &text, lower.as.text + from, k - from);
         } else {
-            const size_t n = mq__point_case(point, MQ_J_TITLE, forms);
+            const size_t n = mq__point_case(point, how == SWAP ? MQ_J_UPPER : MQ_J_TITLE, forms);
             for (size_t j = 0; j < n; j++) {
                 mq__jtext_put_point(run, &text, forms[j]);
             }
         }
-        inside = words ? is_cased(point) : true;
+        inside = how == WORDS ? is_cased(point) : true;
     }
     mq_jvalue result = mq__jtext_take(&text);
     result.flags = self.flags;
@@ -52,32 +56,19 @@ static mq_jvalue recase(mq_jrun *run, mq_jvalue self, bool words)
 mq_jvalue mq__jstring_title(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     mq__jargs_positional(run, "title", args, 0, 0);
-    return recase(run, self, true);
+    return recase(run, self, WORDS);
 }
 
 mq_jvalue mq__jstring_capitalize(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     mq__jargs_positional(run, "capitalize", args, 0, 0);
-    return recase(run, self, false);
+    return recase(run, self, FIRST);
 }
 
 mq_jvalue mq__jstring_swapcase(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     mq__jargs_positional(run, "swapcase", args, 0, 0);
-    mq_jtext text = {0};
-    mq__jrun_charge_bytes(run, self.bytes);
-    for (size_t i = 0; i < self.bytes;) {
-        uint32_t forms[3];
-        const uint32_t point = mq__utf8_next(self.as.text, self.bytes, &i);
-        size_t n = 1;
-        forms[0] = point;
-        if (mq__point_is_upper(point)) n = mq__point_case(point, MQ_J_LOWER, forms);
-        if (mq__point_is_lower(point)) n = mq__point_case(point, MQ_J_UPPER, forms);
-        for (size_t j = 0; j < n; j++) {
-            mq__jtext_put_point(run, &text, forms[j]);
-        }
-    }
-    return mq__jtext_take(&text);
+    return recase(run, self, SWAP);
 }
 
 /* ---------------------------------------------------------------- classes */

@@ -240,12 +240,10 @@ static void put_list(mq_jrun *run, mq_jtext *text, const mq_jlist *list, unsigne
         return;
     }
     if (list->kind == MQ_J_RANGE) {
-        char line[80];
-        const int64_t stop = list->start + (int64_t)list->count * list->step;
-        const int n = list->step == 1
-                          ? snprintf(line, sizeof line, "range(%" PRId64 ", %" PRId64 ")", list->start, stop)
-                          : snprintf(line, sizeof line, "range(%" PRId64 ", %" PRId64 ", %" PRId64 ")", list->start,
-                                     stop, list->step);
+        char line[100];
+        int n = snprintf(line, sizeof line, "range(%" PRId64 ", %" PRId64, list->start, list->stop);
+        if (list->step != 1) n += snprintf(line + n, sizeof line - (size_t)n, ", %" PRId64, list->step);
+        line[n++] = ')';
         mq__jtext_put(run, text, line, (size_t)n);
         return;
     }

@@ -2,7 +2,8 @@
  *
  * A value is 16 bytes and is copied freely; what it points to lives in the arenas of the run (or, for text, in the
  * parsed template or the request, which outlive the run) and is never freed singly. Lists, dicts and text do not change
- * once they are reachable from a template, except for namespaces, cyclers and the position of a generator.
+ * once they are reachable from a template, except by list.pop and list.clear, and for namespaces, cyclers and the
+ * position of a generator.
  *
  * Errors unwind by longjmp to the one entry of the run: everything between is owned by the arenas. */
 #ifndef MQ_FORMAT_JINJA_VALUE_H
@@ -82,8 +83,8 @@ typedef enum mq_jlist_kind {
 struct mq_jlist {
     mq_jvalue *items; /* [count]; unused for a range */
     size_t count, capacity;
-    size_t next;         /* generator: items before it were read */
-    int64_t start, step; /* range */
+    size_t next;               /* generator: items before it were read */
+    int64_t start, stop, step; /* range; stop as it was given */
     mq_jlist_kind kind;
     bool group; /* a tuple of groupby: it has the attributes grouper and list */
 };
