@@ -177,7 +177,7 @@ mq_status mq__checkpoint_declare(mq_checkpoint_writer *w, const mq_tensor_spec *
     w->shards = 1;
     for (size_t i = 0; i < count; i++) {
         const uint64_t bytes = mq__tensor_spec_bytes(&specs[i]);
-        if (in_shard > 0 && (bytes > shard_bytes || in_shard > shard_bytes - bytes)) {
+        if (in_shard > 0 && bytes > 0 && (bytes > shard_bytes || in_shard > shard_bytes - bytes)) {
             w->shards++;
             in_shard = 0;
         }
