@@ -18,9 +18,11 @@ import tokenizer as bpe
 import world
 
 # (first step, sequence length, sequences a step): the length curriculum
-STAGES = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1200, 1024, 4), (2400, 2048, 2)]
+STAGES = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1030, 512, 4), (1800, 1024, 2)]
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
-QUIET = 0.1  # loss weight of the text that is not the assistant's
+# Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
+# which nobody can predict, would only be noise.
+QUIET = [(0, 0.1), (1000, 0.01)]
 
 
 class Data:
@@ -29,11 +31,14 @@ class Data:
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
+        (self.comma,) = tok.encode('","')
+
+    quiet = QUIET[0][1]
 
     def dialogue(self, messages, tools=None):
         """Token ids, and one weight a token: 1 where the assistant speaks, up to its end mark."""
         ids = self.tok.encode(template.render(messages, tools)) + [self.stop]
-        weights, i = [QUIET] * len(ids), 0
+        weights, i = [self.quiet] * len(ids), 0
         while i < len(ids):
             if ids[i:i + len(self.start)] == self.start:
                 i += len(self.start)
@@ -55,15 +60,21 @@ class Data:
     def document(self, rng, room):
         w = world.World(rng)
         kind = rng.random() if room > 150 else 1.0
-        if kind < 0.72:
-            e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + (room > 350) + 2 * (room > 600))
+        if kind < 0.80:
+            e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + 3 * (room > 250))
             return self.dialogue(e.messages(), e.tools)
         if kind < 0.84:
             return self.dialogue(world.needle(w, rng.randint(2, max(3, room // 15)))[0])
-        if kind < 0.96:
+        if kind < 0.97:
             first, second = world.recall(w, rng.randint(2, max(3, min(40, room // 50))))
-            a, b = self.tok.encode(first), self.tok.encode(second)
-            return a + b, [QUIET] * len(a) + [0.5] * len(b)
+            ids = self.tok.encode(first)
+            weights = [self.quiet] * len(ids)
+            for line in second.splitlines(keepends=True):  # the key cannot be foreseen, what follows it can
+                row = self.tok.encode(line)
+                key = row.index(self.comma) + 1
+                ids += row
+                weights += [0.0] * key + [0.5] * (len(row) - key)
+            return ids, weights
         return self.repeat(rng, room)
 
     def row(self, rng, length):
@@ -95,6 +106,7 @@ class Data:
     def batch(self, step, rank):
         """One worker's half of a step's batch."""
         rng = random.Random(f"{self.seed}-{step}-{rank}")
+        self.quiet = [q for s, q in QUIET if step >= s][-1]
         length, rows = [(t, b) for s, t, b in STAGES if step >= s][-1]
         pairs = [self.row(rng, length) for _ in range(rows // WORKERS)]
         ids = torch.tensor([p[0] for p in pairs])
@@ -188,7 +200,7 @@ def work(rank, args, shared):
         step += 1
         with torch.no_grad():
             for n in mine:
-                average[n].lerp_(params[n], 1 - min(0.995, step / (step + 10.0)))
+                average[n].lerp_(params[n], 1 - min(0.98, step / (step + 10.0)))
             said = weight == 1.0
             sums += torch.tensor([total.item() * WORKERS, loss[said].sum().item(), said.sum().item(), 1])
         seen += target.numel() * WORKERS
@@ -198,7 +210,7 @@ def work(rank, args, shared):
                   f"rate {rate_at(step, args.steps):.3f} {seen / (time.time() - began):.0f} tok/s "
                   f"{time.time() - began:.0f} s", flush=True)
             sums.zero_()
-        if rank == 0 and (time.time() - saved > 120 or step in (args.steps, args.stop)):
+        if rank == 0 and (time.time() - saved > 60 or step in (args.steps, args.stop)):
             save(path, dict({k: shared[k] for k in ("model", "m", "v", "average")}, step=step))
             saved = time.time()
         if step == args.stop:
@@ -209,7 +221,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/mixquant-agent", help="folder with tokenizer.json")
     parser.add_argument("--work", default="/tmp/train", help="folder for checkpoints")
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=2150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop", type=int, help="leave after this step, as if interrupted")
     args = parser.parse_args()

@@ -107,12 +107,12 @@ class World:
 
 
 class Table:
-    def __init__(self, world, used):
+    def __init__(self, world, used, prefix):
         rng = world.rng
         self.world = world
         self.noun = fresh(lambda: world.word(NOUNS), used)
         columns = set()
-        self.key = fresh(lambda: world.word(KEYS, 0.1), columns)
+        self.key = fresh(lambda: world.word(KEYS, 0.5), columns)
         self.key_kind = rng.choice(("number", "number", "name", "code"))
         self.groups = [fresh(lambda: world.word(GROUPS), columns) for _ in range(rng.choice((1, 1, 2)))]
         self.fields = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.choice((1, 2, 2, 3)))]
@@ -122,7 +122,7 @@ class Table:
         rng.shuffle(self.order)
         self.order = [self.key] + self.order
         self.rows = []
-        self.prefix = rng.choice(("", "", "get_", "find_", "list_"))
+        self.prefix = prefix
 
     def fill(self, count, groups):
         """Add count rows whose group columns take one of `groups` values each."""
@@ -181,7 +181,7 @@ def select(rows, column, value, columns=None, limit=None):
 
 
 def answer_text(noun, key, row, field):
-    return f"{row_text(row)}\nThe {field} of {noun} {key} is {row[field]}."
+    return f"For {noun} {key}:\n{row_text(row)}\nThe {field} is {row[field]}."
 
 
 class Episode:
@@ -192,7 +192,8 @@ class Episode:
         rng = self.rng
         used = set()
         tables = rng.choice((1, 1, 2, 2, 3)) if budget > 500 else rng.choice((1, 1, 2))
-        self.tables = [Table(world, used) for _ in range(tables)]
+        prefix = rng.choice(("", "get_", "find_", "find_", "list_"))
+        self.tables = [Table(world, used, prefix) for _ in range(tables)]
         self.used = used
         turns = rng.randint(1, max_turns)
         self.tools, self.by_name = [], {}
