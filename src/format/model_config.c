@@ -52,14 +52,23 @@ static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *er
     const int64_t derived = s == MQ_OK ? c->width / c->heads : 0;
     if (s == MQ_OK) s = read_u32(root, "head_dim", 2, 1024, derived, &c->head_width, error);
     if (s == MQ_OK) s = read_u32(root, "max_position_embeddings", 1, 1 << 24, 2048, &c->max_positions, error);
-    if (s == MQ_OK) s = mq__json_number(root, "rms_norm_eps", 0, 1, 1e-6, &c->norm_eps, error);
+    if (s == MQ_OK) s = mq__json_number(root, "rms_norm_eps", 1e-30, 1, 1e-6, &c->norm_eps, error);
     if (s != MQ_OK) return s;
     if (c->heads % c->kv_heads != 0 || c->head_width % 2 != 0) {
         return mq__fail(error, MQ_UNSUPPORTED,
                         "config: num_attention_heads: expected a multiple of num_key_value_heads and an even head_dim, "
-                        "got %u, %u and %u", c->heads, c->kv_heads, c->head_width);
+                        "got %u, %u and %u",
+                        c->heads, c->kv_heads, c->head_width);
     }
     return MQ_OK;
+}
+
+/* A factor that is only supported where it does nothing. */
+static mq_status expect_one(const json_t *object, const char *name, mq_error *error)
+{
+    const json_t *value = json_object_get(object, name);
+    if (!value || json_is_null(value) || (json_is_number(value) && json_number_value(value) == 1.0)) return MQ_OK;
+    return mq__fail(error, MQ_UNSUPPORTED, "config: %s: expected none or 1, got another value", name);
 }
 
 /* Fields that would change the maths. */
@@ -77,7 +86,11 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
     if (sliding) return mq__fail(error, MQ_UNSUPPORTED, "config: use_sliding_window: expected false, got true");
     const json_t *layer_types = json_object_get(root, "layer_types"), *type;
     size_t i;
-    json_array_foreach(layer_types, i, type) {
+    if (layer_types && !json_is_array(layer_types) && !json_is_null(layer_types)) {
+        return mq__fail(error, MQ_FORMAT, "config: layer_types: expected a list, got something else");
+    }
+    json_array_foreach(layer_types, i, type)
+    {
         const char *name = json_string_value(type);
         if (name && strcmp(name, "full_attention") == 0) continue;
         return mq__fail(error, MQ_UNSUPPORTED, "config: layer_types[%zu]: expected full_attention, got %.64s", i,
@@ -90,18 +103,35 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
     static const char *const neutral_one[] = {"partial_rotary_factor", "logits_scaling", "residual_multiplier",
                                               "embedding_multiplier", "rope_local_base_freq"};
     for (size_t k = 0; k < sizeof neutral_one / sizeof neutral_one[0]; k++) {
-        const json_t *value = json_object_get(root, neutral_one[k]);
-        if (!value || json_is_null(value) || (json_is_number(value) && json_number_value(value) == 1.0)) continue;
-        return mq__fail(error, MQ_UNSUPPORTED, "config: %s: expected none or 1, got another value", neutral_one[k]);
+        s = expect_one(root, neutral_one[k], error);
+        if (s != MQ_OK) return s;
     }
     static const char *const absent[] = {"attn_logit_softcapping", "final_logit_softcapping", "num_experts",
-                                         "num_local_experts", "attention_multiplier", "query_pre_attn_scalar"};
+                                         "num_local_experts",      "attention_multiplier",    "query_pre_attn_scalar"};
     for (size_t k = 0; k < sizeof absent / sizeof absent[0]; k++) {
         const json_t *value = json_object_get(root, absent[k]);
         if (!value || json_is_null(value) || (json_is_integer(value) && json_integer_value(value) == 0)) continue;
         return mq__fail(error, MQ_UNSUPPORTED, "config: %s: expected none, got one", absent[k]);
     }
     return MQ_OK;
+}
+
+/* Settings per layer type would be objects; a misread one would pass as "default". */
+static mq_status check_rope_object(const json_t *p, mq_error *error)
+{
+    const char *name;
+    json_t *value;
+    if (!json_is_object(p)) {
+        return mq__fail(error, MQ_FORMAT, "config: rope_scaling: expected an object, got something else");
+    }
+    json_object_foreach((json_t *)(uintptr_t)p, name, value)
+    {
+        if (json_is_object(value)) {
+            return mq__fail(error, MQ_UNSUPPORTED,
+                            "config: rope_parameters: expected one setting for all layers, got %.64s", name);
+        }
+    }
+    return expect_one(p, "partial_rotary_factor", error);
 }
 
 /* Rotary settings: rope_parameters (new style, holds rope_theta) or rope_scaling (old style, "rope_type" or "type"). */
@@ -115,6 +145,8 @@ static mq_status read_rope(const json_t *root, mq_model_config *c, mq_error *err
     if (s == MQ_OK) s = mq__json_number(p, "rope_theta", 1, 1e12, r->theta, &r->theta, error);
     if (s != MQ_OK) return s;
     if (!p || json_is_null(p)) return MQ_OK;
+    s = check_rope_object(p, error);
+    if (s != MQ_OK) return s;
     const char *name = NULL;
     s = mq__json_string(p, "rope_type", &name, error);
     if (s == MQ_OK && !name) s = mq__json_string(p, "type", &name, error);
@@ -155,7 +187,8 @@ static mq_status add_eos(mq_model_config *c, const json_t *value, mq_error *erro
         const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
         const json_int_t id = json_integer_value(item);
         if (!json_is_integer(item) || id < 0 || id >= (json_int_t)c->vocab) {
-            return mq__fail(error, MQ_FORMAT, "config: eos_token_id: expected ids below %u, got something else", c->vocab);
+            return mq__fail(error, MQ_FORMAT, "config: eos_token_id: expected ids below %u, got something else",
+                            c->vocab);
         }
         bool known = false;
         for (size_t k = 0; k < c->eos_count; k++) {
@@ -206,17 +239,26 @@ static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_er
     if (s == MQ_OK) s = mq__json_bool(root, "tie_word_embeddings", false, &c->tied_head, error);
     c->qkv_bias = attention_bias || found == MQ_ARCH_QWEN2;
     c->o_bias = attention_bias && found != MQ_ARCH_QWEN2;
-    if (found == MQ_ARCH_QWEN2) c->mlp_bias = false;
+    if (found != MQ_ARCH_LLAMA) c->mlp_bias = false; /* the others have no such setting */
     c->qk_norm = found == MQ_ARCH_QWEN3;
     return s;
 }
 
-static mq_quant_method quant_method(const json_t *root)
+static mq_status read_quant_method(const json_t *root, mq_quant_method *method, mq_error *error)
 {
-    const char *name = json_string_value(json_object_get(json_object_get(root, "quantization_config"), "quant_method"));
-    if (name && strcmp(name, "compressed-tensors") == 0) return MQ_QUANT_COMPRESSED_TENSORS;
-    if (name && strcmp(name, "modelopt") == 0) return MQ_QUANT_MODELOPT;
-    return MQ_QUANT_NONE;
+    const json_t *config = json_object_get(root, "quantization_config");
+    const char *name = NULL;
+    *method = MQ_QUANT_NONE;
+    const mq_status s = mq__json_string(config, "quant_method", &name, error);
+    if (s != MQ_OK || !name) return s;
+    if (strcmp(name, "compressed-tensors") == 0)
+        *method = MQ_QUANT_COMPRESSED_TENSORS;
+    else if (strcmp(name, "modelopt") == 0)
+        *method = MQ_QUANT_MODELOPT;
+    else
+        return mq__fail(error, MQ_UNSUPPORTED,
+                        "config: quant_method: expected compressed-tensors or modelopt, got %.64s", name);
+    return MQ_OK;
 }
 
 mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *error)
@@ -236,9 +278,9 @@ mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *e
         if (json_is_integer(bos) && json_integer_value(bos) >= 0 && json_integer_value(bos) < (json_int_t)c->vocab) {
             c->bos = (int32_t)json_integer_value(bos);
         }
-        c->quant_method = quant_method(root);
-        s = read_generation_config(dir, c, error);
+        s = read_quant_method(root, &c->quant_method, error);
     }
+    if (s == MQ_OK) s = read_generation_config(dir, c, error);
     if (s != MQ_OK) (void)mq__fail_within(error, s, path);
     json_decref(root);
     mq__free(path);

@@ -143,6 +143,32 @@ static void test_oversized_header(void **state)
     refused(MQ_FORMAT, "header");
 }
 
+/* A header within its size can still hold millions of values, each of which a parser would allocate. */
+static void test_header_of_too_many_values(void **state)
+{
+    (void)state;
+    const size_t values = 1100000;
+    char *header = malloc(2 * values + 64);
+    assert_non_null(header);
+    size_t used = (size_t)sprintf(header, "{\"a\":{\"dtype\":\"U8\",\"shape\":[");
+    for (size_t i = 0; i < values; i++) {
+        header[used++] = '0';
+        header[used++] = ',';
+    }
+    strcpy(header + used, "0],\"data_offsets\":[0,0]}}");
+    write_file(header, 0);
+    refused(MQ_LIMIT, "values");
+    /* Commas in a string are no values. */
+    memset(header, ',', 2 * values);
+    memcpy(header, "{\"__metadata__\":{\"a\":\"\\\"", 24);
+    strcpy(header + 2 * values, "\"}}");
+    write_file(header, 0);
+    mq_safetensors file;
+    accepted(0, &file);
+    mq__safetensors_close(&file);
+    free(header);
+}
+
 static void test_header_is_not_an_object_of_tensors(void **state)
 {
     (void)state;
@@ -460,6 +486,7 @@ int main(void)
         TEST(test_every_dtype),
         TEST(test_length_field),
         TEST(test_oversized_header),
+        TEST(test_header_of_too_many_values),
         TEST(test_header_is_not_an_object_of_tensors),
         TEST(test_duplicate_keys),
         TEST(test_dtypes_and_shapes),
