@@ -38,7 +38,7 @@ size_t mq__dense_panel_floats(size_t rows, size_t k_width);
 
 #define MQ_NVFP4_BLOCK 16 /* values per E4M3 scale */
 #define MQ_NVFP4_NR    32 /* output features per weight panel */
-#define MQ_NVFP4_MR    10 /* rows per activation group */
+#define MQ_NVFP4_MR    7  /* rows per activation group */
 
 /* Packed weights, one layout for all levels: [ceil(n/32)][blocks] cells of MQ_NVFP4_CELL bytes, 64-byte aligned, each
  * the nibbles of 16 k x 32 features and their 32 E4M3 scale bytes (order inside the cell: nvfp4_pack.h). Features past n

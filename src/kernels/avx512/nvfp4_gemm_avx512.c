@@ -1,38 +1,57 @@
-/* NVFP4 W4A4 GEMM, AVX-512 VNNI. */
+/* NVFP4 W4A4 GEMM, AVX-512 VNNI.
+ *
+ * The idea. Doubled E2M1 values are small integers, so the dot product of two blocks of 16 is an exact integer in quarter
+ * units: four vpdpbusd for 16 features, activations as unsigned bytes (value + 12), weights signed. The int32 sums start
+ * at the bits of the float 1.5*2^23, less 12*sum(w) for the offset: when the four are done the bits are the float
+ * 12582912 + dot, without a conversion. One FMA with c = -12582912*sw leaves dot*sw exactly (12-bit integer times 4-bit
+ * significand), a second one multiplies by the activation's scale and accumulates: the reference's arithmetic, bit for bit.
+ *
+ * Blocking. A slice of SLICE blocks of one weight panel is unpacked to the operands above (14 KiB: it stays in L1) and used
+ * by all row groups of a pass; the sums wait in a tile. PANELS panels go through a slice together, so that the slice of
+ * the activations, at most PASS_ROWS rows, comes from L2 all but once. The last slice of K writes to y.
+ *
+ * Registers of micro_7x32: acc 14, t 14 (int32 sums of one block), w 2, activation broadcast 1 = 31.
+ * Throughput of one block of 7 rows x 32 features: 56 vpdpbusd + 28 FMA on two ports = 42 cycles (a ceiling of 2.67 times
+ * the FP32 FMA peak), 68 loads (34 cycles), 142 issue slots (36 cycles). Seven rows in one group: 14 chains hide the
+ * latency of 5 where 10 rows in two groups of 5 would leave no slack and load each weight vector twice. */
 #include "kernels/nvfp4_pack.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
 
-/* A weight cell as the micro-kernel reads it: operands of vpdpbusd and the constants of the float part. */
-typedef struct wide_cell {
-    int8_t w[4][2][64];    /* [k/4][half of features]: 2*e2m1 of 16 features x 4 k */
-    uint32_t start[2][16]; /* bits of 1.5*2^23, minus 12*sum(w) */
-    float sw[2][16];
-    float c[2][16]; /* -1.5*2^23 * sw */
-} wide_cell;
-
-#ifndef KC_BLOCKS
-#define KC_BLOCKS 32
-#endif
-#ifndef TILE_ROWS
-#define TILE_ROWS 480
-#endif
 enum {
-    SLICE_BLOCKS = KC_BLOCKS, /* blocks of K unpacked at a time */
-    PASS_ROWS = TILE_ROWS,    /* rows that share them: a multiple of MQ_NVFP4_MR */
-    HALF = MQ_NVFP4_NR / 2,
+    SLICE = 16,             /* blocks of K unpacked at a time */
+    PASS_ROWS = 280,        /* rows that share them: a multiple of MQ_NVFP4_MR */
+    PANELS = 4,             /* panels that share a slice of the activations */
+    HALF = MQ_NVFP4_NR / 2, /* features per vector */
 };
 
+/* A weight cell as the micro-kernel reads it. */
+typedef struct wide_cell {
+    int8_t w[4][2][64];    /* [k/4][half of the features]: 2*e2m1 of 16 features x 4 k */
+    uint32_t start[2][16]; /* bits of 1.5*2^23, minus 12*sum(w) */
+    float sw[2][16];       /* block scales */
+    float c[2][16];        /* -1.5*2^23 * sw */
+} wide_cell;
+
 typedef struct workspace {
-    _Alignas(64) wide_cell cells[SLICE_BLOCKS];
-    float tile[PASS_ROWS][MQ_NVFP4_NR];
+    _Alignas(64) wide_cell cells[SLICE];
+    float tile[PANELS][PASS_ROWS][MQ_NVFP4_NR];
+    float scale[PASS_ROWS]; /* of a row's sum: both tensor scales and the quarter unit */
 } workspace;
+
+#define INLINE static inline __attribute__((always_inline))
 
 static inline __m512i dot4(__m512i t, __m512i a, __m512i w)
 {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(t) : "v"(a), "v"(w));
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(t) : "v"(a), "v"(w)); /* the intrinsic makes gcc 12 copy and spill t */
     return t;
+}
+
+/* acc + f * *s; one instruction, where the compiler would keep the broadcast of s in a register that is not there. */
+INLINE void fma_broadcast(__m512 *acc, __m512 f, const float *s)
+{
+    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(f), "m"(*s));
 }
 
 static inline __m512 e4m3_to_f32(__m128i bytes)
@@ -49,82 +68,146 @@ static void widen(const uint8_t *cell, size_t blocks, wide_cell *out)
 {
     const __m512i table =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
-    const __m512i low = _mm512_set1_epi8(15);
-    const __m512i minus12 = _mm512_set1_epi8(12);
+    const __m512i low = _mm512_set1_epi8(15), offset = _mm512_set1_epi8(MQ_NVFP4_OFFSET);
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, out++) {
         for (int v = 0; v < 2; v++) {
-            __m512i sum = _mm512_setzero_si512();
+            __m512i sum = _mm512_setzero_si512(); /* 12*sum(w) */
             for (int h = 0; h < 2; h++) {
                 const __m512i packed = _mm512_loadu_si512(cell + 128 * h + 64 * v);
                 const __m512i w0 = _mm512_shuffle_epi8(table, _mm512_and_si512(packed, low));
                 const __m512i w1 = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(packed, 4), low));
                 _mm512_store_si512(out->w[2 * h][v], w0);
                 _mm512_store_si512(out->w[2 * h + 1][v], w1);
-                sum = dot4(dot4(sum, minus12, w0), minus12, w1);
+                sum = dot4(dot4(sum, offset, w0), offset, w1);
             }
             _mm512_store_si512(out->start[v], _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum));
-            const __m512 sw = e4m3_to_f32(_mm_loadu_si128((const __m128i *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
+            const uint8_t *scales = cell + MQ_NVFP4_CELL_SCALES + HALF * v;
+            const __m512 sw = e4m3_to_f32(_mm_loadu_si128((const __m128i *)(const void *)scales));
             _mm512_store_ps(out->sw[v], sw);
             _mm512_store_ps(out->c[v], _mm512_mul_ps(sw, _mm512_set1_ps(-12582912.0f)));
         }
     }
 }
 
-#define INLINE static inline __attribute__((always_inline))
+/* One slice of K of one panel, for all row groups. */
+typedef struct slice {
+    const wide_cell *w; /* [blocks] */
+    size_t blocks;
+    size_t group_bytes; /* from a row group to the next, at the same k */
+    bool first, last;   /* the sums start at zero; the sums are complete and go to y */
+    /* where complete sums go */
+    float *y; /* first row of the pass, first feature of the panel */
+    size_t ldy;
+    const float *bias; /* of the panel, or NULL */
+    bool accumulate;
+    __mmask16 mask[2];  /* features that exist */
+    const float *scale; /* [rows of the pass] */
+} slice;
 
-/* Rows [r0, r0 + n) of one block, n <= 5. */
-INLINE void block_rows(int r0, int n, const uint8_t *a, const wide_cell *w, __m512 (*acc)[2])
+#define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
+
+/* acc [rows][2] += one block. */
+INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*acc)[2])
 {
-    __m512i t[5][2];
-    for (int r = 0; r < n; r++) {
-        for (int v = 0; v < 2; v++)
-            t[r][v] = _mm512_load_si512(w->start[v]);
-    }
+    __m512i t[MQ_NVFP4_MR][2];
+    UNROLL
     for (int j = 0; j < 4; j++) {
         const __m512i w0 = _mm512_load_si512(w->w[j][0]), w1 = _mm512_load_si512(w->w[j][1]);
-        for (int r = 0; r < n; r++) {
+        UNROLL
+        for (int r = 0; r < rows; r++) {
             int32_t four;
-            memcpy(&four, a + (r0 + r) * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
+            memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
             const __m512i x = _mm512_set1_epi32(four);
+            if (j == 0) {
+                t[r][0] = _mm512_load_si512(w->start[0]);
+                t[r][1] = _mm512_load_si512(w->start[1]);
+            }
             t[r][0] = dot4(t[r][0], x, w0);
             t[r][1] = dot4(t[r][1], x, w1);
         }
     }
     const float *sa = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES);
+    UNROLL
     for (int v = 0; v < 2; v++) {
         const __m512 sw = _mm512_load_ps(w->sw[v]), c = _mm512_load_ps(w->c[v]);
-        for (int r = 0; r < n; r++) {
-            const __m512 f = _mm512_fmadd_ps(_mm512_castsi512_ps(t[r][v]), sw, c);
-            acc[r0 + r][v] = _mm512_fmadd_ps(f, _mm512_set1_ps(sa[r0 + r]), acc[r0 + r][v]);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const __m512 exact = _mm512_fmadd_ps(_mm512_castsi512_ps(t[r][v]), sw, c); /* dot * sw */
+            fma_broadcast(&acc[r][v], exact, sa + r);
         }
     }
 }
 
-INLINE void micro(int rows, size_t blocks, const uint8_t *a, const wide_cell *w, float (*tile)[MQ_NVFP4_NR], bool first)
+INLINE void finish(int rows, const slice *s, size_t row, __m512 (*acc)[2])
+{
+    const size_t ldy = s->ldy;
+    const float *scale = s->scale + row, *bias = s->bias;
+    const __mmask16 mask[2] = {s->mask[0], s->mask[1]};
+    const bool accumulate = s->accumulate;
+    float *y = s->y + row * ldy;
+    UNROLL
+    for (int r = 0; r < rows; r++, y += ldy) {
+        __m512 sum[2];
+        UNROLL
+        for (int v = 0; v < 2; v++)
+            sum[v] = _mm512_mul_ps(acc[r][v], _mm512_set1_ps(scale[r]));
+        if (bias) {
+            for (int v = 0; v < 2; v++) {
+                sum[v] = _mm512_add_ps(sum[v], _mm512_maskz_loadu_ps(mask[v], bias + HALF * v));
+            }
+        }
+        if (accumulate) {
+            for (int v = 0; v < 2; v++)
+                sum[v] = _mm512_add_ps(sum[v], _mm512_maskz_loadu_ps(mask[v], y + HALF * v));
+        }
+        for (int v = 0; v < 2; v++)
+            _mm512_mask_storeu_ps(y + HALF * v, mask[v], sum[v]);
+    }
+}
+
+/* Rows [row, row + rows) of the pass; a: their group at the slice's first block. */
+INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
     __m512 acc[MQ_NVFP4_MR][2];
+    UNROLL
     for (int r = 0; r < rows; r++) {
+        UNROLL
         for (int v = 0; v < 2; v++)
-            acc[r][v] = first ? _mm512_setzero_ps() : _mm512_load_ps(tile[r] + HALF * v);
+            acc[r][v] = s->first ? _mm512_setzero_ps() : _mm512_load_ps(tile[r] + HALF * v);
     }
-    const int n0 = rows > 5 ? (rows + 1) / 2 : rows;
-    for (size_t b = 0; b < blocks; b++, a += MQ_NVFP4_ROW_CELL, w++) {
-        block_rows(0, n0, a, w, acc);
-        if (rows > n0) block_rows(n0, rows - n0, a, w, acc);
-    }
+    const wide_cell *w = s->w, *end = w + s->blocks;
+    const char *next_a = (const char *)a + s->group_bytes, *next_tile = (const char *)tile[MQ_NVFP4_MR];
+    do {
+        _mm_prefetch(next_a, _MM_HINT_T0);
+        _mm_prefetch(next_a + 64, _MM_HINT_T0);
+        _mm_prefetch(next_tile, _MM_HINT_T0);
+        add_block(rows, a, w, acc);
+        next_a += MQ_NVFP4_ROW_CELL, next_tile += 64;
+        a += MQ_NVFP4_ROW_CELL, w++;
+    } while (w < end);
+    UNROLL
     for (int r = 0; r < rows; r++) {
+        __asm__ volatile("" : "+v"(acc[r][0]), "+v"(acc[r][1])); /* or gcc 12 copies all of acc in each round */
+    }
+    if (s->last) {
+        finish(rows, s, row, acc);
+        return;
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
         for (int v = 0; v < 2; v++)
             _mm512_store_ps(tile[r] + HALF * v, acc[r][v]);
     }
 }
 
-typedef void micro_kernel(size_t blocks, const uint8_t *a, const wide_cell *w, float (*tile)[MQ_NVFP4_NR], bool first);
+typedef void micro_kernel(const slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
 
 #define MICRO(rows)                                                                                                    \
-    static __attribute__((noinline)) void micro_##rows##x32(size_t blocks, const uint8_t *a, const wide_cell *w,       \
-                                                            float(*tile)[MQ_NVFP4_NR], bool first)                     \
+    static __attribute__((noinline)) void micro_##rows##x32(const slice *s, const uint8_t *a, size_t row,              \
+                                                            float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
-        micro(rows, blocks, a, w, tile, first);                                                                        \
+        micro(rows, s, a, row, tile);                                                                                  \
     }
 MICRO(1)
 MICRO(2)
@@ -133,53 +216,69 @@ MICRO(4)
 MICRO(5)
 MICRO(6)
 MICRO(7)
-MICRO(8)
-MICRO(9)
-MICRO(10)
 static micro_kernel *const micro_kernels[MQ_NVFP4_MR + 1] = {NULL,       micro_1x32, micro_2x32, micro_3x32,
-                                                             micro_4x32, micro_5x32, micro_6x32, micro_7x32,
-                                                             micro_8x32, micro_9x32, micro_10x32};
+                                                             micro_4x32, micro_5x32, micro_6x32, micro_7x32};
 
-/* Rows [m0, m0 + rows) of the finished tile to y. */
-static void epilogue(const mq_nvfp4_rows *a, const mq_nvfp4 *w, size_t m0, size_t rows, size_t n0,
-                     float (*tile)[MQ_NVFP4_NR], const mq_epilogue *out)
+/* Brings lines of y (n rows, two each) and of the weights that are unpacked next (two) to L2, ahead of their use. */
+static inline void prefetch(const float *y, size_t ldy, size_t n, const uint8_t *packed)
 {
-    const size_t features = w->n - n0 < MQ_NVFP4_NR ? w->n - n0 : MQ_NVFP4_NR;
-    const uint32_t mask = features == MQ_NVFP4_NR ? UINT32_MAX : (1u << features) - 1;
-    for (int v = 0; v < 2; v++) {
-        const __mmask16 m = (__mmask16)(mask >> HALF * v);
-        if (!m) break;
-        const __m512 bias = out->bias ? _mm512_maskz_loadu_ps(m, out->bias + n0 + HALF * v) : _mm512_setzero_ps();
-        for (size_t r = 0; r < rows; r++) {
-            const __m512 scale = _mm512_set1_ps(0.25f * a->multiplier[m0 + r] * w->multiplier);
-            float *y = out->y + (m0 + r) * out->ldy + n0 + HALF * v;
-            __m512 sum = _mm512_mul_ps(_mm512_load_ps(tile[r] + HALF * v), scale);
-            if (out->bias) sum = _mm512_add_ps(sum, bias);
-            if (out->accumulate) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, y));
-            _mm512_mask_storeu_ps(y, m, sum);
-        }
+    for (size_t r = 0; r < n; r++, y += ldy) {
+        _mm_prefetch((const char *)y, _MM_HINT_T1);
+        _mm_prefetch((const char *)y + 64, _MM_HINT_T1);
     }
+    _mm_prefetch((const char *)packed, _MM_HINT_T1);
+    _mm_prefetch((const char *)packed + 64, _MM_HINT_T1);
+}
+
+/* All rows of a pass through one slice. a: the pass's first group at the slice; packed: what is unpacked next. */
+static void run_slice(const slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR], const uint8_t *packed)
+{
+    for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
+        const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
+        prefetch(s->y + row * s->ldy, s->ldy, s->last ? n : 0, packed);
+        micro_kernels[n](s, a, row, tile + row);
+        a += s->group_bytes, packed += 128;
+    }
+}
+
+static void set_output(slice *s, const mq_nvfp4 *w, size_t p, const mq_epilogue *out, size_t m0)
+{
+    const size_t n0 = p * MQ_NVFP4_NR, features = w->n - n0 < MQ_NVFP4_NR ? w->n - n0 : MQ_NVFP4_NR;
+    const uint32_t mask = features == MQ_NVFP4_NR ? UINT32_MAX : (1u << features) - 1;
+    s->y = out->y + m0 * out->ldy + n0;
+    s->ldy = out->ldy;
+    s->bias = out->bias ? out->bias + n0 : NULL;
+    s->accumulate = out->accumulate;
+    s->mask[0] = (__mmask16)mask;
+    s->mask[1] = (__mmask16)(mask >> HALF);
 }
 
 static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                               const mq_epilogue *out, void *scratch)
 {
     workspace *ws = scratch;
-    const size_t blocks = w->blocks;
+    const size_t blocks = w->blocks, slices = (blocks + SLICE - 1) / SLICE, step = (blocks + slices - 1) / slices;
+    slice s = {.w = ws->cells, .group_bytes = blocks * MQ_NVFP4_ROW_CELL, .scale = ws->scale};
     for (size_t m0 = 0; m0 < rows; m0 += PASS_ROWS) {
         const size_t pass = rows - m0 < PASS_ROWS ? rows - m0 : PASS_ROWS;
-        const uint8_t *cells = a->panels + m0 / MQ_NVFP4_MR * blocks * MQ_NVFP4_ROW_CELL;
-        for (size_t p = p0; p < p1; p++) {
-            for (size_t b = 0; b < blocks; b += SLICE_BLOCKS) {
-                const size_t n = blocks - b < SLICE_BLOCKS ? blocks - b : SLICE_BLOCKS;
-                widen(mq__nvfp4_panel(w, p) + b * MQ_NVFP4_CELL, n, ws->cells);
-                for (size_t r = 0; r < pass; r += MQ_NVFP4_MR) {
-                    const size_t group = pass - r < MQ_NVFP4_MR ? pass - r : MQ_NVFP4_MR;
-                    micro_kernels[group](n, cells + (r / MQ_NVFP4_MR * blocks + b) * MQ_NVFP4_ROW_CELL, ws->cells,
-                                         ws->tile + r, b == 0);
+        const uint8_t *groups = a->panels + m0 / MQ_NVFP4_MR * s.group_bytes;
+        for (size_t r = 0; r < pass; r++)
+            ws->scale[r] = 0.25f * a->multiplier[m0 + r] * w->multiplier;
+        for (size_t p = p0; p < p1; p += PANELS) {
+            const size_t count = p1 - p < PANELS ? p1 - p : PANELS;
+            for (size_t b = 0; b < blocks; b += step) {
+                s.blocks = blocks - b < step ? blocks - b : step;
+                s.first = b == 0;
+                s.last = b + s.blocks == blocks;
+                for (size_t q = 0; q < count; q++) {
+                    const uint8_t *packed = mq__nvfp4_panel(w, p + q) + b * MQ_NVFP4_CELL;
+                    const uint8_t *next = q + 1 < count ? packed + blocks * MQ_NVFP4_CELL
+                                                        : mq__nvfp4_panel(w, p) + (b + step) * MQ_NVFP4_CELL;
+                    widen(packed, s.blocks, ws->cells);
+                    set_output(&s, w, p + q, out, m0);
+                    run_slice(&s, pass, groups + b * MQ_NVFP4_ROW_CELL, ws->tile[q], next);
                 }
             }
-            epilogue(a, w, m0, pass, p * MQ_NVFP4_NR, ws->tile, out);
         }
     }
 }
