@@ -179,8 +179,14 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     if (s == MQ_OK && second_dir) s = check_second(w, second_dir, error);
     if (s == MQ_OK && second_dir) s = mq__checkpoint_open(second_dir, &w->second, error);
     if (s != MQ_OK) goto out;
-    *m = (mq_model){.vocab = c->vocab, .width = c->width, .ffn = c->ffn, .layers = c->layers, .heads = c->heads,
-                    .kv_heads = c->kv_heads, .head_width = c->head_width, .norm_eps = (float)c->norm_eps};
+    *m = (mq_model){.vocab = c->vocab,
+                    .width = c->width,
+                    .ffn = c->ffn,
+                    .layers = c->layers,
+                    .heads = c->heads,
+                    .kv_heads = c->kv_heads,
+                    .head_width = c->head_width,
+                    .norm_eps = (float)c->norm_eps};
     const size_t count = (size_t)c->layers * MQ_LINEARS_PER_LAYER;
     m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
     w->packed_source = mq__alloc_zero(count, sizeof *w->packed_source);
@@ -200,6 +206,8 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     for (uint32_t l = 0; s == MQ_OK && l < c->layers; l++) {
         s = read_layer(w, l, error);
     }
+    if (s == MQ_OK) s = mq__weights_check_names(w->dense, c, error);
+    if (s == MQ_OK && w->second) s = mq__weights_check_names(w->second, c, error);
     if (s == MQ_OK) {
         find_packed_groups(w);
         *out = w;

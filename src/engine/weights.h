@@ -20,12 +20,12 @@ typedef struct mq_linear_source {
 typedef struct mq_weights {
     mq_model model;
     mq_model_config config;
-    mq_checkpoint *dense;  /* the precise copy */
-    mq_checkpoint *second; /* a separate NVFP4 checkpoint for the prefill, or NULL */
-    mq_linear_source *packed_source;      /* [L * 7] what the packed faces are made from */
+    mq_checkpoint *dense;                /* the precise copy */
+    mq_checkpoint *second;               /* a separate NVFP4 checkpoint for the prefill, or NULL */
+    mq_linear_source *packed_source;     /* [L * 7] what the packed faces are made from */
     bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) packed faces */
-    mq_packfile packfile;  /* mapped, when the packed faces come from the cache */
-    uint8_t **packed;      /* [L * 7] owned panels otherwise */
+    mq_packfile packfile;                /* mapped, when the packed faces come from the cache */
+    uint8_t **packed;                    /* [L * 7] owned panels otherwise */
     bool is_packed;
     uint64_t packed_bytes;
     float **vectors; /* owned norms, biases, frequencies and re-aligned tensors */
@@ -50,6 +50,9 @@ mq_status mq__linear_source_read(mq_weights *weights, const mq_checkpoint *check
 /* The dense matrix `name`. */
 mq_status mq__dense_read(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, uint32_t n,
                          uint32_t k_width, mq_dense *dense, mq_error *error);
+
+/* Refuses tensors of the model that config.json does not account for: they would be left out without a sign. */
+mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *config, mq_error *error);
 
 /* ---- packing.c */
 
