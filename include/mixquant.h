@@ -21,15 +21,15 @@ extern "C" {
 /* X(name, text). World and resource errors are statuses; a bug in the library is an assert. */
 #define MQ_STATUS_LIST(X)                                                                                              \
     X(OK, "ok")                                                                                                        \
-    X(USAGE, "wrong usage")                /* an argument of the caller is out of its documented range */             \
-    X(NO_MEMORY, "out of memory")          /* an allocation failed or would pass a configured bound */                 \
-    X(IO, "cannot read")                   /* the system refused to open, read or map a file */                        \
-    X(WRITE, "cannot write")               /* the system refused to create, write or rename a file (a full disk) */    \
-    X(FORMAT, "malformed file")            /* a file's bytes contradict its format */                                  \
-    X(UNSUPPORTED, "not supported")        /* a well-formed file asks for something that this library refuses */       \
-    X(LIMIT, "limit exceeded")             /* a budget was spent: steps, depth, output bytes, context length */        \
-    X(CANCELLED, "cancelled")              /* the caller's callback asked to stop */                                   \
-    X(TEMPLATE, "template error")          /* a chat template raised an exception or does not apply */
+    X(USAGE, "wrong usage")         /* an argument of the caller is out of its documented range */                     \
+    X(NO_MEMORY, "out of memory")   /* an allocation failed or would pass a configured bound */                        \
+    X(IO, "cannot read")            /* the system refused to open, read or map a file */                               \
+    X(WRITE, "cannot write")        /* the system refused to create, write or rename a file (a full disk) */           \
+    X(FORMAT, "malformed file")     /* a file's bytes contradict its format */                                         \
+    X(UNSUPPORTED, "not supported") /* a well-formed file asks for something that this library refuses */              \
+    X(LIMIT, "limit exceeded")      /* a budget was spent: steps, depth, output bytes, context length */               \
+    X(CANCELLED, "cancelled")       /* the caller's callback asked to stop */                                          \
+    X(TEMPLATE, "template error")   /* a chat template raised an exception or does not apply */
 
 typedef enum mq_status {
 #define MQ_STATUS_ENUM(name, text) MQ_##name,
@@ -107,13 +107,13 @@ typedef struct mq_engine_options {
     const char *model_dir;         /* HF checkpoint directory: the precise copy */
     const char *prefill_model_dir; /* NULL, or a separate NVFP4 checkpoint for the prefill phase, with its own norms */
     mq_plan_options plan;
-    mq_scale_rule scales;   /* how NVFP4 weights are made when no checkpoint brings them */
-    int threads;            /* 0: one per available processor */
-    uint32_t context;       /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
-    uint32_t chunk;         /* prefill rows per pass; 0: 512 */
-    uint32_t sessions;      /* sessions that may hold a full context at once; 0: 1 */
-    const char *cache_dir;  /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
-    bool no_cache;          /* neither read nor write packed weights */
+    mq_scale_rule scales;  /* how NVFP4 weights are made when no checkpoint brings them */
+    int threads;           /* 0: one per available processor */
+    uint32_t context;      /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
+    uint32_t chunk;        /* prefill rows per pass; 0: 512 */
+    uint32_t sessions;     /* sessions that may hold a full context at once; 0: 1 */
+    const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
+    bool no_cache;         /* neither read nor write packed weights */
     void (*log)(void *context, const char *line); /* NULL: silent; one line without newline */
     void *log_context;
 } mq_engine_options;
@@ -191,11 +191,11 @@ typedef struct mq_logit_bias {
 } mq_logit_bias;
 
 typedef struct mq_sampling {
-    float temperature;        /* 0: greedy */
-    int top_k;                /* 0: off */
-    float top_p;              /* 1: off */
-    float min_p;              /* 0: off */
-    float repetition_penalty; /* 1: off; over prompt and output (CTRL) */
+    float temperature;                         /* 0: greedy */
+    int top_k;                                 /* 0: off */
+    float top_p;                               /* 1: off */
+    float min_p;                               /* 0: off */
+    float repetition_penalty;                  /* 1: off; over prompt and output (CTRL) */
     float presence_penalty, frequency_penalty; /* 0: off; over the output only (OpenAI) */
     const mq_logit_bias *bias;
     size_t bias_count;
@@ -216,11 +216,11 @@ typedef struct mq_generate_options {
     uint32_t max_tokens;
     const char *const *stops; /* stop strings: generation ends before the first one, which is not printed */
     size_t stop_count;
-    const int32_t *stop_ids;  /* besides the model's end tokens */
+    const int32_t *stop_ids; /* besides the model's end tokens */
     size_t stop_id_count;
     bool ignore_eos;
-    bool keep_special;        /* print special tokens */
-    uint32_t top_logprobs;    /* 0..20: alternatives reported to `token` */
+    bool keep_special;     /* print special tokens */
+    uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */
     /* Text as it becomes certain: complete UTF-8, no part of a stop string. Return false to cancel. */
     bool (*text)(void *context, const char *bytes, size_t count);
     /* Each sampled token with its log probability (of the unmodified distribution) and the alternatives. */

@@ -21,7 +21,8 @@ bool mq__buf_putc(mq_buf *buf, char byte);
 bool mq__buf_printf(mq_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool mq__buf_reserve(mq_buf *buf, size_t extra);
 void mq__buf_clear(mq_buf *buf); /* len = 0, failed = false; keeps the memory */
-char *mq__buf_take(mq_buf *buf); /* returns owned data (free with mq__free; NULL if failed or empty alloc) and empties */
+char *
+mq__buf_take(mq_buf *buf); /* returns owned data (free with mq__free; NULL if failed or empty alloc) and empties */
 void mq__buf_free(mq_buf *buf);
 
 #endif

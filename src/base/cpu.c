@@ -19,8 +19,7 @@ mq_isa mq__cpu_best_isa(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init(); /* checks XCR0 as well: a level counts only when the system saves its registers */
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("bmi2");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512vnni");
@@ -49,7 +48,8 @@ mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
         }
         return MQ_OK;
     }
-    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected ref, avx2 or avx512vnni (with ! to require it), got %s", wish);
+    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected ref, avx2 or avx512vnni (with ! to require it), got %s",
+                    wish);
 }
 
 static size_t cache_bytes(int name)

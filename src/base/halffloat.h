@@ -58,9 +58,9 @@ static inline uint8_t mq__e4m3_encode(float value)
     const uint32_t bits = mq__f32_bits(value), magnitude = bits & 0x7fffffff;
     const uint8_t sign = (uint8_t)(bits >> 24 & 0x80);
     if (magnitude > 0x7f800000) return sign | 0x7f;
-    if (magnitude >= 0x43e00000) return sign | 0x7e;                         /* 448 and above */
-    if (magnitude < 0x3c800000) {                                            /* below 2^-6: steps of 2^-9 */
-        const float shifted = mq__f32_from_bits(magnitude) + 0x1p14f;        /* ulp(2^14) = 2^-9: the sum rounds for us */
+    if (magnitude >= 0x43e00000) return sign | 0x7e;                  /* 448 and above */
+    if (magnitude < 0x3c800000) {                                     /* below 2^-6: steps of 2^-9 */
+        const float shifted = mq__f32_from_bits(magnitude) + 0x1p14f; /* ulp(2^14) = 2^-9: the sum rounds for us */
         return (uint8_t)(sign | (mq__f32_bits(shifted) & 0xf));
     }
     const uint32_t rounded = magnitude + 0x7ffff + (magnitude >> 20 & 1);

@@ -42,7 +42,7 @@ typedef struct cli_options {
 } cli_options;
 
 #define CLI_OPTIONS(array) ((cli_options){(array), sizeof(array) / sizeof((array)[0])})
-#define CLI_GO_ON (-1)
+#define CLI_GO_ON          (-1)
 
 /* Parses argv against up to three tables. Positional arguments are collected in `rest` (at most rest_max, else usage
  * error). Returns CLI_GO_ON, or an exit code after -h or a wrong argument. */

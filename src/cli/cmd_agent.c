@@ -76,8 +76,8 @@ static int answer(episode *e, char called[64])
         free(result);
         json_decref(call);
     }
-    json_array_append_new(e->messages, json_pack("{ssss%}", "role", "assistant", "content", e->turn.answer,
-                                                 e->turn.answer_bytes));
+    json_array_append_new(e->messages,
+                          json_pack("{ssss%}", "role", "assistant", "content", e->turn.answer, e->turn.answer_bytes));
     return code;
 }
 
@@ -106,11 +106,13 @@ static int play(episode *e)
     int code = CLI_DONE;
     json_array_append_new(e->messages,
                           json_pack("{sssO}", "role", "system", "content", json_object_get(e->scene, "system")));
-    json_array_foreach(turns, i, turn) {
+    json_array_foreach(turns, i, turn)
+    {
         char called[64];
         printf("turn %zu\n", i + 1);
         indent("user", json_string_value(json_object_get(turn, "user")));
-        json_array_append_new(e->messages, json_pack("{sssO}", "role", "user", "content", json_object_get(turn, "user")));
+        json_array_append_new(e->messages,
+                              json_pack("{sssO}", "role", "user", "content", json_object_get(turn, "user")));
         code = answer(e, called);
         if (code != CLI_DONE) return code;
         const bool right = is_right(turn, e->turn.answer, called);

@@ -88,15 +88,15 @@ static void add_result(bench *b, const point *p, mq_linear_format format, const 
         high = fmax(high, rates[i]);
     }
     const double middle = median(rates, runs);
-    json_array_append_new(
-        b->results, json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf}", "phase", p->phase, "format",
-                              mq_linear_format_name(format), "batch", (json_int_t)p->batch, "tokens",
-                              (json_int_t)p->tokens, "depth", (json_int_t)p->depth, "tok_s", "min", low, "median",
-                              middle, "max", high, "runs", b->s->runs, peak_name, peak_value, "share", share));
+    json_array_append_new(b->results,
+                          json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf}", "phase", p->phase, "format",
+                                    mq_linear_format_name(format), "batch", (json_int_t)p->batch, "tokens",
+                                    (json_int_t)p->tokens, "depth", (json_int_t)p->depth, "tok_s", "min", low, "median",
+                                    middle, "max", high, "runs", b->s->runs, peak_name, peak_value, "share", share));
     if (b->s->json) return;
     printf("%-8s %-7s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, mq_linear_format_name(format),
-           p->batch, p->tokens, p->depth, low, middle, high, peak_value, strcmp(peak_name, "gmac_s") ? "GB/s  " : "GMAC/s",
-           100 * share);
+           p->batch, p->tokens, p->depth, low, middle, high, peak_value,
+           strcmp(peak_name, "gmac_s") ? "GB/s  " : "GMAC/s", 100 * share);
 }
 
 /* The paired ratio to bf16, where bf16 is in the list. */
@@ -110,11 +110,10 @@ static void add_ratio(bench *b, const point *p, const formats *list, size_t whic
             ratios[i] = rates[which][i] / rates[f][i];
         }
         const double middle = median(ratios, (size_t)b->s->runs);
-        json_array_append_new(b->ratios,
-                              json_pack("{ss ss ss sI sI sI sf}", "phase", p->phase, "format",
-                                        mq_linear_format_name(list->item[which]), "over", "bf16", "batch",
-                                        (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth",
-                                        (json_int_t)p->depth, "median", middle));
+        json_array_append_new(b->ratios, json_pack("{ss ss ss sI sI sI sf}", "phase", p->phase, "format",
+                                                   mq_linear_format_name(list->item[which]), "over", "bf16", "batch",
+                                                   (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth",
+                                                   (json_int_t)p->depth, "median", middle));
         if (!b->s->json) printf("   %.2fx bf16", middle);
     }
     if (!b->s->json) {
@@ -152,8 +151,8 @@ static int bench_prefill(bench *b, const formats *list, long tokens)
         }
     }
     for (size_t f = 0; f < list->count; f++) {
-        const double gmac = prefill_macs(&b->info, (double)tokens) / (double)tokens *
-                            median(rates[f], (size_t)b->s->runs) * 1e-9;
+        const double gmac =
+            prefill_macs(&b->info, (double)tokens) / (double)tokens * median(rates[f], (size_t)b->s->runs) * 1e-9;
         add_result(b, &p, list->item[f], rates[f], gmac, "gmac_s", gmac / b->machine.fma_gmac_s);
         add_ratio(b, &p, list, f, rates);
     }
@@ -216,11 +215,11 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
 static int print_json(const bench *b, const char *model)
 {
     const mq_machine *m = &b->machine;
-    json_t *root = json_pack("{ss ss s{ss ss si sf sf} s{ss sI sI} sO sO}", "version", mq_version(), "commit",
-                             mq_commit(), "cpu", "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s",
-                             m->read_gb_s, "fma_gflop_s", 2 * m->fma_gmac_s, "model", "name", model, "params",
-                             (json_int_t)b->info.parameters, "layers", (json_int_t)b->info.layers, "results",
-                             b->results, "ratios", b->ratios);
+    json_t *root =
+        json_pack("{ss ss s{ss ss si sf sf} s{ss sI sI} sO sO}", "version", mq_version(), "commit", mq_commit(), "cpu",
+                  "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s", m->read_gb_s, "fma_gflop_s",
+                  2 * m->fma_gmac_s, "model", "name", model, "params", (json_int_t)b->info.parameters, "layers",
+                  (json_int_t)b->info.layers, "results", b->results, "ratios", b->ratios);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     if (text) puts(text);
     free(text);
@@ -265,9 +264,14 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
     const settings *s = b->s;
     mq_error error = {0};
     const mq_engine_options options = {
-        .model_dir = model, .prefill_model_dir = s->engine.prefill_model, .threads = s->engine.threads,
-        .context = (uint32_t)context, .chunk = (uint32_t)s->engine.chunk, .sessions = (uint32_t)sessions,
-        .cache_dir = s->engine.cache_dir, .no_cache = s->engine.no_cache,
+        .model_dir = model,
+        .prefill_model_dir = s->engine.prefill_model,
+        .threads = s->engine.threads,
+        .context = (uint32_t)context,
+        .chunk = (uint32_t)s->engine.chunk,
+        .sessions = (uint32_t)sessions,
+        .cache_dir = s->engine.cache_dir,
+        .no_cache = s->engine.no_cache,
         .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
     };
     if (mq_engine_open(&options, &b->engine, &error) != MQ_OK) return cli_report(&error);
@@ -316,8 +320,13 @@ static int bench_model(const settings *s, const char *model, const char *name)
 
 static int run(int argc, char **argv)
 {
-    settings s = {.prompts = "512,2048", .depths = "0", .batches = "1", .prefill = "bf16,nvfp4", .decode = "bf16",
-                  .steps = 32, .runs = 5};
+    settings s = {.prompts = "512,2048",
+                  .depths = "0",
+                  .batches = "1",
+                  .prefill = "bf16,nvfp4",
+                  .decode = "bf16",
+                  .steps = 32,
+                  .runs = 5};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
     cli_engine_options(&s.engine, engine);
     for (size_t i = 0; i < CLI_ENGINE_OPTION_COUNT; i++) { /* lists here, single formats elsewhere */

@@ -119,5 +119,5 @@ static int run(int argc, char **argv)
     return code;
 }
 
-const cli_command cli_chat = {"chat", "[-m DIR] [options]",
-                              "conversation in the terminal (/clear forgets, /exit ends)", run};
+const cli_command cli_chat = {"chat", "[-m DIR] [options]", "conversation in the terminal (/clear forgets, /exit ends)",
+                              run};

@@ -10,10 +10,10 @@ static int print_json(const mq_machine *m)
     for (size_t i = 0; mq_machine_kernel(i, &name, &isa); i++) {
         json_object_set_new(kernels, name, json_string(isa));
     }
-    json_t *root = json_pack("{ss ss si sf sf sI sI sI so}", "name", m->cpu, "isa", m->isa, "threads", m->threads,
-                             "read_gb_s", m->read_gb_s, "fma_gflop_s", 2 * m->fma_gmac_s, "l1d_bytes",
-                             (json_int_t)m->l1d_bytes, "l2_bytes", (json_int_t)m->l2_bytes, "l3_bytes",
-                             (json_int_t)m->l3_bytes, "kernels", kernels);
+    json_t *root =
+        json_pack("{ss ss si sf sf sI sI sI so}", "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s",
+                  m->read_gb_s, "fma_gflop_s", 2 * m->fma_gmac_s, "l1d_bytes", (json_int_t)m->l1d_bytes, "l2_bytes",
+                  (json_int_t)m->l2_bytes, "l3_bytes", (json_int_t)m->l3_bytes, "kernels", kernels);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(5)) : NULL;
     if (text) puts(text);
     free(text);
@@ -40,7 +40,8 @@ static int run(int argc, char **argv)
     if (json) return print_json(&m);
     printf("%s\nlevel %s, %d threads, L1d %zu KiB, L2 %zu KiB, L3 %zu KiB\n", m.cpu, m.isa, m.threads,
            m.l1d_bytes >> 10, m.l2_bytes >> 10, m.l3_bytes >> 10);
-    if (!quick) printf("read bandwidth %.1f GB/s, FP32 FMA peak %.1f GMAC/s (all threads)\n", m.read_gb_s, m.fma_gmac_s);
+    if (!quick)
+        printf("read bandwidth %.1f GB/s, FP32 FMA peak %.1f GMAC/s (all threads)\n", m.read_gb_s, m.fma_gmac_s);
     const char *name, *isa;
     for (size_t i = 0; mq_machine_kernel(i, &name, &isa); i++) {
         printf("  %-24s %s\n", name, isa);
@@ -48,4 +49,5 @@ static int run(int argc, char **argv)
     return CLI_DONE;
 }
 
-const cli_command cli_cpu = {"cpu", "[options]", "this machine: kernel level, caches, limits, kernel per operation", run};
+const cli_command cli_cpu = {"cpu", "[options]", "this machine: kernel level, caches, limits, kernel per operation",
+                             run};

@@ -59,8 +59,12 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     int code = cli_open(&s->engine, &engine, &text);
     if (code != CLI_DONE) return code;
     mq_error error = {0};
-    cli_turn turn = {.text = text, .sampling = s->sampling, .max_tokens = (uint32_t)s->max_tokens, .echo = stdout,
-                     .ignore_eos = s->ignore_eos, .keep_special = s->special};
+    cli_turn turn = {.text = text,
+                     .sampling = s->sampling,
+                     .max_tokens = (uint32_t)s->max_tokens,
+                     .echo = stdout,
+                     .ignore_eos = s->ignore_eos,
+                     .keep_special = s->special};
     char *prompt = NULL;
     size_t count = 0;
     if (mq_session_new(engine, &turn.session, &error) != MQ_OK) code = cli_report(&error);

@@ -142,7 +142,8 @@ static int render(int argc, char **argv)
     return code;
 }
 
-const cli_command cli_tokenize = {"tokenize", "[-m DIR] < TEXT", "text on stdin to a JSON array of token ids", tokenize};
+const cli_command cli_tokenize = {"tokenize", "[-m DIR] < TEXT", "text on stdin to a JSON array of token ids",
+                                  tokenize};
 const cli_command cli_detokenize = {"detokenize", "[-m DIR] < IDS", "a JSON array of token ids on stdin to text",
                                     detokenize};
 const cli_command cli_render = {"render", "[-m DIR] [--template FILE] REQUEST.json",

@@ -105,9 +105,15 @@ static void print_log(void *context, const char *line)
 static mq_status engine_options_of(const cli_engine *o, mq_engine_options *options, mq_error *error)
 {
     *options = (mq_engine_options){
-        .model_dir = cli_model(o->model), .prefill_model_dir = o->prefill_model, .threads = o->threads,
-        .context = (uint32_t)o->context, .chunk = (uint32_t)o->chunk, .cache_dir = o->cache_dir,
-        .no_cache = o->no_cache, .log = print_log, .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, o->plan},
+        .model_dir = cli_model(o->model),
+        .prefill_model_dir = o->prefill_model,
+        .threads = o->threads,
+        .context = (uint32_t)o->context,
+        .chunk = (uint32_t)o->chunk,
+        .cache_dir = o->cache_dir,
+        .no_cache = o->no_cache,
+        .log = print_log,
+        .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, o->plan},
     };
     mq_status status = MQ_OK;
     if (o->prefill) status = mq_linear_format_parse(o->prefill, &options->plan.prefill, error);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &cli_run,    &cli_chat,       &cli_agent,  &cli_bench,   &cli_quantize, &cli_logits,
+    &cli_run,      &cli_chat,       &cli_agent,  &cli_bench,   &cli_quantize, &cli_logits,
     &cli_tokenize, &cli_detokenize, &cli_render, &cli_inspect, &cli_synth,    &cli_cpu,
 };
 

@@ -150,9 +150,14 @@ void cli_sampling_options(cli_sampling *s, cli_option options[CLI_SAMPLING_OPTIO
 
 mq_sampling cli_sampling_of(const cli_sampling *s)
 {
-    return (mq_sampling){.temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p, .min_p = s->min_p,
-                         .repetition_penalty = s->repetition_penalty, .presence_penalty = s->presence_penalty,
-                         .frequency_penalty = s->frequency_penalty, .seed = s->seed};
+    return (mq_sampling){.temperature = s->temperature,
+                         .top_k = s->top_k,
+                         .top_p = s->top_p,
+                         .min_p = s->min_p,
+                         .repetition_penalty = s->repetition_penalty,
+                         .presence_penalty = s->presence_penalty,
+                         .frequency_penalty = s->frequency_penalty,
+                         .seed = s->seed};
 }
 
 size_t cli_number_list(const char *text, long low, long high, long *numbers, size_t max)

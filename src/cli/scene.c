@@ -23,11 +23,13 @@ static const char *wrong_part(const json_t *scene)
     if (!json_is_string(json_object_get(scene, "system"))) return "system";
     if (!json_is_object(tables)) return "tables";
     if (!json_is_array(tools)) return "tools";
-    json_array_foreach(tools, i, item) {
+    json_array_foreach(tools, i, item)
+    {
         if (!tool_is_valid(item, tables)) return "tools";
     }
     if (!json_is_array(turns)) return "turns";
-    json_array_foreach(turns, i, item) {
+    json_array_foreach(turns, i, item)
+    {
         if (!json_is_string(json_object_get(item, "user"))) return "turns";
     }
     return NULL;
@@ -53,11 +55,12 @@ json_t *scene_tools(const json_t *scene)
     json_t *list = json_array();
     const json_t *tool;
     size_t i;
-    json_array_foreach(json_object_get(scene, "tools"), i, tool) {
-        json_array_append_new(
-            list, json_pack("{sss{sOsOsO}}", "type", "function", "function", "name", json_object_get(tool, "name"),
-                            "description", json_object_get(tool, "description"), "parameters",
-                            json_object_get(tool, "parameters")));
+    json_array_foreach(json_object_get(scene, "tools"), i, tool)
+    {
+        json_array_append_new(list, json_pack("{sss{sOsOsO}}", "type", "function", "function", "name",
+                                              json_object_get(tool, "name"), "description",
+                                              json_object_get(tool, "description"), "parameters",
+                                              json_object_get(tool, "parameters")));
     }
     return list;
 }
@@ -93,11 +96,13 @@ static char *select_rows(const json_t *tool, const json_t *table, const json_t *
     char *text = NULL;
     json_int_t found = 0;
     size_t i, k;
-    json_array_foreach(table, i, row) {
+    json_array_foreach(table, i, row)
+    {
         if (found == limit) break;
         if (!same_value(json_object_get(row, column), wanted)) continue;
         json_t *shown = json_object();
-        json_array_foreach(columns, k, name) {
+        json_array_foreach(columns, k, name)
+        {
             json_t *value = json_object_get(row, json_string_value(name));
             if (value) json_object_set(shown, json_string_value(name), value);
         }
@@ -112,7 +117,8 @@ char *scene_call(const json_t *scene, const char *name, const json_t *arguments)
 {
     const json_t *tool;
     size_t i;
-    json_array_foreach(json_object_get(scene, "tools"), i, tool) {
+    json_array_foreach(json_object_get(scene, "tools"), i, tool)
+    {
         if (strcmp(json_string_value(json_object_get(tool, "name")), name) != 0) continue;
         void *filter = json_object_iter((json_t *)json_object_get(tool, "filter"));
         const json_t *wanted = json_object_get(arguments, json_object_iter_key(filter));
@@ -129,7 +135,8 @@ json_t *scene_parse_call(const char *answer)
     if (!end) return NULL;
     start += strlen("<tool_call>");
     json_t *call = json_loadb(start, (size_t)(end - start), JSON_REJECT_DUPLICATES, NULL);
-    if (json_is_string(json_object_get(call, "name")) && json_is_object(json_object_get(call, "arguments"))) return call;
+    if (json_is_string(json_object_get(call, "name")) && json_is_object(json_object_get(call, "arguments")))
+        return call;
     json_decref(call);
     return NULL;
 }

@@ -62,9 +62,14 @@ int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flag
     }
     mq_free(tokens);
     const mq_generate_options options = {
-        .sampling = cli_sampling_of(&turn->sampling), .max_tokens = turn->max_tokens,
-        .stops = turn->sampling.stops.item, .stop_count = turn->sampling.stops.count, .ignore_eos = turn->ignore_eos,
-        .keep_special = turn->keep_special, .text = take_text, .context = turn,
+        .sampling = cli_sampling_of(&turn->sampling),
+        .max_tokens = turn->max_tokens,
+        .stops = turn->sampling.stops.item,
+        .stop_count = turn->sampling.stops.count,
+        .ignore_eos = turn->ignore_eos,
+        .keep_special = turn->keep_special,
+        .text = take_text,
+        .context = turn,
     };
     if (status == MQ_OK) status = mq_generate(turn->session, turn->text, &options, &turn->generated, &error);
     return status == MQ_OK ? CLI_DONE : cli_report(&error);

@@ -35,8 +35,8 @@ static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq
             if (*format == MQ_LINEAR_BF16 && !mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense.data) {
                 return mq__fail(error, MQ_UNSUPPORTED,
                                 "plan: layer %zu: expected dense weights for a bf16 %s, got an NVFP4 checkpoint (use "
-                                "w4a16 or nvfp4, or give it as the prefill model)", layer,
-                                phase == MQ_PHASE_PREFILL ? "prefill" : "decode");
+                                "w4a16 or nvfp4, or give it as the prefill model)",
+                                layer, phase == MQ_PHASE_PREFILL ? "prefill" : "decode");
             }
         }
     }
@@ -61,9 +61,11 @@ mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, 
     if (status != MQ_OK) return status;
     status = fit_plan(engine->weights, plan, error);
     if (status == MQ_OK && needs_packed(engine->weights, plan)) {
-        const mq_packing how = {.rule = engine->options.scales, .pool = engine->pool,
+        const mq_packing how = {.rule = engine->options.scales,
+                                .pool = engine->pool,
                                 .cache_dir = engine->options.no_cache ? NULL : engine->cache_dir,
-                                .log = engine->options.log, .log_context = engine->options.log_context};
+                                .log = engine->options.log,
+                                .log_context = engine->options.log_context};
         status = mq__weights_pack(engine->weights, &how, error);
     }
     if (status != MQ_OK) {
@@ -112,8 +114,8 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
     const uint64_t sessions = e->options.sessions ? e->options.sessions : 1;
     const uint64_t fits = memory / 2 / sessions / mq__kv_token_bytes(&e->kv_layout);
     if (asked > own) {
-        return mq__fail(error, MQ_USAGE, "engine: context: expected at most %u tokens (max_position_embeddings), got %u",
-                        own, asked);
+        return mq__fail(error, MQ_USAGE,
+                        "engine: context: expected at most %u tokens (max_position_embeddings), got %u", own, asked);
     }
     if (asked > 2 * fits) {
         return mq__fail(error, MQ_LIMIT, "engine: context: expected KV that fits the memory (%llu tokens), got %u",
@@ -194,13 +196,27 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
     mq_weights *w = e->weights;
     const mq_model *m = &w->model;
     *info = (mq_engine_info){
-        .vocab = m->vocab, .width = m->width, .ffn = m->ffn, .layers = m->layers, .heads = m->heads,
-        .kv_heads = m->kv_heads, .head_width = m->head_width, .context = e->context, .chunk = e->chunk,
-        .max_positions = w->config.max_positions, .threads = mq__pool_threads(e->pool),
-        .isa = mq__isa_name(e->kernels->isa), .model_type = mq__architecture_name(w->config.architecture),
-        .mapped_bytes = mq__checkpoint_bytes(w->dense), .packed_bytes = w->packed_bytes,
-        .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout), .bos = w->config.bos, .eos = w->eos,
-        .eos_count = w->eos_count, .prefill = e->format[MQ_PHASE_PREFILL], .decode = e->format[MQ_PHASE_DECODE],
+        .vocab = m->vocab,
+        .width = m->width,
+        .ffn = m->ffn,
+        .layers = m->layers,
+        .heads = m->heads,
+        .kv_heads = m->kv_heads,
+        .head_width = m->head_width,
+        .context = e->context,
+        .chunk = e->chunk,
+        .max_positions = w->config.max_positions,
+        .threads = mq__pool_threads(e->pool),
+        .isa = mq__isa_name(e->kernels->isa),
+        .model_type = mq__architecture_name(w->config.architecture),
+        .mapped_bytes = mq__checkpoint_bytes(w->dense),
+        .packed_bytes = w->packed_bytes,
+        .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout),
+        .bos = w->config.bos,
+        .eos = w->eos,
+        .eos_count = w->eos_count,
+        .prefill = e->format[MQ_PHASE_PREFILL],
+        .decode = e->format[MQ_PHASE_DECODE],
     };
     info->head_weights = (uint64_t)m->vocab * m->width;
     info->decode_bytes = dense_bytes(&m->head.dense);
@@ -208,10 +224,11 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         const mq_linear *linear = mq__weights_linear(w, i);
         const uint8_t format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
         info->linear_weights += (uint64_t)linear->n * linear->k_width;
-        info->decode_bytes += format == MQ_LINEAR_BF16 ? dense_bytes(&linear->dense)
-                                                       : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+        info->decode_bytes +=
+            format == MQ_LINEAR_BF16 ? dense_bytes(&linear->dense) : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
     }
-    const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;
+    const uint64_t norms =
+        (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;
     info->parameters = info->linear_weights + info->head_weights + norms;
     if (!w->config.tied_head) info->parameters += info->head_weights; /* embedding and head */
 }

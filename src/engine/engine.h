@@ -17,15 +17,15 @@ struct mq_engine {
     mq_kv_layout kv_layout;
     mq_kv_pool *kv;
     uint32_t context, chunk, pages_per_session;
-    mq_phase_plan plan[MQ_PHASES]; /* owned arrays */
+    mq_phase_plan plan[MQ_PHASES];      /* owned arrays */
     mq_linear_format format[MQ_PHASES]; /* the plan's defaults */
-    uint64_t plan_id;              /* changes with every plan: tags the KV that was made with it */
-    float *batch_logits;           /* [MQ_THIN_ROWS, V] */
+    uint64_t plan_id;                   /* changes with every plan: tags the KV that was made with it */
+    float *batch_logits;                /* [MQ_THIN_ROWS, V] */
 };
 
 struct mq_session {
     mq_engine *engine;
-    int32_t *tokens;  /* [context], the first `count` have their KV in the pages */
+    int32_t *tokens; /* [context], the first `count` have their KV in the pages */
     uint32_t count;
     uint16_t **pages; /* [pages_per_session], the first `page_count` are taken from the engine's pool */
     uint32_t page_count;
@@ -39,7 +39,8 @@ void mq__engine_log(const mq_engine *engine, const char *format, ...) __attribut
 /* ---- plan.c */
 
 /* Fills both phases of a plan for `layers` layers: the defaults, then the overrides of options->file. */
-mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phase_plan plan[MQ_PHASES], mq_error *error);
+mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phase_plan plan[MQ_PHASES],
+                        mq_error *error);
 void mq__plan_free(mq_phase_plan plan[MQ_PHASES]);
 
 double mq__seconds(void); /* monotonic */

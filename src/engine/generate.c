@@ -49,7 +49,8 @@ static size_t certain(const generation *g)
     return len;
 }
 
-static mq_status take_text(generation *g, const char *bytes, size_t count, bool last, mq_finish *finish, mq_error *error)
+static mq_status take_text(generation *g, const char *bytes, size_t count, bool last, mq_finish *finish,
+                           mq_error *error)
 {
     if (!mq__buf_append(&g->pending, bytes, count)) {
         return mq__fail(error, MQ_NO_MEMORY, "generate: pending text: expected memory, got none");
@@ -69,8 +70,7 @@ static void report_token(const generation *g, int32_t token)
     if (!g->options->token) return;
     mq_token_logprob top[20];
     const size_t count = g->options->top_logprobs < 20 ? g->options->top_logprobs : 20;
-    const float logprob =
-        mq__logprobs(g->session->logits, g->session->engine->weights->model.vocab, token, top, count);
+    const float logprob = mq__logprobs(g->session->logits, g->session->engine->weights->model.vocab, token, top, count);
     g->options->token(g->options->context, token, logprob, top, count);
 }
 

@@ -59,8 +59,8 @@ static mq_status measure(mq_machine *machine, const mq_kernels *kernels, mq_erro
     measurement *m = mq__alloc_zero(1, sizeof *m);
     if (m) *m = (measurement){.kernels = kernels, .rounds = 1, .memory = mq__alloc_aligned(threads * STREAM_BYTES)};
     if (!m || !m->memory) {
-        status = mq__fail(error, MQ_NO_MEMORY, "cpu: %zu bytes to read: expected memory, got none",
-                          threads * STREAM_BYTES);
+        status =
+            mq__fail(error, MQ_NO_MEMORY, "cpu: %zu bytes to read: expected memory, got none", threads * STREAM_BYTES);
         goto out;
     }
     mq__pool_run(pool, touch, m);

@@ -130,11 +130,14 @@ static mq_status build_group(mq_weights *w, const mq_packing *how, build *b, siz
         mq__free_aligned(w->packed[i]); /* of an earlier attempt that failed */
         b->panels = w->packed[i] = mq__alloc_aligned(bytes);
         if (!b->panels) {
-            return mq__fail(error, MQ_NO_MEMORY, "model: packed weights: expected %zu bytes of memory, got none", bytes);
+            return mq__fail(error, MQ_NO_MEMORY, "model: packed weights: expected %zu bytes of memory, got none",
+                            bytes);
         }
         mq__pool_run(how->pool, make_panels, b);
         linear->nvfp4 = (mq_nvfp4){
-            .panels = b->panels, .n = linear->n, .k_width = linear->k_width,
+            .panels = b->panels,
+            .n = linear->n,
+            .k_width = linear->k_width,
             .blocks = (uint32_t)mq__nvfp4_blocks(linear->k_width),
             .multiplier = b->source->nibbles ? b->source->multiplier : b->scale.multiplier,
         };
@@ -237,7 +240,8 @@ static bool use_sections(mq_weights *w, const mq_packfile *file)
     for (size_t i = 0; i < count; i++) {
         mq_linear *linear = mq__weights_linear(w, i);
         if (!is_available(w, i)) continue;
-        linear->nvfp4 = (mq_nvfp4){.panels = mq__packfile_section(file, i, &bytes), .n = linear->n,
+        linear->nvfp4 = (mq_nvfp4){.panels = mq__packfile_section(file, i, &bytes),
+                                   .n = linear->n,
                                    .k_width = linear->k_width,
                                    .blocks = (uint32_t)mq__nvfp4_blocks(linear->k_width)};
         memcpy(&linear->nvfp4.multiplier, multipliers + i * sizeof(float), sizeof(float));

@@ -61,8 +61,10 @@ static bool next_range(const char **text, layer_range *range)
         range->last = strtol(start, &end, 10);
         if (end == start) return false;
     }
-    if (*end == ',') end++;
-    else if (*end != '\0') return false;
+    if (*end == ',')
+        end++;
+    else if (*end != '\0')
+        return false;
     *text = end;
     return range->last >= range->first;
 }
@@ -107,9 +109,11 @@ static mq_status apply_rule(const json_t *rule, size_t index, const char *file, 
     const char *text = json_string_value(json_object_get(rule, "layers"));
     const json_t *linears = json_object_get(rule, "linears");
     if (!text || !*text || !groups_known(linears)) {
-        return mq__fail(error, MQ_FORMAT,
-                        "plan: %s: layers[%zu]: expected \"layers\": \"0-3,7\" and \"linears\" of qkv, o, gate_up, down, "
-                        "got something else", file, index);
+        return mq__fail(
+            error, MQ_FORMAT,
+            "plan: %s: layers[%zu]: expected \"layers\": \"0-3,7\" and \"linears\" of qkv, o, gate_up, down, "
+            "got something else",
+            file, index);
     }
     layer_range range;
     while (*text) {

@@ -90,8 +90,12 @@ static void run(mq_session *session, mq_phase phase, const int32_t *tokens, uint
 {
     mq_engine *engine = session->engine;
     const mq_segment segment = {.pages = session->pages, .first = session->count, .rows = rows};
-    const mq_pass pass = {.phase = phase, .plan = engine->plan[phase], .tokens = tokens, .rows = rows,
-                          .segments = &segment, .segment_count = 1};
+    const mq_pass pass = {.phase = phase,
+                          .plan = engine->plan[phase],
+                          .tokens = tokens,
+                          .rows = rows,
+                          .segments = &segment,
+                          .segment_count = 1};
     mq__forward(engine->runtime, &pass);
     if (phase == MQ_PHASE_DECODE) {
         mq__logits(engine->runtime, &pass, 0, 1, session->logits);
@@ -173,8 +177,12 @@ mq_status mq_session_step_batch(mq_session *const *sessions, const int32_t *toke
         if (status != MQ_OK) return status;
         segments[i] = (mq_segment){.pages = sessions[i]->pages, .first = sessions[i]->count, .row = i, .rows = 1};
     }
-    const mq_pass pass = {.phase = MQ_PHASE_DECODE, .plan = engine->plan[MQ_PHASE_DECODE], .tokens = tokens,
-                          .rows = count, .segments = segments, .segment_count = count};
+    const mq_pass pass = {.phase = MQ_PHASE_DECODE,
+                          .plan = engine->plan[MQ_PHASE_DECODE],
+                          .tokens = tokens,
+                          .rows = count,
+                          .segments = segments,
+                          .segment_count = count};
     mq__forward(engine->runtime, &pass);
     mq__logits(engine->runtime, &pass, 0, count, engine->batch_logits);
     const size_t vocab = engine->weights->model.vocab;

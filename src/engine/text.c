@@ -8,8 +8,8 @@
 #include <string.h>
 
 struct mq_text {
-    mq_tokenizer *tokenizer;       /* NULL: the directory has no tokenizer.json */
-    mq_chat_template *chat;        /* NULL: the model has no template */
+    mq_tokenizer *tokenizer;        /* NULL: the directory has no tokenizer.json */
+    mq_chat_template *chat;         /* NULL: the model has no template */
     mq_error no_tokenizer, no_chat; /* why not */
 };
 
@@ -39,15 +39,19 @@ mq_status mq_text_open(const char *dir, const char *template_file, mq_text **out
     if (status == MQ_OK) {
         const mq_status chat = template_file ? mq__chat_template_load_file(template_file, dir, &text->chat, error)
                                              : mq__chat_template_load(dir, &text->chat, &text->no_chat);
-        if (template_file) status = chat;
-        else if (chat == MQ_NO_MEMORY) status = mq__fail(error, chat, "%s", text->no_chat.text);
+        if (template_file)
+            status = chat;
+        else if (chat == MQ_NO_MEMORY)
+            status = mq__fail(error, chat, "%s", text->no_chat.text);
     }
     if (status == MQ_OK && !text->tokenizer && !text->chat) {
         status = mq__fail(error, text->no_tokenizer.status, "%s", text->no_tokenizer.text);
     }
     mq__free(path);
-    if (status == MQ_OK) *out = text;
-    else mq_text_close(text);
+    if (status == MQ_OK)
+        *out = text;
+    else
+        mq_text_close(text);
     return status;
 }
 
@@ -125,8 +129,10 @@ mq_status mq_stream_new(const mq_text *text, unsigned flags, mq_stream **out, mq
     const unsigned decode = (flags & MQ_STREAM_SKIP_SPECIAL ? (unsigned)MQ_DECODE_SKIP_SPECIAL : 0) |
                             (flags & MQ_STREAM_CONTINUES ? (unsigned)MQ_DECODE_CONTINUE : 0);
     status = mq__detokenizer_new(text->tokenizer, decode, &stream->detokenizer, error);
-    if (status == MQ_OK) *out = stream;
-    else mq_stream_free(stream);
+    if (status == MQ_OK)
+        *out = stream;
+    else
+        mq_stream_free(stream);
     return status;
 }
 

@@ -18,7 +18,8 @@ static mq_status wrong_shape(const mq_tensor *t, uint64_t n, uint64_t k, mq_erro
 {
     char got[128] = "";
     for (int i = 0, used = 0; i < t->rank && used < 100; i++) {
-        used += snprintf(got + used, sizeof got - (size_t)used, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+        used +=
+            snprintf(got + used, sizeof got - (size_t)used, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
     }
     if (k == 0) {
         return mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected shape [%llu] from config.json, got [%s]",
@@ -85,8 +86,10 @@ mq_status mq__weights_vector(mq_weights *w, const mq_checkpoint *c, const char *
     bool finite = true;
     for (size_t i = 0; i < count; i++) {
         uint16_t half = 0;
-        if (type == MQ_DENSE_F32) memcpy(&values[i], t->data + 4 * i, 4);
-        else memcpy(&half, t->data + 2 * i, 2);
+        if (type == MQ_DENSE_F32)
+            memcpy(&values[i], t->data + 4 * i, 4);
+        else
+            memcpy(&half, t->data + 2 * i, 2);
         if (type == MQ_DENSE_BF16) values[i] = mq__bf16_to_f32(half);
         if (type == MQ_DENSE_F16) values[i] = mq__f16_to_f32(half);
         finite = finite && isfinite(values[i]);
@@ -129,7 +132,7 @@ static const mq_tensor *find_suffix(const mq_checkpoint *c, const char *prefix, 
 {
     char name[512];
     return (size_t)snprintf(name, sizeof name, "%s.%s", prefix, suffix) < sizeof name ? mq__checkpoint_find(c, name)
-                                                                                        : NULL;
+                                                                                      : NULL;
 }
 
 /* A positive finite scalar. */
@@ -170,8 +173,8 @@ static mq_status nvfp4_of(const mq_checkpoint *c, const char *prefix, const mq_t
     source->scales = scales->data;
     source->multiplier = divisor ? 1.0f / value : value;
     if (isfinite(source->multiplier)) return MQ_OK;
-    return mq__fail(error, MQ_FORMAT, "checkpoint: %s: expected a tensor scale with a finite reciprocal, got %g", prefix,
-                    (double)value);
+    return mq__fail(error, MQ_FORMAT, "checkpoint: %s: expected a tensor scale with a finite reciprocal, got %g",
+                    prefix, (double)value);
 }
 
 mq_status mq__linear_source_read(mq_weights *w, const mq_checkpoint *c, const char *prefix, uint32_t n,

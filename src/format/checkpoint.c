@@ -32,8 +32,10 @@ static mq_status open_shard(mq_checkpoint *c, const char *name, mq_error *error)
     }
     const mq_status status = mq__safetensors_open(path, &c->shards[c->count], error);
     mq__free(path);
-    if (status == MQ_OK) c->count++;
-    else mq__free(c->names[c->count]);
+    if (status == MQ_OK)
+        c->count++;
+    else
+        mq__free(c->names[c->count]);
     return status;
 }
 
@@ -60,12 +62,13 @@ static mq_status open_indexed(mq_checkpoint *c, const json_t *map, mq_error *err
     json_t *value;
     size_t tensors = 0;
     mq_status status = allocate(c, SHARDS_MAX, error);
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
+    json_object_foreach((json_t *)(uintptr_t)map, tensor, value)
+    {
         const char *name = json_string_value(value);
         if (status != MQ_OK) return status;
         if (!name || !is_plain_name(name)) {
-            return mq__fail(error, MQ_FORMAT, "checkpoint: index: tensor %s: expected a plain file name, got %s", tensor,
-                            name ? name : "something else");
+            return mq__fail(error, MQ_FORMAT, "checkpoint: index: tensor %s: expected a plain file name, got %s",
+                            tensor, name ? name : "something else");
         }
         size_t shard = find_shard(c, name);
         if (shard == c->count) {
@@ -75,8 +78,8 @@ static mq_status open_indexed(mq_checkpoint *c, const json_t *map, mq_error *err
             status = open_shard(c, name, error);
         }
         if (status == MQ_OK && !mq__safetensors_find(&c->shards[shard], tensor)) {
-            status = mq__fail(error, MQ_FORMAT, "checkpoint: index: tensor %s: expected it in %s, got a file without it",
-                              tensor, name);
+            status = mq__fail(error, MQ_FORMAT,
+                              "checkpoint: index: tensor %s: expected it in %s, got a file without it", tensor, name);
         }
     }
     /* Each indexed tensor is in its shard; equal counts leave no room for a tensor that is in two. */
@@ -84,8 +87,8 @@ static mq_status open_indexed(mq_checkpoint *c, const json_t *map, mq_error *err
         tensors += c->shards[i].count;
     }
     if (status == MQ_OK && tensors != json_object_size(map)) {
-        status = mq__fail(error, MQ_FORMAT, "checkpoint: index: expected the %zu tensors of the shards, got %zu", tensors,
-                          json_object_size(map));
+        status = mq__fail(error, MQ_FORMAT, "checkpoint: index: expected the %zu tensors of the shards, got %zu",
+                          tensors, json_object_size(map));
     }
     return status;
 }

@@ -141,8 +141,10 @@ mq_status mq__packfile_write(const char *path, mq_digest fingerprint, const mq_p
     if (status == MQ_OK) {
         status = mq__writer_put(&writer, head, HEADER + table_bytes, error);
         if (status == MQ_OK) status = write_sections(&writer, sections, count, error);
-        if (status == MQ_OK) status = mq__writer_commit(&writer, error);
-        else mq__writer_abort(&writer);
+        if (status == MQ_OK)
+            status = mq__writer_commit(&writer, error);
+        else
+            mq__writer_abort(&writer);
     }
     mq__free(head);
     return status;

@@ -38,19 +38,30 @@ const mq_kernels *mq__kernels_get(mq_isa isa)
 
 /* Slots by name and offset; all function pointers have one size and representation on the systems we build for. */
 typedef void any_fn(void);
-#define SLOT(name) {#name, offsetof(mq_kernels, name)}
+#define SLOT(name)                                                                                                     \
+    {                                                                                                                  \
+#name, offsetof(mq_kernels, name)                                                                              \
+    }
 static const struct {
     const char *name;
     size_t offset;
 } slots[] = {
-    SLOT(rmsnorm),           SLOT(norm_rope),
-    SLOT(swiglu),            SLOT(f32_to_bf16),
-    SLOT(dense_to_f32),      SLOT(nvfp4_quantize),
-    SLOT(nvfp4_gemm),        SLOT(dense_pack_rows),
-    SLOT(dense_gemm),        SLOT(w4a16_gemm),
-    SLOT(dense_thin),        SLOT(w4a16_thin),
-    SLOT(attention_prefill), SLOT(attention_decode_span),
-    SLOT(burn_fma),          SLOT(read_stream),
+    SLOT(rmsnorm),
+    SLOT(norm_rope),
+    SLOT(swiglu),
+    SLOT(f32_to_bf16),
+    SLOT(dense_to_f32),
+    SLOT(nvfp4_quantize),
+    SLOT(nvfp4_gemm),
+    SLOT(dense_pack_rows),
+    SLOT(dense_gemm),
+    SLOT(w4a16_gemm),
+    SLOT(dense_thin),
+    SLOT(w4a16_thin),
+    SLOT(attention_prefill),
+    SLOT(attention_decode_span),
+    SLOT(burn_fma),
+    SLOT(read_stream),
 };
 
 size_t mq__kernels_slots(void)

@@ -41,7 +41,8 @@ mq_status mq__kv_pool_new(const mq_kv_layout *layout, uint32_t pages, mq_kv_pool
     size_t bytes;
     const size_t page_bytes = mq__round_up(mq__kv_page_elements(layout) * sizeof(uint16_t), 64);
     if (!mq__mul_size(page_bytes, pages, &bytes) || pages == 0) {
-        return mq__fail(error, MQ_LIMIT, "kv: pool: expected 1 or more pages that fit the address space, got %u", pages);
+        return mq__fail(error, MQ_LIMIT, "kv: pool: expected 1 or more pages that fit the address space, got %u",
+                        pages);
     }
     mq_kv_pool *pool = mq__alloc_zero(1, sizeof *pool);
     uint16_t **available = mq__alloc_zero(pages, sizeof *available);
@@ -55,8 +56,12 @@ mq_status mq__kv_pool_new(const mq_kv_layout *layout, uint32_t pages, mq_kv_pool
         return mq__fail(error, MQ_NO_MEMORY, "kv: pool: expected %zu bytes of address space, got a refusal", bytes);
     }
     (void)madvise(memory, bytes, MADV_HUGEPAGE);
-    *pool = (mq_kv_pool){.page_bytes = page_bytes, .mapped_bytes = bytes, .memory = memory, .available = available,
-                         .available_count = pages, .pages = pages};
+    *pool = (mq_kv_pool){.page_bytes = page_bytes,
+                         .mapped_bytes = bytes,
+                         .memory = memory,
+                         .available = available,
+                         .available_count = pages,
+                         .pages = pages};
     for (uint32_t i = 0; i < pages; i++) {
         available[i] = (uint16_t *)(void *)(pool->memory + (size_t)(pages - 1 - i) * page_bytes);
     }

@@ -45,10 +45,18 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
     const size_t stride = (size_t)m->heads * m->head_width;
     const size_t offset = (segment->row + row) * stride + (size_t)g * heads * m->head_width;
     return (mq_attention){
-        .kv = {.pages = segment->pages, .k_offset = mq__kv_key_offset(&j->kv, j->layer, g),
-               .v_offset = mq__kv_value_offset(&j->kv, j->layer, g), .head_width = m->head_width},
-        .q = rt->q + offset, .out = rt->x + offset, .q_stride = stride, .out_stride = stride, .heads = heads,
-        .first = segment->first + row, .rows = rows, .scale = rt->attention_scale,
+        .kv = {.pages = segment->pages,
+               .k_offset = mq__kv_key_offset(&j->kv, j->layer, g),
+               .v_offset = mq__kv_value_offset(&j->kv, j->layer, g),
+               .head_width = m->head_width},
+        .q = rt->q + offset,
+        .out = rt->x + offset,
+        .q_stride = stride,
+        .out_stride = stride,
+        .heads = heads,
+        .first = segment->first + row,
+        .rows = rows,
+        .scale = rt->attention_scale,
         .scratch = rt->thread_scratch[thread],
     };
 }
@@ -133,7 +141,9 @@ static void merge_decode(void *context, int thread, int threads)
 void mq__attention(mq_runtime *rt, uint32_t layer)
 {
     const mq_model *m = rt->model;
-    job j = {.rt = rt, .weights = &m->layer[layer], .layer = layer,
+    job j = {.rt = rt,
+             .weights = &m->layer[layer],
+             .layer = layer,
              .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width}};
     mq__pool_run(rt->pool, rotate_and_store, &j);
     if (rt->pass->phase == MQ_PHASE_PREFILL) {

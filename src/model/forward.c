@@ -36,8 +36,7 @@ static void embed(void *context, int thread, int threads)
         mq__partition(segment->rows, thread, threads, &begin, &end);
         for (size_t i = begin; i < end; i++) {
             const size_t row = segment->row + i;
-            const uint8_t *source =
-                (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
+            const uint8_t *source = (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
             rt->kernels->dense_to_f32(rt->h + row * m->width, source, m->embedding.type, m->width);
             for (size_t j = 0; j < half; j++) {
                 /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
@@ -59,19 +58,26 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
     /* h += o(attention(q, k, v)), with q, k, v = linear(norm(h)) */
     mq_linear_format format = format_of(pass, l, MQ_GROUP_QKV);
     mq__linear_group(rt, format,
-                     (mq_input){.kind = MQ_INPUT_NORM, .norm_weight = norm_of(w->attention_norm, format), .rows = rt->x,
-                                .width = m->width, .count = rows},
+                     (mq_input){.kind = MQ_INPUT_NORM,
+                                .norm_weight = norm_of(w->attention_norm, format),
+                                .rows = rt->x,
+                                .width = m->width,
+                                .count = rows},
                      (mq_output[]){{&w->q, rt->q, false}, {&w->k, rt->k, false}, {&w->v, rt->v, false}}, 3);
     mq__attention(rt, l);
-    mq__linear_group(rt, format_of(pass, l, MQ_GROUP_O),
-                     (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_width, .count = rows},
-                     (mq_output[]){{&w->o, rt->h, true}}, 1);
+    mq__linear_group(
+        rt, format_of(pass, l, MQ_GROUP_O),
+        (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_width, .count = rows},
+        (mq_output[]){{&w->o, rt->h, true}}, 1);
 
     /* h += down(silu(gate) * up), with gate, up = linear(norm(h)) */
     format = format_of(pass, l, MQ_GROUP_GATE_UP);
     mq__linear_group(rt, format,
-                     (mq_input){.kind = MQ_INPUT_NORM, .norm_weight = norm_of(w->mlp_norm, format), .rows = rt->x,
-                                .width = m->width, .count = rows},
+                     (mq_input){.kind = MQ_INPUT_NORM,
+                                .norm_weight = norm_of(w->mlp_norm, format),
+                                .rows = rt->x,
+                                .width = m->width,
+                                .count = rows},
                      (mq_output[]){{&w->gate, rt->gate, false}, {&w->up, rt->up, false}}, 2);
     mq__linear_group(rt, format_of(pass, l, MQ_GROUP_DOWN),
                      (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = m->ffn, .count = rows},
@@ -93,7 +99,11 @@ void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows
     assert(row + rows <= pass->rows);
     rt->pass = pass;
     mq__linear_group(rt, MQ_LINEAR_BF16,
-                     (mq_input){.kind = MQ_INPUT_NORM, .norm_weight = rt->model->final_norm, .rows = rt->x,
-                                .width = rt->model->width, .row0 = row, .count = rows},
+                     (mq_input){.kind = MQ_INPUT_NORM,
+                                .norm_weight = rt->model->final_norm,
+                                .rows = rt->x,
+                                .width = rt->model->width,
+                                .row0 = row,
+                                .count = rows},
                      (mq_output[]){{&rt->model->head, logits, false}}, 1);
 }

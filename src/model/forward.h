@@ -15,9 +15,9 @@ typedef struct mq_segment {
 } mq_segment;
 
 typedef struct mq_pass {
-    mq_phase phase;         /* PREFILL: tall kernels. DECODE: one row per segment, at most MQ_THIN_ROWS, thin kernels */
-    mq_phase_plan plan;     /* of that phase */
-    const int32_t *tokens;  /* [rows], each in [0, V) */
+    mq_phase phase;        /* PREFILL: tall kernels. DECODE: one row per segment, at most MQ_THIN_ROWS, thin kernels */
+    mq_phase_plan plan;    /* of that phase */
+    const int32_t *tokens; /* [rows], each in [0, V) */
     uint32_t rows;
     const mq_segment *segments;
     uint32_t segment_count;

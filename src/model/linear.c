@@ -119,8 +119,12 @@ static void multiply(void *context, int thread, int threads)
 
 void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, const mq_output *outputs, int count)
 {
-    job j = {.rt = rt, .format = format, .layout = layout_of(format, rt->pass->phase), .input = input,
-             .outputs = outputs, .count = count};
+    job j = {.rt = rt,
+             .format = format,
+             .layout = layout_of(format, rt->pass->phase),
+             .input = input,
+             .outputs = outputs,
+             .count = count};
     if (j.layout != ROWS || input.kind != MQ_INPUT_PLAIN) mq__pool_run(rt->pool, prepare, &j);
     mq__pool_run(rt->pool, multiply, &j);
 }

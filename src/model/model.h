@@ -36,10 +36,10 @@ typedef struct mq_layer {
 typedef struct mq_model {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width; /* V D F L H G K */
     float norm_eps;
-    const float *inv_freq; /* [K/2] rotary frequencies after scaling */
-    float rope_factor;     /* multiplies cos and sin (YaRN); 1 otherwise */
-    mq_dense embedding;    /* [V, D] */
-    mq_linear head;        /* [V, D]: lm_head, or the embedding when tied; always dense */
+    const float *inv_freq;   /* [K/2] rotary frequencies after scaling */
+    float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */
+    mq_dense embedding;      /* [V, D] */
+    mq_linear head;          /* [V, D]: lm_head, or the embedding when tied; always dense */
     const float *final_norm; /* [D] */
     mq_layer *layer;         /* [L] */
 } mq_model;

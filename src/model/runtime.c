@@ -29,7 +29,10 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     const size_t q_width = (size_t)m->heads * m->head_width, kv_width = (size_t)m->kv_heads * m->head_width;
     const size_t widest = max_size(max_size(m->width, q_width), m->ffn);
     const int threads = mq__pool_threads(pool);
-    *rt = (mq_runtime){.model = m, .kernels = kernels, .pool = pool, .max_rows = (uint32_t)rows,
+    *rt = (mq_runtime){.model = m,
+                       .kernels = kernels,
+                       .pool = pool,
+                       .max_rows = (uint32_t)rows,
                        .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
     rt->attention_scale = (float)(1.0 / sqrt((double)m->head_width));
     rt->h = floats(rows, m->width);
@@ -48,8 +51,8 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->cos && rt->sin &&
                     rt->dense_panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials && rt->thread_scratch;
-    const size_t scratch = max_size(kernels->gemm_scratch_bytes,
-                                    kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_width));
+    const size_t scratch =
+        max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_width));
     for (int t = 0; complete && t < threads; t++) {
         rt->thread_scratch[t] = mq__alloc_aligned(scratch);
         complete = rt->thread_scratch[t] != NULL;
@@ -71,8 +74,18 @@ void mq__runtime_free(mq_runtime *rt)
         }
     }
     mq__free(rt->thread_scratch);
-    float *const all[] = {rt->h, rt->x, rt->q, rt->k, rt->v, rt->gate, rt->up, rt->cos, rt->sin, rt->dense_panels,
-                          rt->nvfp4.multiplier, rt->partials};
+    float *const all[] = {rt->h,
+                          rt->x,
+                          rt->q,
+                          rt->k,
+                          rt->v,
+                          rt->gate,
+                          rt->up,
+                          rt->cos,
+                          rt->sin,
+                          rt->dense_panels,
+                          rt->nvfp4.multiplier,
+                          rt->partials};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         mq__free_aligned(all[i]);
     }

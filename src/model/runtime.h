@@ -10,16 +10,16 @@ struct mq_runtime {
     mq_pool *pool;
     uint32_t max_rows, max_spans;
     float attention_scale; /* 1/sqrt(K) */
-    const mq_pass *pass; /* the pass in progress */
+    const mq_pass *pass;   /* the pass in progress */
 
-    float *h;              /* [T, D] the residual stream */
-    float *x;              /* [T, max(D, H*K)] normed rows, then the attention's output */
-    float *q, *k, *v;      /* [T, H*K], [T, G*K], [T, G*K] */
-    float *gate, *up;      /* [T, F]; gate holds silu(gate)*up afterwards */
-    float *cos, *sin;      /* [T, K/2] of the rows' positions */
-    float *dense_panels;   /* the input of tall dense layers, packed */
-    mq_nvfp4_rows nvfp4;   /* the input of NVFP4 layers, quantised and packed */
-    float *partials;       /* decode attention: [segments][G][spans][H/G][K + 2] */
+    float *h;                 /* [T, D] the residual stream */
+    float *x;                 /* [T, max(D, H*K)] normed rows, then the attention's output */
+    float *q, *k, *v;         /* [T, H*K], [T, G*K], [T, G*K] */
+    float *gate, *up;         /* [T, F]; gate holds silu(gate)*up afterwards */
+    float *cos, *sin;         /* [T, K/2] of the rows' positions */
+    float *dense_panels;      /* the input of tall dense layers, packed */
+    mq_nvfp4_rows nvfp4;      /* the input of NVFP4 layers, quantised and packed */
+    float *partials;          /* decode attention: [segments][G][spans][H/G][K + 2] */
     uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
 };
 

@@ -16,7 +16,7 @@ typedef struct candidate {
 
 struct mq_sampler {
     mq_sampling s;
-    mq_logit_bias *bias;   /* [s.bias_count], a copy */
+    mq_logit_bias *bias; /* [s.bias_count], a copy */
     uint32_t vocab;
     candidate *candidates; /* [V] */
     uint32_t *count;       /* [V] */
@@ -45,8 +45,9 @@ static mq_status check(const mq_sampling *s, uint32_t vocab, mq_error *error)
     }
     for (size_t i = 0; i < s->bias_count; i++) {
         if (s->bias[i].token < 0 || (uint32_t)s->bias[i].token >= vocab || !isfinite(s->bias[i].bias)) {
-            return mq__fail(error, MQ_USAGE, "sampling: logit bias: expected a token below %u and a finite bias, got %d",
-                            vocab, s->bias[i].token);
+            return mq__fail(error, MQ_USAGE,
+                            "sampling: logit bias: expected a token below %u and a finite bias, got %d", vocab,
+                            s->bias[i].token);
         }
     }
     return MQ_OK;

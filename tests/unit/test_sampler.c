@@ -51,8 +51,10 @@ static void expect_distribution(mq_sampling s, int kept, float temperature)
     for (int r = 0; r < V; r++) {
         const double p = r < kept ? pow((double)probabilities[by_rank[r]], 1.0 / (double)temperature) / total : 0;
         const double got = frequency[by_rank[r]], sigma = sqrt(p * (1 - p) / 60000);
-        if (r >= kept) assert_true(got == 0);
-        else assert_true(fabs(got - p) < 5 * sigma + 1e-9);
+        if (r >= kept)
+            assert_true(got == 0);
+        else
+            assert_true(fabs(got - p) < 5 * sigma + 1e-9);
     }
 }
 
@@ -209,9 +211,12 @@ static void test_allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),          cmocka_unit_test(test_greedy_and_ties),
-        cmocka_unit_test(test_same_seed_same_tokens), cmocka_unit_test(test_penalties),
-        cmocka_unit_test(test_logprobs),         cmocka_unit_test(test_refuses_bad_parameters),
+        cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_greedy_and_ties),
+        cmocka_unit_test(test_same_seed_same_tokens),
+        cmocka_unit_test(test_penalties),
+        cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_refuses_bad_parameters),
         cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,8 +22,12 @@ static mq_engine *open_engine(mq_linear_format prefill, mq_linear_format decode,
 {
     mq_engine *engine;
     mq_error error = {0};
-    const mq_engine_options options = {.model_dir = model, .plan = {.prefill = prefill, .decode = decode},
-                                       .threads = 3, .context = 256, .chunk = 32, .sessions = sessions,
+    const mq_engine_options options = {.model_dir = model,
+                                       .plan = {.prefill = prefill, .decode = decode},
+                                       .threads = 3,
+                                       .context = 256,
+                                       .chunk = 32,
+                                       .sessions = sessions,
                                        .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
     return engine;
@@ -99,7 +103,8 @@ static void test_first_token_is_precise(void **state)
 {
     (void)state;
     /* One token has nothing to prefill: Mix-Quant is then the BF16 model, uniform NVFP4 is not. */
-    mq_engine *mix = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1), *bf16 = open_engine(MQ_LINEAR_BF16, MQ_LINEAR_BF16, 1);
+    mq_engine *mix = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1),
+              *bf16 = open_engine(MQ_LINEAR_BF16, MQ_LINEAR_BF16, 1);
     mq_engine *uniform = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_NVFP4, 1);
     float *a = fresh_logits(mix, tokens, 1), *b = fresh_logits(bf16, tokens, 1), *c = fresh_logits(uniform, tokens, 1);
     assert_memory_equal(a, b, logits_bytes(mix));
@@ -216,21 +221,24 @@ static void test_token_loop_does_not_allocate(void **state)
 static void test_open_survives_allocation_failures(void **state)
 {
     (void)state;
-    const mq_engine_options options = {.model_dir = model, .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, NULL},
-                                       .threads = 2, .context = 64, .no_cache = true};
-    mq_engine *engine;
-    unsigned long n = 1;
-    for (;; n++) {
+    const mq_engine_options options = {.model_dir = model,
+                                       .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, NULL},
+                                       .threads = 2,
+                                       .context = 64,
+                                       .no_cache = true};
+    unsigned long n = 1, refused = 0;
+    for (bool hit = true; hit; n++) {
+        mq_engine *engine;
         mq_error error = {0};
         (void)mq__alloc_fail_at(n);
         const mq_status status = mq_engine_open(&options, &engine, &error);
-        (void)mq__alloc_fail_at(0);
-        if (status == MQ_OK) break;
-        assert_int_equal(status, MQ_NO_MEMORY);
-        assert_null(engine);
+        hit = mq__alloc_fail_at(0) >= n; /* else there are fewer than n allocations */
+        /* A few failures are survived: without memory for its path there is no cache. */
+        assert_true(status == MQ_OK || (status == MQ_NO_MEMORY && !engine && hit));
+        refused += status != MQ_OK;
+        mq_engine_close(engine);
     }
-    mq_engine_close(engine);
-    assert_true(n > 30); /* the sweep really hit opening */
+    assert_true(refused > 30); /* the sweep really hit opening */
 }
 
 typedef struct collected {
@@ -330,10 +338,14 @@ static int forget_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_extend_truncate_rebuild),      cmocka_unit_test(test_first_token_is_precise),
-        cmocka_unit_test(test_batch_equals_single),          cmocka_unit_test(test_cancel_keeps_what_is_done),
-        cmocka_unit_test(test_refusals),                     cmocka_unit_test(test_token_loop_does_not_allocate),
-        cmocka_unit_test(test_open_survives_allocation_failures), cmocka_unit_test(test_generation_stops),
+        cmocka_unit_test(test_extend_truncate_rebuild),
+        cmocka_unit_test(test_first_token_is_precise),
+        cmocka_unit_test(test_batch_equals_single),
+        cmocka_unit_test(test_cancel_keeps_what_is_done),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_token_loop_does_not_allocate),
+        cmocka_unit_test(test_open_survives_allocation_failures),
+        cmocka_unit_test(test_generation_stops),
     };
     return cmocka_run_group_tests(tests, make_model, forget_model);
 }
