@@ -118,6 +118,23 @@ static void test_layouts(void **state)
     check_tensors(MQ_LAYOUT_MODELOPT, "mo");
 }
 
+/* Overwrites bytes of a tensor in a file. */
+static void patch(const char *dir, const char *tensor, size_t at, const void *bytes, size_t count)
+{
+    char name[64];
+    mq_checkpoint *c = open_checkpoint(dir);
+    const mq_tensor *t = mq__checkpoint_find(c, tensor);
+    assert_non_null(t);
+    const long offset = (long)(t->data - mq__checkpoint_shard(c, 0)->map.data) + (long)at;
+    snprintf(name, sizeof name, "%s/model.safetensors", dir);
+    FILE *file = fopen(unit_path(name), "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    assert_int_equal(fclose(file), 0);
+    mq__checkpoint_close(c);
+}
+
 /* Every byte is what the format layer makes of the matrix with the joint maximum of its fused group. */
 static void check_bytes(mq_nvfp4_rule rule, mq_checkpoint_layout layout, const char *out)
 {
@@ -162,6 +179,10 @@ static void test_bytes_of_every_rule(void **state)
                  {MQ_LAYOUT_MODELOPT, MQ_SCALES_RTN, MQ_NVFP4_MODELOPT},
                  {MQ_LAYOUT_MODELOPT, MQ_SCALES_FOUR_SIX, MQ_NVFP4_FOUR_SIX},
                  {MQ_LAYOUT_MODELOPT, MQ_SCALES_SWEEP, MQ_NVFP4_SWEEP}};
+    /* The last of a fused group has the largest weight of the group. */
+    static const uint16_t large = 0x4000, larger = 0xc060;
+    patch("in", "model.layers.0.self_attn.v_proj.weight", 1234, &large, sizeof large);
+    patch("in", "model.layers.2.mlp.up_proj.weight", 4320, &larger, sizeof larger);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char out[16];
         snprintf(out, sizeof out, "out%zu", i);
@@ -361,23 +382,6 @@ static void test_threads(void **state)
 static void assert_nothing_left(void)
 {
     assert_int_equal(unit_entries(unit_dir), 1);
-}
-
-/* Overwrites bytes of a tensor in a file. */
-static void patch(const char *dir, const char *tensor, size_t at, const void *bytes, size_t count)
-{
-    char name[64];
-    mq_checkpoint *c = open_checkpoint(dir);
-    const mq_tensor *t = mq__checkpoint_find(c, tensor);
-    assert_non_null(t);
-    const long offset = (long)(t->data - mq__checkpoint_shard(c, 0)->map.data) + (long)at;
-    snprintf(name, sizeof name, "%s/model.safetensors", dir);
-    FILE *file = fopen(unit_path(name), "r+b");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
-    assert_int_equal(fwrite(bytes, 1, count, file), count);
-    assert_int_equal(fclose(file), 0);
-    mq__checkpoint_close(c);
 }
 
 static void test_weights_that_are_not_finite(void **state)
