@@ -4,12 +4,13 @@
  *   Keys: 8 at a time, 16 elements of each; the 8x8 dwords are transposed in registers, so that a lane is a key and each
  *     head's score vector is a plain FMA chain with a broadcast query element: no horizontal sums. A dword holds two bf16,
  *     so one transposition serves two FMA steps.
- *   Values: 32 keys at a time, 16 columns of each; even and odd columns are the low and high halves of the dwords, summed
- *     apart and interleaved when the span is done.
- * Each load is paired with a prefetch of the same place 32 keys later, which crosses pages where the hardware
- * prefetcher does not.
+ *   Values: a page at a time, one or two chunks of 16 columns of each row; even and odd columns are the low and high halves
+ *     of the dwords, summed apart and interleaved when the span is done.
+ * While a page side (64 keys or values, 16 KiB at width 128) is worked on, the next one is prefetched, evenly over the work
+ * and in four streams, a quarter of the side each.
  *
- * Registers: keys 8 (tile) + heads (sums) + 2; values 2*heads (sums) + 2 + 1. Up to 4 heads per pass, more in groups. */
+ * Registers: keys 8 (transposed) + heads (sums) + 2; values 2*heads*chunks (sums) + 2*chunks + 1, two chunks up to 2 heads.
+ * Up to 4 heads per pass, more in groups. MEASURED */
 #include "kernels/avx2/attention_avx2.h"
 #include "kernels/ref/math_ref.h"
 
@@ -18,7 +19,6 @@
 enum {
     HEADS = 4,                        /* query heads per pass */
     KEYS = 8,                         /* keys per transposition */
-    VALUES = 32,                      /* keys per round over the values */
     COLUMNS = 16,                     /* bf16 per load */
     SCORE_STEP = MQ_SPAN_TOKENS + 16, /* floats between two heads' scores: not a multiple of 4 KiB */
 };
@@ -26,36 +26,41 @@ enum {
 /* One group of heads at work on one span; the parts of the scratch, 64-byte aligned. */
 typedef struct span {
     const mq_kv_view *kv;
-    size_t key0, count, width; /* keys [key0, key0 + count) */
-    size_t chunks;             /* ceil(width / COLUMNS) */
-    float *q;                  /* [chunks*COLUMNS][heads], scaled */
-    float *scores;             /* [heads][SCORE_STEP] */
-    float *sums;               /* [heads][chunks][2][8]: even and odd columns */
+    size_t first_page, count, width; /* `count` keys from the start of that page */
+    size_t chunks;                   /* ceil(width / COLUMNS) */
+    float *q;                        /* [chunks*COLUMNS][heads], scaled */
+    float *scores;                   /* [heads][SCORE_STEP] */
+    float *sums;                     /* [heads][chunks][2][8]: even and odd columns */
+    uint16_t *tail;                  /* [KEYS][width] */
+    const uint16_t *after;           /* the keys of the next span: prefetched at the end */
 } span;
 
-static inline const uint16_t *row_of(const span *s, size_t offset, size_t key)
+static inline const uint16_t *key_page(const span *s, size_t page)
 {
-    const size_t token = s->key0 + key;
-    return s->kv->pages[token / MQ_PAGE_TOKENS] + offset + token % MQ_PAGE_TOKENS * s->width;
+    return s->kv->pages[s->first_page + page] + s->kv->k_offset;
 }
 
-/* Key rows first, value rows behind them: what is worth prefetching when `key` is up to count + VALUES. */
-static inline const uint16_t *row_ahead(const span *s, size_t key)
+static inline const uint16_t *value_page(const span *s, size_t page)
 {
-    const size_t in_values = key >= s->count ? key - s->count : 0;
-    return key < s->count ? row_of(s, s->kv->k_offset, key)
-                          : row_of(s, s->kv->v_offset, in_values < s->count ? in_values : s->count - 1);
+    return s->kv->pages[s->first_page + page] + s->kv->v_offset;
 }
 
-/* Scores of keys [key, key + 8); a row past the end repeats the last one, its score is replaced later. */
-INLINE void score_keys(const span *s, size_t key, size_t heads)
+/* Keeps the compiler from precomputing addresses that the addressing modes give for nothing. */
+#define OPAQUE(x) __asm__("" : "+r"(x))
+
+/* Prefetches the i-th line of a page side in four streams, a quarter (step) of the side each. Always inlined: gcc takes a
+ * function that only prefetches for one without effects and drops the call. */
+INLINE void prefetch_line(const char *side, size_t i, size_t step, size_t step3)
 {
-    const size_t left = s->count - key < KEYS ? s->count - key : KEYS, pairs = s->width / 2;
-    const uint16_t *rows[KEYS], *ahead[KEYS];
-    for (size_t r = 0; r < KEYS; r++) {
-        rows[r] = row_of(s, s->kv->k_offset, key + (r < left ? r : left - 1));
-        ahead[r] = row_ahead(s, key + VALUES + r);
-    }
+    _mm_prefetch(i % 4 == 3 ? side + step3 + i / 4 * 64 : side + i % 4 * step + i / 4 * 64, _MM_HINT_T0);
+}
+
+/* Scores of 8 keys, while 4 lines per chunk are prefetched from `next` on. */
+INLINE void score_keys(const span *s, const uint16_t *rows, float *scores, size_t heads, const char *next)
+{
+    const size_t width = s->width, pairs = width / 2;
+    size_t step = 2 * width, step3 = 6 * width, quarter = width * 32, quarter3 = width * 96;
+    const char *low_rows = (const char *)rows, *high_rows = (const char *)(rows + 4 * width);
     __m256 even[HEADS], odd[HEADS];
 #pragma GCC unroll 4
     for (size_t h = 0; h < heads; h++) {
@@ -65,25 +70,52 @@ INLINE void score_keys(const span *s, size_t key, size_t heads)
     for (size_t pair = 0; pair < pairs; pair += 8) {
         const __m256i mask = first_dwords(pairs - pair);
         __m256i v[KEYS];
+        OPAQUE(step);
+        OPAQUE(step3);
+        OPAQUE(quarter);
+        OPAQUE(quarter3);
 #pragma GCC unroll 8
         for (size_t r = 0; r < KEYS; r++) {
-            v[r] = _mm256_maskload_epi32((const int *)(const void *)(rows[r] + 2 * pair), mask);
-            _mm_prefetch((const char *)(ahead[r] + 2 * pair), _MM_HINT_T0);
+            const char *quad = r < 4 ? low_rows : high_rows;
+            v[r] = _mm256_maskload_epi32((const int *)(const void *)(quad + (r % 4 == 3 ? step3 : r % 4 * step)), mask);
         }
         transpose_8x8(v);
 #pragma GCC unroll 8
         for (size_t i = 0; i < 8; i++, q += 2 * heads) {
             const __m256 low = low_bf16(v[i]), high = high_bf16(v[i]);
+            if (i % 2 == 0) {
+                prefetch_line(next, i / 2, quarter, quarter3);
+            }
 #pragma GCC unroll 4
             for (size_t h = 0; h < heads; h++) {
-                even[h] = _mm256_fmadd_ps(_mm256_set1_ps(q[h]), low, even[h]);
-                odd[h] = _mm256_fmadd_ps(_mm256_set1_ps(q[heads + h]), high, odd[h]);
+                even[h] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + h), low, even[h]);
+                odd[h] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + heads + h), high, odd[h]);
             }
         }
+        next += 64;
+        low_rows += 32;
+        high_rows += 32;
+        OPAQUE(low_rows);
+        OPAQUE(high_rows);
     }
 #pragma GCC unroll 4
     for (size_t h = 0; h < heads; h++) {
-        _mm256_store_ps(s->scores + h * SCORE_STEP + key, _mm256_add_ps(even[h], odd[h]));
+        _mm256_store_ps(scores + h * SCORE_STEP, _mm256_add_ps(even[h], odd[h]));
+    }
+}
+
+/* Scores of one page, `keys` of them. A block cut by the end goes through a copy, so that nothing past it is read. */
+INLINE void score_page(const span *s, size_t page, size_t keys, size_t heads, const char *next)
+{
+    const uint16_t *rows = key_page(s, page);
+    float *scores = s->scores + page * MQ_PAGE_TOKENS;
+    for (size_t key = 0; key < keys; key += KEYS) {
+        const uint16_t *block = rows + key * s->width;
+        if (keys - key < KEYS) {
+            memset(s->tail, 0, KEYS * s->width * sizeof *s->tail);
+            block = memcpy(s->tail, block, (keys - key) * s->width * sizeof *s->tail);
+        }
+        score_keys(s, block, scores + key, heads, next + key / KEYS * s->chunks * 64);
     }
 }
 
@@ -129,38 +161,84 @@ static float soften(float *scores, size_t count, float *maximum)
     return sum_of(sum);
 }
 
-/* Adds keys [key, key + VALUES) of the values, cut at the end of the span, to the sums. */
-INLINE void weigh_values(const span *s, size_t key, size_t heads)
+/* One value row of `wide` chunks into the sums of all heads. */
+INLINE void weigh_row(const char *row, const float *weights, const __m256i mask[2], __m256 even[HEADS][2],
+                      __m256 odd[HEADS][2], size_t heads, size_t wide)
 {
-    const size_t left = s->count - key < VALUES ? s->count - key : VALUES;
-    const uint16_t *rows = row_of(s, s->kv->v_offset, key);
-    const size_t next = key + VALUES < s->count ? key + VALUES : key;
-    const uint16_t *ahead = row_of(s, s->kv->v_offset, next);
-    for (size_t chunk = 0; chunk < s->chunks; chunk++) {
-        const __m256i mask = first_dwords(s->width / 2 - chunk * 8);
-        __m256 even[HEADS], odd[HEADS];
+    __m256 low[2], high[2];
+#pragma GCC unroll 2
+    for (size_t w = 0; w < wide; w++) {
+        const __m256i v = _mm256_maskload_epi32((const int *)(const void *)(row + w * 32), mask[w]);
+        low[w] = low_bf16(v);
+        high[w] = high_bf16(v);
+    }
+#pragma GCC unroll 4
+    for (size_t h = 0; h < heads; h++) {
+        const __m256 p = _mm256_broadcast_ss(weights + h * SCORE_STEP);
+#pragma GCC unroll 2
+        for (size_t w = 0; w < wide; w++) {
+            even[h][w] = _mm256_fmadd_ps(p, low[w], even[h][w]);
+            odd[h][w] = _mm256_fmadd_ps(p, high[w], odd[h][w]);
+        }
+    }
+}
+
+/* sums [2*wide][8] of columns [column, ...) += weights x values of one page. */
+INLINE void weigh_columns(const span *s, const uint16_t *rows, const float *weights, size_t chunk, size_t keys,
+                          size_t heads, size_t wide, const char *next)
+{
+    const size_t chunks = s->chunks;
+    __m256i mask[2];
+    __m256 even[HEADS][2], odd[HEADS][2];
+#pragma GCC unroll 2
+    for (size_t w = 0; w < wide; w++) {
+        mask[w] = first_dwords(s->width / 2 - (chunk + w) * 8);
 #pragma GCC unroll 4
         for (size_t h = 0; h < heads; h++) {
-            even[h] = _mm256_load_ps(s->sums + (h * s->chunks + chunk) * 16);
-            odd[h] = _mm256_load_ps(s->sums + (h * s->chunks + chunk) * 16 + 8);
+            even[h][w] = _mm256_load_ps(s->sums + (h * chunks + chunk + w) * 16);
+            odd[h][w] = _mm256_load_ps(s->sums + (h * chunks + chunk + w) * 16 + 8);
         }
-        for (size_t i = 0; i < left; i++) {
-            const size_t at = i * s->width + chunk * COLUMNS;
-            const __m256i v = _mm256_maskload_epi32((const int *)(const void *)(rows + at), mask);
-            const __m256 low = low_bf16(v), high = high_bf16(v);
-            _mm_prefetch((const char *)(ahead + at), _MM_HINT_T0);
-#pragma GCC unroll 4
-            for (size_t h = 0; h < heads; h++) {
-                const __m256 p = _mm256_set1_ps(s->scores[h * SCORE_STEP + key + i]);
-                even[h] = _mm256_fmadd_ps(p, low, even[h]);
-                odd[h] = _mm256_fmadd_ps(p, high, odd[h]);
+    }
+    const char *at = (const char *)(rows + chunk * COLUMNS);
+    size_t step = 2 * s->width, quarter = s->width * 32, quarter3 = s->width * 96;
+    next += chunk * MQ_PAGE_TOKENS / 8 * 64;
+    size_t i = 0;
+    for (; i + 8 <= keys; i += 8, weights += 8, next += 64 * wide) {
+#pragma GCC unroll 8
+        for (size_t j = 0; j < 8; j++, at += step) {
+            if (j % 2 == 0) {
+                prefetch_line(next, j / 2 * wide, quarter, quarter3);
             }
+            if (j % 2 == 0 && wide == 2) {
+                prefetch_line(next, j + 1, quarter, quarter3);
+            }
+            weigh_row(at, weights + j, mask, even, odd, heads, wide);
         }
+    }
+    for (; i < keys; i++, at += step, weights++) {
+        weigh_row(at, weights, mask, even, odd, heads, wide);
+    }
+#pragma GCC unroll 2
+    for (size_t w = 0; w < wide; w++) {
 #pragma GCC unroll 4
         for (size_t h = 0; h < heads; h++) {
-            _mm256_store_ps(s->sums + (h * s->chunks + chunk) * 16, even[h]);
-            _mm256_store_ps(s->sums + (h * s->chunks + chunk) * 16 + 8, odd[h]);
+            _mm256_store_ps(s->sums + (h * chunks + chunk + w) * 16, even[h][w]);
+            _mm256_store_ps(s->sums + (h * chunks + chunk + w) * 16 + 8, odd[h][w]);
         }
+    }
+}
+
+/* Two chunks of columns at once while the sums fit into the registers. */
+INLINE void weigh_page(const span *s, size_t page, size_t keys, size_t heads, const char *next)
+{
+    const uint16_t *rows = value_page(s, page);
+    const float *weights = s->scores + page * MQ_PAGE_TOKENS;
+    size_t chunk = 0;
+    for (; heads <= 2 && chunk + 2 <= s->chunks; chunk += 2) {
+        weigh_columns(s, rows, weights, chunk, keys, heads, 2, next);
+    }
+    for (; chunk < s->chunks; chunk++) {
+        weigh_columns(s, rows, weights, chunk, keys, heads, 1, next);
     }
 }
 
@@ -183,15 +261,19 @@ INLINE void run_span(const span *s, size_t heads, const float *q, float scale, f
     }
     memset(s->q + s->width * heads, 0, (s->chunks * COLUMNS - s->width) * heads * sizeof(float));
     memset(s->sums, 0, heads * s->chunks * 16 * sizeof(float));
-    for (size_t key = 0; key < s->count; key += KEYS) {
-        score_keys(s, key, heads);
+    const size_t pages = (s->count + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
+    const size_t last = s->count - (pages - 1) * MQ_PAGE_TOKENS; /* keys of the last page */
+    for (size_t page = 0; page < pages; page++) {
+        const uint16_t *next = page + 1 < pages ? key_page(s, page + 1) : value_page(s, 0);
+        score_page(s, page, page + 1 < pages ? MQ_PAGE_TOKENS : last, heads, (const char *)next);
     }
     for (size_t h = 0; h < heads; h++) {
         float *end = partial + h * (s->width + 2) + s->width;
         end[1] = soften(s->scores + h * SCORE_STEP, s->count, end);
     }
-    for (size_t key = 0; key < s->count; key += VALUES) {
-        weigh_values(s, key, heads);
+    for (size_t page = 0; page < pages; page++) {
+        const uint16_t *next = page + 1 < pages ? value_page(s, page + 1) : s->after;
+        weigh_page(s, page, page + 1 < pages ? MQ_PAGE_TOKENS : last, heads, (const char *)next);
     }
     for (size_t h = 0; h < heads; h++) {
         store_sums(s, h, partial + h * (s->width + 2));
@@ -221,17 +303,20 @@ size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_width)
 {
     (void)heads;
     const size_t columns = ((size_t)head_width + COLUMNS - 1) / COLUMNS * COLUMNS;
-    return HEADS * (2 * columns + SCORE_STEP) * sizeof(float);
+    return HEADS * (2 * columns + SCORE_STEP) * sizeof(float) + KEYS * columns * sizeof(uint16_t);
 }
 
 void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial)
 {
     const size_t width = a->kv.head_width;
-    span s = {.kv = &a->kv, .key0 = key0, .count = key1 - key0, .width = width};
+    span s = {.kv = &a->kv, .first_page = key0 / MQ_PAGE_TOKENS, .count = key1 - key0, .width = width};
     s.chunks = (width + COLUMNS - 1) / COLUMNS;
     s.q = a->scratch;
     s.scores = s.q + HEADS * s.chunks * COLUMNS;
     s.sums = s.scores + HEADS * SCORE_STEP;
+    s.tail = (uint16_t *)(void *)(s.sums + HEADS * s.chunks * 16);
+    s.after = key1 <= a->first ? a->kv.pages[key1 / MQ_PAGE_TOKENS] + a->kv.k_offset
+                               : value_page(&s, (s.count - 1) / MQ_PAGE_TOKENS); /* no more: what the cache holds */
     for (size_t h = 0; h < a->heads; h += HEADS) {
         const size_t heads = a->heads - h < HEADS ? a->heads - h : HEADS;
         run_heads(&s, heads, a->q + h * width, a->scale, partial + h * (width + 2));
