@@ -59,6 +59,9 @@ static bool is_expected(const mq_model_config *c, const char *name)
     if (strncmp(name, "model.", 6) != 0 && strncmp(name, "lm_head.", 8) != 0) return true;
     if (is_one_of(name, ends, sizeof ends / sizeof ends[0])) return true;
     if (sscanf(name, "model.layers.%9u.%n", &layer, &used) != 1 || used == 0) return false;
+    char prefix[40]; /* "00" or "+0" would be a second layer 0 that nobody reads */
+    snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
+    if (strncmp(name, prefix, strlen(prefix)) != 0) return false;
     return layer < c->layers && is_layer_part(c, name + used);
 }
 
