@@ -183,7 +183,7 @@ static mq_jvalue filter_wordcount(mq_jrun *run, mq_jvalue self, const mq_jargs *
 {
     mq__jargs_positional(run, "wordcount", args, 0, 0);
     const mq_jvalue text = mq__jvalue_soft_str(run, self);
-    mq__jrun_charge_bytes(run, text.bytes);
+    mq__jrun_charge_points(run, text.bytes);
     int64_t words = 0;
     bool inside = false;
     for (size_t i = 0; i < text.bytes;) {

@@ -107,7 +107,7 @@ static void put_real(mq_jrun *run, mq_jtext *out, const spec *s, double value)
     const double size = fabs(value);
     const int precision = s->precision < 0 ? 6 : s->precision > MAX_PRECISION ? MAX_PRECISION : (int)s->precision;
     size_t bytes = 0;
-    mq__jrun_charge(run, 16);
+    mq__jrun_charge(run, 40);
     switch (s->type) {
     case 'e':
         bytes = (size_t)snprintf(body, sizeof body, "%.*e", precision, size);

@@ -141,6 +141,7 @@ static mq_jdict *make_dict(mq_jrun *run, const char *what, const mq_jargs *args)
     if (args->count > 1)
         mq__jrun_throw(run, MQ_TEMPLATE, "%s: expected at most 1 argument, got %zu", what, args->count);
     mq_jdict *const dict = mq__jdict_new(run, args->named_count);
+    if (args->count == 1 && args->values[0].type == MQ_J_UNDEFINED) mq__jvalue_fail_undefined(run, args->values[0]);
     if (args->count == 1 && args->values[0].type == MQ_J_DICT) {
         const mq_jdict *const from = args->values[0].as.dict;
         for (size_t i = 0; i < from->count; i++) {

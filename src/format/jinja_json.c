@@ -17,7 +17,7 @@ typedef struct writer {
 
 void mq__jtext_put_json_string(mq_jrun *run, mq_jtext *text, mq_jvalue string, bool ascii)
 {
-    mq__jrun_charge_bytes(run, string.bytes);
+    mq__jrun_charge(run, string.bytes / 16 + 1);
     mq__jtext_putc(run, text, '"');
     size_t plain = 0; /* start of the run of bytes that are copied as they are */
     for (size_t i = 0; i < string.bytes;) {
@@ -67,7 +67,7 @@ static void put_separator(mq_jrun *run, writer *out, mq_jvalue separator)
 static void put_real(mq_jrun *run, writer *out, double value)
 {
     char number[MQ_J_NUMBER_BYTES];
-    mq__jrun_charge(run, 16);
+    mq__jrun_charge(run, 40);
     if (isnan(value)) {
         mq__jtext_puts(run, &out->text, "NaN");
     } else if (isinf(value)) {

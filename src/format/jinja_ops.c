@@ -250,7 +250,7 @@ static bool subscript(mq_jrun *run, mq_jvalue object, mq_jvalue key, mq_jvalue *
     if (key.type != MQ_J_INT && key.type != MQ_J_BOOL) return false;
     int64_t i = key.type == MQ_J_BOOL ? key.as.boolean : key.as.integer;
     if (object.type == MQ_J_STRING) {
-        mq__jrun_charge_bytes(run, object.bytes);
+        mq__jrun_charge(run, object.bytes / 16 + 1);
         const size_t count = mq__jtext_count(object.as.text, object.bytes);
         if (i < 0) i += (int64_t)count;
         if (i < 0 || (uint64_t)i >= count) return false;
@@ -333,7 +333,7 @@ static size_t slice_indices(mq_jrun *run, const mq_jvalue bounds[3], size_t leng
 static mq_jvalue slice_text(mq_jrun *run, mq_jvalue text, const mq_jvalue bounds[3])
 {
     int64_t start, end, step;
-    mq__jrun_charge_bytes(run, text.bytes);
+    mq__jrun_charge(run, text.bytes / 16 + 1);
     const size_t length = mq__jtext_count(text.as.text, text.bytes);
     const size_t count = slice_indices(run, bounds, length, &start, &end, &step);
     mq_jvalue result = mq__jvalue_text("", 0);

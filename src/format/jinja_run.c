@@ -198,10 +198,9 @@ mq_status mq__jinja_render(const mq_jinja *program, const json_t *variables, con
         status = run->trap.status;
         goto out;
     }
-    if (!numbers || !mq__buf_reserve(&run->out, 1024)) mq__jrun_throw(run, MQ_NO_MEMORY, "out of memory");
+    if (!numbers || !mq__buf_append(&run->out, "", 0)) mq__jrun_throw(run, MQ_NO_MEMORY, "out of memory");
     bind_top(run, variables);
     mq__jinja_exec(run, &program->body);
-    if (!mq__buf_append(&run->out, "", 0)) mq__jrun_throw(run, MQ_NO_MEMORY, "out of memory");
     *bytes = run->out.len;
     run->out.data[run->out.len] = '\0';
     *text = mq__buf_take(&run->out);

@@ -107,10 +107,16 @@ static inline void mq__jrun_charge(mq_jrun *run, uint64_t steps)
     run->steps -= steps;
 }
 
-/* Bulk work over bytes: about what one step costs in time. */
+/* Bulk work over bytes, copying or searching, in units of about the time of one step. */
 static inline void mq__jrun_charge_bytes(mq_jrun *run, size_t bytes)
 {
     mq__jrun_charge(run, bytes / 64 + 1);
+}
+
+/* Work on each character: decoding, classes, case. */
+static inline void mq__jrun_charge_points(mq_jrun *run, size_t bytes)
+{
+    mq__jrun_charge(run, bytes / 4 + 1);
 }
 
 void *mq__jrun_alloc(mq_jrun *run, size_t count, size_t bytes_each); /* zeroed, never NULL */

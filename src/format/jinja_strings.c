@@ -31,6 +31,7 @@ static bool search(mq_jrun *run, mq_jvalue text, mq_jvalue what, size_t from, si
         *found = hit ? (size_t)(hit - text.as.text) : 0;
         return hit != NULL;
     }
+    mq__jrun_charge_points(run, to - from);
     for (size_t at = to - what.bytes;; at--) {
         if (memcmp(text.as.text + at, what.as.text, what.bytes) == 0) {
             *found = at;
@@ -62,7 +63,7 @@ mq_jvalue mq__jvalue_strip(mq_jrun *run, mq_jvalue text, mq_jvalue chars, bool l
         chars = need_text(run, chars, "strip");
         while (left && bytes > 0) {
             size_t next = 0;
-            mq__jrun_charge_bytes(run, chars.bytes);
+            mq__jrun_charge_points(run, chars.bytes);
             (void)mq__utf8_next(start, bytes, &next);
             if (!in_set(chars, start, next)) break;
             start += next;
@@ -70,12 +71,12 @@ mq_jvalue mq__jvalue_strip(mq_jrun *run, mq_jvalue text, mq_jvalue chars, bool l
         }
         while (right && bytes > 0) {
             const size_t last = mq__utf8_before(start, bytes);
-            mq__jrun_charge_bytes(run, chars.bytes);
+            mq__jrun_charge_points(run, chars.bytes);
             if (!in_set(chars, start + last, bytes - last)) break;
             bytes = last;
         }
     }
-    mq__jrun_charge_bytes(run, text.bytes - bytes);
+    mq__jrun_charge_points(run, text.bytes - bytes);
     mq_jvalue result = mq__jvalue_text(start, bytes);
     result.flags = text.flags;
     return result;
@@ -121,7 +122,7 @@ static bool window(mq_jrun *run, mq_jvalue text, const mq_jargs *args, size_t fi
     *to = text.bytes;
     if (args->count <= first) return true;
     const int64_t length = (int64_t)mq__jtext_count(text.as.text, text.bytes);
-    mq__jrun_charge_bytes(run, text.bytes);
+    mq__jrun_charge(run, text.bytes / 16 + 1);
     int64_t bounds[2] = {0, length};
     for (size_t i = 0; i < 2; i++) {
         const mq_jvalue given = mq__jargs_at(args, first + i);
@@ -235,7 +236,7 @@ mq_jvalue mq__jvalue_replace(mq_jrun *run, mq_jvalue text, mq_jvalue from, mq_jv
             if (!found) break;
             hit = (size_t)(found - text.as.text);
         }
-        mq__jrun_charge(run, 1);
+        mq__jrun_charge(run, 2);
         mq__jtext_put(run, &out, text.as.text + at, hit - at);
         mq__jtext_put(run, &out, to.as.text, to.bytes);
         at = hit + from.bytes;
@@ -342,6 +343,7 @@ static mq_jvalue split(mq_jrun *run, mq_jvalue self, const mq_jargs *args, bool 
     mq_jlist *const out = mq__jlist_new(run, MQ_J_PLAIN, 0);
     mq__jrun_charge_bytes(run, self.bytes);
     if (given[0].type == MQ_J_MISSING || given[0].type == MQ_J_NONE) {
+        mq__jrun_charge_points(run, self.bytes);
         (right ? split_space_right : split_space)(run, out, self, limit);
     } else {
         const mq_jvalue separator = need_text(run, given[0], "split");
@@ -407,7 +409,7 @@ mq_jlist *mq__jvalue_split_lines(mq_jrun *run, mq_jvalue text, bool keep_ends)
 {
     mq_jlist *const out = mq__jlist_new(run, MQ_J_PLAIN, 0);
     size_t start = 0;
-    mq__jrun_charge_bytes(run, text.bytes);
+    mq__jrun_charge_points(run, text.bytes);
     for (size_t at = 0; at < text.bytes;) {
         const size_t end = at;
         const uint32_t point = mq__utf8_next(text.as.text, text.bytes, &at);

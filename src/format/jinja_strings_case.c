@@ -77,7 +77,7 @@ mq_jvalue mq__jstring_swapcase(mq_jrun *run, mq_jvalue self, const mq_jargs *arg
 static mq_jvalue all(mq_jrun *run, mq_jvalue self, const mq_jargs *args, bool (*is)(uint32_t), bool empty)
 {
     mq__jargs_positional(run, "a method of str", args, 0, 0);
-    mq__jrun_charge_bytes(run, self.bytes);
+    mq__jrun_charge_points(run, self.bytes);
     for (size_t i = 0; i < self.bytes;) {
         if (!is(mq__utf8_next(self.as.text, self.bytes, &i))) return mq__jvalue_bool(false);
     }

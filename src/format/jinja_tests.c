@@ -145,7 +145,7 @@ static bool has_case(mq_jrun *run, mq_jvalue self, bool upper)
 {
     const mq_jvalue text = mq__jvalue_str(run, self);
     bool found = false;
-    mq__jrun_charge_bytes(run, text.bytes);
+    mq__jrun_charge_points(run, text.bytes);
     for (size_t i = 0; i < text.bytes;) {
         const uint32_t point = mq__utf8_next(text.as.text, text.bytes, &i);
         if (mq__point_is_title(point) || (upper ? mq__point_is_lower(point) : mq__point_is_upper(point))) return false;

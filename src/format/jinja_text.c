@@ -67,7 +67,7 @@ void mq__jtext_fill(mq_jrun *run, mq_jtext *text, uint32_t point, size_t count)
     if (count > run->limits.string_bytes / each) {
         mq__jrun_throw(run, MQ_LIMIT, "expected a string of at most %zu bytes, got more", run->limits.string_bytes);
     }
-    mq__jrun_charge_bytes(run, count * each);
+    mq__jrun_charge_points(run, count * each);
     reserve(run, text, count * each);
     for (size_t i = 0; i < count; i++) {
         mq__jtext_put(run, text, bytes, each);
@@ -184,7 +184,7 @@ static void put_quoted(mq_jrun *run, mq_jtext *text, mq_jvalue value)
 {
     const bool single = memchr(value.as.text, '\'', value.bytes) != NULL;
     const char quote = single && !memchr(value.as.text, '"', value.bytes) ? '"' : '\'';
-    mq__jrun_charge_bytes(run, value.bytes);
+    mq__jrun_charge_points(run, value.bytes);
     mq__jtext_putc(run, text, quote);
     for (size_t i = 0; i < value.bytes;) {
         const size_t start = i;
@@ -295,7 +295,7 @@ static void put_repr(mq_jrun *run, mq_jtext *text, mq_jvalue value, unsigned dep
         mq__jtext_put(run, text, number, (size_t)snprintf(number, sizeof number, "%" PRId64, value.as.integer));
         return;
     case MQ_J_FLOAT:
-        mq__jrun_charge(run, 16);
+        mq__jrun_charge(run, 40);
         mq__jtext_put(run, text, number, mq__jreal_print(value.as.real, number));
         return;
     case MQ_J_STRING:
@@ -353,7 +353,7 @@ mq_jvalue mq__jvalue_escape(mq_jrun *run, mq_jvalue value)
     if (value.type == MQ_J_STRING && (value.flags & MQ_J_MARKUP)) return value;
     value = mq__jvalue_str(run, value);
     mq_jtext text = {0};
-    mq__jrun_charge_bytes(run, value.bytes);
+    mq__jrun_charge_points(run, value.bytes);
     for (size_t i = 0; i < value.bytes; i++) {
         static const char marks[] = "&<>'\"";
         static const char *const entities[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
@@ -399,18 +399,26 @@ mq_jvalue mq__jvalue_join(mq_jrun *run, mq_jvalue a, mq_jvalue b)
     return result;
 }
 
+/* Whether the character at the start of text is white space; *next is its length. */
+static bool leading_space(const char *text, size_t bytes, size_t *next)
+{
+    *next = 0;
+    if ((unsigned char)text[0] < 0x80) {
+        *next = 1;
+        return mq__point_is_space((unsigned char)text[0]);
+    }
+    return mq__point_is_space(mq__utf8_next(text, bytes, next));
+}
+
 void mq__text_strip(const char **text, size_t *bytes, bool left, bool right)
 {
-    size_t start = 0, end = *bytes;
-    while (left && start < end) {
-        size_t next = start;
-        if (!mq__point_is_space(mq__utf8_next(*text, end, &next))) break;
-        start = next;
+    size_t start = 0, end = *bytes, length;
+    while (left && start < end && leading_space(*text + start, end - start, &length)) {
+        start += length;
     }
     while (right && end > start) {
-        const size_t last = mq__utf8_before(*text, end);
-        size_t next = last;
-        if (!mq__point_is_space(mq__utf8_next(*text, end, &next))) break;
+        const size_t last = (unsigned char)(*text)[end - 1] < 0x80 ? end - 1 : mq__utf8_before(*text, end);
+        if (!leading_space(*text + last, end - last, &length)) break;
         end = last;
     }
     *text += start;

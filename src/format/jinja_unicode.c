@@ -243,7 +243,7 @@ static bool is_final_sigma(mq_jvalue text, size_t start, size_t end)
 mq_jvalue mq__jvalue_case(mq_jrun *run, mq_jvalue value, mq_jcase to)
 {
     mq_jtext text = {0};
-    mq__jrun_charge_bytes(run, value.bytes);
+    mq__jrun_charge_points(run, value.bytes);
     for (size_t i = 0; i < value.bytes;) {
         const size_t start = i;
         uint32_t forms[3];

@@ -426,7 +426,7 @@ static int compare_at(mq_jrun *run, mq_jvalue a, mq_jvalue b, const char *operat
         const size_t bytes = a.bytes < b.bytes ? a.bytes : b.bytes;
         mq__jrun_charge_bytes(run, bytes / 16);
         const int order = memcmp(a.as.text, b.as.text, bytes);
-        return order ? order : (a.bytes > b.bytes) - (a.bytes < b.bytes);
+        return order ? (order > 0) - (order < 0) : (a.bytes > b.bytes) - (a.bytes < b.bytes);
     }
     if (a.type == MQ_J_LIST && b.type == MQ_J_LIST && a.as.list->kind == b.as.list->kind &&
         a.as.list->kind <= MQ_J_TUPLE) {

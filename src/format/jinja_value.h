@@ -178,7 +178,7 @@ bool mq__jvalue_truth(mq_jvalue value);
 bool mq__jvalue_is_number(mq_jvalue value); /* bool, int or float */
 bool mq__jvalue_equal(mq_jrun *run, mq_jvalue a, mq_jvalue b);
 bool mq__jvalue_is_text(mq_jvalue value, const char *text); /* a string equal to the C string */
-int mq__jvalue_compare(mq_jrun *run, mq_jvalue a, mq_jvalue b, const char *operation); /* <0 0 >0; 2 for NaN */
+int mq__jvalue_compare(mq_jrun *run, mq_jvalue a, mq_jvalue b, const char *operation); /* -1, 0, 1; 2 for NaN */
 bool mq__jvalue_contains(mq_jrun *run, mq_jvalue container, mq_jvalue item);
 bool mq__jvalue_length(mq_jvalue value, size_t *length);                     /* false: it has none */
 int64_t mq__jvalue_integer(mq_jrun *run, mq_jvalue value, const char *what); /* an int or bool, else an error */

@@ -153,6 +153,8 @@ def main():
             template = PRELUDE + maker.space() + maker.body(4, False) + maker.body(3, False)
         expected = oracle.render(template, VARIABLES)
         lower = expected.lower() if isinstance(expected, str) else ""
+        if "reverse|wordcount" in template:
+            continue  # the words in the text of an iterator
         if any(mark in lower for mark in (" at 0x", "<built-in", "<bound", "iterator")):
             continue  # the text of an object holds an address
         oracle.COMPILED.clear()
