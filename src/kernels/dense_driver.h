@@ -10,6 +10,7 @@ enum {
     DENSE_TILE = MQ_DENSE_MR * DENSE_NR, /* sums of one tile */
     DENSE_PANEL_FLOATS = 32 << 10,       /* scratch for expanded panels: 128 KiB of L2 */
     DENSE_SUM_TILES = 148,               /* tiles whose sums wait for their next k slice: 260 KiB of L2 */
+    DENSE_AHEAD = 4,
     DENSE_SCRATCH_FLOATS = DENSE_PANEL_FLOATS + DENSE_SUM_TILES * DENSE_TILE
 };
 
@@ -23,7 +24,8 @@ typedef struct dense_step {
     const mq_epilogue *finish; /* last slice: y and bias at the tile's first row and feature; else NULL */
     size_t features;           /* present in y, 1..32 */
     float multiplier;          /* applied to the finished sums */
-    const char *ahead;         /* to prefetch on the way: one line per 32 k */
+    const char *ahead;         /* to prefetch on the way: one line of stored weights per 32 k, */
+    const char *next_a;        /* and, of the next group's activations, DENSE_AHEAD lines per 16 k */
 } dense_step;
 
 typedef struct dense_core {

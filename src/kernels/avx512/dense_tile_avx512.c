@@ -58,7 +58,11 @@ INLINE void tile(const dense_step *step, const int R)
     for (size_t k = 0; k < step->kc; k += CHUNK) {
         const size_t row = k / CHUNK;
         prefetch(step->ahead + 2 * k); /* the same line twice */
-        if (row < MR) {                /* sums of the next tile */
+#pragma GCC unroll 4
+        for (size_t i = 0; i < DENSE_AHEAD; i++) {
+            _mm_prefetch(step->next_a + (row * DENSE_AHEAD + i) * 64, _MM_HINT_T1);
+        }
+        if (row < MR) { /* sums of the next tile */
             prefetch(c + DENSE_TILE + row * DENSE_NR);
             prefetch(c + DENSE_TILE + row * DENSE_NR + 16);
         }
