@@ -10,7 +10,6 @@
 
 #define CONFIG_BYTES ((size_t)16 << 20) /* tokenizer_config.json lists its added tokens, so it can be long */
 #define PROBE        "mqprobe"
-#define PROBE_STEPS  200000u
 
 /* One named template. */
 typedef struct entry {
@@ -57,7 +56,8 @@ static mq_status probe(const mq_chat_template *chat, const mq_jinja *program, in
     static const mq_chat_content as_given[MQ_CHAT_ROLES] = {MQ_CHAT_EITHER, MQ_CHAT_EITHER, MQ_CHAT_EITHER,
                                                             MQ_CHAT_EITHER};
     const struct tm day = {.tm_mday = 1, .tm_year = 125};
-    const mq_jinja_options options = {.limits = {.steps = PROBE_STEPS}, .now = &day};
+    const mq_jinja_options options = {
+        .limits = {.steps = 200000, .output_bytes = (size_t)1 << 20, .memory_bytes = (size_t)8 << 20}, .now = &day};
     size_t bytes;
     mq_status status = MQ_OK;
     *text = NULL;

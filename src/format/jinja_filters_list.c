@@ -387,7 +387,9 @@ mq_jvalue mq__jfilter_last(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
     if (self.type == MQ_J_LIST && self.as.list->count) return mq__jlist_at(self.as.list, self.as.list->count - 1);
     if (self.type == MQ_J_STRING && self.bytes) {
         const size_t start = mq__utf8_before(self.as.text, self.bytes);
-        return mq__jvalue_text(self.as.text + start, self.bytes - start);
+        mq_jvalue point = mq__jvalue_text(self.as.text + start, self.bytes - start);
+        point.flags = self.flags;
+        return point;
     }
     const mq_jlist *const list = mq__jvalue_to_list(run, self, MQ_J_PLAIN);
     if (list->count) return list->items[list->count - 1];

@@ -1,4 +1,5 @@
 /* Code points: UTF-8, and the classes and case mappings of Python's str, on top of utf8proc's tables. */
+#include "format/jinja_case_table.h"
 #include "format/jinja_run.h"
 #include "format/jinja_text.h"
 
@@ -153,16 +154,6 @@ bool mq__point_is_word(uint32_t point)
 
 /* ---------------------------------------------------------------- case */
 
-/* Characters whose upper (u) or title (t) form is more than one character, or not what the simple mapping says. */
-typedef struct special {
-    uint16_t point;
-    uint16_t upper[3], title[3];
-} special;
-
-static const special specials[] = {
-#include "format/jinja_case_table.h"
-};
-
 size_t mq__point_case(uint32_t point, mq_jcase to, uint32_t out[3])
 {
     if (point < 0x80) {
@@ -177,17 +168,17 @@ size_t mq__point_case(uint32_t point, mq_jcase to, uint32_t out[3])
         out[1] = 0x307;
         return 2;
     }
-    size_t low = 0, high = sizeof specials / sizeof specials[0];
+    size_t low = 0, high = sizeof special_cases / sizeof special_cases[0];
     while (low < high) {
         const size_t middle = (low + high) / 2;
-        if (specials[middle].point < point) {
+        if (special_cases[middle].point < point) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    if (low < sizeof specials / sizeof specials[0] && specials[low].point == point) {
-        const uint16_t *const form = to == MQ_J_UPPER ? specials[low].upper : specials[low].title;
+    if (low < sizeof special_cases / sizeof special_cases[0] && special_cases[low].point == point) {
+        const uint16_t *const form = to == MQ_J_UPPER ? special_cases[low].upper : special_cases[low].title;
         size_t n = 0;
         while (n < 3 && form[n]) {
             out[n] = form[n];

@@ -339,6 +339,38 @@ static void test_short_memory(void **state)
     assert_true(failed > 20);
 }
 
+/* jansson's allocations fail as well. It does not tell a lack of memory from bad text, so the status is free. */
+static void test_short_memory_in_json(void **state)
+{
+    (void)state;
+    const char request[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"text\": \"b\"}]},"
+        "{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"arguments\": \"{\\\"a\\\": 1}\"}}, "
+        "{\"arguments\": \"{}\"}]}],"
+        "\"chat_template_kwargs\": {\"x\": 1}, \"reasoning_effort\": \"low\"}";
+    const char source[] = "{{ messages|tojson }}{{ x }}";
+    unsigned long n = 1;
+    json_set_alloc_funcs(mq__alloc, mq__free);
+    for (; n < 4000; n++) {
+        mq_chat_template *chat = NULL;
+        mq_error error = {0};
+        char *text = NULL;
+        size_t bytes = 0;
+        mq__alloc_fail_at(n);
+        mq_status status =
+            mq__chat_template_from_text(source, sizeof source - 1, "{\"bos_token\": \"b\"}", &chat, &error);
+        if (status == MQ_OK)
+            status = mq__chat_template_render(chat, request, sizeof request - 1, &text, &bytes, &error);
+        const unsigned long made = mq__alloc_fail_at(0);
+        if (status != MQ_OK) assert_int_equal(error.status, status);
+        mq__chat_template_free(chat);
+        mq__free(text);
+        if (made < n) break;
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_in_range(n, 100, 3999);
+}
+
 /* ---------------------------------------------------------------- a long conversation */
 
 static void test_long_conversation(void **state)
@@ -392,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_bad_requests),
         cmocka_unit_test(test_short_memory),
         cmocka_unit_test(test_long_conversation),
+        cmocka_unit_test(test_short_memory_in_json),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
