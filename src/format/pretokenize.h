@@ -1,7 +1,8 @@
 /* How text is cut into words before merging: hand-written splitters for the regular expressions of published models.
  *
- * Each is recognised by its exact text and gives the same pieces as the expression under PCRE2 (tests/unit/
- * test_pretokenize.c compares them). Every expression covers every character, so a text is just cut, nothing is left out. */
+ * Each is recognised by its exact text and gives the same pieces as the expression under PCRE2, with which
+ * tests/unit/test_pretokenize.c compares it. Every expression covers every character: nothing is left out. Characters
+ * are classed by utf8proc's version of Unicode; PCRE2's may be another, so newly assigned scripts can differ. */
 #ifndef MQ_FORMAT_PRETOKENIZE_H
 #define MQ_FORMAT_PRETOKENIZE_H
 

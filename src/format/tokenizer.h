@@ -67,9 +67,9 @@ enum {
 mq_status mq__tokenizer_decode(const mq_tokenizer *tokenizer, const int32_t *ids, size_t count, unsigned flags,
                                mq_buf *out, mq_error *error);
 
-/* Decodes id by id. Each push appends whole UTF-8 characters only: at most 3 bytes, the beginning of one, are held back,
- * and bytes that can no longer become a character are passed on as they are. Everything appended, with the flush, is
- * what mq__tokenizer_decode gives for the same ids. An id without a token (padding rows of the embedding) is empty. */
+/* Decodes id by id. Each push appends whole UTF-8 characters only: at most 3 bytes, the beginning of one, are held
+ * back, and bytes that can no longer become a character are passed on as they are. Everything appended, with the flush,
+ * is what mq__tokenizer_decode gives for the same ids. An id without a token (padding rows of the embedding) is empty. */
 typedef struct mq_detokenizer mq_detokenizer;
 
 mq_status mq__detokenizer_new(const mq_tokenizer *tokenizer, unsigned flags, mq_detokenizer **out, mq_error *error);

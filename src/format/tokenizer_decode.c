@@ -1,5 +1,5 @@
-/* Ids back to text. The decoder is a list of steps over tokens; behind a Fuse they see one text, so those are written as
- * streams that hold back no more than what a later token can still change. Whole decoding is the same stream, fed at
+/* Ids back to text. The decoder is a list of steps over tokens; behind a Fuse they see one text, so those are written
+ * as streams that hold back no more than what a later token can still change. Whole decoding is the same stream, fed at
  * once, and so cannot differ from it. */
 #include "base/error.h"
 #include "base/mem.h"
@@ -35,11 +35,21 @@ static void restart(mq_detokenizer *d)
     const mq_tokenizer *t = d->tokenizer;
     d->first = anew;
     d->held = -1;
+    d->work.regex.budget = MQ_REGEX_BUDGET;
     mq__buf_clear(&d->tail);
     for (size_t i = 0; i < t->decoder_count - t->fuse_at; i++) {
         mq__buf_clear(&d->streams[i].pending);
         d->streams[i].to_strip = anew ? t->decoders[t->fuse_at + i].start : 0;
     }
+}
+
+#define USUAL_TOKEN   ((size_t)4096)    /* bytes */
+#define LONGEST_TOKEN ((size_t)1 << 20) /* a hostile vocabulary or Replace could make a token of any length */
+
+static bool reserve(mq_buf *buf, size_t bytes)
+{
+    buf->max = LONGEST_TOKEN;
+    return mq__buf_reserve(buf, bytes);
 }
 
 static mq_status detokenizer_init(mq_detokenizer *d, const mq_tokenizer *tokenizer, unsigned flags, mq_error *error)
@@ -50,12 +60,11 @@ static mq_status detokenizer_init(mq_detokenizer *d, const mq_tokenizer *tokeniz
     bool ok = d->streams != NULL;
     for (size_t i = 0; i < tokenizer->fuse_at; i++)
         d->hold = d->hold || tokenizer->decoders[i].kind == MQ_DECODER_BPE;
-    /* Room for any token now, so that pushing does not allocate. */
-    for (int i = 0; ok && i < 2; i++)
-        ok = mq__buf_reserve(&d->token[i], tokenizer->vocab.longest + 1);
+    /* Room for any usual token now, so that pushing does not allocate. */
+    const size_t room = tokenizer->vocab.longest < USUAL_TOKEN ? 2 * tokenizer->vocab.longest + 64 : 2 * USUAL_TOKEN;
+    ok = ok && reserve(&d->token[0], room) && reserve(&d->token[1], room) && reserve(&d->tail, room);
     for (size_t i = 0; ok && i < streams; i++)
-        ok = mq__buf_reserve(&d->streams[i].pending, 2 * tokenizer->vocab.longest + 64);
-    ok = ok && mq__buf_reserve(&d->tail, 2 * tokenizer->vocab.longest + 64);
+        ok = reserve(&d->streams[i].pending, room);
     if (!ok) return short_of_memory(error);
     restart(d);
     return MQ_OK;
@@ -193,7 +202,6 @@ static bool replace_text(mq_text pattern, mq_text content, mq_text text, mq_buf 
 static mq_status replace_regex(mq_detokenizer *d, const mq_decode_step *step, mq_text text, mq_buf *out,
                                mq_error *error)
 {
-    d->work.regex.budget = MQ_REGEX_BUDGET;
     const mq_status status = mq__find_matches(step->regex, (mq_text){NULL, 0}, text, &d->work, error);
     if (status != MQ_OK) return status;
     size_t from = 0;

@@ -245,7 +245,8 @@ struct mq_tokenizer {
     char *special_text[MQ_SPECIAL_COUNT]; /* owned */
     int32_t special_id[MQ_SPECIAL_COUNT];
     int add_bos, add_eos;
-    json_t *templates; /* object: name -> text */
+    json_t *templates;    /* object: name -> text */
+    uint64_t load_budget; /* regex steps left for normalising added tokens, all together */
 };
 
 /* ---------------------------------------------------------------- encoding text (tokenizer_normalize.c, _split.c) */
@@ -273,7 +274,7 @@ typedef struct mq_encode_work {
 
 #define MQ_MAX_STEP_BYTES ((size_t)128 << 20) /* text may grow to this by Replace, Prepend, normal forms, stand-ins */
 
-/* All matches of the step's regex or text in text[0, bytes) as work->matches. The regex sees U+FFFD for a broken byte. */
+/* All matches of the regex, or of the pattern when it is NULL, as work->matches. A regex sees U+FFFD for a broken byte. */
 mq_status mq__find_matches(const mq_regex *regex, mq_text pattern, mq_text text, mq_encode_work *work, mq_error *error);
 
 /* *text becomes the normalised text, borrowed from work until the next call. */
@@ -315,7 +316,7 @@ void mq__model_finish(mq_tokenizer *tokenizer); /* after all parts: picks the mo
 mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, mq_error *error);
 mq_status mq__added_json_load(mq_tokenizer *tokenizer, mq_text file, mq_error *error);
 
-/* tokenizer_load.c. Registers an added token: checks it against the vocabulary and puts it where encoding looks for it. */
+/* tokenizer_load.c. Checks an added token against the vocabulary and puts it where encoding looks for it. */
 mq_status mq__tokenizer_add(mq_tokenizer *tokenizer, const mq_added *token, const char *where, mq_error *error);
 
 #endif

@@ -58,11 +58,11 @@ static mq_status find_parts(mq_tokenizer *tokenizer, mq_text file, parts *p, mq_
 
 /* ---------------------------------------------------------------- added tokens */
 
-/* Puts the token's normalised form where it is looked for in normalised text. A special token also stands there as it is
- * written: a chat template that puts "</s><s>" together means the two tokens, whatever a Prepend would put before each. */
+/* Puts the token's normalised form where it is looked for in normalised text. A special token also stands there as it
+ * is written: a chat template that puts "</s><s>" together means both, whatever a Prepend would put before each. */
 static mq_status add_normalized(mq_tokenizer *tokenizer, const mq_added *token, const char *where, mq_error *error)
 {
-    mq_encode_work work = {.regex.budget = MQ_REGEX_BUDGET};
+    mq_encode_work work = {.regex.budget = tokenizer->load_budget};
     mq_text text = {token->content, token->bytes};
     mq_status status = mq__normalize(tokenizer, &text, &work, error);
     if (status == MQ_OK && text.bytes > 4 * MQ_ADDED_MAX_BYTES) {
@@ -77,6 +77,7 @@ static mq_status add_normalized(mq_tokenizer *tokenizer, const mq_added *token, 
                         (!token->special || mq__added_put(&tokenizer->normalized, token));
         if (!ok) status = mq__fail(error, MQ_NO_MEMORY, "%s: expected memory, got none", where);
     }
+    tokenizer->load_budget = work.regex.budget;
     mq__encode_work_free(&work);
     return status;
 }
@@ -236,6 +237,7 @@ mq_status mq__tokenizer_load_memory(const mq_tokenizer_files *files, mq_tokenize
     mq_tokenizer *tokenizer = mq__alloc_zero(1, sizeof *tokenizer);
     if (!tokenizer) return mq__fail(error, MQ_NO_MEMORY, WHAT ": expected memory, got none");
     tokenizer->vocab.seed = random_seed();
+    tokenizer->load_budget = MQ_REGEX_BUDGET;
     tokenizer->add_bos = tokenizer->add_eos = -1;
     for (int i = 0; i < MQ_SPECIAL_COUNT; i++)
         tokenizer->special_id[i] = -1;

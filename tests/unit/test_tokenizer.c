@@ -541,6 +541,46 @@ static void test_random_round_trip(void **state)
     }
 }
 
+/* A file's expression that runs away ends as a status, wherever it stands, and leaves no ids behind. */
+static void test_runaway_regex(void **state)
+{
+    (void)state;
+#define RUNAWAY "{\"Regex\":\"(a|aa)+$\"}"
+    const fixture kinds[] = {{.pre = SPLIT(RUNAWAY, "Isolated")},
+                             {.normalizer = "{\"type\":\"Replace\",\"pattern\":" RUNAWAY ",\"content\":\"\"}"}};
+    char text[5001];
+    memset(text, 'a', sizeof text);
+    text[sizeof text - 1] = 'b';
+    for (size_t i = 0; i < 2; i++) {
+        mq_tokenizer *t = fixture_load(&kinds[i]);
+        mq_ids ids = {0};
+        mq_error error = {0};
+        assert_int_equal(mq__tokenizer_encode(t, text, sizeof text, 3, &ids, &error), MQ_LIMIT);
+        assert_int_equal(ids.len, 0);
+        mq__ids_free(&ids);
+        mq__tokenizer_free(t);
+    }
+}
+
+/* A token that a decoder would blow up past every bound is refused by a status. */
+static void test_decoder_bomb(void **state)
+{
+    (void)state;
+    mq_buf decoder = {0};
+    mq__buf_puts(&decoder, "{\"type\":\"Sequence\",\"decoders\":[");
+    for (int i = 0; i < 30; i++)
+        mq__buf_puts(&decoder, "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"},");
+    mq__buf_puts(&decoder, "{\"type\":\"Fuse\"}]}");
+    const fixture f = {.decoder = decoder.data};
+    mq_tokenizer *t = fixture_load(&f);
+    mq_buf out = {0};
+    const int32_t id = mq__tokenizer_id(t, "a", 1);
+    assert_int_equal(mq__tokenizer_decode(t, &id, 1, 0, &out, NULL), MQ_NO_MEMORY);
+    mq__buf_free(&out);
+    mq__buf_free(&decoder);
+    mq__tokenizer_free(t);
+}
+
 static void test_input_limit(void **state)
 {
     (void)state;
@@ -567,7 +607,8 @@ int main(void)
         cmocka_unit_test(test_added_normalized),  cmocka_unit_test(test_post_processors),
         cmocka_unit_test(test_decoders),          cmocka_unit_test(test_decoders_refused),
         cmocka_unit_test(test_incremental),       cmocka_unit_test(test_random_round_trip),
-        cmocka_unit_test(test_input_limit),
+        cmocka_unit_test(test_input_limit),       cmocka_unit_test(test_runaway_regex),
+        cmocka_unit_test(test_decoder_bomb),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Published tokenizers against published vectors: strings (.inp, parted by a line __ggml_vocab_test__) and the ids that
- * the models' own tokenizers give them (.out, a line each, without BOS). Needs the shared data folder; skips without. */
+/* Published tokenizers against published vectors: strings (.inp, parted by a line __ggml_vocab_test__) and the ids
+ * that the models' own tokenizers give them (.out, a line each, without BOS). Skips without the shared data folder. */
 #include "test_tokenizer_fixture.h"
 
 #include <pthread.h>
