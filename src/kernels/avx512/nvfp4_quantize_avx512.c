@@ -82,26 +82,40 @@ static inline __m128i code_e2m1(__m512 x)
     return _mm512_cvtepi32_epi8(_mm512_castps_si512(_mm512_add_ps(rounded, _mm512_set1_ps(0x1.8p22f + 6.0f))));
 }
 
-static void quantize_row(const float *row, size_t k_width, float global, uint8_t *cell, size_t r)
+#define INLINE static inline __attribute__((always_inline))
+
+/* The next 16 blocks of a row, or what is left of it; `whole` is a constant and says that all 16 are there. */
+INLINE void quantize_chunk(const float *x, size_t left, bool whole, float global, uint8_t *codes, uint8_t *scales)
 {
-    const __m512 inverse_global = _mm512_set1_ps(1.0f / global);
-    for (size_t k = 0; k < k_width; k += LANES * MQ_NVFP4_BLOCK) {
-        __m512 v[LANES];
-        for (size_t i = 0; i < LANES; i++)
-            v[i] = load_block(row, k + LANES * i, k_width);
-        const __m512 amax = _mm512_mul_ps(transposed_max_abs(v), _mm512_set1_ps(1.0f / 6.0f));
-        const __m512 scale = round_e4m3(_mm512_mul_ps(amax, _mm512_set1_ps(global)));
-        const __mmask16 nonzero = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-        const __m512 inverse = _mm512_maskz_div_ps(nonzero, _mm512_set1_ps(1.0f), _mm512_mul_ps(scale, inverse_global));
-        float scales[LANES], inverses[LANES];
-        _mm512_storeu_ps(scales, scale);
-        _mm512_storeu_ps(inverses, inverse);
-        for (size_t i = 0; i < LANES && k + LANES * i < k_width; i++, cell += MQ_NVFP4_ROW_CELL) {
-            const __m512 x = _mm512_mul_ps(load_block(row, k + LANES * i, k_width), _mm512_set1_ps(inverses[i]));
-            _mm_storeu_si128((__m128i *)(void *)(cell + r * MQ_NVFP4_BLOCK), code_e2m1(x));
-            memcpy(cell + MQ_NVFP4_ROW_SCALES + r * sizeof(float), &scales[i], sizeof(float));
-        }
+    __m512 v[LANES];
+    for (size_t i = 0; i < LANES; i++)
+        v[i] = whole ? _mm512_loadu_ps(x + LANES * i) : load_block(x, LANES * i, left);
+    const __m512 amax = _mm512_mul_ps(transposed_max_abs(v), _mm512_set1_ps(1.0f / 6.0f));
+    const __m512 scale = round_e4m3(_mm512_mul_ps(amax, _mm512_set1_ps(global)));
+    const __mmask16 nonzero = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    const __m512 inverse =
+        _mm512_maskz_div_ps(nonzero, _mm512_set1_ps(1.0f), _mm512_mul_ps(scale, _mm512_set1_ps(1.0f / global)));
+    _Alignas(64) float scale_of[LANES], inverse_of[LANES];
+    _mm512_store_ps(scale_of, scale);
+    _mm512_store_ps(inverse_of, inverse);
+    for (size_t i = 0; i < LANES && (whole || LANES * i < left); i++) {
+        const __m512 block = whole ? _mm512_loadu_ps(x + LANES * i) : load_block(x, LANES * i, left);
+        const __m128i code = code_e2m1(_mm512_mul_ps(block, _mm512_set1_ps(inverse_of[i])));
+        _mm_storeu_si128((__m128i *)(void *)(codes + i * MQ_NVFP4_ROW_CELL), code);
+        memcpy(scales + i * MQ_NVFP4_ROW_CELL, &scale_of[i], sizeof(float));
     }
+}
+
+/* Row r of a group of cells. */
+static void quantize_row(const float *x, size_t k_width, float global, uint8_t *cells, size_t r)
+{
+    enum { CHUNK = LANES * MQ_NVFP4_BLOCK };
+    uint8_t *codes = cells + r * MQ_NVFP4_BLOCK, *scales = cells + MQ_NVFP4_ROW_SCALES + r * sizeof(float);
+    for (; k_width >= CHUNK; k_width -= CHUNK, x += CHUNK) {
+        quantize_chunk(x, CHUNK, true, global, codes, scales);
+        codes += (size_t)LANES * MQ_NVFP4_ROW_CELL, scales += (size_t)LANES * MQ_NVFP4_ROW_CELL;
+    }
+    if (k_width) quantize_chunk(x, k_width, false, global, codes, scales);
 }
 
 void mq__nvfp4_quantize_avx512(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
