@@ -136,16 +136,14 @@ static void clear_plan(plan *p)
     mq__free(p->names);
 }
 
+/* On failure the caller clears it, as on success. */
 static bool make_plan(const mq_synth_shape *s, uint32_t layers, plan *p)
 {
     *p = (plan){.max = 3 + (size_t)layers * 14};
     p->specs = mq__alloc_zero(p->max, sizeof *p->specs);
     p->normal = mq__alloc_zero(p->max, sizeof *p->normal);
     p->names = mq__alloc_zero(p->max, sizeof *p->names);
-    if (!p->specs || !p->normal || !p->names) {
-        clear_plan(p);
-        return false;
-    }
+    if (!p->specs || !p->normal || !p->names) return false;
     const float small = 1.0f / sqrtf((float)s->width);
     add(p, "model.embed_tokens.weight", s->vocab, s->width, 0, s->tied ? small : 1.0f);
     for (uint32_t i = 0; i < layers; i++) {

@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-enum { SECTIONS = 3, SMALL = 5000, LARGE = 70000 };
+enum { SECTIONS = 3, SMALL = 5000, LARGE = 20000 };
 
 static uint8_t small[SMALL], large[LARGE];
 static const mq_pack_section sections[SECTIONS] = {{small, SMALL}, {NULL, 0}, {large, LARGE}};
@@ -123,7 +123,7 @@ static void test_damage_of_every_region_is_noticed(void **state)
     size_t count;
     assert_int_equal(write_pack(&error), MQ_OK);
     uint8_t *bytes = read_all(&count);
-    for (size_t at = 0; at < count; at += at < 200 ? 1 : 97) {
+    for (size_t at = 0; at < count; at += at < 200 ? 1 : 113) {
         for (int bit = 0; bit < 8; bit += at < 200 ? 1 : 5) {
             bytes[at] ^= (uint8_t)(1 << bit);
             unit_write("damaged", bytes, count);
@@ -144,7 +144,7 @@ static void test_truncated_and_longer_files(void **state)
     size_t count;
     assert_int_equal(write_pack(&error), MQ_OK);
     uint8_t *bytes = read_all(&count);
-    for (size_t length = 0; length < count; length += length < 200 ? 1 : 1009) {
+    for (size_t length = 0; length < count; length += length < 200 ? 1 : 509) {
         unit_write("cut", bytes, length);
         assert_false(is_sound("cut"));
     }
@@ -199,7 +199,7 @@ static void test_failed_writes_leave_nothing(void **state)
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     low = before;
     (void)signal(SIGXFSZ, SIG_IGN);
-    for (rlim_t size = 0; size < 80000; size += 9000) {
+    for (rlim_t size = 0; size < 32000; size += 4000) {
         low.rlim_cur = size;
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
         const mq_status status = write_pack(&error);
