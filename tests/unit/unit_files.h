@@ -63,6 +63,7 @@ static inline const char *unit_path(const char *name)
 
 static inline void unit_write(const char *name, const void *bytes, size_t count)
 {
+    (void)unlink(unit_path(name)); /* some file systems flush a file that is rewritten in place */
     FILE *file = fopen(unit_path(name), "wb");
     assert_non_null(file);
     if (count) assert_int_equal(fwrite(bytes, 1, count, file), count);
