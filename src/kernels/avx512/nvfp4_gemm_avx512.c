@@ -23,6 +23,7 @@ enum {
     SLICE = 16,             /* blocks of K unpacked at a time */
     PASS_ROWS = 280,        /* rows that share them: a multiple of MQ_NVFP4_MR */
     PANELS = 4,             /* panels that share a slice of the activations */
+    FEW_ROWS = 28,          /* up to so many, unpacking is what takes time: one panel after the other, as in memory */
     HALF = MQ_NVFP4_NR / 2, /* features per vector */
 };
 
@@ -64,12 +65,15 @@ static inline __m512 e4m3_to_f32(__m128i bytes)
     return _mm512_mask_sub_ps(f, subnormal, f, _mm512_set1_ps(0x1p-6f));
 }
 
-static void widen(const uint8_t *cell, size_t blocks, wide_cell *out)
+/* Unpacks `blocks` cells; as many at `ahead` are brought to the cache meanwhile. */
+static void widen(const uint8_t *cell, size_t blocks, wide_cell *out, const uint8_t *ahead)
 {
     const __m512i table =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
     const __m512i low = _mm512_set1_epi8(15), offset = _mm512_set1_epi8(MQ_NVFP4_OFFSET);
-    for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, out++) {
+    for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
+        for (int line = 0; line < MQ_NVFP4_CELL; line += 64)
+            _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
         for (int v = 0; v < 2; v++) {
             __m512i sum = _mm512_setzero_si512(); /* 12*sum(w) */
             for (int h = 0; h < 2; h++) {
@@ -258,23 +262,25 @@ static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp
 {
     workspace *ws = scratch;
     const size_t blocks = w->blocks, slices = (blocks + SLICE - 1) / SLICE, step = (blocks + slices - 1) / slices;
+    const size_t batch = rows <= FEW_ROWS ? 1 : PANELS;
     slice s = {.w = ws->cells, .group_bytes = blocks * MQ_NVFP4_ROW_CELL, .scale = ws->scale};
     for (size_t m0 = 0; m0 < rows; m0 += PASS_ROWS) {
         const size_t pass = rows - m0 < PASS_ROWS ? rows - m0 : PASS_ROWS;
         const uint8_t *groups = a->panels + m0 / MQ_NVFP4_MR * s.group_bytes;
         for (size_t r = 0; r < pass; r++)
             ws->scale[r] = 0.25f * a->multiplier[m0 + r] * w->multiplier;
-        for (size_t p = p0; p < p1; p += PANELS) {
-            const size_t count = p1 - p < PANELS ? p1 - p : PANELS;
+        for (size_t p = p0; p < p1; p += batch) {
+            const size_t count = p1 - p < batch ? p1 - p : batch;
             for (size_t b = 0; b < blocks; b += step) {
                 s.blocks = blocks - b < step ? blocks - b : step;
                 s.first = b == 0;
                 s.last = b + s.blocks == blocks;
+                const uint8_t *after = s.last ? mq__nvfp4_panel(w, p + count) /* may be past the end: only prefetched */
+                                              : mq__nvfp4_panel(w, p) + (b + step) * MQ_NVFP4_CELL;
                 for (size_t q = 0; q < count; q++) {
                     const uint8_t *packed = mq__nvfp4_panel(w, p + q) + b * MQ_NVFP4_CELL;
-                    const uint8_t *next = q + 1 < count ? packed + blocks * MQ_NVFP4_CELL
-                                                        : mq__nvfp4_panel(w, p) + (b + step) * MQ_NVFP4_CELL;
-                    widen(packed, s.blocks, ws->cells);
+                    const uint8_t *next = q + 1 < count ? packed + blocks * MQ_NVFP4_CELL : after;
+                    widen(packed, s.blocks, ws->cells, batch == 1 ? next : packed);
                     set_output(&s, w, p + q, out, m0);
                     run_slice(&s, pass, groups + b * MQ_NVFP4_ROW_CELL, ws->tile[q], next);
                 }
