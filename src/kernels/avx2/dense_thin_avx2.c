@@ -1,9 +1,14 @@
-/* Thin dense products of the AVX2 level: 1 to 8 rows of activations, weights streamed once. */
+/* Thin dense products of the AVX2 level: 1 to 8 rows of activations, weights streamed once.
+ *
+ * Idea: as on AVX-512, a few features far apart, each a stream of memory without jumps, with a prefetch ahead. Sixteen
+ * lanes are two registers, so 4 x 1, 2 x 2 or 1 x 4 features x rows are taken at a time; more rows reread the weights of
+ * one feature from L1. */
 #include "kernels/dense_common.h"
 
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#define AHEAD_BYTES 1024
+#define INLINE      static inline __attribute__((always_inline))
 
 /* Weights [at, at + 8). */
 INLINE __m256 load_weights(const void *w, mq_dense_type type, size_t at)
@@ -41,14 +46,17 @@ static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __
     *high = _mm256_blendv_ps(*high, b, in_high);
 }
 
-/* W features from n, R rows: W * R <= 4 keeps the sums in registers. */
-INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t row, const mq_epilogue *out,
-                      const mq_dense_type type, const int W, const int R)
+/* Features n, n + apart, ... (W of them), rows [row, row + R); W * R <= 4 keeps the sums in registers. */
+INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
+                      const mq_epilogue *out, const mq_dense_type type, const int W, const int R)
 {
-    const size_t k_width = w->k_width, at = n * k_width;
+    const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
+    size_t at[4];
     __m256 sum[4][4][2];
+    x += row * ldx;
 #pragma GCC unroll 4
     for (int i = 0; i < W; i++) {
+        at[i] = (n + (size_t)i * apart) * k_width;
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             sum[i][r][0] = sum[i][r][1] = _mm256_setzero_ps();
@@ -56,14 +64,18 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     }
     size_t k = 0;
     for (; k + 16 <= k_width; k += 16) {
+#pragma GCC unroll 4
+        for (int i = 0; i < W; i++) {
+            if (row == 0) _mm_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES, _MM_HINT_T0);
+        }
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
+        for (size_t half = 0; half < 2; half++) {
 #pragma GCC unroll 4
             for (int i = 0; i < W; i++) {
-                const __m256 wv = load_weights(w->data, type, at + (size_t)i * k_width + k + (size_t)half * 8);
+                const __m256 wv = load_weights(w->data, type, at[i] + k + half * 8);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++) {
-                    const __m256 xv = _mm256_loadu_ps(x + (row + (size_t)r) * ldx + k + (size_t)half * 8);
+                    const __m256 xv = _mm256_loadu_ps(x + (size_t)r * ldx + k + half * 8);
                     sum[i][r][half] = _mm256_fmadd_ps(xv, wv, sum[i][r][half]);
                 }
             }
@@ -73,30 +85,43 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     for (int i = 0; i < W; i++) {
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            const float *xr = x + (row + (size_t)r) * ldx;
-            if (k < k_width) add_tail(xr, w, at + (size_t)i * k_width, k, &sum[i][r][0], &sum[i][r][1]);
-            finish_output(out, row + (size_t)r, n + (size_t)i, sum_lanes(sum[i][r][0], sum[i][r][1]));
+            if (k < k_width) add_tail(x + (size_t)r * ldx, w, at[i], k, &sum[i][r][0], &sum[i][r][1]);
+            finish_output(out, row + (size_t)r, n + (size_t)i * apart, sum_lanes(sum[i][r][0], sum[i][r][1]));
         }
+    }
+}
+
+/* All rows of W features: four, two and one at a time. */
+INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n, size_t apart,
+                          const mq_epilogue *out, const mq_dense_type type, const int W)
+{
+    size_t row = 0;
+    for (; row + 4 <= rows && W == 1; row += 4) {
+        thin_tile(x, ldx, w, n, apart, row, out, type, 1, 4);
+    }
+    for (; row + 2 <= rows && W <= 2; row += 2) {
+        thin_tile(x, ldx, w, n, apart, row, out, type, W, 2);
+    }
+    for (; row < rows; row++) {
+        thin_tile(x, ldx, w, n, apart, row, out, type, W, 1);
     }
 }
 
 INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                        const mq_epilogue *out, const mq_dense_type type)
 {
-    size_t n = n0;
-    if (rows == 1) {
-        for (; n + 4 <= n1; n += 4) {
-            thin_tile(x, ldx, w, n, 0, out, type, 4, 1);
+    const size_t streams = rows == 1 ? 4 : rows < 4 ? 2 : 1, each = (n1 - n0) / streams;
+    for (size_t n = n0; n < n0 + each; n++) {
+        if (streams == 4) {
+            thin_features(x, ldx, 1, w, n, each, out, type, 4);
+        } else if (streams == 2) {
+            thin_features(x, ldx, rows, w, n, each, out, type, 2);
+        } else {
+            thin_features(x, ldx, rows, w, n, each, out, type, 1);
         }
     }
-    for (; n < n1; n++) {
-        size_t row = 0;
-        for (; row + 4 <= rows; row += 4) {
-            thin_tile(x, ldx, w, n, row, out, type, 1, 4);
-        }
-        for (; row < rows; row++) {
-            thin_tile(x, ldx, w, n, row, out, type, 1, 1);
-        }
+    for (size_t n = n0 + each * streams; n < n1; n++) {
+        thin_features(x, ldx, rows, w, n, 0, out, type, 1);
     }
 }
 
