@@ -1,5 +1,5 @@
 /* Prefill attention, the part that all vector levels share. Included once by a level's attention_prefill file after it
- * has defined its tile and the five functions below; it then provides prefill() and prefill_scratch_bytes().
+ * has defined its tile and the six functions below; it then provides prefill() and prefill_scratch_bytes().
  *
  * Idea. The rows x query heads of one kv head form a tall matrix of `rows * heads` query rows, row t*heads + h, cut into
  * blocks of MR. For each tile of TILE keys (aligned to positions) keys and values are widened once into the scratch, keys
@@ -18,7 +18,8 @@
  *                                                    of keys; columns past count are zero
  *     widen_values(rows, width, count, key, values)  bf16 rows [count][width] become keys [key, key + count) of values
  *     score(q, keys, width, count, s)                s for the first `count` keys, rounded up to a multiple of NR
- *     soften(s, state, visible, count)               row r keeps its first visible[r] keys, the rest of count gets 0
+ *     pack(rows, width, scale, q)                    q [width][MR] = scale * rows; a row may be NULL: zero
+ *     soften(s, state, key0, count)                  row r keeps its keys before end[r], the rest of count gets 0
  *     weigh(s, values, state, panels, count, o)      o = o * state->correction + s * values over `count` keys */
 #ifndef MQ_KERNELS_ATTENTION_TILES_H
 #define MQ_KERNELS_ATTENTION_TILES_H
@@ -26,18 +27,21 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE_ROWS = 448, TILE_WIDTH = 128, MAX_TILE_ROWS = 896 };
+/* Query rows of one pass: q and o beside the tile fill most of an L2 of 1 MiB. */
+enum { TILE_ROWS = MQ_ATTENTION_QUERIES, TILE_WIDTH = 128, MAX_TILE_ROWS = 2 * MQ_ATTENTION_QUERIES };
 
 /* The softmax of a block so far. */
 typedef struct block_state {
     float max[16], correction[16]; /* [MR]: running maximum, and 2^(old maximum - new) */
+    uint32_t end[16];              /* [MR]: keys that the row sees */
     float sum[MR * LANES];         /* [MR][LANES]: sum of the weights, by lane */
 } block_state;
 
 static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys);
 static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values);
 static void score(const float *q, const float *keys, size_t width, size_t count, float *s);
-static void soften(float *s, block_state *state, const uint32_t visible[MR], size_t count);
+static void pack(const float *const rows[MR], size_t width, float scale, float *q);
+static void soften(float *s, block_state *state, size_t key0, size_t count);
 static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o);
 
 /* Where everything lies in the scratch, in floats from its start; every part is a multiple of 16 floats. */
@@ -91,36 +95,25 @@ static block_state *block_softmax(const pass *p, size_t block)
 }
 
 /* Rows past the end get zero queries and the visibility of the last row; nothing of theirs is stored. */
-static size_t row_token(const pass *p, size_t row)
-{
-    return p->token0 + (row < p->rows ? row : p->rows - 1) / p->a->heads;
-}
-
 static void load_block(const pass *p, size_t block)
 {
     const mq_attention *a = p->a;
-    const size_t width = p->l->width;
-    const float scale = a->scale * 0x1.715476p+0f;
-    float *q = block_part(p, p->l->queries, p->l->query_step, block);
-    for (size_t r = 0; r < MR; r++) {
-        const size_t row = block * MR + r;
-        if (row < p->rows) {
-            const float *from = a->q + row_token(p, row) * a->q_stride + row % a->heads * width;
-            for (size_t k = 0; k < width; k++) {
-                q[k * MR + r] = from[k] * scale;
-            }
-        } else {
-            for (size_t k = 0; k < width; k++) {
-                q[k * MR + r] = 0;
-            }
-        }
-    }
-    memset(block_part(p, p->l->outputs, p->l->output_step, block), 0, p->l->output_step * sizeof(float));
+    const float *rows[MR];
     block_state *state = block_softmax(p, block);
     memset(state, 0, sizeof *state);
-    for (size_t r = 0; r < MR; r++) {
+    size_t row = block * MR, token = p->token0 + row / a->heads, head = row % a->heads;
+    for (size_t r = 0; r < MR; r++, row++) {
+        const bool live = row < p->rows;
+        rows[r] = live ? a->q + token * a->q_stride + head * p->l->width : NULL;
         state->max[r] = -INFINITY;
+        state->end[r] = live ? a->first + (uint32_t)token + 1 : state->end[r - 1];
+        if (++head == a->heads) {
+            head = 0;
+            token++;
+        }
     }
+    pack(rows, p->l->width, a->scale * 0x1.715476p+0f, block_part(p, p->l->queries, p->l->query_step, block));
+    memset(block_part(p, p->l->outputs, p->l->output_step, block), 0, p->l->output_step * sizeof(float));
 }
 
 /* Keys and values [key0, key0 + count) of the sequence; count <= TILE. Nothing past them is read. */
@@ -146,22 +139,16 @@ static void load_tile(const pass *p, size_t key0, size_t count)
 
 static void run_block(const pass *p, size_t block, size_t key0)
 {
-    const size_t first = block * MR, last_position = p->a->first + row_token(p, first + MR - 1);
-    if (last_position < key0) {
+    block_state *state = block_softmax(p, block);
+    const size_t end = state->end[MR - 1]; /* the last row's, so the largest */
+    if (end <= key0) {
         return;
     }
-    const size_t reach = last_position - key0 + 1, count = reach < TILE ? reach : TILE;
+    const size_t count = end - key0 < TILE ? end - key0 : TILE;
     float *s = block_part(p, p->l->scores, 0, 0), *o = block_part(p, p->l->outputs, p->l->output_step, block);
-    block_state *state = block_softmax(p, block);
-    uint32_t visible[MR];
-    for (size_t r = 0; r < MR; r++) {
-        const size_t end = p->a->first + row_token(p, first + r) + 1;
-        const size_t seen = end > key0 ? end - key0 : 0;
-        visible[r] = (uint32_t)(seen < TILE ? seen : TILE);
-    }
     score(block_part(p, p->l->queries, p->l->query_step, block), block_part(p, p->l->keys, 0, 0), p->l->width, count,
           s);
-    soften(s, state, visible, count);
+    soften(s, state, key0, count);
     weigh(s, block_part(p, p->l->values, 0, 0), state, p->l->panels, count, o);
 }
 
@@ -171,9 +158,9 @@ static void store_block(const pass *p, size_t block)
     const size_t width = p->l->width;
     const float *o = block_part(p, p->l->outputs, p->l->output_step, block);
     const block_state *state = block_softmax(p, block);
-    for (size_t r = 0; r < MR && block * MR + r < p->rows; r++) {
-        const size_t row = block * MR + r;
-        float *out = a->out + row_token(p, row) * a->out_stride + row % a->heads * width;
+    size_t row = block * MR, token = p->token0 + row / a->heads, head = row % a->heads;
+    for (size_t r = 0; r < MR && row < p->rows; r++, row++) {
+        float *out = a->out + token * a->out_stride + head * width;
         float sum = 0;
         for (size_t i = 0; i < LANES; i++) {
             sum += state->sum[r * LANES + i];
@@ -181,10 +168,14 @@ static void store_block(const pass *p, size_t block)
         const float inverse = 1.0f / sum;
         for (size_t c = 0; c < width; c += NR) {
             const float *from = o + (c * MR + r * NR);
-            const size_t end = width - c < NR ? width - c : NR;
-            for (size_t i = 0; i < end; i++) {
+            const size_t columns = width - c < NR ? width - c : NR;
+            for (size_t i = 0; i < columns; i++) {
                 out[c + i] = from[i] * inverse;
             }
+        }
+        if (++head == a->heads) {
+            head = 0;
+            token++;
         }
     }
 }

@@ -105,6 +105,10 @@ typedef struct mq_attention {
     void *scratch; /* attention_scratch_bytes() of the level, 64-byte aligned, private to the thread */
 } mq_attention;
 
+/* Query rows (tokens x heads) that share one widening of the keys and values: a prefill call takes any number of tokens,
+ * MQ_ATTENTION_QUERIES / heads of them at head width 128 (twice that at 64, half at 256) make the best work item. */
+#define MQ_ATTENTION_QUERIES 448
+
 /* Decode splits the keys of a long context into spans, each an independent partial softmax, merged in span order: the
  * split depends on positions only, so the result does not depend on the number of threads. */
 #define MQ_SPAN_TOKENS 1024

@@ -1,9 +1,17 @@
 /* Prefill attention on AVX-512: the tiles of kernels/attention_tiles.h.
  *
- * Both products use a 14x32 micro-kernel, one broadcast and two panel vectors feeding 28 accumulators. */
+ * Both products use a 14x32 micro-kernel: zmm registers 28 sums, 2 panel vectors, 1 broadcast; per k step 28 FMA in 14
+ * cycles beside 16 loads (of 28 possible) and 46 of 56 issue slots. The slots are why a busy hyper-thread neighbour hurts
+ * this kernel (to 0.5 of the peak) more than a bare FMA loop.
+ *
+ * Throughput at width 128: per 14x16 block of scores 256*14 FMA for the two products and about 17*14 vector instructions
+ * of softmax, so 0.94 of the peak at most; then the loads, rescaling and stores of 14x32 sums per 256 keys, the widening of
+ * keys and values (4% with 448 query rows) and the corner of the diagonal tiles.
+ * Measured, 2-core Cascade Lake class, 2.5 GHz, undisturbed runs: 0.79-0.82 of the FMA peak for 224 tokens x 2 heads of
+ * width 128 ending at 2k, 0.80-0.84 at 8k and 32k, 0.74-0.76 for width 64 (checkasm --bench attention_prefill). */
 #include "kernels/avx512/attention_avx512.h"
 
-enum { MR = 14, NR = 32, LANES = 16, TILE = 128, PF = 16 };
+enum { MR = 14, NR = 32, LANES = 16, TILE = 256 };
 
 #include "kernels/attention_tiles.h"
 
@@ -12,9 +20,9 @@ static inline __mmask16 first_lanes(size_t count)
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
 
-static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+static inline __attribute__((always_inline)) void widen_block(const uint16_t *rows, size_t width, size_t count,
+                                                              float *to)
 {
-    float *to = keys + column / NR * NR * width + column % NR;
     for (size_t pair = 0; pair < width / 2; pair += 16) {
         const size_t pairs = width / 2 - pair < 16 ? width / 2 - pair : 16;
         const __mmask16 mask = first_lanes(pairs);
@@ -34,16 +42,50 @@ static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t 
     }
 }
 
+static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+{
+    float *to = keys + column / NR * NR * width + column % NR;
+    if (count == 16) {
+        widen_block(rows, width, 16, to);
+    } else {
+        widen_block(rows, width, count, to);
+    }
+}
+
 static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
 {
-    for (size_t r = 0; r < count; r++) {
-        for (size_t c = 0; c < width; c += 16) {
-            const __m256i half = _mm256_maskz_loadu_epi16(first_lanes(width - c), rows + r * width + c);
-            float *to = values + c / NR * NR * TILE + (key + r) * NR + c % NR;
-            _mm512_store_epi32(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    for (size_t c = 0; c < width; c += NR) {
+        const __mmask16 low = first_lanes(width - c), high = width - c > 16 ? first_lanes(width - c - 16) : 0;
+        float *to = values + c * TILE + key * NR;
+        const uint16_t *from = rows + c;
+        for (size_t r = 0; r < count; r++, to += NR, from += width) {
+            const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(low, from));
+            const __m512i b = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(high, from + 16));
+            _mm512_store_epi32(to, _mm512_slli_epi32(a, 16));
+            _mm512_store_epi32(to + 16, _mm512_slli_epi32(b, 16));
         }
-        if (width % NR != 0 && width % NR <= 16) { /* the second half of the last panel */
-            _mm512_store_ps(values + width / NR * NR * TILE + (key + r) * NR + 16, _mm512_setzero_ps());
+    }
+}
+
+/* 16 columns of 14 rows per transposition; two zero rows complete the square. */
+static void pack(const float *const rows[MR], size_t width, float scale, float *q)
+{
+    const __m512 factor = _mm512_set1_ps(scale);
+    for (size_t c = 0; c < width; c += 16) {
+        const __mmask16 mask = first_lanes(width - c);
+        __m512i v[16];
+#pragma GCC unroll 16
+        for (size_t r = 0; r < 16; r++) {
+            const bool live = r < MR && rows[r];
+            v[r] = live ? _mm512_castps_si512(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, rows[r] + c), factor))
+                        : _mm512_setzero_si512();
+        }
+        transpose_16x16(v);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < 16; i++) {
+            if (c + i < width) {
+                _mm512_mask_storeu_epi32(q + (c + i) * MR, 0x3fff, v[i]);
+            }
         }
     }
 }
@@ -52,10 +94,12 @@ static void widen_values(const uint16_t *rows, size_t width, size_t count, size_
 static inline __attribute__((always_inline)) void multiply(const float *a, size_t row_step, size_t k_step,
                                                            const float *b, size_t k, __m512 acc[MR][2])
 {
+    enum { AHEAD = 16 }; /* panel rows: the panels come from L2 */
+#pragma GCC unroll 4
     for (size_t i = 0; i < k; i++, a += k_step, b += NR) {
         const __m512 b0 = _mm512_load_ps(b), b1 = _mm512_load_ps(b + 16);
-        _mm_prefetch((const char *)(b + PF * NR), _MM_HINT_T0);
-        _mm_prefetch((const char *)(b + PF * NR + 16), _MM_HINT_T0);
+        _mm_prefetch((const char *)(b + AHEAD * NR), _MM_HINT_T0);
+        _mm_prefetch((const char *)(b + AHEAD * NR + 16), _MM_HINT_T0);
 #pragma GCC unroll 14
         for (size_t r = 0; r < MR; r++) {
             const __m512 x = _mm512_set1_ps(a[r * row_step]);
@@ -99,18 +143,18 @@ static inline __m512 exp2_16(__m512 x)
         _mm512_maskz_add_epi32(large, _mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 
-static void soften(float *s, block_state *state, const uint32_t visible[MR], size_t count)
+static void soften(float *s, block_state *state, size_t key0, size_t count)
 {
     const __m512 none = _mm512_set1_ps(-INFINITY);
     for (size_t r = 0; r < MR; r++) {
+        const size_t seen = state->end[r] > key0 ? state->end[r] - key0 : 0, visible = seen < count ? seen : count;
         __m512 max = none;
-        if (visible[r] >= count) {
-            for (size_t i = 0; i < count / 16 * 16; i += 16) {
-                max = _mm512_max_ps(max, _mm512_load_ps(s + r * TILE + i));
-            }
+        size_t i = 0;
+        for (; i + 16 <= visible; i += 16) {
+            max = _mm512_max_ps(max, _mm512_load_ps(s + r * TILE + i));
         }
-        for (size_t i = visible[r] >= count ? count / 16 * 16 : 0; i < count; i += 16) {
-            const size_t left = visible[r] > i ? visible[r] - i : 0;
+        for (; i < count; i += 16) {
+            const size_t left = visible > i ? visible - i : 0;
             const __m512 v = _mm512_mask_mov_ps(none, first_lanes(left), _mm512_load_ps(s + r * TILE + i));
             _mm512_store_ps(s + r * TILE + i, v);
             max = _mm512_max_ps(max, v);
