@@ -67,7 +67,7 @@ static void test_fixed(void **state)
     (void)state;
     static const char *const texts[] = {
         "Hello, world!",
-        "I've you'LL 'tis 'S's'\xC5\xBF 'x'",
+        "'\xC5\xBF\x61 I've you'LL 'tis 'S's'\xC5\xBF 'x'",
         "  a\n\n b \t\n c  \r\n",
         "1234567 12a3 \xC2\xBD\xE2\x85\xA7",
         " ...\n\n!? \n",
