@@ -343,12 +343,14 @@ static void test_llama3_frequencies(void **state)
 static void test_yarn_frequencies(void **state)
 {
     (void)state;
-    static const char *const styles[] = {
-        "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}",
-        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}",
+    static const char old_style[] =
+        "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}";
+    static const char older_style[] =
+        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32768}}";
+    static const char new_style[] =
         "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1000000,\"factor\":4.0,"
-        "\"original_max_position_embeddings\":32768},\"rope_theta\":\"-absent-\"}",
-    };
+        "\"original_max_position_embeddings\":32768},\"rope_theta\":\"-absent-\"}";
+    const char *const styles[] = {old_style, older_style, new_style};
     for (size_t i = 0; i < sizeof styles / sizeof styles[0]; i++) {
         CHECK_FREQUENCIES(styles[i], 1.138629436, {0, 1}, {1, .805842188}, {20, .0133352143}, {23, .00697830585},
                           {24, .00537532149}, {30, .00106436098}, {40, 4.44569853e-05}, {41, 3.58253143e-05},
