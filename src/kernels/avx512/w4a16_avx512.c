@@ -5,14 +5,16 @@
  * transposed. The GEMM expands cells to the FP32 panels of the dense micro-kernel; the thin product feeds the looked-up
  * vector to one FMA per row with the activation broadcast from memory.
  *
- * Thin, registers: R x 2 block sums and R x 2 totals (R > 4: one half of the features at a time), 4 code vectors, table.
+ * Thin, registers: R x 2 block sums and R x 2 totals (above 6 rows the totals live on the stack, touched once per block;
+ * taking the features in two halves instead measured slower), 1 to 2 code vectors, table.
  * Throughput model per 16 weights (9 bytes): shift (p0), VPERMPS (p5) and R FMA (p05): (2 + R)/2 cycles. */
 #include "kernels/dense_driver.h"
 #include "kernels/nvfp4_pack.h"
 
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#define AHEAD_BYTES 2048
+#define INLINE      static inline __attribute__((always_inline))
 
 INLINE __m512 e2m1_table(void)
 {
@@ -70,9 +72,8 @@ static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0,
     mq__dense_run(panels, rows, &source, p0, p1, out, scratch);
 }
 
-/* Adds one block (or the first `width` k of it) of H x 16 features for R rows to `sum`. */
-INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned width, __m512 sum[8][2], const int R,
-                       const int H)
+/* Adds one block (or the first `width` k of it) of 32 features for R rows to `sum`. */
+INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned width, __m512 sum[8][2], const int R)
 {
     const __m512 table = e2m1_table();
     __m512 dot[8][2];
@@ -84,7 +85,7 @@ INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned
     for (unsigned k = 0; k < MQ_NVFP4_BLOCK; k++) {
         if (k >= width) break;
 #pragma GCC unroll 2
-        for (int h = 0; h < H; h++) {
+        for (int h = 0; h < 2; h++) {
             const __m512i codes = _mm512_loadu_si512(cell + 128 * (k / 8) + 64 * h);
             const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift(k)), table);
 #pragma GCC unroll 8
@@ -94,7 +95,7 @@ INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned
         }
     }
 #pragma GCC unroll 2
-    for (int h = 0; h < H; h++) {
+    for (int h = 0; h < 2; h++) {
         const __m512 scale = load_scales(cell + MQ_NVFP4_CELL_SCALES + 16 * h);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -115,25 +116,28 @@ INLINE void thin_finish(__m512 sum, size_t row, size_t n, size_t n_end, float mu
 }
 
 /* One panel, R rows. */
-INLINE void thin_panel(const float *x, size_t ldx, const mq_nvfp4 *w, size_t panel, const mq_epilogue *out, const int R,
-                       const int H)
+INLINE void thin_panel(const float *x, size_t ldx, const mq_nvfp4 *w, size_t panel, const mq_epilogue *out, const int R)
 {
     const uint8_t *cell = mq__nvfp4_panel(w, panel);
+    const size_t whole = w->k_width / MQ_NVFP4_BLOCK, rest = w->k_width % MQ_NVFP4_BLOCK;
     __m512 sum[8][2];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         sum[r][0] = sum[r][1] = _mm512_setzero_ps();
     }
-    const size_t whole = w->k_width / MQ_NVFP4_BLOCK, rest = w->k_width % MQ_NVFP4_BLOCK;
-    for (size_t b = 0; b < whole; b++) {
-        thin_block(cell, x + b * MQ_NVFP4_BLOCK, ldx, MQ_NVFP4_BLOCK, sum, R, H);
-        cell += MQ_NVFP4_CELL;
+    for (size_t b = 0; b < whole; b++, cell += MQ_NVFP4_CELL, x += MQ_NVFP4_BLOCK) {
+#pragma GCC unroll 5
+        for (int i = 0; i < 5; i++) {
+            _mm_prefetch((const char *)cell + AHEAD_BYTES + 64 * i, _MM_HINT_T0);
+        }
+        thin_block(cell, x, ldx, MQ_NVFP4_BLOCK, sum, R);
     }
-    if (rest) thin_block(cell, x + whole * MQ_NVFP4_BLOCK, ldx, (unsigned)rest, sum, R, H);
+    if (rest) thin_block(cell, x, ldx, (unsigned)rest, sum, R);
+    const size_t n = panel * MQ_NVFP4_NR;
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        thin_finish(sum[r][0], (size_t)r, panel * MQ_NVFP4_NR, w->n, w->multiplier, out);
-        thin_finish(sum[r][1], (size_t)r, panel * MQ_NVFP4_NR + 16, w->n, w->multiplier, out);
+        thin_finish(sum[r][0], (size_t)r, n, w->n, w->multiplier, out);
+        thin_finish(sum[r][1], (size_t)r, n + 16, w->n, w->multiplier, out);
     }
 }
 
@@ -141,7 +145,7 @@ INLINE void thin_rows(const float *x, size_t ldx, const mq_nvfp4 *w, size_t p0, 
                       const int R)
 {
     for (size_t p = p0; p < p1; p++) {
-        thin_panel(x, ldx, w, p, out, R, 2);
+        thin_panel(x, ldx, w, p, out, R);
     }
 }
 
