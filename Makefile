@@ -34,7 +34,7 @@ bench: all
 	$(BUILD)/mixquant bench --shape qwen3-0.6b
 
 lint:
-	scripts/lint
+	scripts/lint $(BUILD)
 
 install: all
 	cmake --install $(BUILD)
