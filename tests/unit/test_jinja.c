@@ -188,7 +188,7 @@ static void test_malformed(void **state)
 static double seconds(void)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now); /* not the clock on the wall: the machine may be busy */
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
@@ -234,8 +234,7 @@ static void test_budgets(void **state)
         const double start = seconds();
         expect_error(endless[i], MQ_LIMIT, "expected");
         const double spent = seconds() - start;
-        if (spent > 5)
-            fail_msg("%s took %.2f s", endless[i], spent); /* far above the aim of 1 s: the machine may be busy */
+        if (spent > 20) fail_msg("%s took %.2f s", endless[i], spent); /* the aim is 1 s; sanitizers cost */
         if (getenv("MQ_TEST_VERBOSE")) print_message("%.3f s  %s\n", spent, endless[i]);
     }
 }
@@ -258,6 +257,15 @@ static void test_given_limits(void **state)
     options.limits = (mq_jinja_limits){.string_bytes = 10};
     const char text[] = "{{ 'abcdef' * 2 }}";
     assert_int_equal(render_with(text, sizeof text - 1, "{}", &options).status, MQ_LIMIT);
+    options.limits = (mq_jinja_limits){.calls = 5};
+    static const char *const calls[] = {"{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(4) }}",
+                                        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(5) }}"};
+    result = render_with(calls[0], strlen(calls[0]), "{}", &options);
+    assert_int_equal(result.status, MQ_OK);
+    mq__free(result.text);
+    result = render_with(calls[1], strlen(calls[1]), "{}", &options);
+    assert_int_equal(result.status, MQ_LIMIT);
+    assert_non_null(strstr(result.error.text, "at most 5 nested calls"));
     options.limits = (mq_jinja_limits){.memory_bytes = 4096};
     const char list[] = "{{ range(1000)|list }}";
     assert_int_equal(render_with(list, sizeof list - 1, "{}", &options).status, MQ_LIMIT);
