@@ -2,7 +2,10 @@
  *
  * Idea: as on AVX-512, a few features far apart, each a stream of memory without jumps, with a prefetch ahead. Sixteen
  * lanes are two registers, so 4 x 1, 2 x 2 or 1 x 4 features x rows are taken at a time; more rows reread the weights of
- * one feature from L1. */
+ * one feature from L1.
+ *
+ * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, file map, N x K = 3072 x 1024; commit 9900f18), share of the
+ * read bandwidth: 0.90 with 1 row, 0.62 with 4, 0.31 with 8. */
 #include "kernels/dense_common.h"
 
 #include <immintrin.h>

@@ -2,7 +2,8 @@
  *
  * Decoding: a dword holds 8 codes of one feature (nvfp4_pack.h). A shift brings the code of one k to the low bits of
  * 8 lanes; VPERMPS looks up the magnitude by its three low bits, and the code's sign bit, shifted to the top, is put in.
- * Thin: features are lanes, one FMA per row with the activation broadcast; 7 to 8 instructions per 8 weights. */
+ * Thin: features are lanes, one FMA per row with the activation broadcast; 7 to 8 instructions per 8 weights.
+ * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, N x K = 3072 x 1024, 1 row): 0.33 of the read bandwidth. */
 #include "kernels/dense_driver.h"
 #include "kernels/nvfp4_pack.h"
 

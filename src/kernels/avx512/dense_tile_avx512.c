@@ -8,7 +8,12 @@
  * Registers: 28 sums, 2 weight vectors, 1 to 2 broadcasts = 32.
  * Throughput model per k: 28 FMA on two ports = 14 cycles; 16 loads on two ports = 8 cycles; 45 of 56 issue slots. The
  * weight slice streams from L2 at 9 bytes a cycle. Everything that the tile or its successors will miss is prefetched at
- * a line or two per 16 k, which hides it. */
+ * a few lines per 16 k.
+ *
+ * Measured (2-core Cascade Lake class, 2.5 GHz; commit 537801d): the tile alone reaches 0.98 to 0.99 of the FMA peak, but
+ * 0.6 while a neighbour holds the core's other hyperthread, which halves the issue slots and leaves the register-only
+ * peak almost as it is. The GEMM around it, M = 518, N = 256, K = 1024: 0.89 to 0.92 of the tile's rate (expansion 4%,
+ * activations from L3 about as much). */
 #include "kernels/dense_driver.h"
 
 #include <immintrin.h>

@@ -7,7 +7,9 @@
  *
  * Thin, registers: R x 2 block sums and R x 2 totals (above 6 rows the totals live on the stack, touched once per block;
  * taking the features in two halves instead measured slower), 1 to 2 code vectors, table.
- * Throughput model per 16 weights (9 bytes): shift (p0), VPERMPS (p5) and R FMA (p05): (2 + R)/2 cycles. */
+ * Throughput model per 16 weights (9 bytes): shift (p0), VPERMPS (p5) and R FMA (p05): (2 + R)/2 cycles.
+ * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, N x K = 3072 x 1024), share of the read bandwidth: 0.70 with
+ * 1 row, 0.46 with 4, 0.23 with 8. */
 #include "kernels/dense_driver.h"
 #include "kernels/nvfp4_pack.h"
 
