@@ -4,7 +4,9 @@
  * block maxima (a transposing reduction: one lane per block), the block scales (16 lanes at once) and the codes.
  * Rounding to E4M3 and E2M1 is one addition and one subtraction of 1.5*2^(e+23-m), where 2^e is the power of two at or
  * below the value (at least the smallest normal) and m the number of mantissa bits: FP32 addition rounds to nearest even
- * at just that place. The code byte 2*e2m1 + 12 is then the low byte of the float e2m1 + (1.5*2^22 + 6). */
+ * at just that place. The code byte 2*e2m1 + 12 is then the low byte of the float e2m1 + (1.5*2^22 + 6).
+ *
+ * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, commit 5f6b6a1): 0.40 to 0.53 ns per value, K 1024 to 12288. */
 #include "kernels/nvfp4_pack.h"
 
 #include <immintrin.h>
