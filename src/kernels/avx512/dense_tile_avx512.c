@@ -10,10 +10,12 @@
  * weight slice streams from L2 at 9 bytes a cycle. Everything that the tile or its successors will miss is prefetched at
  * a few lines per 16 k.
  *
- * Measured (2-core Cascade Lake class, 2.5 GHz; commit 537801d): the tile alone reaches 0.98 to 0.99 of the FMA peak, but
- * 0.6 while a neighbour holds the core's other hyperthread, which halves the issue slots and leaves the register-only
- * peak almost as it is. The GEMM around it, M = 518, N = 256, K = 1024: 0.89 to 0.92 of the tile's rate (expansion 4%,
- * activations from L3 about as much). */
+ * Measured (2-core Cascade Lake class, 2.5 GHz), on a machine shared with other work:
+ *   commit bd87467 + the k loop unrolled, the tile alone, before it prefetched: 0.98 to 0.99 of the FMA peak; about 0.6 in
+ *   long periods in which something outside takes issue slots and leaves the register-only peak almost as it is.
+ *   commit 537801d, the whole GEMM, M = 518, N = 256, K = 1024, against the tile timed next to it in the same period:
+ *   0.91 to 0.92, nearly all samples from such periods. Against the FMA peak the whole GEMM is not settled: no run on
+ *   an idle machine. */
 #include "kernels/dense_driver.h"
 
 #include <immintrin.h>
