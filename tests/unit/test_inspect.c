@@ -123,6 +123,11 @@ static void test_text(void **state)
         if (!strstr(text, said[i])) fail_msg("expected \"%s\" in:\n%s", said[i], text);
     }
     mq_free(text);
+    synth("tiny-qwen2", "q");
+    assert_int_equal(mq_inspect(unit_path("q"), false, &text, NULL), MQ_OK);
+    assert_non_null(strstr(text, "tied head, biases on q, k, v, no norms on q, k"));
+    assert_non_null(strstr(text, "yarn, theta 1e+06, factor 4"));
+    mq_free(text);
 }
 
 /* ---- config.json against the tensors */
