@@ -6,8 +6,11 @@
  * Never reaches the host: a template sees its variables, the functions range, dict, namespace, cycler, joiner,
  * raise_exception and strftime_now, and nothing else.
  *
- * Known differences from Python: integers are 64-bit and overflow is an error; values do not change in place
- * (the sandbox forbids it as well, but for list.pop and list.clear); the text of an object without a literal form (a function) is not Python's. */
+ * Known differences from Jinja2 on Python: integers are 64-bit and overflow is an error; values do not change in place
+ * (the sandbox forbids it as well, but for list.pop and list.clear, which work); unknown filters and tests are refused
+ * even where they would not be reached; generators are computed when they are made; a name that a macro reads before
+ * the first top-level `set` of it is the request's variable, where Jinja2 leaves it undefined; slices of constants that
+ * have none are errors; the text of an object without a literal form (a function) is not Python's. */
 #ifndef MQ_FORMAT_JINJA_H
 #define MQ_FORMAT_JINJA_H
 
