@@ -1,5 +1,4 @@
 #include "cli/cli.h"
-#include "engine/tools.h"
 
 static int run(int argc, char **argv)
 {

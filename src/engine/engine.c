@@ -2,10 +2,10 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "engine/cache_dir.h"
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define CHUNK_DEFAULT 512
@@ -84,20 +84,12 @@ mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, 
 
 /* ---- opening */
 
-static char *default_cache_dir(void)
-{
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (xdg && xdg[0] == '/') return mq__path_join(xdg, "mixquant");
-    if (home && home[0] == '/') return mq__path_join(home, ".cache/mixquant");
-    return NULL; /* a daemon without a home keeps no cache */
-}
-
 static mq_status copy_options(mq_engine *e, const mq_engine_options *options, mq_error *error)
 {
     e->options = *options;
     e->model_dir = mq__strdup(options->model_dir);
     if (options->prefill_model_dir) e->prefill_model_dir = mq__strdup(options->prefill_model_dir);
-    e->cache_dir = options->cache_dir ? mq__strdup(options->cache_dir) : default_cache_dir();
+    if (mq__cache_dir(options->cache_dir, &e->cache_dir, NULL) != MQ_OK) e->cache_dir = NULL; /* no home: no cache */
     e->options.model_dir = e->model_dir;
     e->options.prefill_model_dir = e->prefill_model_dir;
     e->options.cache_dir = e->cache_dir;

@@ -2,10 +2,10 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/mem.h"
-#include "engine/tools.h"
 #include "engine/weights.h"
 #include "kernels/nvfp4_pack.h"
 #include "kv/kv_pool.h"
+#include "mixquant.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAYOUT_VERSION "cell288.1" /* of the panels: changes with mq__nvfp4_pack or the quantiser */
+#define LAYOUT_VERSION "cell288.2" /* of the panels: changes with mq__nvfp4_pack or the quantiser */
 
 static mq_nvfp4_rule rule_of(mq_scale_rule rule)
 {

@@ -155,7 +155,8 @@ static mq_status choose_modules(job *j, mq_error *error)
         s = mq__fail(error, MQ_NO_MEMORY, "quantize: lm_head: expected memory, got none");
     }
     if (s == MQ_OK && j->total == 0) {
-        s = mq__fail(error, MQ_USAGE, "quantize: ignore: expected to leave a module to quantise, got none");
+        s = mq__fail(error, MQ_USAGE,
+                     "quantize: modules: expected one that is not ignored and has inputs in multiples of 16, got none");
     }
     free_pattern(&p);
     return s;

@@ -2,8 +2,8 @@
 #ifndef MQ_QUANTIZE_FILES_H
 #define MQ_QUANTIZE_FILES_H
 
-#include "engine/tools.h"
 #include "format/checkpoint_write.h"
+#include "mixquant.h"
 
 /* config.json of in_dir with a quantization_config (and hf_quant_config.json for ModelOpt). ignored: names of the modules
  * that stay dense, an array of strings. Refuses a model that is quantised already. */

@@ -5,8 +5,8 @@
 #include "base/mem.h"
 #include "engine/cache_dir.h"
 #include "engine/synth_shapes.h"
-#include "engine/tools.h"
 #include "format/checkpoint_write.h"
+#include "mixquant.h"
 
 #include <math.h>
 #include <string.h>

@@ -81,8 +81,9 @@ typedef struct mq_epilogue {
 
 /* ------------------------------------------------------------------ attention */
 
-#define MQ_PAGE_TOKENS    64 /* tokens per KV page */
-#define MQ_ATTENTION_ROWS 64 /* rows of a prefill attention call: the tile the kernels are tuned for; fewer are allowed */
+#define MQ_PAGE_TOKENS 64 /* tokens per KV page */
+#define MQ_ATTENTION_ROWS                                                                                              \
+    64 /* rows of a prefill attention call: the tile the kernels are tuned for; fewer are allowed */
 
 /* One kv head of one sequence. Page j holds tokens [64 j, 64 j + 64): K at pages[j] + k_offset, V at
  * pages[j] + v_offset, each [64, head_width] bf16; the offsets select layer and kv head. */
@@ -141,7 +142,7 @@ typedef struct mq_kernels {
                            const mq_nvfp4_rows *out);
     /* EXACT. For rows [0, rows) and features of panels [p0, p1): acc = FMA over blocks in ascending order of
      * (dot * sw) * sa with dot the exact integer 4*sum(a*w) and dot*sw exact; y = acc * (0.25f*multiplier[m]*w.multiplier)
-     * then the epilogue. scratch: nvfp4_scratch_bytes(), 64-byte aligned, private to the thread. */
+     * then the epilogue. scratch: gemm_scratch_bytes, 64-byte aligned, private to the thread. */
     void (*nvfp4_gemm)(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                        const mq_epilogue *out, void *scratch);
 
@@ -182,7 +183,7 @@ typedef struct mq_kernels {
     /* Reads all bytes (a multiple of 256, 64-byte aligned) in four streams and returns a checksum that depends on them. */
     uint64_t (*read_stream)(const void *data, size_t bytes);
 
-    size_t gemm_scratch_bytes;                         /* for nvfp4_gemm, dense_gemm, w4a16_gemm */
+    size_t gemm_scratch_bytes; /* for nvfp4_gemm, dense_gemm, w4a16_gemm */
     size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_width);
 } mq_kernels;
 
