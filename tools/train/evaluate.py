@@ -89,14 +89,21 @@ def rate(values):
 
 def lookups(agent, count, budget, verbose):
     """Single-turn lookups: a call, a result of up to `budget` tokens, an answer."""
-    calls, answers, lengths = [], [], []
+    calls, answers, lengths, groups = [], [], [], {}
     for seed in range(count):
         e = world.episode(f"single-{budget}-{seed}", "held", budget, max_turns=1, kinds=[("group", "group", "key")[seed % 3]])
         ((call, right, length),) = play(agent, e, verbose)
         calls.append(call)
         answers.append(right)
         lengths.append(length)
-    return {"call": rate(calls), "answer": rate(answers), "mean_tokens": sum(lengths) // count}
+        kind, tools = e.turns[0]["kind"], len(e.tools)
+        groups.setdefault(f"{kind}, {tools if tools < 3 else '3+'} tools", []).append(call)
+        rows = e.turns[0]["result"].count("\n") + 1
+        if call:
+            groups.setdefault("answer after a right call, " + ("1 row" if rows == 1 else "2-8 rows" if rows < 9
+                                                                else "9+ rows"), []).append(right)
+    split = {k: rate(v) for k, v in sorted(groups.items())}
+    return {"call": rate(calls), "answer": rate(answers), "split": split, "mean_tokens": sum(lengths) // count}
 
 
 def conversations(agent, count, budget, verbose):
@@ -145,22 +152,20 @@ def needles(agent, count, length, verbose):
     return dict(rate(right), tokens=len(agent.ids))
 
 
-def demo(agent, path, verbose=True):
-    """Plays demo.json the way the `mixquant agent` command does; true when every expected value was answered."""
-    with open(path, encoding="utf-8") as file:
-        scene = json.load(file)
+def demo(agent, scene, verbose=True):
+    """Plays a scenario the way the `mixquant agent` command does; the number of turns with the right call and answer."""
     agent.reset()
     tools = [{"type": "function", "function": {k: t[k] for k in ("name", "description", "parameters")}}
              for t in scene["tools"]]
     by_name = {t["name"]: t for t in scene["tools"]}
-    messages, good = [{"role": "system", "content": scene["system"]}], True
+    messages, good = [{"role": "system", "content": scene["system"]}], 0
     for turn in scene["turns"]:
         messages.append({"role": "user", "content": turn["user"]})
         text = agent.say(messages, tools)
         call = parse_call(text)
         if call and call[0] in by_name:
             t = by_name[call[0]]
-            (argument, column), = t["filter"].items()
+            ((argument, column),) = t["filter"].items()
             result = world.select(scene["tables"][t["table"]], column, str(call[1].get(argument)),
                                   t["columns"], t["limit"])
             messages.append({"role": "assistant", "content": "",
@@ -169,7 +174,7 @@ def demo(agent, path, verbose=True):
             text = agent.say(messages, tools)
         messages.append({"role": "assistant", "content": text})
         right = turn["expect"] in text.split("\n")[-1] and (call[0] if call else None) == turn["call"]
-        good = good and right
+        good += right
         if verbose:
             print(f"{len(agent.ids)} tokens | {turn['user']} | {call} | {text!r} | {'right' if right else 'WRONG'}")
     return good
@@ -186,7 +191,9 @@ def main():
     torch.set_num_threads(1)
     agent, n, v = Agent(args.folder), args.count, args.verbose
     if args.demo:
-        raise SystemExit(0 if demo(agent, os.path.join(args.folder, "demo.json")) else 1)
+        with open(os.path.join(args.folder, "demo.json"), encoding="utf-8") as file:
+            scene = json.load(file)
+        raise SystemExit(0 if demo(agent, scene) == len(scene["turns"]) else 1)
     tasks = {
         "lookup": lambda: lookups(agent, n, 600, v),
         "long": lambda: lookups(agent, n, 1800, v),

@@ -18,7 +18,7 @@ import tokenizer as bpe
 import world
 
 # (first step, sequence length, sequences a step): the length curriculum
-STAGES = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1030, 512, 4), (1800, 1024, 2)]
+STAGES = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1030, 512, 4), (2600, 1024, 4), (5200, 2048, 2)]
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
 # which nobody can predict, would only be noise.
@@ -60,13 +60,13 @@ class Data:
     def document(self, rng, room):
         w = world.World(rng)
         kind = rng.random() if room > 150 else 1.0
-        if kind < 0.80:
+        if kind < 0.62:
             e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + 3 * (room > 250))
             return self.dialogue(e.messages(), e.tools)
-        if kind < 0.84:
+        if kind < 0.65:
             return self.dialogue(world.needle(w, rng.randint(2, max(3, room // 15)))[0])
         if kind < 0.97:
-            first, second = world.recall(w, rng.randint(2, max(3, min(40, room // 50))))
+            first, second = world.recall(w, rng.randint(2, max(3, min(40, room // 80))))
             ids = self.tok.encode(first)
             weights = [self.quiet] * len(ids)
             for line in second.splitlines(keepends=True):  # the key cannot be foreseen, what follows it can
@@ -221,7 +221,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/mixquant-agent", help="folder with tokenizer.json")
     parser.add_argument("--work", default="/tmp/train", help="folder for checkpoints")
-    parser.add_argument("--steps", type=int, default=2150)
+    parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop", type=int, help="leave after this step, as if interrupted")
     args = parser.parse_args()

@@ -375,13 +375,14 @@ def needle(world, sentences, facts=None):
 def recall(world, pairs):
     """Lines of key and value, then the same lines in another order: text whose second half is predictable."""
     rng = world.rng
-    kind = rng.choice(("number", "name", "code"))
+    kind = rng.choice(("number", "number", "name", "code"))
+    columns = set()
+    names = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.randint(2, 5))]
+    kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date")) for _ in names]
     keys, lines = set(), []
     for _ in range(pairs):
-        key = fresh(lambda: world.key(kind), keys)
-        row = {"id": key}
-        for field in ("a", "b")[:rng.randint(1, 2)]:
-            row[field] = world.value(rng.choice(("int", "name", "code", "state")))
+        row = {names[0]: fresh(lambda: world.key(kind), keys)}
+        row.update((n, world.value(k)) for n, k in zip(names[1:], kinds))
         lines.append(row_text(row))
     again = rng.sample(lines, len(lines))
     return "\n".join(lines) + "\n", "\n".join(again) + "\n"
