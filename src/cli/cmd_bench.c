@@ -131,16 +131,30 @@ static int set_plan(bench *b, mq_linear_format prefill, mq_linear_format decode)
     return CLI_DONE;
 }
 
+/* The machine's limits once more before each point, the best so far counts: a neighbour's load must not lower them. */
+static int refresh_limits(bench *b)
+{
+    mq_machine now;
+    mq_error error = {0};
+    if (mq_machine_measure(b->info.threads, true, &now, &error) != MQ_OK) return cli_report(&error);
+    if (now.read_gb_s < b->machine.read_gb_s) now.read_gb_s = b->machine.read_gb_s;
+    if (now.fma_gmac_s < b->machine.fma_gmac_s) now.fma_gmac_s = b->machine.fma_gmac_s;
+    b->machine = now;
+    return CLI_DONE;
+}
+
 static int bench_prefill(bench *b, const formats *list, long tokens)
 {
     double rates[MQ_LINEAR_FORMATS][RUNS_MAX];
     const point p = {"prefill", 1, tokens, 0};
+    int code = refresh_limits(b);
+    if (code != CLI_DONE) return code;
     /* Run -1 warms up: pages of the map, the pool's threads, clock speed. */
     for (int run = -1; run < b->s->runs; run++) {
         for (size_t f = 0; f < list->count; f++) {
             mq_error error = {0};
             mq_sync_stats stats;
-            const int code = set_plan(b, list->item[f], MQ_LINEAR_BF16);
+            code = set_plan(b, list->item[f], MQ_LINEAR_BF16);
             if (code != CLI_DONE) return code;
             mq_session_truncate(b->sessions[0], 0);
             const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens) + 1;
@@ -194,6 +208,7 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
     double rates[MQ_LINEAR_FORMATS][RUNS_MAX], bytes[MQ_LINEAR_FORMATS];
     const point p = {"decode", batch, b->s->steps, depth};
     int code = fill(b, depth, batch);
+    if (code == CLI_DONE) code = refresh_limits(b);
     for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
             double seconds = 1;
@@ -276,7 +291,8 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
     };
     if (mq_engine_open(&options, &b->engine, &error) != MQ_OK) return cli_report(&error);
     mq_engine_describe(b->engine, &b->info);
-    if (mq_machine_measure(b->info.threads, true, &b->machine, &error) != MQ_OK) return cli_report(&error);
+    const int code = refresh_limits(b);
+    if (code != CLI_DONE) return code;
     for (size_t i = 0; i < sessions; i++) {
         if (mq_session_new(b->engine, &b->sessions[i], &error) != MQ_OK) return cli_report(&error);
         b->session_count++;
