@@ -343,8 +343,8 @@ static void test_source_types_agree(void **state)
         bf16[i] = mq__f32_to_bf16(f32[i]);
         int exponent;
         const double mantissa = frexp(fabs((double)f32[i]), &exponent);
+        f16[i] = value == 0 ? 0 : (uint16_t)(((exponent + 14) << 10) + (int)((mantissa * 2 - 1) * 1024));
         if (value < 0) f16[i] = (uint16_t)(f16[i] | 0x8000);
-        if (value < 0) f16[i] |= 0x8000;
         assert_true(mq__bf16_to_f32(bf16[i]) == f32[i] && mq__f16_to_f32(f16[i]) == f32[i]);
     }
     for (int rule = 0; rule < 4; rule++) {
