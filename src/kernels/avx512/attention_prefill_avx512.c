@@ -7,7 +7,7 @@
  * Throughput at width 128: per 14x16 block of scores 256*14 FMA for the two products and about 17*14 vector instructions
  * of softmax, so 0.94 of the peak at most; then the loads, rescaling and stores of 14x32 sums per 256 keys, the widening of
  * keys and values (4% with 448 query rows) and the corner of the diagonal tiles.
- * Measured, 2-core Cascade Lake class, 2.5 GHz, undisturbed runs: 0.79-0.82 of the FMA peak for 224 tokens x 2 heads of
+ * Measured, 2-core Cascade Lake class, 2.5 GHz, undisturbed runs: 0.77-0.82 of the FMA peak for 224 tokens x 2 heads of
  * width 128 ending at 2k, 0.80-0.84 at 8k and 32k, 0.74-0.76 for width 64 (checkasm --bench attention_prefill). */
 #include "kernels/avx512/attention_avx512.h"
 

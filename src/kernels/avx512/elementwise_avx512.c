@@ -164,7 +164,12 @@ static uint64_t read_stream(const void *data, size_t bytes)
         }
     }
     const __m512i all = _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
-    return (uint64_t)_mm512_reduce_add_epi64(all);
+    uint64_t lanes[8], total = 0;
+    _mm512_storeu_si512(lanes, all);
+    for (int i = 0; i < 8; i++) {
+        total += lanes[i];
+    }
+    return total;
 }
 
 void mq__fill_avx512_elementwise(mq_kernels *table)
