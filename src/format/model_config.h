@@ -13,10 +13,10 @@ typedef enum mq_rope_type { MQ_ROPE_DEFAULT, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3, MQ_
 typedef struct mq_rope_config {
     mq_rope_type type;
     double theta, factor;
-    double low_freq_factor, high_freq_factor;                                  /* llama3 */
+    double low_freq_factor, high_freq_factor;                              /* llama3 */
     double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
-    bool truncate;                                                          /* yarn */
-    uint32_t original_positions;                                            /* llama3, yarn */
+    bool truncate;                                                         /* yarn */
+    uint32_t original_positions;                                           /* llama3, yarn */
 } mq_rope_config;
 
 /* What `quantization_config` says; informative: each tensor's own form decides (models-and-formats 2.1). */
@@ -31,7 +31,7 @@ typedef struct mq_model_config {
     bool tied_head;                           /* lm_head is the embedding */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* which tensors exist */
     mq_rope_config rope;
-    int32_t bos; /* -1: none */
+    int32_t bos;             /* -1: none */
     int32_t eos[MQ_EOS_MAX]; /* of config.json and generation_config.json */
     size_t eos_count;
     mq_quant_method quant_method;

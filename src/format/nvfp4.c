@@ -92,7 +92,7 @@ mq_nvfp4_scale mq__nvfp4_scale(mq_nvfp4_rule rule, float amax)
 {
     /* 448 * 6; Four-over-Six leaves room to scale a block by 1.5 below E4M3's maximum: 256 * 6. */
     const float range = rule == MQ_NVFP4_FOUR_SIX ? 1536.0f : 2688.0f;
-    if (amax == 0) return (mq_nvfp4_scale){1, 1}; /* as compressed-tensors writes a matrix of zeros */
+    if (amax == 0) return (mq_nvfp4_scale){1, 1};      /* as compressed-tensors writes a matrix of zeros */
     const float safe = fmaxf(amax, range * 0x1p-126f); /* the divisor stays finite, the multiplier normal */
     if (rule == MQ_NVFP4_MODELOPT) return (mq_nvfp4_scale){range / safe, safe / range};
     const float divisor = range / safe;

@@ -82,8 +82,6 @@ typedef struct mq_epilogue {
 /* ------------------------------------------------------------------ attention */
 
 #define MQ_PAGE_TOKENS 64 /* tokens per KV page */
-#define MQ_ATTENTION_ROWS                                                                                              \
-    64 /* rows of a prefill attention call: the tile the kernels are tuned for; fewer are allowed */
 
 /* One kv head of one sequence. Page j holds tokens [64 j, 64 j + 64): K at pages[j] + k_offset, V at
  * pages[j] + v_offset, each [64, head_width] bf16; the offsets select layer and kv head. */

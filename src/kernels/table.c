@@ -60,6 +60,7 @@ static const struct {
     SLOT(w4a16_thin),
     SLOT(attention_prefill),
     SLOT(attention_decode_span),
+    SLOT(attention_decode_merge),
     SLOT(burn_fma),
     SLOT(read_stream),
 };

@@ -61,6 +61,17 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
     };
 }
 
+/* Rows of one call: as many as the kernel likes, fewer where that would leave threads without work. Rows do not depend on
+ * the split. */
+static uint32_t tile_rows(const mq_model *m, const mq_segment *segment, int threads)
+{
+    uint32_t rows = MQ_ATTENTION_QUERIES / (m->heads / m->kv_heads);
+    while (rows > 32 && (segment->rows / rows + 1) * m->kv_heads < 4 * (uint32_t)threads) {
+        rows /= 2;
+    }
+    return rows > 0 ? rows : 1;
+}
+
 /* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by their
  * cost: thread t takes those whose midpoint on the cumulative cost lies in its t-th share. */
 static void attend_prefill(void *context, int thread, int threads)
@@ -69,15 +80,15 @@ static void attend_prefill(void *context, int thread, int threads)
     const mq_runtime *rt = j->rt;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        const uint32_t tiles = (segment->rows + MQ_ATTENTION_ROWS - 1) / MQ_ATTENTION_ROWS;
+        const uint32_t most = tile_rows(rt->model, segment, threads), tiles = (segment->rows + most - 1) / most;
         double total = 0, before = 0;
         for (uint32_t t = 0; t < tiles; t++) {
-            total += (double)(segment->first + (t + 1) * MQ_ATTENTION_ROWS) * rt->model->kv_heads;
+            total += (double)(segment->first + (t + 1) * most) * rt->model->kv_heads;
         }
         for (uint32_t t = 0; t < tiles; t++) {
-            const uint32_t row = t * MQ_ATTENTION_ROWS;
-            const uint32_t rows = segment->rows - row < MQ_ATTENTION_ROWS ? segment->rows - row : MQ_ATTENTION_ROWS;
-            const double cost = segment->first + (t + 1) * MQ_ATTENTION_ROWS;
+            const uint32_t row = t * most;
+            const uint32_t rows = segment->rows - row < most ? segment->rows - row : most;
+            const double cost = segment->first + (t + 1) * most;
             for (uint32_t g = 0; g < rt->model->kv_heads; g++, before += cost) {
                 if ((int)((before + cost / 2) / total * threads) != thread) continue;
                 const mq_attention a = view(j, segment, g, row, rows, thread);
