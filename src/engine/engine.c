@@ -4,22 +4,9 @@
 #include "base/mem.h"
 #include "engine/cache_dir.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #define CHUNK_DEFAULT 512
-
-void mq__engine_log(const mq_engine *engine, const char *format, ...)
-{
-    if (!engine->options.log) return;
-    char line[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    engine->options.log(engine->options.log_context, line);
-}
 
 /* ---- plans */
 

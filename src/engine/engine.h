@@ -34,8 +34,6 @@ struct mq_session {
     bool logits_ready;
 };
 
-void mq__engine_log(const mq_engine *engine, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
 /* ---- plan.c */
 
 /* Fills both phases of a plan for `layers` layers: the defaults, then the overrides of options->file. */
