@@ -90,6 +90,11 @@ typedef enum mq_linear_format { MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16
 MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16" */
 MQ_API mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error);
 
+/* Linear layers that read the same input share a format: they share its quantised form. */
+typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
+
+MQ_API const char *mq_linear_group_name(mq_linear_group group); /* "qkv", "o", "gate_up", "down" */
+
 /* How the NVFP4 copy is made from the checkpoint's weights; the on-disk format is the same for all. */
 typedef enum mq_scale_rule { MQ_SCALES_RTN, MQ_SCALES_FOUR_SIX, MQ_SCALES_SWEEP, MQ_SCALE_RULES } mq_scale_rule;
 
@@ -182,6 +187,30 @@ MQ_API mq_status mq_session_step_batch(mq_session *const *sessions, const int32_
 MQ_API const float *mq_session_logits(const mq_session *session); /* [vocab], valid until the next call on it */
 MQ_API const int32_t *mq_session_tokens(const mq_session *session, uint32_t *count);
 MQ_API void mq_session_truncate(mq_session *session, uint32_t count); /* forgets tokens from `count` on; logits too */
+
+/* ---------------------------------------------------------------- watching a pass */
+
+/* What passes by, for calibration and analysis. Each may be NULL. Called on the caller's thread between the stages of every
+ * pass, prefill or decode; the values are valid during the call and must not be changed. */
+typedef struct mq_observer {
+    /* The input rows [count, width] of a linear group, as FP32 before any quantisation: normed rows, the attention's
+     * output, or silu(gate) * up. In the order of the layers, after the group has been computed. */
+    void (*linear)(void *context, uint32_t layer, mq_linear_group group, const float *rows, uint32_t count,
+                   uint32_t width);
+    /* The queries [rows, heads * head_width] of positions first .. first+rows-1, rotated, not yet scaled by
+     * 1/sqrt(head_width). Once per sequence of the pass; its keys up to these positions can be read then. */
+    void (*queries)(void *context, uint32_t layer, uint32_t first, const float *queries, uint32_t rows);
+    void *context;
+} mq_observer;
+
+/* Watches all sessions of the engine from now on; NULL ends it. Copied. */
+MQ_API void mq_engine_observe(mq_engine *engine, const mq_observer *observer);
+
+/* Keys and values [count, head_width] of one kv head at positions first .. first+count-1, as attention reads them: BF16
+ * widened to FP32, keys rotated. Either may be NULL. Inside a callback of the session's own pass, positions of that pass
+ * can be read as well. MQ_USAGE for a place that the session does not hold. */
+MQ_API mq_status mq_session_read_kv(const mq_session *session, uint32_t layer, uint32_t kv_head, uint32_t first,
+                                    uint32_t count, float *keys, float *values, mq_error *error);
 
 /* ---------------------------------------------------------------- sampling and generation */
 

@@ -21,6 +21,8 @@ struct mq_engine {
     mq_linear_format format[MQ_PHASES]; /* the plan's defaults */
     uint64_t plan_id;                   /* changes with every plan: tags the KV that was made with it */
     float *batch_logits;                /* [MQ_THIN_ROWS, V] */
+    mq_observer observer;
+    bool observed; /* observer is set */
 };
 
 struct mq_session {
@@ -30,6 +32,7 @@ struct mq_session {
     uint16_t **pages; /* [pages_per_session], the first `page_count` are taken from the engine's pool */
     uint32_t page_count;
     uint64_t plan_id; /* of the KV */
+    uint32_t running; /* rows of the pass in progress: their KV may be there, they do not count yet */
     float *logits;    /* [V] of the last token */
     bool logits_ready;
 };

@@ -29,6 +29,11 @@ mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_
     return mq__fail(error, MQ_USAGE, "plan: format: expected bf16, nvfp4 or w4a16, got %s", name);
 }
 
+const char *mq_linear_group_name(mq_linear_group group)
+{
+    return (unsigned)group < MQ_GROUPS ? group_names[group] : "unknown";
+}
+
 const char *mq_scale_rule_name(mq_scale_rule rule)
 {
     return (unsigned)rule < MQ_SCALE_RULES ? rule_names[rule] : "unknown";

@@ -95,8 +95,11 @@ static void run(mq_session *session, mq_phase phase, const int32_t *tokens, uint
                           .tokens = tokens,
                           .rows = rows,
                           .segments = &segment,
-                          .segment_count = 1};
+                          .segment_count = 1,
+                          .observer = engine->observed ? &engine->observer : NULL};
+    session->running = rows;
     mq__forward(engine->runtime, &pass);
+    session->running = 0;
     if (phase == MQ_PHASE_DECODE) {
         mq__logits(engine->runtime, &pass, 0, 1, session->logits);
         session->logits_ready = true;
@@ -182,13 +185,18 @@ mq_status mq_session_step_batch(mq_session *const *sessions, const int32_t *toke
                           .tokens = tokens,
                           .rows = count,
                           .segments = segments,
-                          .segment_count = count};
+                          .segment_count = count,
+                          .observer = engine->observed ? &engine->observer : NULL};
+    for (uint32_t i = 0; i < count; i++) {
+        sessions[i]->running = 1;
+    }
     mq__forward(engine->runtime, &pass);
     mq__logits(engine->runtime, &pass, 0, count, engine->batch_logits);
     const size_t vocab = engine->weights->model.vocab;
     for (uint32_t i = 0; i < count; i++) {
         memcpy(sessions[i]->logits, engine->batch_logits + i * vocab, vocab * sizeof(float));
         sessions[i]->tokens[sessions[i]->count++] = tokens[i];
+        sessions[i]->running = 0;
         sessions[i]->logits_ready = true;
     }
     return MQ_OK;

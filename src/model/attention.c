@@ -149,6 +149,16 @@ static void merge_decode(void *context, int thread, int threads)
     }
 }
 
+static void show_queries(const mq_runtime *rt, uint32_t layer)
+{
+    const mq_observer *observer = rt->pass->observer;
+    const size_t width = (size_t)rt->model->heads * rt->model->head_width;
+    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
+        const mq_segment *segment = &rt->pass->segments[s];
+        observer->queries(observer->context, layer, segment->first, rt->q + segment->row * width, segment->rows);
+    }
+}
+
 void mq__attention(mq_runtime *rt, uint32_t layer)
 {
     const mq_model *m = rt->model;
@@ -157,6 +167,7 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
              .layer = layer,
              .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width}};
     mq__pool_run(rt->pool, rotate_and_store, &j);
+    if (rt->pass->observer && rt->pass->observer->queries) show_queries(rt, layer);
     if (rt->pass->phase == MQ_PHASE_PREFILL) {
         mq__pool_run(rt->pool, attend_prefill, &j);
     } else {

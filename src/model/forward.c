@@ -48,6 +48,17 @@ static void embed(void *context, int thread, int threads)
     }
 }
 
+/* One linear group of a layer in the plan's format. */
+static void linear(mq_runtime *rt, uint32_t l, mq_linear_group group, mq_input input, const mq_output *outputs,
+                   int count)
+{
+    const mq_observer *observer = rt->pass->observer;
+    mq__linear_group(rt, format_of(rt->pass, l, group), input, outputs, count);
+    if (observer && observer->linear) {
+        observer->linear(observer->context, l, group, input.rows, input.count, input.width);
+    }
+}
+
 static void layer_forward(mq_runtime *rt, uint32_t l)
 {
     const mq_model *m = rt->model;
@@ -56,32 +67,28 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
     const uint32_t rows = pass->rows;
 
     /* h += o(attention(q, k, v)), with q, k, v = linear(norm(h)) */
-    mq_linear_format format = format_of(pass, l, MQ_GROUP_QKV);
-    mq__linear_group(rt, format,
-                     (mq_input){.kind = MQ_INPUT_NORM,
-                                .norm_weight = norm_of(w->attention_norm, format),
-                                .rows = rt->x,
-                                .width = m->width,
-                                .count = rows},
-                     (mq_output[]){{&w->q, rt->q, false}, {&w->k, rt->k, false}, {&w->v, rt->v, false}}, 3);
+    linear(rt, l, MQ_GROUP_QKV,
+           (mq_input){.kind = MQ_INPUT_NORM,
+                      .norm_weight = norm_of(w->attention_norm, format_of(pass, l, MQ_GROUP_QKV)),
+                      .rows = rt->x,
+                      .width = m->width,
+                      .count = rows},
+           (mq_output[]){{&w->q, rt->q, false}, {&w->k, rt->k, false}, {&w->v, rt->v, false}}, 3);
     mq__attention(rt, l);
-    mq__linear_group(
-        rt, format_of(pass, l, MQ_GROUP_O),
-        (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_width, .count = rows},
-        (mq_output[]){{&w->o, rt->h, true}}, 1);
+    linear(rt, l, MQ_GROUP_O,
+           (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_width, .count = rows},
+           (mq_output[]){{&w->o, rt->h, true}}, 1);
 
     /* h += down(silu(gate) * up), with gate, up = linear(norm(h)) */
-    format = format_of(pass, l, MQ_GROUP_GATE_UP);
-    mq__linear_group(rt, format,
-                     (mq_input){.kind = MQ_INPUT_NORM,
-                                .norm_weight = norm_of(w->mlp_norm, format),
-                                .rows = rt->x,
-                                .width = m->width,
-                                .count = rows},
-                     (mq_output[]){{&w->gate, rt->gate, false}, {&w->up, rt->up, false}}, 2);
-    mq__linear_group(rt, format_of(pass, l, MQ_GROUP_DOWN),
-                     (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = m->ffn, .count = rows},
-                     (mq_output[]){{&w->down, rt->h, true}}, 1);
+    linear(rt, l, MQ_GROUP_GATE_UP,
+           (mq_input){.kind = MQ_INPUT_NORM,
+                      .norm_weight = norm_of(w->mlp_norm, format_of(pass, l, MQ_GROUP_GATE_UP)),
+                      .rows = rt->x,
+                      .width = m->width,
+                      .count = rows},
+           (mq_output[]){{&w->gate, rt->gate, false}, {&w->up, rt->up, false}}, 2);
+    linear(rt, l, MQ_GROUP_DOWN, (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = m->ffn, .count = rows},
+           (mq_output[]){{&w->down, rt->h, true}}, 1);
 }
 
 void mq__forward(mq_runtime *rt, const mq_pass *pass)

@@ -21,6 +21,7 @@ typedef struct mq_pass {
     uint32_t rows;
     const mq_segment *segments;
     uint32_t segment_count;
+    const mq_observer *observer; /* NULL: nobody watches */
 } mq_pass;
 
 /* Everything a pass needs besides weights: threads, kernels and scratch, allocated once for `max_rows` rows. */

@@ -13,9 +13,6 @@ typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
 /* The two copies of the weights. */
 typedef enum mq_copy { MQ_COPY_DENSE, MQ_COPY_PACKED, MQ_COPIES } mq_copy;
 
-/* Linear layers that read the same input share a format: they share its quantised form. */
-typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
-
 typedef struct mq_linear {
     uint32_t n, k_width;
     mq_dense dense;    /* [n, k_width]; data is NULL when the checkpoint holds this layer in NVFP4 only */

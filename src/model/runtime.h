@@ -42,7 +42,8 @@ typedef struct mq_output {
     bool accumulate;
 } mq_output;
 
-/* outputs[i] = linear_i(input), all in one format, in two parallel stages: make and pack the input, then multiply. */
+/* outputs[i] = linear_i(input), all in one format, in two parallel stages: make and pack the input, then multiply.
+ * Afterwards input.rows holds the FP32 rows that went in: observers read them. */
 void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, const mq_output *outputs, int count);
 
 /* ---- attention.c */

@@ -1,0 +1,34 @@
+/* Watching passes: who is told, and the keys and values of a session as attention reads them. */
+#include "base/error.h"
+#include "engine/engine.h"
+
+void mq_engine_observe(mq_engine *engine, const mq_observer *observer)
+{
+    engine->observed = observer != NULL;
+    engine->observer = observer ? *observer : (mq_observer){0};
+}
+
+mq_status mq_session_read_kv(const mq_session *session, uint32_t layer, uint32_t kv_head, uint32_t first,
+                             uint32_t count, float *keys, float *values, mq_error *error)
+{
+    const mq_engine *e = session->engine;
+    const mq_kv_layout *kv = &e->kv_layout;
+    const uint32_t held = session->count + session->running;
+    if (layer >= kv->layers || kv_head >= kv->kv_heads) {
+        return mq__fail(error, MQ_USAGE, "session: KV: expected a layer below %u and a kv head below %u, got %u and %u",
+                        kv->layers, kv->kv_heads, layer, kv_head);
+    }
+    if (first > held || count > held - first) {
+        return mq__fail(error, MQ_USAGE, "session: KV: expected positions below %u, got %u tokens from %u", held, count,
+                        first);
+    }
+    const size_t k_offset = mq__kv_key_offset(kv, layer, kv_head), v_offset = mq__kv_value_offset(kv, layer, kv_head);
+    for (size_t i = 0; i < count; i++) {
+        const size_t position = first + i, slot = position % MQ_PAGE_TOKENS * kv->head_width;
+        const uint16_t *page = session->pages[position / MQ_PAGE_TOKENS];
+        const size_t at = i * kv->head_width;
+        if (keys) e->kernels->dense_to_f32(keys + at, page + k_offset + slot, MQ_DENSE_BF16, kv->head_width);
+        if (values) e->kernels->dense_to_f32(values + at, page + v_offset + slot, MQ_DENSE_BF16, kv->head_width);
+    }
+    return MQ_OK;
+}
