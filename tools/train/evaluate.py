@@ -137,13 +137,13 @@ def refusals(agent, count, budget, verbose):
     return out
 
 
-def needles(agent, count, length, verbose):
-    """Single needle: one fact at a random depth of filler text, about `length` tokens in all."""
+def needles(agent, count, kind, length, verbose):
+    """One of RULER's families in about `length` tokens; right when the whole answer is."""
     right = []
     for seed in range(count):
-        rng = random.Random(f"needle-{length}-{seed}")
+        rng = random.Random(f"{kind}-{length}-{seed}")
         w = world.World(rng, "held")
-        messages, value = world.needle(w, max(2, length // 10 - 4), facts=1)
+        messages = world.needle(w, max(2, length // (6 if kind == "common" else 10) - 4), kind)
         agent.reset()
         text = agent.say(messages[:1])
         right.append(text == messages[1]["content"])
@@ -184,7 +184,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--only", default="lookup,long,talk,refuse,needle", help="comma-separated")
+    parser.add_argument("--only", default="lookup,long,talk,refuse,needle,skills", help="comma-separated")
     parser.add_argument("--demo", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
@@ -199,7 +199,8 @@ def main():
         "long": lambda: lookups(agent, n, 1800, v),
         "talk": lambda: conversations(agent, n, 900, v),
         "refuse": lambda: refusals(agent, max(1, n // 3), 600, v),
-        "needle": lambda: {t: needles(agent, max(1, n // 4), t, v) for t in (512, 1024, 2048, 4000)},
+        "needle": lambda: {t: needles(agent, max(1, n // 4), "single", t, v) for t in (512, 1024, 2048, 3900)},
+        "skills": lambda: {k: needles(agent, max(1, n // 4), k, 1024, v) for k in world.SKILLS},
     }
     for name in args.only.split(","):
         print(json.dumps({name: tasks[name]()}), flush=True)

@@ -355,21 +355,63 @@ FILLER = ("the a one this that old new small big warm cold wind rain tree bird s
           "moved stood fell ran near under over by with and then again").split()
 
 
-def needle(world, sentences, facts=None):
-    """A long user text of filler with facts in it, and a question about one of the facts."""
+def sentence(rng):
+    return " ".join(rng.choice(FILLER) for _ in range(rng.randint(5, 11))).capitalize() + "."
+
+
+def question(text, wanted):
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": "\n".join(wanted)}]
+
+
+# RULER's families in this model's words. Each answer repeats the sentences that it rests on, in their order in the text.
+SKILLS = ("single", "multikey", "multivalue", "multiquery", "tracking", "common")
+
+
+def needle(world, sentences, kind):
+    """A long user text of filler with facts in it, and a question about them: [user, assistant]."""
     rng = world.rng
-    lines = [" ".join(rng.choice(FILLER) for _ in range(rng.randint(5, 11))).capitalize() + "."
-             for _ in range(sentences)]
-    names, field = set(), world.word(FIELDS)
-    count, facts = facts or rng.choice((1, 1, 2, 4)), []
-    for _ in range(count):
-        name = fresh(world.name, names)
-        facts.append((name, world.number(3, 6)))
-        lines.insert(rng.randint(0, len(lines)), f"The {field} of {name} is {facts[-1][1]}.")
-    name, value = rng.choice(facts)
-    text = " ".join(lines) + f"\nWhat is the {field} of {name}?"
-    return [{"role": "user", "content": text},
-            {"role": "assistant", "content": f"The {field} of {name} is {value}."}], value
+    if kind == "common":
+        return common(world, sentences)
+    field, names = world.word(FIELDS), set()
+    if kind == "tracking":  # chains of names: each is the one before, the first is a number
+        facts, chains = [], []
+        for _ in range(rng.choice((1, 2, 2, 3))):
+            value, chain = world.number(3, 6), [fresh(world.name, names) for _ in range(rng.choice((2, 3, 3, 4)))]
+            chains.append((value, [f"{a} is {b}." for a, b in zip(chain, [value] + chain)]))
+        value, wanted = rng.choice(chains)
+        waiting = [list(c) for _, c in chains]
+        while any(waiting):  # a chain's sentences keep their order, chains mix
+            facts.append(rng.choice([w for w in waiting if w]).pop(0))
+        text = f"Which names are {value}?"
+    else:
+        count = {"single": 1, "multikey": rng.choice((2, 4, 8)), "multivalue": 3, "multiquery": rng.choice((3, 4, 6))}[kind]
+        each = rng.choice((2, 3)) if kind == "multivalue" else 1
+        facts = [(name, f"The {field} of {name} is {value}.")
+                 for name in [fresh(world.name, names) for _ in range(count)]
+                 for value in [world.number(3, 6) for _ in range(each)]]
+        rng.shuffle(facts)
+        asked = rng.sample(sorted(names), 2 if kind == "multiquery" else 1)
+        wanted = [fact for name, fact in facts if name in asked]
+        facts = [fact for _, fact in facts]
+        text = f"What is the {field} of {' and '.join(n for n in asked)}?" if kind != "multivalue" else \
+            f"What are all the {field}s of {asked[0]}?"
+        if kind == "multiquery":
+            asked.sort(key=lambda n: [n in w for w in wanted].index(True))
+            text = f"What is the {field} of {asked[0]} and of {asked[1]}?"
+    lines = [sentence(rng) for _ in range(sentences)]
+    for place, fact in zip(sorted((rng.randint(0, sentences) for _ in facts), reverse=True), reversed(facts)):
+        lines.insert(place, fact)
+    return question(" ".join(lines) + "\n" + text, wanted)
+
+
+def common(world, size):
+    """Three names that come again and again among names that come once; they are asked for in alphabetical order."""
+    rng, names = world.rng, set()
+    often = sorted(fresh(world.name, names) for _ in range(3))
+    times = max(3, size // 4)
+    words = often * times + [fresh(world.name, names) for _ in range(times)]
+    rng.shuffle(words)
+    return question(" ".join(words) + "\nWhich names are common?", often)
 
 
 def recall(world, pairs):
