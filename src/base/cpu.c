@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni"};
+static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni", "avx512bf16"};
 
 const char *mq__isa_name(mq_isa isa)
 {
@@ -23,6 +23,7 @@ mq_isa mq__cpu_best_isa(void)
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512vnni");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) return MQ_ISA_AVX512BF16;
     return avx512 ? MQ_ISA_AVX512VNNI : avx2 ? MQ_ISA_AVX2 : MQ_ISA_REF;
 #else
     return MQ_ISA_REF;
@@ -48,8 +49,8 @@ mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
         }
         return MQ_OK;
     }
-    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected ref, avx2 or avx512vnni (with ! to require it), got %s",
-                    wish);
+    return mq__fail(error, MQ_USAGE,
+                    "cpu: MQ_ISA: expected ref, avx2, avx512vnni or avx512bf16 (with ! to require it), got %s", wish);
 }
 
 static size_t cache_bytes(int name)

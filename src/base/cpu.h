@@ -9,10 +9,11 @@ typedef enum mq_isa {
     MQ_ISA_REF,        /* plain C, any machine */
     MQ_ISA_AVX2,       /* AVX2 + FMA + F16C + BMI2 */
     MQ_ISA_AVX512VNNI, /* AVX-512 F/BW/DQ/VL/VNNI */
+    MQ_ISA_AVX512BF16, /* and AVX512_BF16 */
     MQ_ISA_COUNT
 } mq_isa;
 
-const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni" */
+const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf16" */
 
 /* The best level that this processor and its operating system support. */
 mq_isa mq__cpu_best_isa(void);

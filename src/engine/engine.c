@@ -18,8 +18,10 @@ static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq
         const mq_linear_group group = mq__weights_group(i);
         for (int phase = 0; phase < MQ_PHASES; phase++) {
             uint8_t *format = &plan[phase].format[layer][group];
-            if (!w->packed_available[layer][group]) *format = MQ_LINEAR_BF16;
-            if (*format == MQ_LINEAR_BF16 && !mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense.data) {
+            const mq_dense *dense = &mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense;
+            if (mq__copy_of(*format) == MQ_COPY_PACKED && !w->packed_available[layer][group]) *format = MQ_LINEAR_BF16;
+            if (*format == MQ_LINEAR_W16A16 && dense->type != MQ_DENSE_BF16) *format = MQ_LINEAR_BF16;
+            if (mq__copy_of(*format) == MQ_COPY_DENSE && !dense->data) {
                 return mq__fail(error, MQ_UNSUPPORTED,
                                 "plan: layer %zu: expected dense weights for a bf16 %s, got an NVFP4 checkpoint (use "
                                 "w4a16 or nvfp4, or give it as the prefill model)",
@@ -34,8 +36,8 @@ static bool needs_packed(const mq_weights *w, const mq_phase_plan plan[MQ_PHASES
 {
     for (uint32_t l = 0; l < w->model.layers; l++) {
         for (int g = 0; g < MQ_GROUPS; g++) {
-            if (plan[MQ_PHASE_PREFILL].format[l][g] != MQ_LINEAR_BF16) return true;
-            if (plan[MQ_PHASE_DECODE].format[l][g] != MQ_LINEAR_BF16) return true;
+            if (mq__copy_of(plan[MQ_PHASE_PREFILL].format[l][g]) == MQ_COPY_PACKED) return true;
+            if (mq__copy_of(plan[MQ_PHASE_DECODE].format[l][g]) == MQ_COPY_PACKED) return true;
         }
     }
     return false;
@@ -201,10 +203,10 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
     info->decode_bytes = dense_bytes(&m->head.dense);
     for (size_t i = 0; i < (size_t)m->layers * MQ_LINEARS_PER_LAYER; i++) {
         const mq_linear *linear = mq__weights_linear(w, i);
-        const uint8_t format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
+        const mq_linear_format format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
         info->linear_weights += (uint64_t)linear->n * linear->k_width;
-        info->decode_bytes +=
-            format == MQ_LINEAR_BF16 ? dense_bytes(&linear->dense) : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+        info->decode_bytes += mq__copy_of(format) == MQ_COPY_DENSE ? dense_bytes(&linear->dense)
+                                                                   : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
     }
     const uint64_t norms =
         (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;

@@ -154,6 +154,13 @@ typedef struct mq_kernels {
     /* EXACT. The same with weights (e2m1*e4m3) exact in FP32 and the tensor multiplier applied to the sum. */
     void (*w4a16_gemm)(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                        const mq_epilogue *out, void *scratch);
+    /* BOUND 1e-6 of sum |x*w| (EXACT below the AVX512_BF16 level, where these are dense_pack_rows and dense_gemm). From BF16
+     * weights and rows of x that hold BF16 values already: W16A16. The order of the panels is the level's own; a row's
+     * result does not depend on its batch-mates or on how rows and features are cut. */
+    void (*bf16_pack_rows)(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                           float *panels);
+    void (*bf16_gemm)(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
+                      void *scratch);
 
     /* -- thin products: 1 to 8 rows, weights streamed once */
     /* EXACT. Features [n0, n1): 16 lanes (lane = k mod 16), each an FMA chain over ascending k, lanes added pairwise

@@ -6,6 +6,13 @@
 static mq_kernels tables[MQ_ISA_COUNT];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* W16A16 without BF16 instructions: the rows hold BF16 values, so the FP32 product is what is asked for. */
+static void bf16_from_dense(mq_kernels *t)
+{
+    t->bf16_pack_rows = t->dense_pack_rows;
+    t->bf16_gemm = t->dense_gemm;
+}
+
 static void fill(void)
 {
     mq_kernels t = {.isa = MQ_ISA_REF};
@@ -13,6 +20,7 @@ static void fill(void)
     mq__fill_ref_nvfp4(&t);
     mq__fill_ref_dense(&t);
     mq__fill_ref_attention(&t);
+    bf16_from_dense(&t);
     tables[MQ_ISA_REF] = t;
 #ifdef MQ_X86
     t.isa = MQ_ISA_AVX2;
@@ -20,13 +28,18 @@ static void fill(void)
     mq__fill_avx2_nvfp4(&t);
     mq__fill_avx2_dense(&t);
     mq__fill_avx2_attention(&t);
+    bf16_from_dense(&t);
     tables[MQ_ISA_AVX2] = t;
     t.isa = MQ_ISA_AVX512VNNI;
     mq__fill_avx512_elementwise(&t);
     mq__fill_avx512_nvfp4(&t);
     mq__fill_avx512_dense(&t);
     mq__fill_avx512_attention(&t);
+    bf16_from_dense(&t);
     tables[MQ_ISA_AVX512VNNI] = t;
+    t.isa = MQ_ISA_AVX512BF16;
+    mq__fill_avx512bf16(&t);
+    tables[MQ_ISA_AVX512BF16] = t;
 #endif
 }
 
@@ -56,6 +69,8 @@ static const struct {
     SLOT(dense_pack_rows),
     SLOT(dense_gemm),
     SLOT(w4a16_gemm),
+    SLOT(bf16_pack_rows),
+    SLOT(bf16_gemm),
     SLOT(dense_thin),
     SLOT(w4a16_thin),
     SLOT(attention_prefill),

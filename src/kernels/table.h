@@ -20,6 +20,8 @@ void mq__fill_avx512_elementwise(mq_kernels *table);
 void mq__fill_avx512_nvfp4(mq_kernels *table);
 void mq__fill_avx512_dense(mq_kernels *table);
 void mq__fill_avx512_attention(mq_kernels *table);
+
+void mq__fill_avx512bf16(mq_kernels *table);
 #endif
 
 #endif

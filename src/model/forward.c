@@ -19,7 +19,7 @@ static mq_linear_format format_of(const mq_pass *pass, uint32_t layer, mq_linear
 /* Norm weights of the copy that the following linear layers belong to. */
 static const float *norm_of(const float *const norm[MQ_COPIES], mq_linear_format format)
 {
-    return norm[format == MQ_LINEAR_BF16 ? MQ_COPY_DENSE : MQ_COPY_PACKED];
+    return norm[mq__copy_of(format)];
 }
 
 /* h = embedding rows; cos, sin of each row's position. */

@@ -6,7 +6,7 @@
 #include "model/runtime.h"
 
 /* How a format wants its input. Tall BF16 and W4A16 products read FP32 panels, thin ones plain rows. */
-typedef enum input_layout { ROWS, DENSE_PANELS, NVFP4_PANELS } input_layout;
+typedef enum input_layout { ROWS, DENSE_PANELS, BF16_PANELS, NVFP4_PANELS } input_layout;
 
 #define PANEL MQ_NVFP4_NR /* output features per unit of work, for all formats */
 
@@ -22,12 +22,24 @@ typedef struct job {
 static input_layout layout_of(mq_linear_format format, mq_phase phase)
 {
     if (format == MQ_LINEAR_NVFP4) return NVFP4_PANELS;
-    return phase == MQ_PHASE_DECODE ? ROWS : DENSE_PANELS;
+    if (phase == MQ_PHASE_DECODE) return ROWS;
+    return format == MQ_LINEAR_W16A16 ? BF16_PANELS : DENSE_PANELS;
 }
 
 static uint32_t group_rows(input_layout layout)
 {
-    return layout == ROWS ? 1 : layout == DENSE_PANELS ? MQ_DENSE_MR : MQ_NVFP4_MR;
+    return layout == ROWS ? 1 : layout == NVFP4_PANELS ? MQ_NVFP4_MR : MQ_DENSE_MR;
+}
+
+/* The activations of W16A16, still stored as FP32. */
+static void round_to_bf16(const mq_kernels *k, float *x, size_t width)
+{
+    uint16_t half[256];
+    for (size_t i = 0; i < width; i += 256) {
+        const size_t count = width - i < 256 ? width - i : 256;
+        k->f32_to_bf16(half, x + i, count);
+        k->dense_to_f32(x + i, half, MQ_DENSE_BF16, count);
+    }
 }
 
 static void make_rows(const job *j, size_t begin, size_t end)
@@ -42,6 +54,7 @@ static void make_rows(const job *j, size_t begin, size_t end)
         } else if (in->kind == MQ_INPUT_SWIGLU) {
             rt->kernels->swiglu(y, y, rt->up + row * width, width);
         }
+        if (j->format == MQ_LINEAR_W16A16) round_to_bf16(rt->kernels, y, width);
     }
 }
 
@@ -57,6 +70,8 @@ static void prepare(void *context, int thread, int threads)
         make_rows(j, row0, row1);
         if (j->layout == DENSE_PANELS) {
             rt->kernels->dense_pack_rows(j->input.rows, width, rows, width, g, g + 1, rt->dense_panels);
+        } else if (j->layout == BF16_PANELS) {
+            rt->kernels->bf16_pack_rows(j->input.rows, width, rows, width, g, g + 1, rt->dense_panels);
         } else if (j->layout == NVFP4_PANELS) {
             rt->kernels->nvfp4_quantize(j->input.rows, width, row0, row1, width, &rt->nvfp4);
         }
@@ -84,9 +99,12 @@ static void multiply_panels(const job *j, const mq_output *out, size_t p0, size_
         }
         break;
     case MQ_LINEAR_BF16:
+    case MQ_LINEAR_W16A16:
     default:
         if (j->layout == ROWS) {
             k->dense_thin(j->input.rows, j->input.width, rows, &w->dense, n0, n1, &epilogue);
+        } else if (j->layout == BF16_PANELS) {
+            k->bf16_gemm(rt->dense_panels, rows, &w->dense, n0, n1, &epilogue, scratch);
         } else {
             k->dense_gemm(rt->dense_panels, rows, &w->dense, n0, n1, &epilogue, scratch);
         }
@@ -125,6 +143,7 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
              .input = input,
              .outputs = outputs,
              .count = count};
-    if (j.layout != ROWS || input.kind != MQ_INPUT_PLAIN) mq__pool_run(rt->pool, prepare, &j);
+    if (j.layout != ROWS || input.kind != MQ_INPUT_PLAIN || format == MQ_LINEAR_W16A16)
+        mq__pool_run(rt->pool, prepare, &j);
     mq__pool_run(rt->pool, multiply, &j);
 }

@@ -13,6 +13,12 @@ typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
 /* The two copies of the weights. */
 typedef enum mq_copy { MQ_COPY_DENSE, MQ_COPY_PACKED, MQ_COPIES } mq_copy;
 
+/* The copy that a format reads. */
+static inline mq_copy mq__copy_of(mq_linear_format format)
+{
+    return format == MQ_LINEAR_BF16 || format == MQ_LINEAR_W16A16 ? MQ_COPY_DENSE : MQ_COPY_PACKED;
+}
+
 typedef struct mq_linear {
     uint32_t n, k_width;
     mq_dense dense;    /* [n, k_width]; data is NULL when the checkpoint holds this layer in NVFP4 only */

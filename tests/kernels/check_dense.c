@@ -5,6 +5,7 @@
 #include "base/pool.h"
 #include "kernels/dense_common.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +187,61 @@ static void check_gemm(void)
     }
 }
 
+/* ------------------------------------------------------------------ W16A16 */
+
+static void run_bf16(const mq_kernels *level, const product *p, const mq_epilogue *out, size_t cut_group, size_t cut_n)
+{
+    const size_t groups = (p->rows + MR - 1) / MR, k_width = p->w.k_width;
+    void *scratch = checkasm_aligned(level->gemm_scratch_bytes);
+    for (int half = 0; half < 2; half++) { /* rows in two passes of their own, features in two calls */
+        const size_t row = half ? 0 : cut_group * MR, end = half ? cut_group * MR : p->rows;
+        if (row >= end) continue;
+        float *panels = checkasm_floats(groups * MR * (k_width + 1));
+        level->bf16_pack_rows(p->x + row * p->ldx, p->ldx, end - row, k_width, 0, (end - row + MR - 1) / MR, panels);
+        mq_epilogue part = *out;
+        part.y += row * part.ldy;
+        if (cut_n < p->w.n) level->bf16_gemm(panels, end - row, &p->w, cut_n, p->w.n, &part, scratch);
+        if (cut_n > 0) level->bf16_gemm(panels, end - row, &p->w, 0, cut_n, &part, scratch);
+    }
+}
+
+/* |got - expected| <= 1e-6 sum |x*w|, against the reference; cuts change nothing. */
+static void check_bf16_case(size_t rows, size_t n, size_t k_width)
+{
+    product p = draw_product(MQ_DENSE_BF16, rows, n, k_width, KIND_NORMAL);
+    float *x = checkasm_floats((rows - 1) * p.ldx + k_width);
+    for (size_t i = 0; i < (rows - 1) * p.ldx + k_width; i++) {
+        x[i] = f32_of_bits((uint32_t)checkasm_bf16(p.x[i]) << 16);
+    }
+    p.x = x;
+    const mq_epilogue expected = fresh_output(&p), got = fresh_output(&p), parts = fresh_output(&p);
+    run_bf16(checkasm.ref, &p, &expected, 0, 0);
+    run_bf16(checkasm.tested, &p, &got, 0, 0);
+    run_bf16(checkasm.tested, &p, &parts, checkasm_below((rows - 1) / MR + 1), checkasm_below(n) / 32 * 32);
+    same_outputs(&p, &got, &parts);
+    bool near = true;
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t i = 0; i < n; i++) {
+            double sum = 1; /* bias, and what y holds */
+            for (size_t k = 0; k < k_width; k++) {
+                sum += fabs((double)x[row * p.ldx + k] * (double)dense_element(p.w.data, p.w.type, i * k_width + k));
+            }
+            near = near &&
+                   fabs((double)expected.y[row * p.out.ldy + i] - (double)got.y[row * p.out.ldy + i]) <= 1e-6 * sum;
+        }
+    }
+    checkasm_true(near, "within 1e-6 of the sum of magnitudes");
+}
+
+static void check_bf16(void)
+{
+    static const size_t ks[] = {1, 2, 7, 16, 31, 32, 33, 64, 100, 255, 256, 511, 512, 513, 1030};
+    for (size_t i = 0; i < 60; i++) {
+        check_bf16_case(1 + i % 30, 1 + checkasm_below(100), ks[i % 15]);
+    }
+    check_bf16_case(37 * MR + 9, 40, 600);
+}
+
 /* ------------------------------------------------------------------ thin product */
 
 static void check_thin_case(mq_dense_type type, size_t rows, size_t n, size_t k_width, kind k)
@@ -221,6 +277,8 @@ static void check(void)
 {
     if (checkasm_slot("dense_pack_rows")) check_pack_rows();
     if (checkasm_slot("dense_gemm")) check_gemm();
+    if (checkasm_slot("bf16_pack_rows")) check_bf16(); /* its layout is the level's own: seen through the product */
+    if (checkasm_slot("bf16_gemm")) check_bf16();
     if (checkasm_slot("dense_thin")) check_thin();
 }
 
@@ -256,6 +314,12 @@ static void bench_gemm(void *context)
     checkasm.tested->dense_gemm(c->panels, c->rows, &c->w, 0, c->w.n, &c->out, c->scratch);
 }
 
+static void bench_bf16(void *context)
+{
+    bench_case *c = context;
+    checkasm.tested->bf16_gemm(c->panels, c->rows, &c->w, 0, c->w.n, &c->out, c->scratch);
+}
+
 static void bench_gemm_shape(size_t rows, size_t n, size_t k_width)
 {
     bench_case c = {.rows = rows};
@@ -278,6 +342,9 @@ static void bench_gemm_shape(size_t rows, size_t n, size_t k_width)
     checkasm_bench("dense_pack_rows", label, bench_pack, &c, (double)(rows * k_width), CHECKASM_ITEMS);
     snprintf(label, sizeof label, "bf16 M=%zu N=%zu K=%zu", rows, n, k_width);
     checkasm_bench("dense_gemm", label, bench_gemm, &c, (double)rows * (double)n * (double)k_width, CHECKASM_MACS);
+    checkasm.tested->bf16_pack_rows(c.x, k_width, rows, k_width, 0, (rows + MR - 1) / MR, c.panels);
+    snprintf(label, sizeof label, "M=%zu N=%zu K=%zu", rows, n, k_width);
+    checkasm_bench("bf16_gemm", label, bench_bf16, &c, (double)rows * (double)n * (double)k_width, CHECKASM_MACS);
     mq__free_aligned(weights);
     mq__free_aligned(c.x);
     mq__free_aligned(c.panels);
@@ -357,7 +424,8 @@ static void bench(void)
 {
     static const size_t shapes[][2] = {{3072, 1024}, {1024, 3072},  {2048, 1024}, {9728, 2560},
                                        {2560, 9728}, {12288, 4096}, {4096, 12288}};
-    if (checkasm_bench_wanted("dense_gemm") || checkasm_bench_wanted("dense_pack_rows")) {
+    if (checkasm_bench_wanted("dense_gemm") || checkasm_bench_wanted("dense_pack_rows") ||
+        checkasm_bench_wanted("bf16_gemm")) {
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
             bench_gemm_shape(512, shapes[i][0], shapes[i][1]);
             if (shapes[i][0] * shapes[i][1] < 8 << 20) bench_gemm_shape(2048, shapes[i][0], shapes[i][1]);

@@ -79,6 +79,20 @@ static void bad_dense_gemm(const float *panels, size_t rows, const mq_dense *w, 
     spoil_linear(rows, n1, w->n, out);
 }
 
+static void bad_bf16_pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                               float *panels)
+{
+    honest.bf16_pack_rows(x, ldx, rows, k_width, g0, g1, panels);
+    flip(&panels[g0 * MQ_DENSE_MR * k_width]);
+}
+
+static void bad_bf16_gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                          const mq_epilogue *out, void *scratch)
+{
+    honest.bf16_gemm(panels, rows, w, n0, n1, out, scratch);
+    spoil_linear(rows, n1, w->n, out);
+}
+
 static void bad_w4a16_gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                            const mq_epilogue *out, void *scratch)
 {
@@ -153,6 +167,8 @@ SPOILER(nvfp4_gemm)
 SPOILER(dense_pack_rows)
 SPOILER(dense_gemm)
 SPOILER(w4a16_gemm)
+SPOILER(bf16_pack_rows)
+SPOILER(bf16_gemm)
 SPOILER(dense_thin)
 SPOILER(w4a16_thin)
 SPOILER(attention_prefill)
@@ -179,6 +195,8 @@ static const struct {
     ENTRY(dense_pack_rows),
     ENTRY(dense_gemm),
     ENTRY(w4a16_gemm),
+    ENTRY(bf16_pack_rows),
+    ENTRY(bf16_gemm),
     ENTRY(dense_thin),
     ENTRY(w4a16_thin),
     ENTRY(attention_prefill),

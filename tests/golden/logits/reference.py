@@ -153,7 +153,7 @@ for _first, _all in list(FUSED.items()):
 
 
 class Model:
-    """plan: 'bf16', 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
+    """plan: 'bf16', 'w16a16', 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
 
     def __init__(self, directory, plan="bf16", kv="bf16"):
         self.config, self.t = read_model(directory)
@@ -165,7 +165,7 @@ class Model:
         w = packed_weight(self.t, name)
         if w is None:
             w = self.t[name]
-            if self.plan != "bf16":
+            if self.plan in ("nvfp4", "w4a16"):
                 part = name.split(".")[-2]
                 group = [name.replace(part, other) for other in FUSED.get(part, (part,))]
                 w = nvfp4_weight(w, max(np.abs(self.t[g]).max() for g in group))
@@ -175,6 +175,8 @@ class Model:
     def linear(self, x, name):
         if self.plan == "nvfp4":
             x = nvfp4_rows(x)
+        elif self.plan == "w16a16":
+            x = to_bf16(x)
         y = x @ self.weight(name + ".weight").T
         return y + self.t[name + ".bias"] if name + ".bias" in self.t else y
 
