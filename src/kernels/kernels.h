@@ -69,6 +69,37 @@ typedef struct mq_nvfp4_rows {
 
 size_t mq__nvfp4_row_bytes(size_t rows, size_t k_width); /* bytes of mq_nvfp4_rows.panels */
 
+/* ------------------------------------------------------------------ INT8 weights */
+
+#define MQ_INT8_GROUP 64 /* values per FP32 scale, of weights and of activations */
+#define MQ_INT8_NR    32 /* output features per weight panel */
+#define MQ_INT8_MR    7  /* rows per activation group */
+
+/* Packed weights, one layout for all levels: [ceil(n/32)][groups] cells of MQ_INT8_CELL bytes, 64-byte aligned, each 64 k x
+ * 32 features with their scales (order inside the cell: int8_pack.h). Features past n and k past k_width are zero.
+ * Symmetric, w = q * scale, scale = amax/127 cut to 22 significant bits. 9 bits per weight. */
+#define MQ_INT8_CELL (MQ_INT8_NR * (MQ_INT8_GROUP + 8))
+
+typedef struct mq_int8 {
+    const uint8_t *panels;
+    uint32_t n, k_width, groups; /* groups = ceil(k_width / 64) */
+} mq_int8;
+
+size_t mq__int8_panel_bytes(size_t n, size_t k_width);
+
+/* Quantises and packs features [32*p0, 32*p1) of finite weights. */
+void mq__int8_pack(const mq_dense *w, size_t p0, size_t p1, uint8_t *panels);
+
+/* Quantised activations (borrowed scratch). Groups of MQ_INT8_MR rows, [row group][group]{ u8 [MR][64] = q + 128,
+ * f32 [MR] = scale }, 64-byte aligned start. Rows past the end of the last row group hold 128 and scale 0. */
+typedef struct mq_int8_rows {
+    uint8_t *panels;
+} mq_int8_rows;
+
+#define MQ_INT8_ROW_CELL (MQ_INT8_MR * (MQ_INT8_GROUP + 4))
+
+size_t mq__int8_row_bytes(size_t rows, size_t k_width); /* bytes of mq_int8_rows.panels */
+
 /* ------------------------------------------------------------------ linear layers */
 
 /* How a linear layer's sum becomes its output: y = sum (+ bias[n]) (+ y when accumulate). */
@@ -144,6 +175,16 @@ typedef struct mq_kernels {
     void (*nvfp4_gemm)(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                        const mq_epilogue *out, void *scratch);
 
+    /* -- INT8 W8A8 */
+    /* EXACT. Quantises rows [row0, row1) of x [.., ldx] (row0 a multiple of MQ_INT8_MR), each group of 64 by its largest
+     * magnitude: scale = amax*(1/127), q = rint(x*(127/amax)); zeros below 2^-100. x must be finite. */
+    void (*int8_quantize)(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                          const mq_int8_rows *out);
+    /* EXACT. For rows [0, rows) and features of panels [p0, p1): acc = FMA over groups in ascending order of
+     * round(dot * sw) * sa with dot the exact integer sum(a*w); then the epilogue. scratch: gemm_scratch_bytes. */
+    void (*int8_gemm)(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                      const mq_epilogue *out, void *scratch);
+
     /* -- dense GEMM: the BF16 baseline, and W4A16 */
     /* EXACT. Packs rows of x into panels for groups [g0, g1). */
     void (*dense_pack_rows)(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
@@ -188,7 +229,7 @@ typedef struct mq_kernels {
     /* Reads all bytes (a multiple of 256, 64-byte aligned) in four streams and returns a checksum that depends on them. */
     uint64_t (*read_stream)(const void *data, size_t bytes);
 
-    size_t gemm_scratch_bytes; /* for nvfp4_gemm, dense_gemm, w4a16_gemm */
+    size_t gemm_scratch_bytes; /* for the GEMMs */
     size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_width);
 } mq_kernels;
 

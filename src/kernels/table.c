@@ -18,6 +18,7 @@ static void fill(void)
     mq_kernels t = {.isa = MQ_ISA_REF};
     mq__fill_ref_elementwise(&t);
     mq__fill_ref_nvfp4(&t);
+    mq__fill_ref_int8(&t);
     mq__fill_ref_dense(&t);
     mq__fill_ref_attention(&t);
     bf16_from_dense(&t);
@@ -26,6 +27,7 @@ static void fill(void)
     t.isa = MQ_ISA_AVX2;
     mq__fill_avx2_elementwise(&t);
     mq__fill_avx2_nvfp4(&t);
+    mq__fill_avx2_int8(&t);
     mq__fill_avx2_dense(&t);
     mq__fill_avx2_attention(&t);
     bf16_from_dense(&t);
@@ -33,6 +35,7 @@ static void fill(void)
     t.isa = MQ_ISA_AVX512VNNI;
     mq__fill_avx512_elementwise(&t);
     mq__fill_avx512_nvfp4(&t);
+    mq__fill_avx512_int8(&t);
     mq__fill_avx512_dense(&t);
     mq__fill_avx512_attention(&t);
     bf16_from_dense(&t);
@@ -66,6 +69,8 @@ static const struct {
     SLOT(dense_to_f32),
     SLOT(nvfp4_quantize),
     SLOT(nvfp4_gemm),
+    SLOT(int8_quantize),
+    SLOT(int8_gemm),
     SLOT(dense_pack_rows),
     SLOT(dense_gemm),
     SLOT(w4a16_gemm),

@@ -7,17 +7,20 @@
 /* ref: together these fill every slot. */
 void mq__fill_ref_elementwise(mq_kernels *table);
 void mq__fill_ref_nvfp4(mq_kernels *table);
+void mq__fill_ref_int8(mq_kernels *table);
 void mq__fill_ref_dense(mq_kernels *table);
 void mq__fill_ref_attention(mq_kernels *table);
 
 #ifdef MQ_X86
 void mq__fill_avx2_elementwise(mq_kernels *table);
 void mq__fill_avx2_nvfp4(mq_kernels *table);
+void mq__fill_avx2_int8(mq_kernels *table);
 void mq__fill_avx2_dense(mq_kernels *table);
 void mq__fill_avx2_attention(mq_kernels *table);
 
 void mq__fill_avx512_elementwise(mq_kernels *table);
 void mq__fill_avx512_nvfp4(mq_kernels *table);
+void mq__fill_avx512_int8(mq_kernels *table);
 void mq__fill_avx512_dense(mq_kernels *table);
 void mq__fill_avx512_attention(mq_kernels *table);
 

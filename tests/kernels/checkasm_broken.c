@@ -65,6 +65,20 @@ static void bad_nvfp4_gemm(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *
     spoil_linear(rows, p1 * MQ_NVFP4_NR, w->n, out);
 }
 
+static void bad_int8_quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                              const mq_int8_rows *out)
+{
+    honest.int8_quantize(x, ldx, row0, row1, k_width, out);
+    out->panels[mq__int8_row_bytes(row0 + 1, k_width) - 1] ^= 1;
+}
+
+static void bad_int8_gemm(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                          const mq_epilogue *out, void *scratch)
+{
+    honest.int8_gemm(a, rows, w, p0, p1, out, scratch);
+    spoil_linear(rows, p1 * MQ_INT8_NR, w->n, out);
+}
+
 static void bad_dense_pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
                                 float *panels)
 {
@@ -164,6 +178,8 @@ SPOILER(f32_to_bf16)
 SPOILER(dense_to_f32)
 SPOILER(nvfp4_quantize)
 SPOILER(nvfp4_gemm)
+SPOILER(int8_quantize)
+SPOILER(int8_gemm)
 SPOILER(dense_pack_rows)
 SPOILER(dense_gemm)
 SPOILER(w4a16_gemm)
@@ -192,6 +208,8 @@ static const struct {
     ENTRY(dense_to_f32),
     ENTRY(nvfp4_quantize),
     ENTRY(nvfp4_gemm),
+    ENTRY(int8_quantize),
+    ENTRY(int8_gemm),
     ENTRY(dense_pack_rows),
     ENTRY(dense_gemm),
     ENTRY(w4a16_gemm),

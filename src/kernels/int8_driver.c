@@ -1,0 +1,65 @@
+#include "kernels/int8_driver.h"
+
+typedef float tile[INT8_PASS_ROWS][MQ_INT8_NR];
+
+size_t mq__int8_scratch_bytes(void)
+{
+    return INT8_PANELS * sizeof(tile);
+}
+
+/* All rows of a pass through one slice. next: the `bytes` of weights that come after it, brought to L2 on the way. */
+static void run_pass(int8_rows_fn *run, int8_slice *s, size_t rows, const uint8_t *a, size_t group_bytes,
+                     float (*sums)[MQ_INT8_NR], const uint8_t *next, size_t bytes)
+{
+    const size_t row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR, lines = (bytes / 64 + row_groups - 1) / row_groups;
+    for (size_t row = 0; row < rows; row += MQ_INT8_MR) {
+        const size_t n = rows - row < MQ_INT8_MR ? rows - row : MQ_INT8_MR;
+        for (size_t r = 0; s->last && r < n; r++) {
+            __builtin_prefetch(s->y + r * s->ldy, 1, 2);
+            __builtin_prefetch(s->y + r * s->ldy + 16, 1, 2);
+        }
+        for (size_t i = 0; i < lines; i++, next += 64) {
+            __builtin_prefetch(next, 0, 2);
+        }
+        run(s, n, a, sums + row);
+        a += group_bytes;
+        s->y += MQ_INT8_MR * s->ldy;
+    }
+}
+
+void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                  const mq_epilogue *out, void *scratch)
+{
+    tile *tiles = scratch;
+    const size_t groups = w->groups, slices = (groups + INT8_SLICE - 1) / INT8_SLICE;
+    const size_t step = (groups + slices - 1) / slices, batch = rows <= INT8_FEW_ROWS ? 1 : INT8_PANELS;
+    const size_t group_bytes = groups * MQ_INT8_ROW_CELL, row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR;
+    const size_t passes = (rows + INT8_PASS_ROWS - 1) / INT8_PASS_ROWS; /* of equal size */
+    for (size_t i = 0; i < passes; i++) {
+        const size_t m0 = row_groups * i / passes * MQ_INT8_MR, m1 = row_groups * (i + 1) / passes * MQ_INT8_MR;
+        const size_t pass = (m1 < rows ? m1 : rows) - m0;
+        const uint8_t *cells = a->panels + m0 / MQ_INT8_MR * group_bytes;
+        for (size_t p = p0; p < p1; p += batch) {
+            const size_t count = p1 - p < batch ? p1 - p : batch;
+            for (size_t g = 0; g < groups; g += step) {
+                int8_slice s = {.groups = groups - g < step ? groups - g : step,
+                                .first = g == 0,
+                                .last = g + step >= groups,
+                                .ldy = out->ldy,
+                                .accumulate = out->accumulate};
+                for (size_t q = 0; q < count; q++) {
+                    const size_t n0 = (p + q) * MQ_INT8_NR;
+                    s.cells = mq__int8_panel(w, p + q) + g * MQ_INT8_CELL;
+                    s.features = w->n - n0 < MQ_INT8_NR ? w->n - n0 : MQ_INT8_NR;
+                    s.y = out->y + m0 * out->ldy + n0;
+                    s.bias = out->bias ? out->bias + n0 : NULL;
+                    const uint8_t *next = q + 1 < count ? s.cells + groups * MQ_INT8_CELL
+                                          : s.last      ? mq__int8_panel(w, p + count) /* only prefetched */
+                                                        : mq__int8_panel(w, p) + (g + step) * MQ_INT8_CELL;
+                    run_pass(run, &s, pass, cells + g * MQ_INT8_ROW_CELL, group_bytes, tiles[q], next,
+                             s.groups * MQ_INT8_CELL);
+                }
+            }
+        }
+    }
+}

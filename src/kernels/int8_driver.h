@@ -1,0 +1,41 @@
+/* Cache blocking of the INT8 GEMM, common to the vector levels. Owns the order of the loops; the arithmetic is the level's.
+ *
+ * A slice of INT8_SLICE groups of one weight panel (18 KiB: it stays in L1) is used by all rows of a pass; the sums wait in
+ * a tile. INT8_PANELS panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows,
+ * comes from L2 all but once. The last slice of K writes to y. Weights are read as they are packed. */
+#ifndef MQ_KERNELS_INT8_DRIVER_H
+#define MQ_KERNELS_INT8_DRIVER_H
+
+#include "kernels/int8_pack.h"
+
+enum {
+    INT8_SLICE = 8,
+    INT8_PASS_ROWS = 280, /* a multiple of MQ_INT8_MR */
+    INT8_PANELS = 4,
+    INT8_FEW_ROWS =
+        28, /* up to so many, reading the weights is what takes time: one panel after the other, as in memory */
+};
+
+/* One slice of K of one panel, for one row group. */
+typedef struct int8_slice {
+    const uint8_t *cells; /* [groups] weight cells */
+    size_t groups;
+    bool first, last; /* the sums start at zero; the sums are complete and go to y */
+    /* where complete sums go */
+    float *y; /* first row of the row group, first feature of the panel */
+    size_t ldy;
+    const float *bias; /* of the panel, or NULL */
+    bool accumulate;
+    size_t features; /* of the panel that exist, 1..32 */
+} int8_slice;
+
+/* One row group of `rows` <= MQ_INT8_MR rows through a slice. a: its cells at the slice; tile: its sums, 64-byte aligned. */
+typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR]);
+
+/* The slot int8_gemm by way of `run`. scratch: mq__int8_scratch_bytes, 64-byte aligned. */
+void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                  const mq_epilogue *out, void *scratch);
+
+size_t mq__int8_scratch_bytes(void);
+
+#endif
