@@ -85,16 +85,18 @@ MQ_API void mq_free(void *block); /* frees what the calls above returned as owne
 
 /* The arithmetic of a linear layer. BF16 stands for the checkpoint's own type (BF16, F16 or F32 weights, FP32
  * activations); NVFP4 is W4A4; W4A16 has NVFP4 weights and FP32 activations; W16A16 has BF16 weights and activations
- * rounded to BF16, the arithmetic of GPUs' BF16 baselines (a checkpoint in F16 or F32 runs as BF16 in its place). */
+ * rounded to BF16, the arithmetic of GPUs' BF16 baselines (a checkpoint in F16 or F32 runs as BF16 in its place); INT8 is
+ * W8A8 with a scale for every 64 weights and 64 activations. */
 typedef enum mq_linear_format {
     MQ_LINEAR_BF16,
     MQ_LINEAR_NVFP4,
     MQ_LINEAR_W4A16,
     MQ_LINEAR_W16A16,
+    MQ_LINEAR_INT8,
     MQ_LINEAR_FORMATS
 } mq_linear_format;
 
-MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w16a16" */
+MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w16a16", "int8" */
 MQ_API mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error);
 
 /* Linear layers that read the same input share a format: they share its quantised form. */

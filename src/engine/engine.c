@@ -10,37 +10,54 @@
 
 /* ---- plans */
 
-/* Groups that have no packed face run dense; groups that have no dense face cannot. */
+/* Groups that have no NVFP4 face run dense; groups that have no dense face can neither do that nor become INT8. */
 static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq_error *error)
 {
     for (size_t i = 0; i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
         const size_t layer = i / MQ_LINEARS_PER_LAYER;
-        const mq_linear_group group = mq__weights_group(i);
+        const mq_dense *dense = &mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense;
         for (int phase = 0; phase < MQ_PHASES; phase++) {
-            uint8_t *format = &plan[phase].format[layer][group];
-            const mq_dense *dense = &mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense;
-            if (mq__copy_of(*format) == MQ_COPY_PACKED && !w->packed_available[layer][group]) *format = MQ_LINEAR_BF16;
+            uint8_t *format = &plan[phase].format[layer][mq__weights_group(i)];
             if (*format == MQ_LINEAR_W16A16 && dense->type != MQ_DENSE_BF16) *format = MQ_LINEAR_BF16;
-            if (mq__copy_of(*format) == MQ_COPY_DENSE && !dense->data) {
-                return mq__fail(error, MQ_UNSUPPORTED,
-                                "plan: layer %zu: expected dense weights for a bf16 %s, got an NVFP4 checkpoint (use "
-                                "w4a16 or nvfp4, or give it as the prefill model)",
-                                layer, phase == MQ_PHASE_PREFILL ? "prefill" : "decode");
-            }
+            if (mq__weights_can_have(w, i, mq__face_of(*format))) continue;
+            if (mq__face_of(*format) == MQ_FACE_NVFP4) *format = MQ_LINEAR_BF16;
+            if (dense->data) continue;
+            return mq__fail(error, MQ_UNSUPPORTED,
+                            "plan: layer %zu: expected dense weights for a %s %s, got an NVFP4 checkpoint (use "
+                            "w4a16 or nvfp4, or give it as the prefill model)",
+                            layer, mq_linear_format_name(*format), phase == MQ_PHASE_PREFILL ? "prefill" : "decode");
         }
     }
     return MQ_OK;
 }
 
-static bool needs_packed(const mq_weights *w, const mq_phase_plan plan[MQ_PHASES])
+static bool needs_face(const mq_weights *w, const mq_phase_plan plan[MQ_PHASES], mq_face face)
 {
     for (uint32_t l = 0; l < w->model.layers; l++) {
         for (int g = 0; g < MQ_GROUPS; g++) {
-            if (mq__copy_of(plan[MQ_PHASE_PREFILL].format[l][g]) == MQ_COPY_PACKED) return true;
-            if (mq__copy_of(plan[MQ_PHASE_DECODE].format[l][g]) == MQ_COPY_PACKED) return true;
+            for (int phase = 0; phase < MQ_PHASES; phase++) {
+                if (mq__face_of(plan[phase].format[l][g]) == face) return true;
+            }
         }
     }
     return false;
+}
+
+/* Packs what the plan needs and does not have yet. */
+static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_error *error)
+{
+    const mq_packing how = {.rule = e->options.scales,
+                            .pool = e->pool,
+                            .cache_dir = e->options.no_cache ? NULL : e->cache_dir,
+                            .log = e->options.log,
+                            .log_context = e->options.log_context};
+    mq_status status = MQ_OK;
+    for (int face = MQ_FACE_DENSE + 1; status == MQ_OK && face < MQ_FACES; face++) {
+        if (needs_face(e->weights, plan, (mq_face)face)) {
+            status = mq__weights_pack(e->weights, (mq_face)face, &how, error);
+        }
+    }
+    return status;
 }
 
 mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, mq_error *error)
@@ -49,14 +66,7 @@ mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, 
     mq_status status = mq__plan_read(options, engine->weights->model.layers, plan, error);
     if (status != MQ_OK) return status;
     status = fit_plan(engine->weights, plan, error);
-    if (status == MQ_OK && needs_packed(engine->weights, plan)) {
-        const mq_packing how = {.rule = engine->options.scales,
-                                .pool = engine->pool,
-                                .cache_dir = engine->options.no_cache ? NULL : engine->cache_dir,
-                                .log = engine->options.log,
-                                .log_context = engine->options.log_context};
-        status = mq__weights_pack(engine->weights, &how, error);
-    }
+    if (status == MQ_OK) status = pack_for(engine, plan, error);
     if (status != MQ_OK) {
         mq__plan_free(plan);
         return status;
@@ -191,7 +201,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .isa = mq__isa_name(e->kernels->isa),
         .model_type = mq__architecture_name(w->config.architecture),
         .mapped_bytes = mq__checkpoint_bytes(w->dense),
-        .packed_bytes = w->packed_bytes,
+        .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes,
         .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout),
         .bos = w->config.bos,
         .eos = w->eos,
@@ -205,8 +215,8 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         const mq_linear *linear = mq__weights_linear(w, i);
         const mq_linear_format format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
         info->linear_weights += (uint64_t)linear->n * linear->k_width;
-        info->decode_bytes += mq__copy_of(format) == MQ_COPY_DENSE ? dense_bytes(&linear->dense)
-                                                                   : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+        const mq_face face = mq__face_of(format);
+        info->decode_bytes += face == MQ_FACE_DENSE ? dense_bytes(&linear->dense) : mq__face_bytes(face, linear);
     }
     const uint64_t norms =
         (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;

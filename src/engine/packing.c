@@ -1,9 +1,5 @@
-/* The NVFP4 face of the weights: quantised and packed on all threads at the first start, mapped from the cache later.
- *
- * A cache file has one section per linear layer (its panels) and a last one with the tensor scales. Its name follows from
- * where the model is and how it is packed, its fingerprint from what the checkpoint files are: a changed model
- * overwrites its old file, and a damaged file is made anew. */
-#include "base/buf.h"
+/* The packed faces of the weights: quantised and packed on all threads at the first start, mapped from the cache later
+ * (packing_cache.c). */
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/mem.h"
@@ -11,10 +7,7 @@
 #include "format/nvfp4.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define LAYOUT_VERSION "cell288.2" /* of the panels: changes with mq__nvfp4_pack or the quantiser */
 
 static mq_nvfp4_rule rule_of(mq_scale_rule rule)
 {
@@ -26,12 +19,35 @@ static size_t linear_count(const mq_weights *w)
     return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER;
 }
 
-static bool is_available(const mq_weights *w, size_t index)
+bool mq__weights_can_have(const mq_weights *w, size_t index, mq_face face)
 {
-    return w->packed_available[index / MQ_LINEARS_PER_LAYER][mq__weights_group(index)];
+    if (face == MQ_FACE_NVFP4) return w->packed_available[index / MQ_LINEARS_PER_LAYER][mq__weights_group(index)];
+    return mq__weights_linear((mq_weights *)(uintptr_t)w, index)->dense.data != NULL;
 }
 
-/* ---- making panels */
+size_t mq__face_bytes(mq_face face, const mq_linear *linear)
+{
+    return face == MQ_FACE_INT8 ? mq__int8_panel_bytes(linear->n, linear->k_width)
+                                : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+}
+
+void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float multiplier)
+{
+    if (face == MQ_FACE_INT8) {
+        linear->int8 = (mq_int8){.panels = panels,
+                                 .n = linear->n,
+                                 .k_width = linear->k_width,
+                                 .groups = (linear->k_width + MQ_INT8_GROUP - 1) / MQ_INT8_GROUP};
+        return;
+    }
+    linear->nvfp4 = (mq_nvfp4){.panels = panels,
+                               .n = linear->n,
+                               .k_width = linear->k_width,
+                               .blocks = (uint32_t)mq__nvfp4_blocks(linear->k_width),
+                               .multiplier = multiplier};
+}
+
+/* ---- making NVFP4 panels */
 
 typedef struct build {
     const mq_linear_source *source;
@@ -113,6 +129,17 @@ static mq_status group_amax(mq_weights *w, const mq_packing *how, build *b, size
     return MQ_OK;
 }
 
+/* Memory for the panels of a linear layer, owned by the weights. */
+static mq_status new_panels(mq_weights *w, mq_face face, size_t index, uint8_t **panels, mq_error *error)
+{
+    const size_t bytes = mq__face_bytes(face, mq__weights_linear(w, index));
+    uint8_t **owned = &w->face[face].panels[index];
+    mq__free_aligned(*owned); /* of an earlier attempt that failed */
+    *panels = *owned = mq__alloc_aligned(bytes);
+    if (*owned) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "model: packed weights: expected %zu bytes of memory, got none", bytes);
+}
+
 static mq_status build_group(mq_weights *w, const mq_packing *how, build *b, size_t first, size_t last, mq_error *error)
 {
     if (!w->packed_source[first].nibbles) {
@@ -123,29 +150,19 @@ static mq_status build_group(mq_weights *w, const mq_packing *how, build *b, siz
     }
     for (size_t i = first; i < last; i++) {
         mq_linear *linear = mq__weights_linear(w, i);
-        const size_t bytes = mq__nvfp4_panel_bytes(linear->n, linear->k_width);
         b->source = &w->packed_source[i];
         b->n = linear->n;
         b->k_width = linear->k_width;
-        mq__free_aligned(w->packed[i]); /* of an earlier attempt that failed */
-        b->panels = w->packed[i] = mq__alloc_aligned(bytes);
-        if (!b->panels) {
-            return mq__fail(error, MQ_NO_MEMORY, "model: packed weights: expected %zu bytes of memory, got none",
-                            bytes);
-        }
+        const mq_status status = new_panels(w, MQ_FACE_NVFP4, i, &b->panels, error);
+        if (status != MQ_OK) return status;
         mq__pool_run(how->pool, make_panels, b);
-        linear->nvfp4 = (mq_nvfp4){
-            .panels = b->panels,
-            .n = linear->n,
-            .k_width = linear->k_width,
-            .blocks = (uint32_t)mq__nvfp4_blocks(linear->k_width),
-            .multiplier = b->source->nibbles ? b->source->multiplier : b->scale.multiplier,
-        };
+        mq__face_set(linear, MQ_FACE_NVFP4, b->panels,
+                     b->source->nibbles ? b->source->multiplier : b->scale.multiplier);
     }
     return MQ_OK;
 }
 
-static mq_status build_all(mq_weights *w, const mq_packing *how, mq_error *error)
+static mq_status build_nvfp4(mq_weights *w, const mq_packing *how, mq_error *error)
 {
     const uint32_t widest = w->model.ffn > w->model.width ? w->model.ffn : w->model.width;
     const uint32_t q_width = w->model.heads * w->model.head_width;
@@ -159,168 +176,67 @@ static mq_status build_all(mq_weights *w, const mq_packing *how, mq_error *error
         while (last % MQ_LINEARS_PER_LAYER != 0 && mq__weights_group(last) == mq__weights_group(first)) {
             last++;
         }
-        if (is_available(w, first)) status = build_group(w, how, &b, first, last, error);
+        if (mq__weights_can_have(w, first, MQ_FACE_NVFP4)) status = build_group(w, how, &b, first, last, error);
     }
     mq__free_aligned(b.scratch);
     return status;
 }
 
-/* ---- the cache */
+/* ---- making INT8 panels */
 
-static void add_files(mq_buf *text, const mq_checkpoint *c)
+typedef struct int8_build {
+    const mq_dense *dense;
+    uint8_t *panels;
+} int8_build;
+
+static void make_int8_panels(void *context, int thread, int threads)
 {
-    for (size_t i = 0; c && i < mq__checkpoint_shards(c); i++) {
-        const mq_safetensors *shard = mq__checkpoint_shard(c, i);
-        const mq_digest header = mq__digest(shard->map.data, 8 + shard->header_bytes);
-        mq__buf_append(text, header.bytes, sizeof header.bytes);
-        mq__buf_printf(text, "%zu %lld %llu\n", shard->map.bytes, (long long)shard->map.mtime_ns,
-                       (unsigned long long)shard->map.inode);
-    }
+    const int8_build *b = context;
+    size_t begin, end;
+    mq__partition((b->dense->n + MQ_INT8_NR - 1) / MQ_INT8_NR, thread, threads, &begin, &end);
+    mq__int8_pack(b->dense, begin, end, b->panels);
 }
 
-/* What the packed weights were made from: the recipe and the identity of every file. */
-static mq_digest fingerprint_of(const mq_weights *w, mq_scale_rule rule)
+static mq_status build_int8(mq_weights *w, const mq_packing *how, mq_error *error)
 {
-    mq_buf text = {0};
-    mq__buf_printf(&text, "%s %s\n", LAYOUT_VERSION, mq_scale_rule_name(rule));
-    add_files(&text, w->dense);
-    mq__buf_puts(&text, "second\n");
-    add_files(&text, w->second);
-    /* Without memory for the text the fingerprint is that of nothing: no file has it. */
-    const mq_digest digest = mq__digest(text.data, text.failed ? 0 : text.len);
-    mq__buf_free(&text);
-    return digest;
-}
-
-static char *cache_path(const mq_weights *w, const mq_packing *how)
-{
-    mq_buf text = {0};
-    char *first = realpath(mq__checkpoint_dir(w->dense), NULL);
-    char *second = w->second ? realpath(mq__checkpoint_dir(w->second), NULL) : NULL;
-    mq__buf_printf(&text, "%s\n%s\n%s", first ? first : "", second ? second : "", mq_scale_rule_name(how->rule));
-    const mq_digest digest = mq__digest(text.data, text.failed ? 0 : text.len);
-    free(first);
-    free(second);
-    mq__buf_clear(&text);
-    mq__buf_printf(&text, "%s/packed/", how->cache_dir);
-    for (size_t i = 0; i < sizeof digest.bytes; i++) {
-        mq__buf_printf(&text, "%02x", digest.bytes[i]);
-    }
-    mq__buf_puts(&text, ".mqpack");
-    return mq__buf_take(&text);
-}
-
-typedef struct verification {
-    const mq_packfile *file;
-    bool damaged[256]; /* per thread */
-} verification;
-
-static void verify(void *context, int thread, int threads)
-{
-    verification *v = context;
-    for (size_t s = (size_t)thread; s < v->file->sections; s += (size_t)threads) {
-        if (!mq__packfile_section_is_intact(v->file, s)) v->damaged[thread] = true;
-    }
-}
-
-/* Points the model at the sections; false when they are not those of this model. */
-static bool use_sections(mq_weights *w, const mq_packfile *file)
-{
-    const size_t count = linear_count(w);
-    size_t bytes;
-    if (file->sections != count + 1) return false;
-    const uint8_t *multipliers = mq__packfile_section(file, count, &bytes);
-    if (bytes != count * sizeof(float)) return false;
-    for (size_t i = 0; i < count; i++) {
-        const mq_linear *linear = mq__weights_linear(w, i);
-        const size_t expected = is_available(w, i) ? mq__nvfp4_panel_bytes(linear->n, linear->k_width) : 0;
-        (void)mq__packfile_section(file, i, &bytes);
-        if (bytes != expected) return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        mq_linear *linear = mq__weights_linear(w, i);
-        if (!is_available(w, i)) continue;
-        linear->nvfp4 = (mq_nvfp4){.panels = mq__packfile_section(file, i, &bytes),
-                                   .n = linear->n,
-                                   .k_width = linear->k_width,
-                                   .blocks = (uint32_t)mq__nvfp4_blocks(linear->k_width)};
-        memcpy(&linear->nvfp4.multiplier, multipliers + i * sizeof(float), sizeof(float));
-    }
-    return true;
-}
-
-static bool load(mq_weights *w, const mq_packing *how, const char *path, mq_digest fingerprint)
-{
-    mq_error error = {0};
-    if (!mq__file_exists(path)) return false;
-    mq_status status = mq__packfile_open(path, fingerprint, &w->packfile, &error);
-    if (status == MQ_OK) {
-        verification v = {.file = &w->packfile};
-        mq__pool_run(how->pool, verify, &v);
-        bool intact = true;
-        for (size_t t = 0; t < sizeof v.damaged; t++) {
-            intact = intact && !v.damaged[t];
-        }
-        if (intact && use_sections(w, &w->packfile)) return true;
-        mq__packfile_close(&w->packfile);
-        (void)mq__fail(&error, MQ_FORMAT, "cache: %s: expected intact sections, got damaged ones", path);
-    }
-    if (how->log) how->log(how->log_context, error.text);
-    return false;
-}
-
-static mq_status save(mq_weights *w, const mq_packing *how, const char *path, mq_digest fingerprint, mq_error *error)
-{
-    const size_t count = linear_count(w);
-    char *dir = mq__path_join(how->cache_dir, "packed");
-    mq_pack_section *sections = mq__alloc_zero(count + 1, sizeof *sections);
-    float *multipliers = mq__alloc_zero(count, sizeof *multipliers);
-    mq_status status = MQ_NO_MEMORY;
-    if (dir && sections && multipliers) {
-        for (size_t i = 0; i < count; i++) {
-            const mq_linear *linear = mq__weights_linear(w, i);
-            if (!w->packed[i]) continue;
-            sections[i] = (mq_pack_section){w->packed[i], mq__nvfp4_panel_bytes(linear->n, linear->k_width)};
-            multipliers[i] = linear->nvfp4.multiplier;
-        }
-        sections[count] = (mq_pack_section){(const uint8_t *)multipliers, count * sizeof *multipliers};
-        status = mq__make_dirs(dir, error);
-        if (status == MQ_OK) status = mq__packfile_write(path, fingerprint, sections, count + 1, error);
-    } else {
-        (void)mq__fail(error, MQ_NO_MEMORY, "cache: %s: expected memory, got none", path);
-    }
-    mq__free(multipliers);
-    mq__free(sections);
-    mq__free(dir);
-    return status;
-}
-
-static void count_packed_bytes(mq_weights *w)
-{
-    w->packed_bytes = 0;
     for (size_t i = 0; i < linear_count(w); i++) {
-        const mq_linear *linear = mq__weights_linear(w, i);
-        if (linear->nvfp4.panels) w->packed_bytes += mq__nvfp4_panel_bytes(linear->n, linear->k_width);
+        mq_linear *linear = mq__weights_linear(w, i);
+        if (!mq__weights_can_have(w, i, MQ_FACE_INT8)) continue;
+        int8_build b = {.dense = &linear->dense};
+        build check = {
+            .source = &(mq_linear_source){.dense = linear->dense}, .n = linear->n, .k_width = linear->k_width};
+        mq__pool_run(how->pool, find_amax, &check);
+        for (int t = 0; t < mq__pool_threads(how->pool); t++) {
+            if (!isnan(check.amax[t])) continue;
+            return mq__fail(error, MQ_FORMAT, "model: layer %zu, linear %zu: expected finite weights, got others",
+                            i / MQ_LINEARS_PER_LAYER, i % MQ_LINEARS_PER_LAYER);
+        }
+        const mq_status status = new_panels(w, MQ_FACE_INT8, i, &b.panels, error);
+        if (status != MQ_OK) return status;
+        mq__pool_run(how->pool, make_int8_panels, &b);
+        mq__face_set(linear, MQ_FACE_INT8, b.panels, 1);
     }
+    return MQ_OK;
 }
 
-mq_status mq__weights_pack(mq_weights *w, const mq_packing *how, mq_error *error)
+mq_status mq__weights_pack(mq_weights *w, mq_face face, const mq_packing *how, mq_error *error)
 {
-    if (w->is_packed) return MQ_OK;
-    char *path = how->cache_dir ? cache_path(w, how) : NULL;
-    const mq_digest fingerprint = fingerprint_of(w, how->rule);
+    if (w->face[face].is_ready) return MQ_OK;
+    const mq_pack_cache cache = mq__pack_cache(w, face, how);
     mq_status status = MQ_OK;
-    if (!path || !load(w, how, path, fingerprint)) {
-        status = build_all(w, how, error);
+    if (!mq__pack_load(w, face, how, &cache)) {
+        status = face == MQ_FACE_INT8 ? build_int8(w, how, error) : build_nvfp4(w, how, error);
         mq_error trouble = {0};
-        if (status == MQ_OK && path && save(w, how, path, fingerprint, &trouble) != MQ_OK && how->log) {
+        if (status == MQ_OK && cache.path && mq__pack_save(w, face, how, &cache, &trouble) != MQ_OK && how->log) {
             how->log(how->log_context, trouble.text); /* the engine works without the file */
         }
     }
     if (status == MQ_OK) {
-        w->is_packed = true;
-        count_packed_bytes(w);
+        w->face[face].is_ready = true;
+        for (size_t i = 0; i < linear_count(w); i++) {
+            if (mq__weights_can_have(w, i, face)) w->face[face].bytes += mq__face_bytes(face, mq__weights_linear(w, i));
+        }
     }
-    mq__free(path);
+    mq__free(cache.path);
     return status;
 }

@@ -89,10 +89,10 @@ static mq_status read_linears(mq_weights *w, uint32_t l, mq_error *error)
 /* The same vector of both copies. */
 static mq_status read_norms(mq_weights *w, const char *name, const float *norm[MQ_COPIES], mq_error *error)
 {
-    mq_status s = mq__weights_vector(w, w->dense, name, w->model.width, &norm[MQ_COPY_DENSE], error);
-    norm[MQ_COPY_PACKED] = norm[MQ_COPY_DENSE];
+    mq_status s = mq__weights_vector(w, w->dense, name, w->model.width, &norm[MQ_COPY_PRECISE], error);
+    norm[MQ_COPY_NVFP4] = norm[MQ_COPY_PRECISE];
     if (s == MQ_OK && w->second) {
-        s = mq__weights_vector(w, w->second, name, w->model.width, &norm[MQ_COPY_PACKED], error);
+        s = mq__weights_vector(w, w->second, name, w->model.width, &norm[MQ_COPY_NVFP4], error);
     }
     return s;
 }
@@ -191,9 +191,13 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
     w->packed_source = mq__alloc_zero(count, sizeof *w->packed_source);
     w->packed_available = mq__alloc_zero(c->layers, sizeof *w->packed_available);
-    w->packed = mq__alloc_zero(count, sizeof *w->packed);
+    bool complete = true;
+    for (int face = 0; face < MQ_FACES; face++) {
+        w->face[face].panels = mq__alloc_zero(count, sizeof *w->face[face].panels);
+        complete = complete && w->face[face].panels;
+    }
     inv_freq = mq__alloc_aligned(c->head_width / 2 * sizeof *inv_freq);
-    if (!m->layer || !w->packed_source || !w->packed_available || !w->packed || !inv_freq) {
+    if (!m->layer || !w->packed_source || !w->packed_available || !complete || !inv_freq) {
         s = mq__fail(error, MQ_NO_MEMORY, "model: %u layers: expected memory, got none", c->layers);
         goto out;
     }
@@ -222,19 +226,22 @@ out:
 void mq__weights_close(mq_weights *w)
 {
     if (!w) return;
-    for (size_t i = 0; w->packed && i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
-        mq__free_aligned(w->packed[i]);
+    for (int face = 0; face < MQ_FACES; face++) {
+        uint8_t **panels = w->face[face].panels;
+        for (size_t i = 0; panels && i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
+            mq__free_aligned(panels[i]);
+        }
+        mq__free(panels);
+        mq__packfile_close(&w->face[face].file);
     }
     for (size_t i = 0; i < w->vector_count; i++) {
         mq__free_aligned(w->vectors[i]);
     }
     mq__free_aligned((void *)(uintptr_t)w->model.inv_freq);
     mq__free(w->vectors);
-    mq__free(w->packed);
     mq__free(w->packed_available);
     mq__free(w->packed_source);
     mq__free(w->model.layer);
-    mq__packfile_close(&w->packfile);
     mq__checkpoint_close(w->second);
     mq__checkpoint_close(w->dense);
     mq__free(w);

@@ -17,18 +17,23 @@ typedef struct mq_linear_source {
     float multiplier;
 } mq_linear_source;
 
+/* What is packed of one face. */
+typedef struct mq_packed_face {
+    mq_packfile file; /* mapped, when the panels come from the cache */
+    uint8_t **panels; /* [L * 7] owned ones otherwise */
+    bool is_ready;
+    uint64_t bytes;
+} mq_packed_face;
+
 typedef struct mq_weights {
     mq_model model;
     mq_model_config config;
     mq_checkpoint *dense;                /* the precise copy */
     mq_checkpoint *second;               /* a separate NVFP4 checkpoint for the prefill, or NULL */
-    mq_linear_source *packed_source;     /* [L * 7] what the packed faces are made from */
-    bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) packed faces */
-    mq_packfile packfile;                /* mapped, when the packed faces come from the cache */
-    uint8_t **packed;                    /* [L * 7] owned panels otherwise */
-    bool is_packed;
-    uint64_t packed_bytes;
-    float **vectors; /* owned norms, biases, frequencies and re-aligned tensors */
+    mq_linear_source *packed_source;     /* [L * 7] what the NVFP4 faces are made from */
+    bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) an NVFP4 face */
+    mq_packed_face face[MQ_FACES];       /* that of MQ_FACE_DENSE is not used */
+    float **vectors;                     /* owned norms, biases, frequencies and re-aligned tensors */
     size_t vector_count, vector_cap;
     const int32_t *eos;
     size_t eos_count;
@@ -64,8 +69,31 @@ typedef struct mq_packing {
     void *log_context;
 } mq_packing;
 
-/* Gives every available group its packed face, from the cache or made anew. A cache that cannot be written is only
+/* Gives every group that can have it one packed face, from the cache or made anew. A cache that cannot be written is only
  * logged. Does nothing the second time. */
-mq_status mq__weights_pack(mq_weights *weights, const mq_packing *how, mq_error *error);
+mq_status mq__weights_pack(mq_weights *weights, mq_face face, const mq_packing *how, mq_error *error);
+
+/* Whether linear layer `index` has a face or can get it. */
+bool mq__weights_can_have(const mq_weights *weights, size_t index, mq_face face);
+
+/* Bytes of the packed face of a linear layer. */
+size_t mq__face_bytes(mq_face face, const mq_linear *linear);
+
+/* Points the face of a linear layer at its panels; multiplier: the tensor scale, where the face has one. */
+void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float multiplier);
+
+/* ---- packing_cache.c */
+
+/* The cache file of a face and what its contents depend on. *path is NULL without a cache. */
+typedef struct mq_pack_cache {
+    char *path; /* owned: mq__free */
+    mq_digest fingerprint;
+} mq_pack_cache;
+
+mq_pack_cache mq__pack_cache(const mq_weights *weights, mq_face face, const mq_packing *how);
+/* Points the model at the sections of an intact, matching file; false when there is none. */
+bool mq__pack_load(mq_weights *weights, mq_face face, const mq_packing *how, const mq_pack_cache *cache);
+mq_status mq__pack_save(mq_weights *weights, mq_face face, const mq_packing *how, const mq_pack_cache *cache,
+                        mq_error *error);
 
 #endif

@@ -19,7 +19,7 @@ static mq_linear_format format_of(const mq_pass *pass, uint32_t layer, mq_linear
 /* Norm weights of the copy that the following linear layers belong to. */
 static const float *norm_of(const float *const norm[MQ_COPIES], mq_linear_format format)
 {
-    return norm[mq__copy_of(format)];
+    return norm[mq__face_of(format) == MQ_FACE_NVFP4 ? MQ_COPY_NVFP4 : MQ_COPY_PRECISE];
 }
 
 /* h = embedding rows; cos, sin of each row's position. */

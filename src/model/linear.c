@@ -6,7 +6,7 @@
 #include "model/runtime.h"
 
 /* How a format wants its input. Tall BF16 and W4A16 products read FP32 panels, thin ones plain rows. */
-typedef enum input_layout { ROWS, DENSE_PANELS, BF16_PANELS, NVFP4_PANELS } input_layout;
+typedef enum input_layout { ROWS, DENSE_PANELS, BF16_PANELS, NVFP4_PANELS, INT8_PANELS } input_layout;
 
 #define PANEL MQ_NVFP4_NR /* output features per unit of work, for all formats */
 
@@ -22,13 +22,15 @@ typedef struct job {
 static input_layout layout_of(mq_linear_format format, mq_phase phase)
 {
     if (format == MQ_LINEAR_NVFP4) return NVFP4_PANELS;
+    if (format == MQ_LINEAR_INT8) return INT8_PANELS;
     if (phase == MQ_PHASE_DECODE) return ROWS;
     return format == MQ_LINEAR_W16A16 ? BF16_PANELS : DENSE_PANELS;
 }
 
 static uint32_t group_rows(input_layout layout)
 {
-    return layout == ROWS ? 1 : layout == NVFP4_PANELS ? MQ_NVFP4_MR : MQ_DENSE_MR;
+    if (layout == ROWS) return 1;
+    return layout == NVFP4_PANELS ? MQ_NVFP4_MR : layout == INT8_PANELS ? MQ_INT8_MR : MQ_DENSE_MR;
 }
 
 /* The activations of W16A16, still stored as FP32. */
@@ -74,6 +76,8 @@ static void prepare(void *context, int thread, int threads)
             rt->kernels->bf16_pack_rows(j->input.rows, width, rows, width, g, g + 1, rt->dense_panels);
         } else if (j->layout == NVFP4_PANELS) {
             rt->kernels->nvfp4_quantize(j->input.rows, width, row0, row1, width, &rt->nvfp4);
+        } else if (j->layout == INT8_PANELS) {
+            rt->kernels->int8_quantize(j->input.rows, width, row0, row1, width, &rt->int8);
         }
     }
 }
@@ -90,6 +94,9 @@ static void multiply_panels(const job *j, const mq_output *out, size_t p0, size_
     switch (j->format) {
     case MQ_LINEAR_NVFP4:
         k->nvfp4_gemm(&rt->nvfp4, rows, &w->nvfp4, p0, p1, &epilogue, scratch);
+        break;
+    case MQ_LINEAR_INT8:
+        k->int8_gemm(&rt->int8, rows, &w->int8, p0, p1, &epilogue, scratch);
         break;
     case MQ_LINEAR_W4A16:
         if (j->layout == ROWS) {

@@ -46,11 +46,13 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     rt->sin = floats(rows, m->head_width / 2);
     rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
     rt->nvfp4.panels = mq__alloc_aligned(mq__nvfp4_row_bytes(rows, widest));
+    rt->int8.panels = mq__alloc_aligned(mq__int8_row_bytes(rows, widest));
     rt->nvfp4.multiplier = floats(rows + MQ_NVFP4_MR, 1);
     rt->partials = floats((size_t)MQ_THIN_ROWS * rt->max_spans, (size_t)m->heads * (m->head_width + 2));
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->cos && rt->sin &&
-                    rt->dense_panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials && rt->thread_scratch;
+                    rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials &&
+                    rt->thread_scratch;
     const size_t scratch =
         max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_width));
     for (int t = 0; complete && t < threads; t++) {
@@ -90,5 +92,6 @@ void mq__runtime_free(mq_runtime *rt)
         mq__free_aligned(all[i]);
     }
     mq__free_aligned(rt->nvfp4.panels);
+    mq__free_aligned(rt->int8.panels);
     mq__free(rt);
 }

@@ -19,6 +19,7 @@ struct mq_runtime {
     float *cos, *sin;         /* [T, K/2] of the rows' positions */
     float *dense_panels;      /* the input of tall dense layers, packed */
     mq_nvfp4_rows nvfp4;      /* the input of NVFP4 layers, quantised and packed */
+    mq_int8_rows int8;        /* the same of INT8 layers */
     float *partials;          /* decode attention: [segments][G][spans][H/G][K + 2] */
     uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
 };

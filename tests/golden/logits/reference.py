@@ -152,8 +152,24 @@ for _first, _all in list(FUSED.items()):
         FUSED[_name] = _all
 
 
+def int8_groups(x, keep_bits):
+    """[rows, K] -> the same after symmetric INT8 in groups of 64, scales amax/127 in FP32 (weights: 22 bits kept)."""
+    rows, k = x.shape
+    padded = np.zeros((rows, -(-k // 64) * 64))
+    padded[:, :k] = x
+    g = padded.reshape(rows, -1, 64)
+    amax = np.abs(g).max(-1, keepdims=True).astype(np.float32)
+    scale = amax * np.float32(1 / 127)
+    if keep_bits < 24:
+        scale = (scale.view(np.uint32) & np.uint32(0xFFFFFFFF << (24 - keep_bits) & 0xFFFFFFFF)).view(np.float32)
+    safe = np.where(scale > 0, scale, 1)
+    factor = np.float32(1) / safe if keep_bits < 24 else np.float32(127) / np.where(amax > 0, amax, 1)
+    q = np.clip(np.rint((g.astype(np.float32) * factor)), -127, 127) * scale.astype(np.float64)
+    return q.reshape(rows, -1)[:, :k]
+
+
 class Model:
-    """plan: 'bf16', 'w16a16', 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
+    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
 
     def __init__(self, directory, plan="bf16", kv="bf16"):
         self.config, self.t = read_model(directory)
@@ -169,12 +185,16 @@ class Model:
                 part = name.split(".")[-2]
                 group = [name.replace(part, other) for other in FUSED.get(part, (part,))]
                 w = nvfp4_weight(w, max(np.abs(self.t[g]).max() for g in group))
+            elif self.plan == "int8":
+                w = int8_groups(w, 22)
         self.cache[name] = w
         return w
 
     def linear(self, x, name):
         if self.plan == "nvfp4":
             x = nvfp4_rows(x)
+        elif self.plan == "int8":
+            x = int8_groups(x, 24)
         elif self.plan == "w16a16":
             x = to_bf16(x)
         y = x @ self.weight(name + ".weight").T
