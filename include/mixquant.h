@@ -104,6 +104,13 @@ typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GR
 
 MQ_API const char *mq_linear_group_name(mq_linear_group group); /* "qkv", "o", "gate_up", "down" */
 
+/* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. INT8
+ * multiplies queries and weights with quantised tiles of earlier keys and values (SageAttention's recipe). */
+typedef enum mq_attention_format { MQ_ATTENTION_BF16, MQ_ATTENTION_INT8, MQ_ATTENTION_FORMATS } mq_attention_format;
+
+MQ_API const char *mq_attention_format_name(mq_attention_format format); /* "bf16", "int8" */
+MQ_API mq_status mq_attention_format_parse(const char *name, mq_attention_format *format, mq_error *error);
+
 /* How the NVFP4 copy is made from the checkpoint's weights; the on-disk format is the same for all. */
 typedef enum mq_scale_rule { MQ_SCALES_RTN, MQ_SCALES_FOUR_SIX, MQ_SCALES_SWEEP, MQ_SCALE_RULES } mq_scale_rule;
 
@@ -115,7 +122,13 @@ MQ_API mq_status mq_scale_rule_parse(const char *name, mq_scale_rule *rule, mq_e
 typedef struct mq_plan_options {
     mq_linear_format prefill, decode;
     const char *file; /* NULL, or the path of a plan file that overrides single layers */
+    mq_attention_format attention;
 } mq_plan_options;
+
+/* The prefill format for this machine: INT8 where it is the fastest and its copy fits in half of the free memory, NVFP4 where
+ * it is not or does not, BF16 without vector units. `why` (of `size` bytes) says so in a line. */
+MQ_API mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size,
+                                   mq_error *error);
 
 typedef struct mq_engine_options {
     const char *model_dir;         /* HF checkpoint directory: the precise copy */
@@ -154,6 +167,7 @@ typedef struct mq_engine_info {
     const int32_t *eos;      /* valid while the engine lives */
     size_t eos_count;
     mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
+    mq_attention_format attention;    /* of the plan's prefill */
 } mq_engine_info;
 
 MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);

@@ -28,8 +28,15 @@ typedef struct bench {
     json_t *results, *ratios;
 } bench;
 
+/* "nvfp4", or "nvfp4/int8": the format of the linear layers, and that of attention. */
+typedef struct variant {
+    char name[24];
+    mq_linear_format linear;
+    mq_attention_format attention;
+} variant;
+
 typedef struct formats {
-    mq_linear_format item[MQ_LINEAR_FORMATS];
+    variant item[LIST_MAX];
     size_t count;
 } formats;
 
@@ -60,8 +67,14 @@ static int parse_formats(const char *text, formats *list)
     list->count = 0;
     for (char *name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
         mq_error error = {0};
-        if (list->count == MQ_LINEAR_FORMATS) return cli_usage_error("bench: expected each format once, got %s", text);
-        if (mq_linear_format_parse(name, &list->item[list->count++], &error) != MQ_OK) return cli_report(&error);
+        if (list->count == LIST_MAX) return cli_usage_error("bench: expected each format once, got %s", text);
+        variant *v = &list->item[list->count++];
+        *v = (variant){.attention = MQ_ATTENTION_BF16};
+        snprintf(v->name, sizeof v->name, "%s", name);
+        char *slash = strchr(name, '/');
+        if (slash) *slash = '\0';
+        if (mq_linear_format_parse(name, &v->linear, &error) != MQ_OK) return cli_report(&error);
+        if (slash && mq_attention_format_parse(slash + 1, &v->attention, &error) != MQ_OK) return cli_report(&error);
     }
     return list->count ? CLI_DONE : cli_usage_error("bench: expected a list of formats, got none");
 }
@@ -78,7 +91,7 @@ static double decode_bytes(const mq_engine_info *m, double batch, double depth)
     return (double)m->decode_bytes + batch * depth * (double)m->kv_bytes_per_token;
 }
 
-static void add_result(bench *b, const point *p, mq_linear_format format, const double *rates, double peak_value,
+static void add_result(bench *b, const point *p, const char *format, const double *rates, double peak_value,
                        const char *peak_name, double share)
 {
     double low = INFINITY, high = 0;
@@ -89,31 +102,29 @@ static void add_result(bench *b, const point *p, mq_linear_format format, const 
     }
     const double middle = median(rates, runs);
     json_array_append_new(b->results,
-                          json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf}", "phase", p->phase, "format",
-                                    mq_linear_format_name(format), "batch", (json_int_t)p->batch, "tokens",
-                                    (json_int_t)p->tokens, "depth", (json_int_t)p->depth, "tok_s", "min", low, "median",
-                                    middle, "max", high, "runs", b->s->runs, peak_name, peak_value, "share", share));
+                          json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf}", "phase", p->phase, "format", format,
+                                    "batch", (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth",
+                                    (json_int_t)p->depth, "tok_s", "min", low, "median", middle, "max", high, "runs",
+                                    b->s->runs, peak_name, peak_value, "share", share));
     if (b->s->json) return;
-    printf("%-8s %-7s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, mq_linear_format_name(format),
-           p->batch, p->tokens, p->depth, low, middle, high, peak_value,
-           strcmp(peak_name, "gmac_s") ? "GB/s  " : "GMAC/s", 100 * share);
+    printf("%-8s %-10s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, format, p->batch, p->tokens,
+           p->depth, low, middle, high, peak_value, strcmp(peak_name, "gmac_s") ? "GB/s  " : "GMAC/s", 100 * share);
 }
 
 /* The paired ratio to bf16, where bf16 is in the list. */
-static void add_ratio(bench *b, const point *p, const formats *list, size_t which,
-                      double rates[MQ_LINEAR_FORMATS][RUNS_MAX])
+static void add_ratio(bench *b, const point *p, const formats *list, size_t which, double rates[LIST_MAX][RUNS_MAX])
 {
     double ratios[RUNS_MAX];
     for (size_t f = 0; f < list->count; f++) {
-        if (list->item[f] != MQ_LINEAR_BF16 || f == which) continue;
+        if (strcmp(list->item[f].name, "bf16") != 0 || f == which) continue;
         for (int i = 0; i < b->s->runs; i++) {
             ratios[i] = rates[which][i] / rates[f][i];
         }
         const double middle = median(ratios, (size_t)b->s->runs);
-        json_array_append_new(b->ratios, json_pack("{ss ss ss sI sI sI sf}", "phase", p->phase, "format",
-                                                   mq_linear_format_name(list->item[which]), "over", "bf16", "batch",
-                                                   (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth",
-                                                   (json_int_t)p->depth, "median", middle));
+        json_array_append_new(b->ratios,
+                              json_pack("{ss ss ss sI sI sI sf}", "phase", p->phase, "format", list->item[which].name,
+                                        "over", "bf16", "batch", (json_int_t)p->batch, "tokens", (json_int_t)p->tokens,
+                                        "depth", (json_int_t)p->depth, "median", middle));
         if (!b->s->json) printf("   %.2fx bf16", middle);
     }
     if (!b->s->json) {
@@ -122,10 +133,13 @@ static void add_ratio(bench *b, const point *p, const formats *list, size_t whic
     }
 }
 
-static int set_plan(bench *b, mq_linear_format prefill, mq_linear_format decode)
+/* How depths are filled before decoding is timed. */
+static const variant mix = {"nvfp4", MQ_LINEAR_NVFP4, MQ_ATTENTION_BF16};
+
+static int set_plan(bench *b, const variant *prefill, mq_linear_format decode)
 {
     mq_error error = {0};
-    const mq_plan_options plan = {.prefill = prefill, .decode = decode};
+    const mq_plan_options plan = {.prefill = prefill->linear, .decode = decode, .attention = prefill->attention};
     if (mq_engine_set_plan(b->engine, &plan, &error) != MQ_OK) return cli_report(&error);
     mq_engine_describe(b->engine, &b->info);
     return CLI_DONE;
@@ -145,7 +159,7 @@ static int refresh_limits(bench *b)
 
 static int bench_prefill(bench *b, const formats *list, long tokens)
 {
-    double rates[MQ_LINEAR_FORMATS][RUNS_MAX];
+    double rates[LIST_MAX][RUNS_MAX];
     const point p = {"prefill", 1, tokens, 0};
     int code = refresh_limits(b);
     if (code != CLI_DONE) return code;
@@ -154,7 +168,7 @@ static int bench_prefill(bench *b, const formats *list, long tokens)
         for (size_t f = 0; f < list->count; f++) {
             mq_error error = {0};
             mq_sync_stats stats;
-            code = set_plan(b, list->item[f], MQ_LINEAR_BF16);
+            code = set_plan(b, &list->item[f], MQ_LINEAR_BF16);
             if (code != CLI_DONE) return code;
             mq_session_truncate(b->sessions[0], 0);
             const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens) + 1;
@@ -167,7 +181,7 @@ static int bench_prefill(bench *b, const formats *list, long tokens)
     for (size_t f = 0; f < list->count; f++) {
         const double gmac =
             prefill_macs(&b->info, (double)tokens) / (double)tokens * median(rates[f], (size_t)b->s->runs) * 1e-9;
-        add_result(b, &p, list->item[f], rates[f], gmac, "gmac_s", gmac / b->machine.fma_gmac_s);
+        add_result(b, &p, list->item[f].name, rates[f], gmac, "gmac_s", gmac / b->machine.fma_gmac_s);
         add_ratio(b, &p, list, f, rates);
     }
     return CLI_DONE;
@@ -193,7 +207,7 @@ static int time_steps(bench *b, long depth, long batch, int steps, double *secon
 
 static int fill(bench *b, long depth, long batch)
 {
-    int code = set_plan(b, MQ_LINEAR_NVFP4, MQ_LINEAR_BF16);
+    int code = set_plan(b, &mix, MQ_LINEAR_BF16);
     for (long i = 0; code == CLI_DONE && depth > 0 && i < batch; i++) {
         mq_error error = {0};
         if (mq_session_sync(b->sessions[i], b->tokens, (uint32_t)depth, NULL, NULL, &error) != MQ_OK) {
@@ -205,14 +219,14 @@ static int fill(bench *b, long depth, long batch)
 
 static int bench_decode(bench *b, const formats *list, long depth, long batch)
 {
-    double rates[MQ_LINEAR_FORMATS][RUNS_MAX], bytes[MQ_LINEAR_FORMATS];
+    double rates[LIST_MAX][RUNS_MAX], bytes[LIST_MAX];
     const point p = {"decode", batch, b->s->steps, depth};
     int code = fill(b, depth, batch);
     if (code == CLI_DONE) code = refresh_limits(b);
     for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
             double seconds = 1;
-            code = set_plan(b, MQ_LINEAR_NVFP4, list->item[f]);
+            code = set_plan(b, &mix, list->item[f].linear);
             if (code == CLI_DONE) code = time_steps(b, depth, batch, run < 0 ? 1 : b->s->steps, &seconds);
             if (run < 0) continue;
             rates[f][run] = (double)batch * b->s->steps / seconds;
@@ -221,7 +235,7 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
     }
     for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
         const double gb = bytes[f] * median(rates[f], (size_t)b->s->runs) / (double)batch * 1e-9;
-        add_result(b, &p, list->item[f], rates[f], gb, "gb_s", gb / b->machine.read_gb_s);
+        add_result(b, &p, list->item[f].name, rates[f], gb, "gb_s", gb / b->machine.read_gb_s);
         add_ratio(b, &p, list, f, rates);
     }
     return code;
@@ -251,7 +265,7 @@ static int run_all(bench *b, const long *prompts, size_t prompt_count, const lon
     if (code == CLI_DONE && !b->s->json) {
         printf("%s, %s, %d threads: read %.1f GB/s, FP32 FMA %.1f GMAC/s\n", b->machine.cpu, b->machine.isa,
                b->machine.threads, b->machine.read_gb_s, b->machine.fma_gmac_s);
-        printf("%-8s %-7s %5s %7s %7s %10s %10s %10s %16s %6s\n", "phase", "format", "batch", "tokens", "depth",
+        printf("%-8s %-10s %5s %7s %7s %10s %10s %10s %16s %6s\n", "phase", "format", "batch", "tokens", "depth",
                "min tok/s", "median", "max", "work", "limit");
     }
     for (size_t i = 0; code == CLI_DONE && i < prompt_count && prompts[i] > 0; i++) {

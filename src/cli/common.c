@@ -113,10 +113,19 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .cache_dir = o->cache_dir,
         .no_cache = o->no_cache,
         .log = print_log,
-        .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, o->plan},
+        .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16, .file = o->plan},
     };
     mq_status status = MQ_OK;
-    if (o->prefill) status = mq_linear_format_parse(o->prefill, &options->plan.prefill, error);
+    if (o->prefill && strcmp(o->prefill, "auto") == 0) {
+        char why[256];
+        status = mq_choose_prefill(options->model_dir, &options->plan.prefill, why, sizeof why, error);
+        if (status == MQ_OK) fprintf(stderr, "mixquant: prefill %s\n", why);
+    } else if (o->prefill) {
+        status = mq_linear_format_parse(o->prefill, &options->plan.prefill, error);
+    }
+    if (status == MQ_OK && o->attention) {
+        status = mq_attention_format_parse(o->attention, &options->plan.attention, error);
+    }
     if (status == MQ_OK && o->decode) status = mq_linear_format_parse(o->decode, &options->plan.decode, error);
     if (status == MQ_OK) status = mq_scale_rule_parse(o->scales, &options->scales, error);
     return status;

@@ -206,6 +206,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .bos = w->config.bos,
         .eos = w->eos,
         .eos_count = w->eos_count,
+        .attention = e->plan[MQ_PHASE_PREFILL].attention,
         .prefill = e->format[MQ_PHASE_PREFILL],
         .decode = e->format[MQ_PHASE_DECODE],
     };

@@ -11,6 +11,7 @@
 static const char *const format_names[MQ_LINEAR_FORMATS] = {"bf16", "nvfp4", "w4a16", "w16a16", "int8"};
 static const char *const group_names[MQ_GROUPS] = {"qkv", "o", "gate_up", "down"};
 static const char *const phase_names[MQ_PHASES] = {"prefill", "decode"};
+static const char *const attention_names[MQ_ATTENTION_FORMATS] = {"bf16", "int8"};
 static const char *const rule_names[MQ_SCALE_RULES] = {"rtn", "four-six", "sweep"};
 
 const char *mq_linear_format_name(mq_linear_format format)
@@ -32,6 +33,22 @@ mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_
 const char *mq_linear_group_name(mq_linear_group group)
 {
     return (unsigned)group < MQ_GROUPS ? group_names[group] : "unknown";
+}
+
+const char *mq_attention_format_name(mq_attention_format format)
+{
+    return (unsigned)format < MQ_ATTENTION_FORMATS ? attention_names[format] : "unknown";
+}
+
+mq_status mq_attention_format_parse(const char *name, mq_attention_format *format, mq_error *error)
+{
+    for (int i = 0; i < MQ_ATTENTION_FORMATS; i++) {
+        if (strcmp(name, attention_names[i]) == 0) {
+            *format = (mq_attention_format)i;
+            return MQ_OK;
+        }
+    }
+    return mq__fail(error, MQ_USAGE, "plan: attention: expected bf16 or int8, got %s", name);
 }
 
 const char *mq_scale_rule_name(mq_scale_rule rule)
@@ -147,8 +164,16 @@ static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *pl
     json_error_t at;
     json_t *root = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, &at);
     mq__free(data);
-    const json_t *rules = json_object_get(root, "layers");
-    if (!json_is_array(rules)) {
+    const json_t *rules = json_object_get(root, "layers"), *attention = json_object_get(root, "attention");
+    mq_attention_format format;
+    if (attention && !json_is_string(attention)) {
+        status =
+            mq__fail(error, MQ_FORMAT, "plan: %s: attention: expected \"bf16\" or \"int8\", got something else", file);
+    } else if (attention) {
+        status = mq_attention_format_parse(json_string_value(attention), &format, error);
+        if (status == MQ_OK) plan[MQ_PHASE_PREFILL].attention = format;
+    }
+    if (status == MQ_OK && !json_is_array(rules)) {
         status = mq__fail(error, MQ_FORMAT, "plan: %s: expected a JSON object with an array \"layers\", got %s", file,
                           root ? "something else" : at.text);
     }
@@ -163,7 +188,7 @@ mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phas
 {
     const mq_linear_format defaults[MQ_PHASES] = {options->prefill, options->decode};
     for (int phase = 0; phase < MQ_PHASES; phase++) {
-        plan[phase].format = NULL;
+        plan[phase] = (mq_phase_plan){.attention = phase == MQ_PHASE_PREFILL ? options->attention : MQ_ATTENTION_BF16};
     }
     for (int phase = 0; phase < MQ_PHASES; phase++) {
         plan[phase].format = mq__alloc_zero(layers, sizeof *plan[phase].format);

@@ -53,11 +53,10 @@ typedef struct layout {
     size_t states, state_step, total_floats; /* blocks x block_state */
 } layout;
 
-static layout make_layout(size_t heads, size_t width)
+/* rows: query rows that one pass over the keys serves, at least those of one token. */
+static layout make_layout(size_t heads, size_t width, size_t rows)
 {
     layout l = {.width = width, .panels = (width + NR - 1) / NR};
-    size_t rows = (size_t)TILE_ROWS * TILE_WIDTH / width; /* what fits into L2 beside the tile */
-    rows = rows > MAX_TILE_ROWS ? MAX_TILE_ROWS : rows;
     rows = rows < heads ? heads : rows;
     l.blocks = (rows + MR - 1) / MR;
     l.values = l.keys + (size_t)TILE * width;
@@ -72,9 +71,11 @@ static layout make_layout(size_t heads, size_t width)
     return l;
 }
 
-static size_t prefill_scratch_bytes(uint32_t heads, uint32_t head_width)
+/* What fits into L2 beside the tile. */
+static size_t pass_rows(size_t width)
 {
-    return make_layout(heads, head_width).total_floats * sizeof(float);
+    const size_t rows = (size_t)TILE_ROWS * TILE_WIDTH / width;
+    return rows > MAX_TILE_ROWS ? MAX_TILE_ROWS : rows;
 }
 
 /* One pass over the keys for tokens [token0, token1) of the call: rows query rows in `blocks` blocks. */
@@ -180,9 +181,15 @@ static void store_block(const pass *p, size_t block)
     }
 }
 
-static void prefill(const mq_attention *a)
+/* The whole slot, and its scratch; a file that only wants the parts above leaves them out. */
+static inline size_t prefill_scratch_bytes(uint32_t heads, uint32_t head_width)
 {
-    const layout l = make_layout(a->heads, a->kv.head_width);
+    return make_layout(heads, head_width, pass_rows(head_width)).total_floats * sizeof(float);
+}
+
+static inline void prefill(const mq_attention *a)
+{
+    const layout l = make_layout(a->heads, a->kv.head_width, pass_rows(a->kv.head_width));
     const size_t step = l.blocks * MR / a->heads;
     for (size_t token = 0; token < a->rows; token += step) {
         const size_t tokens = a->rows - token < step ? a->rows - token : step;

@@ -139,6 +139,9 @@ typedef struct mq_attention {
  * MQ_ATTENTION_QUERIES / heads of them at head width 128 (twice that at 64, half at 256) make the best work item. */
 #define MQ_ATTENTION_QUERIES 448
 
+/* Keys that share a mean and value scales in attention_prefill_int8, and the best number of tokens of one call. */
+#define MQ_ATTENTION_TILE 256
+
 /* Decode splits the keys of a long context into spans, each an independent partial softmax, merged in span order: the
  * split depends on positions only, so the result does not depend on the number of threads. */
 #define MQ_SPAN_TOKENS 1024
@@ -217,7 +220,13 @@ typedef struct mq_kernels {
     /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
      * not depend on chunk boundaries (EXACT in that sense). */
     void (*attention_prefill)(const mq_attention *a);
-    /* BOUND as above. rows == 1. Keys [64*span0.., ) of one span [key0, key1), key0 a multiple of MQ_SPAN_TOKENS: writes the
+    /* BOUND 3e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
+     * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32, those of earlier tiles in INT8: per tile,
+     * the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
+     * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
+     * on positions only, so rows are EXACT for any chunks. */
+    void (*attention_prefill_int8)(const mq_attention *a);
+    /* BOUND 1e-5. rows == 1. Keys [64*span0.., ) of one span [key0, key1), key0 a multiple of MQ_SPAN_TOKENS: writes the
      * unnormalised partial of each head to partial [heads][head_width + 2] = {sum of p*v, running max, sum of p}. */
     void (*attention_decode_span)(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial);
     /* EXACT. Merges `spans` partials [spans][heads][head_width + 2] in order into out (as in mq_attention). */

@@ -79,6 +79,7 @@ static const struct {
     SLOT(dense_thin),
     SLOT(w4a16_thin),
     SLOT(attention_prefill),
+    SLOT(attention_prefill_int8),
     SLOT(attention_decode_span),
     SLOT(attention_decode_merge),
     SLOT(burn_fma),

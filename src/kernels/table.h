@@ -10,6 +10,8 @@ void mq__fill_ref_nvfp4(mq_kernels *table);
 void mq__fill_ref_int8(mq_kernels *table);
 void mq__fill_ref_dense(mq_kernels *table);
 void mq__fill_ref_attention(mq_kernels *table);
+void mq__attention_int8_ref(const mq_attention *a); /* a part of it */
+size_t mq__attention_int8_scratch_ref(void);
 
 #ifdef MQ_X86
 void mq__fill_avx2_elementwise(mq_kernels *table);

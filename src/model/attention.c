@@ -62,14 +62,24 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
 }
 
 /* Rows of one call: as many as the kernel likes, fewer where that would leave threads without work. Rows do not depend on
- * the split. */
-static uint32_t tile_rows(const mq_model *m, const mq_segment *segment, int threads)
+ * the split. INT8 tiles of rows lie where the tiles of keys do. */
+static uint32_t tile_rows(const mq_runtime *rt, const mq_segment *segment, int threads)
 {
-    uint32_t rows = MQ_ATTENTION_QUERIES / (m->heads / m->kv_heads);
+    const mq_model *m = rt->model;
+    const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
+    uint32_t rows = int8 ? MQ_ATTENTION_TILE : MQ_ATTENTION_QUERIES / (m->heads / m->kv_heads);
     while (rows > 32 && (segment->rows / rows + 1) * m->kv_heads < 4 * (uint32_t)threads) {
         rows /= 2;
     }
     return rows > 0 ? rows : 1;
+}
+
+/* Rows of the tile that begins at row `row` of the segment. */
+static uint32_t tile_at(const mq_runtime *rt, const mq_segment *segment, uint32_t row, uint32_t most)
+{
+    const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
+    const uint32_t room = int8 ? most - (segment->first + row) % most : most, left = segment->rows - row;
+    return left < room ? left : room;
 }
 
 /* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by their
@@ -78,21 +88,22 @@ static void attend_prefill(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
+    const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        const uint32_t most = tile_rows(rt->model, segment, threads), tiles = (segment->rows + most - 1) / most;
+        const uint32_t most = tile_rows(rt, segment, threads);
         double total = 0, before = 0;
-        for (uint32_t t = 0; t < tiles; t++) {
-            total += (double)(segment->first + (t + 1) * most) * rt->model->kv_heads;
+        for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
+            rows = tile_at(rt, segment, row, most);
+            total += (double)(segment->first + row + rows) * rows * rt->model->kv_heads;
         }
-        for (uint32_t t = 0; t < tiles; t++) {
-            const uint32_t row = t * most;
-            const uint32_t rows = segment->rows - row < most ? segment->rows - row : most;
-            const double cost = segment->first + (t + 1) * most;
+        for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
+            rows = tile_at(rt, segment, row, most);
+            const double cost = (double)(segment->first + row + rows) * rows;
             for (uint32_t g = 0; g < rt->model->kv_heads; g++, before += cost) {
                 if ((int)((before + cost / 2) / total * threads) != thread) continue;
                 const mq_attention a = view(j, segment, g, row, rows, thread);
-                rt->kernels->attention_prefill(&a);
+                (int8 ? rt->kernels->attention_prefill_int8 : rt->kernels->attention_prefill)(&a);
             }
         }
     }

@@ -52,9 +52,10 @@ typedef struct mq_model {
     mq_layer *layer;         /* [L] */
 } mq_model;
 
-/* Which format each linear group of each layer uses in one phase. */
+/* Which format each linear group of each layer uses in one phase, and attention. */
 typedef struct mq_phase_plan {
-    uint8_t (*format)[MQ_GROUPS]; /* [L][MQ_GROUPS] of mq_linear_format */
+    uint8_t (*format)[MQ_GROUPS];  /* [L][MQ_GROUPS] of mq_linear_format */
+    mq_attention_format attention; /* of prefill passes */
 } mq_phase_plan;
 
 #endif

@@ -164,6 +164,87 @@ static void check_prefill(void)
     prefill_case(64, 2, 0, 600, 5, -0.01f); /* late keys are worth nothing against the first */
 }
 
+/* ------------------------------------------------------------------ INT8 */
+
+typedef void prefill_fn(const mq_attention *a);
+
+/* The same rows in two pieces: the same bits. */
+static void compare_int8_split(const mq_attention *whole, uint32_t width)
+{
+    const size_t count = (whole->rows - 1) * whole->out_stride + (size_t)whole->heads * width;
+    float *out = checkasm_floats(count);
+    mq_attention part = *whole;
+    const uint32_t cut = (uint32_t)checkasm_below(whole->rows);
+    part.out = out;
+    part.rows = cut;
+    if (cut) checkasm.tested->attention_prefill_int8(&part);
+    part.first = whole->first + cut;
+    part.rows = whole->rows - cut;
+    part.q = whole->q + cut * whole->q_stride;
+    part.out = out + cut * whole->out_stride;
+    checkasm.tested->attention_prefill_int8(&part);
+    checkasm_same_f32(whole->out, out, 1, count, count);
+}
+
+/* Against the definition, where the level has it, and against the exact softmax. shift: a constant in all keys of a
+ * channel, as the biases of some models have it, which K smoothing takes out. */
+static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t rows, float deviation, float shift)
+{
+    checkasm_case("width=%u heads=%u first=%u rows=%u deviation=%g shift=%g", width, heads, first, rows,
+                  (double)deviation, (double)shift);
+    world w;
+    make_world(&w, width, first + rows, deviation, 0);
+    for (uint32_t t = 0; t < w.tokens; t++) {
+        uint16_t *key = w.pages[t / MQ_PAGE_TOKENS] + w.view.k_offset + t % MQ_PAGE_TOKENS * width;
+        for (uint32_t i = 0; i < width; i += 3)
+            key[i] = checkasm_bf16(widen(key[i]) + shift);
+    }
+    mq_attention a = make_call(checkasm.tested, &w, heads, first, rows);
+    checkasm.tested->attention_prefill_int8(&a);
+    const size_t count = (size_t)heads * width;
+    double *exact = checkasm_buffer(count * sizeof *exact, sizeof *exact);
+    mq_attention one = a;
+    one.scratch = checkasm_aligned(checkasm.ref->attention_scratch_bytes(heads, width));
+    one.rows = 1;
+    for (uint32_t i = 0; i < 4; i++) { /* of all rows the ends, and one in between */
+        const uint32_t t = i == 0 ? 0 : i == 1 ? rows - 1 : (uint32_t)checkasm_below(rows);
+        const float *q = a.q + t * a.q_stride, *out = a.out + t * a.out_stride;
+        for (uint32_t h = 0; h < heads; h++)
+            truth(&w, q + h * width, first + t + 1, a.scale, exact + h * width);
+        const double hard = (width < 16   ? 4
+                             : width < 64 ? 2
+                                          : 1) *
+                            (deviation > 1 ? 4 : 1); /* few values, few weights */
+        checkasm_within(exact, out, count, 3e-2 * hard);
+        if (checkasm.tested->attention_prefill_int8 == (prefill_fn *)checkasm.tested->attention_prefill) continue;
+        one.q = q;
+        one.first = first + t;
+        one.out = checkasm_floats(count);
+        checkasm.ref->attention_prefill_int8(&one);
+        for (size_t j = 0; j < count; j++)
+            exact[j] = (double)one.out[j];
+        checkasm_within(exact, out, count, 1e-2 * hard);
+    }
+    compare_int8_split(&a, width);
+}
+
+static void check_int8(void)
+{
+    static const uint32_t widths[] = {4, 16, 30, 64, 80, 128, 130, 256};
+    static const uint32_t starts[] = {0, 1, 255, 256, 300, 511, 700};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {
+            int8_case(widths[i], (uint32_t)(1 + checkasm_below(6)), starts[j], (uint32_t)(1 + checkasm_below(90)), 1,
+                      0);
+        }
+    }
+    int8_case(128, 2, 0, 600, 1, 0);   /* several tiles of rows */
+    int8_case(128, 40, 250, 20, 1, 0); /* many heads, a tile boundary */
+    int8_case(64, 4, 1000, 30, 1, 8);  /* biased keys */
+    int8_case(64, 4, 1000, 30, 0, 0);  /* all keys equal: scales of zero */
+    int8_case(64, 1, 1500, 5, 3, 0);   /* few keys weigh */
+}
+
 static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
 {
     checkasm_case("width=%u heads=%u keys=%u deviation=%g growth=%g", width, heads, keys, (double)deviation,
@@ -226,6 +307,9 @@ static void check(void)
 {
     if (checkasm_slot("attention_prefill")) {
         check_prefill();
+    }
+    if (checkasm_slot("attention_prefill_int8")) {
+        check_int8();
     }
     if (checkasm_slot("attention_decode_span")) {
         check_decode();
@@ -309,9 +393,16 @@ static void run_prefill(void *context)
     checkasm.tested->attention_prefill(&a);
 }
 
+static void run_prefill_int8(void *context)
+{
+    const bench_world *w = context;
+    const mq_attention a = bench_call(w, 0, w->tokens - w->rows, w->rows, 0);
+    checkasm.tested->attention_prefill_int8(&a);
+}
+
 static void bench_prefill(uint32_t width, uint32_t heads, uint32_t tokens, uint32_t rows)
 {
-    if (!checkasm_bench_wanted("attention_prefill")) {
+    if (!checkasm_bench_wanted("attention_prefill") && !checkasm_bench_wanted("attention_prefill_int8")) {
         return;
     }
     bench_world w = {.width = width, .heads = heads, .kv_heads = 1, .tokens = tokens, .rows = rows};
@@ -323,6 +414,7 @@ static void bench_prefill(uint32_t width, uint32_t heads, uint32_t tokens, uint3
         }
         snprintf(label, sizeof label, "width %u, %u:1, %u rows at %u", width, heads, rows, tokens);
         checkasm_bench("attention_prefill", label, run_prefill, &w, keys * heads * 2 * width, CHECKASM_MACS);
+        checkasm_bench("attention_prefill_int8", label, run_prefill_int8, &w, keys * heads * 2 * width, CHECKASM_MACS);
     }
     bench_close(&w);
 }
@@ -374,10 +466,11 @@ static void bench(void)
     bench_prefill(128, 2, 2048, 512);
     bench_prefill(128, 4, 2048, 512);
     bench_prefill(128, 8, 2048, 512);
-    bench_prefill(128, 2, 8192, 224);
-    bench_prefill(128, 4, 8192, 112);
-    bench_prefill(128, 2, 32768, 224);
-    bench_prefill(64, 4, 8192, 224);
+    bench_prefill(128, 2, 8192, 256);
+    bench_prefill(128, 4, 8192, 256);
+    bench_prefill(128, 2, 32768, 256);
+    bench_prefill(128, 4, 32768, 256);
+    bench_prefill(64, 4, 8192, 256);
     bench_prefill(128, 2, 512, 512);
     for (uint32_t heads = 1; heads <= 8; heads *= 2) {
         bench_decode(128, heads, 4096);

@@ -12,6 +12,7 @@ static size_t scratch_bytes(uint32_t heads, uint32_t head_width)
 void mq__fill_avx2_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_avx2;
+    table->attention_prefill_int8 = mq__attention_prefill_avx2; /* no integer dot product beats FP32 here */
     table->attention_decode_span = mq__attention_decode_span_avx2;
     table->attention_decode_merge = mq__attention_decode_merge_avx2;
     table->attention_scratch_bytes = scratch_bytes;

@@ -6,12 +6,15 @@ static size_t scratch_bytes(uint32_t heads, uint32_t head_width)
 {
     const size_t prefill = mq__attention_prefill_scratch_avx512(heads, head_width);
     const size_t decode = mq__attention_decode_scratch_avx512(heads, head_width);
-    return prefill > decode ? prefill : decode;
+    const size_t int8 = mq__attention_int8_scratch_avx512(heads, head_width),
+                 most = prefill > decode ? prefill : decode;
+    return most > int8 ? most : int8;
 }
 
 void mq__fill_avx512_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_avx512;
+    table->attention_prefill_int8 = mq__attention_int8_avx512;
     table->attention_decode_span = mq__attention_decode_span_avx512;
     table->attention_decode_merge = mq__attention_decode_merge_avx512;
     table->attention_scratch_bytes = scratch_bytes;

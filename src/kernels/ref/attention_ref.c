@@ -107,12 +107,14 @@ static void attention_decode_merge(const mq_attention *a, uint32_t spans, const 
 static size_t attention_scratch_bytes(uint32_t heads, uint32_t head_width)
 {
     (void)heads;
-    return head_width * sizeof(double);
+    const size_t own = head_width * sizeof(double), int8 = mq__attention_int8_scratch_ref();
+    return own > int8 ? own : int8;
 }
 
 void mq__fill_ref_attention(mq_kernels *table)
 {
     table->attention_prefill = attention_prefill;
+    table->attention_prefill_int8 = mq__attention_int8_ref;
     table->attention_decode_span = attention_decode_span;
     table->attention_decode_merge = attention_decode_merge;
     table->attention_scratch_bytes = attention_scratch_bytes;

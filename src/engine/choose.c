@@ -1,0 +1,58 @@
+/* --prefill auto: which format is the fastest that fits. Speeds relative to the FP32 FMA peak are those of docs/PERF.md. */
+#include "base/error.h"
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* MemAvailable, or the free pages where the system does not say. */
+static uint64_t free_bytes(void)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[128];
+    unsigned long long kib = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    }
+    if (file) fclose(file);
+    if (kib) return (uint64_t)kib * 1024;
+    return (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Bytes of the INT8 copy: 9 bits a weight of the linear layers. */
+static uint64_t int8_bytes(const mq_model_config *c)
+{
+    const uint64_t q = (uint64_t)c->heads * c->head_width, kv = (uint64_t)c->kv_heads * c->head_width;
+    const uint64_t layer = (uint64_t)c->width * (2 * q + 2 * kv + 3 * (uint64_t)c->ffn);
+    return c->layers * layer / 8 * 9;
+}
+
+mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size, mq_error *error)
+{
+    mq_isa isa;
+    mq_model_config config;
+    mq_status status = mq__cpu_choose_isa(&isa, error);
+    if (status == MQ_OK) status = mq__model_config_read(model_dir, &config, error);
+    if (status != MQ_OK) return status;
+    const double need = (double)int8_bytes(&config) * 0x1p-30, memory = (double)free_bytes() * 0x1p-30;
+    if (isa == MQ_ISA_REF) {
+        *format = MQ_LINEAR_BF16;
+        snprintf(why, size, "bf16: no vector instructions that integer formats gain from");
+    } else if (isa < MQ_ISA_AVX512VNNI) {
+        *format = MQ_LINEAR_NVFP4;
+        snprintf(why, size, "nvfp4: %s has no 8-bit dot products, NVFP4 is the fastest format", mq__isa_name(isa));
+    } else if (config.quant_method != MQ_QUANT_NONE) {
+        *format = MQ_LINEAR_NVFP4;
+        snprintf(why, size, "nvfp4: the checkpoint is quantised already");
+    } else if (need > memory / 2) {
+        *format = MQ_LINEAR_NVFP4;
+        snprintf(why, size, "nvfp4: an INT8 copy of %.1f GiB is more than half of the %.1f GiB that are free", need,
+                 memory);
+    } else {
+        *format = MQ_LINEAR_INT8;
+        snprintf(why, size, "int8: %s multiplies bytes the fastest, and a copy of %.1f GiB fits in %.1f GiB",
+                 mq__isa_name(isa), need, memory);
+    }
+    return MQ_OK;
+}
