@@ -6,9 +6,7 @@
  * 12582912 + dot, without a conversion. One FMA with c = -12582912*sw leaves dot*sw exactly (12-bit integer times 4-bit
  * significand), a second one multiplies by the activation's scale and accumulates: the reference's arithmetic, bit for bit.
  *
- * Blocking. A slice of SLICE blocks of one weight panel is unpacked to the operands above (14 KiB: it stays in L1) and used
- * by all row groups of a pass; the sums wait in a tile. PANELS panels go through a slice together, so that the slice of
- * the activations, at most PASS_ROWS rows, comes from L2 all but once. The last slice of K writes to y.
+ * Blocking: nvfp4_driver.h.
  *
  * Registers of micro_7x32: acc 14, t 14 (int32 sums of one block), w 2, activation broadcast 1 = 31.
  * Throughput of one block of 7 rows x 32 features: 56 vpdpbusd + 28 FMA on two ports = 42 cycles (a ceiling of 2.67 times
@@ -19,16 +17,13 @@
  * same moment, 76.6 GMAC/s: operands in L1 2.5 (2.62 without the start and end of a call); the seven shapes of Qwen3
  * 0.6B, 4B and 8B with M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13.
  * While a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
-#include "kernels/nvfp4_pack.h"
+#include "kernels/nvfp4_driver.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
 
 enum {
     SLICE = 16,             /* blocks of K unpacked at a time */
-    PASS_ROWS = 280,        /* rows that share them: a multiple of MQ_NVFP4_MR */
-    PANELS = 4,             /* panels that share a slice of the activations */
-    FEW_ROWS = 28,          /* up to so many, unpacking is what takes time: one panel after the other, as in memory */
     HALF = MQ_NVFP4_NR / 2, /* features per vector */
 };
 
@@ -39,12 +34,6 @@ typedef struct wide_cell {
     float sw[2][16];       /* block scales */
     float c[2][16];        /* -1.5*2^23 * sw */
 } wide_cell;
-
-typedef struct workspace {
-    _Alignas(64) wide_cell cells[SLICE];
-    float tile[PANELS][PASS_ROWS][MQ_NVFP4_NR];
-    float scale[PASS_ROWS]; /* of a row's sum: both tensor scales and the quarter unit */
-} workspace;
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -70,9 +59,9 @@ static inline __m512 e4m3_to_f32(__m128i bytes)
     return _mm512_mask_sub_ps(f, subnormal, f, _mm512_set1_ps(0x1p-6f));
 }
 
-/* Unpacks `blocks` cells; as many at `ahead` are brought to the cache meanwhile. */
-static void widen(const uint8_t *cell, size_t blocks, wide_cell *out, const uint8_t *ahead)
+static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
 {
+    wide_cell *out = cells;
     const __m512i table =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
     const __m512i low = _mm512_set1_epi8(15), offset = _mm512_set1_epi8(MQ_NVFP4_OFFSET);
@@ -97,21 +86,6 @@ static void widen(const uint8_t *cell, size_t blocks, wide_cell *out, const uint
         }
     }
 }
-
-/* One slice of K of one panel, for all row groups. */
-typedef struct slice {
-    const wide_cell *w; /* [blocks] */
-    size_t blocks;
-    size_t group_bytes; /* from a row group to the next, at the same k */
-    bool first, last;   /* the sums start at zero; the sums are complete and go to y */
-    /* where complete sums go */
-    float *y; /* first row of the pass, first feature of the panel */
-    size_t ldy;
-    const float *bias; /* of the panel, or NULL */
-    bool accumulate;
-    __mmask16 mask[2];  /* features that exist */
-    const float *scale; /* [rows of the pass] */
-} slice;
 
 #define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
@@ -147,11 +121,12 @@ INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*a
     }
 }
 
-INLINE void finish(int rows, const slice *s, size_t row, __m512 (*acc)[2])
+INLINE void finish(int rows, const nvfp4_slice *s, size_t row, __m512 (*acc)[2])
 {
     const size_t ldy = s->ldy;
     const float *scale = s->scale + row, *bias = s->bias;
-    const __mmask16 mask[2] = {s->mask[0], s->mask[1]};
+    const uint32_t features = UINT32_MAX >> (MQ_NVFP4_NR - s->features);
+    const __mmask16 mask[2] = {(__mmask16)features, (__mmask16)(features >> HALF)};
     const bool accumulate = s->accumulate;
     float *y = s->y + row * ldy;
     UNROLL
@@ -175,7 +150,7 @@ INLINE void finish(int rows, const slice *s, size_t row, __m512 (*acc)[2])
 }
 
 /* Rows [row, row + rows) of the pass; a: their group at the slice's first block. */
-INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
+INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
     __m512 acc[MQ_NVFP4_MR][2];
     UNROLL
@@ -184,7 +159,7 @@ INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float 
         for (int v = 0; v < 2; v++)
             acc[r][v] = s->first ? _mm512_setzero_ps() : _mm512_load_ps(tile[r] + HALF * v);
     }
-    const wide_cell *w = s->w, *end = w + s->blocks;
+    const wide_cell *w = s->cells, *end = w + s->blocks;
     const char *next_a = (const char *)a + s->group_bytes, *next_tile = (const char *)tile[MQ_NVFP4_MR];
     do {
         _mm_prefetch(next_a, _MM_HINT_T0);
@@ -210,10 +185,10 @@ INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float 
     }
 }
 
-typedef void micro_kernel(const slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
+typedef void micro_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
 
 #define MICRO(rows)                                                                                                    \
-    static __attribute__((noinline)) void micro_##rows##x32(const slice *s, const uint8_t *a, size_t row,              \
+    static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
                                                             float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
         micro(rows, s, a, row, tile);                                                                                  \
@@ -228,75 +203,30 @@ MICRO(7)
 static micro_kernel *const micro_kernels[MQ_NVFP4_MR + 1] = {NULL,       micro_1x32, micro_2x32, micro_3x32,
                                                              micro_4x32, micro_5x32, micro_6x32, micro_7x32};
 
-/* Brings lines of y (n rows, two each) and of the weights that are unpacked next (two) to L2, ahead of their use. */
-static inline void prefetch(const float *y, size_t ldy, size_t n, const uint8_t *packed)
-{
-    for (size_t r = 0; r < n; r++, y += ldy) {
-        _mm_prefetch((const char *)y, _MM_HINT_T1);
-        _mm_prefetch((const char *)y + 64, _MM_HINT_T1);
-    }
-    _mm_prefetch((const char *)packed, _MM_HINT_T1);
-    _mm_prefetch((const char *)packed + 64, _MM_HINT_T1);
-}
-
-/* All rows of a pass through one slice. a: the pass's first group at the slice; packed: what is unpacked next. */
-static void run_slice(const slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR], const uint8_t *packed)
+static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                      const uint8_t *packed)
 {
     for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
         const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
-        prefetch(s->y + row * s->ldy, s->ldy, s->last ? n : 0, packed);
+        mq__nvfp4_prefetch(s->y + row * s->ldy, s->ldy, s->last ? n : 0, packed);
         micro_kernels[n](s, a, row, tile + row);
         a += s->group_bytes, packed += 128;
     }
 }
 
-static void set_output(slice *s, const mq_nvfp4 *w, size_t p, const mq_epilogue *out, size_t m0)
-{
-    const size_t n0 = p * MQ_NVFP4_NR, features = w->n - n0 < MQ_NVFP4_NR ? w->n - n0 : MQ_NVFP4_NR;
-    const uint32_t mask = features == MQ_NVFP4_NR ? UINT32_MAX : (1u << features) - 1;
-    s->y = out->y + m0 * out->ldy + n0;
-    s->ldy = out->ldy;
-    s->bias = out->bias ? out->bias + n0 : NULL;
-    s->accumulate = out->accumulate;
-    s->mask[0] = (__mmask16)mask;
-    s->mask[1] = (__mmask16)(mask >> HALF);
-}
+static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = run_slice};
+_Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                               const mq_epilogue *out, void *scratch)
 {
-    workspace *ws = scratch;
-    const size_t blocks = w->blocks, slices = (blocks + SLICE - 1) / SLICE, step = (blocks + slices - 1) / slices;
-    const size_t batch = rows <= FEW_ROWS ? 1 : PANELS;
-    slice s = {.w = ws->cells, .group_bytes = blocks * MQ_NVFP4_ROW_CELL, .scale = ws->scale};
-    for (size_t m0 = 0; m0 < rows; m0 += PASS_ROWS) {
-        const size_t pass = rows - m0 < PASS_ROWS ? rows - m0 : PASS_ROWS;
-        const uint8_t *groups = a->panels + m0 / MQ_NVFP4_MR * s.group_bytes;
-        for (size_t r = 0; r < pass; r++)
-            ws->scale[r] = 0.25f * a->multiplier[m0 + r] * w->multiplier;
-        for (size_t p = p0; p < p1; p += batch) {
-            const size_t count = p1 - p < batch ? p1 - p : batch;
-            for (size_t b = 0; b < blocks; b += step) {
-                s.blocks = blocks - b < step ? blocks - b : step;
-                s.first = b == 0;
-                s.last = b + s.blocks == blocks;
-                const uint8_t *after = s.last ? mq__nvfp4_panel(w, p + count) /* may be past the end: only prefetched */
-                                              : mq__nvfp4_panel(w, p) + (b + step) * MQ_NVFP4_CELL;
-                for (size_t q = 0; q < count; q++) {
-                    const uint8_t *packed = mq__nvfp4_panel(w, p + q) + b * MQ_NVFP4_CELL;
-                    const uint8_t *next = q + 1 < count ? packed + blocks * MQ_NVFP4_CELL : after;
-                    widen(packed, s.blocks, ws->cells, batch == 1 ? next : packed);
-                    set_output(&s, w, p + q, out, m0);
-                    run_slice(&s, pass, groups + b * MQ_NVFP4_ROW_CELL, ws->tile[q], next);
-                }
-            }
-        }
-    }
+    mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
 }
 
 void mq__fill_avx512_nvfp4(mq_kernels *table)
 {
+    const size_t need = mq__nvfp4_scratch_bytes();
     table->nvfp4_quantize = mq__nvfp4_quantize_avx512;
     table->nvfp4_gemm = nvfp4_gemm_avx512;
-    if (table->gemm_scratch_bytes < sizeof(workspace)) table->gemm_scratch_bytes = sizeof(workspace);
+    if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
 }
