@@ -13,7 +13,7 @@ size_t mq__nvfp4_scratch_bytes(void)
     return sizeof(workspace);
 }
 
-static void set_output(nvfp4_slice *s, const mq_nvfp4 *w, size_t p, const mq_epilogue *out, size_t m0)
+void mq__nvfp4_set_output(nvfp4_slice *s, const mq_nvfp4 *w, size_t p, const mq_epilogue *out, size_t m0)
 {
     const size_t n0 = p * MQ_NVFP4_NR;
     s->features = w->n - n0 < MQ_NVFP4_NR ? w->n - n0 : MQ_NVFP4_NR;
@@ -50,7 +50,7 @@ void mq__nvfp4_run(const nvfp4_core *core, const mq_nvfp4_rows *a, size_t rows, 
                     const uint8_t *packed = mq__nvfp4_panel(w, p + q) + b * MQ_NVFP4_CELL;
                     const uint8_t *next = q + 1 < count ? packed + blocks * MQ_NVFP4_CELL : after;
                     core->widen(packed, s.blocks, ws->cells, batch == 1 ? next : packed);
-                    set_output(&s, w, p + q, out, m0);
+                    mq__nvfp4_set_output(&s, w, p + q, out, m0);
                     core->rows(&s, pass, groups + b * MQ_NVFP4_ROW_CELL, ws->tile[q], next);
                 }
             }

@@ -47,6 +47,9 @@ void mq__nvfp4_run(const nvfp4_core *core, const mq_nvfp4_rows *a, size_t rows, 
 
 size_t mq__nvfp4_scratch_bytes(void);
 
+/* Points s at the outputs of panel p, first row m0. */
+void mq__nvfp4_set_output(nvfp4_slice *s, const mq_nvfp4 *w, size_t p, const mq_epilogue *out, size_t m0);
+
 /* Brings lines of y (n rows, two each) and of the weights that are unpacked next (two) to L2, ahead of their use. */
 static inline void mq__nvfp4_prefetch(const float *y, size_t ldy, size_t n, const uint8_t *packed)
 {

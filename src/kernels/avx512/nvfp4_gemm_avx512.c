@@ -25,6 +25,8 @@
 enum {
     SLICE = 16,             /* blocks of K unpacked at a time */
     HALF = MQ_NVFP4_NR / 2, /* features per vector */
+    DIRECT_ROWS = 14,       /* up to so many, weights go from memory to registers, group by group */
+    AHEAD_BYTES = 2304,     /* prefetched then: eight cells */
 };
 
 /* A weight cell as the micro-kernel reads it. */
@@ -36,6 +38,7 @@ typedef struct wide_cell {
 } wide_cell;
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
 static inline __m512i dot4(__m512i t, __m512i a, __m512i w)
 {
@@ -59,35 +62,51 @@ static inline __m512 e4m3_to_f32(__m128i bytes)
     return _mm512_mask_sub_ps(f, subnormal, f, _mm512_set1_ps(0x1p-6f));
 }
 
-static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+/* A cell's weights as operands, w [4][2] as in wide_cell, and start [2]. */
+INLINE void unpack(const uint8_t *cell, __m512i (*w)[2], __m512i *start)
 {
-    wide_cell *out = cells;
     const __m512i table =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
     const __m512i low = _mm512_set1_epi8(15), offset = _mm512_set1_epi8(MQ_NVFP4_OFFSET);
+    UNROLL
+    for (int v = 0; v < 2; v++) {
+        __m512i sum = _mm512_setzero_si512(); /* 12*sum(w) */
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            const __m512i packed = _mm512_loadu_si512(cell + 128 * h + 64 * v);
+            w[2 * h][v] = _mm512_shuffle_epi8(table, _mm512_and_si512(packed, low));
+            w[2 * h + 1][v] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(packed, 4), low));
+            sum = dot4(dot4(sum, offset, w[2 * h][v]), offset, w[2 * h + 1][v]);
+        }
+        start[v] = _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum);
+    }
+}
+
+INLINE __m512 block_scales(const uint8_t *cell, int v)
+{
+    return e4m3_to_f32(_mm_loadu_si128((const __m128i *)(const void *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
+}
+
+static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+{
+    wide_cell *out = cells;
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
         for (int line = 0; line < MQ_NVFP4_CELL; line += 64)
             _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+        __m512i w[4][2], start[2];
+        unpack(cell, w, start);
+        UNROLL
         for (int v = 0; v < 2; v++) {
-            __m512i sum = _mm512_setzero_si512(); /* 12*sum(w) */
-            for (int h = 0; h < 2; h++) {
-                const __m512i packed = _mm512_loadu_si512(cell + 128 * h + 64 * v);
-                const __m512i w0 = _mm512_shuffle_epi8(table, _mm512_and_si512(packed, low));
-                const __m512i w1 = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(packed, 4), low));
-                _mm512_store_si512(out->w[2 * h][v], w0);
-                _mm512_store_si512(out->w[2 * h + 1][v], w1);
-                sum = dot4(dot4(sum, offset, w0), offset, w1);
-            }
-            _mm512_store_si512(out->start[v], _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum));
-            const uint8_t *scales = cell + MQ_NVFP4_CELL_SCALES + HALF * v;
-            const __m512 sw = e4m3_to_f32(_mm_loadu_si128((const __m128i *)(const void *)scales));
+            UNROLL
+            for (int j = 0; j < 4; j++)
+                _mm512_store_si512(out->w[j][v], w[j][v]);
+            const __m512 sw = block_scales(cell, v);
+            _mm512_store_si512(out->start[v], start[v]);
             _mm512_store_ps(out->sw[v], sw);
             _mm512_store_ps(out->c[v], _mm512_mul_ps(sw, _mm512_set1_ps(-12582912.0f)));
         }
     }
 }
-
-#define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
 /* acc [rows][2] += one block. */
 INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*acc)[2])
@@ -214,13 +233,87 @@ static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float
     }
 }
 
+/* Few rows, one group: the unpacked weights are used where they are. a: the group; cell: the panel. */
+INLINE void direct(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell)
+{
+    __m512 acc[MQ_NVFP4_MR][2];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    for (size_t b = 0; b < s->blocks; b++, cell += MQ_NVFP4_CELL, a += MQ_NVFP4_ROW_CELL) {
+        __m512i w[4][2], start[2];
+        UNROLL
+        for (int line = 0; line < 5; line++)
+            _mm_prefetch((const char *)cell + AHEAD_BYTES + 64 * line, _MM_HINT_T0);
+        unpack(cell, w, start);
+        const __m512 sw[2] = {block_scales(cell, 0), block_scales(cell, 1)};
+        const __m512 c[2] = {_mm512_mul_ps(sw[0], _mm512_set1_ps(-12582912.0f)),
+                             _mm512_mul_ps(sw[1], _mm512_set1_ps(-12582912.0f))};
+        const float *sa = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            __m512i t[2] = {start[0], start[1]};
+            UNROLL
+            for (int j = 0; j < 4; j++) {
+                int32_t four;
+                memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
+                const __m512i x = _mm512_set1_epi32(four);
+                t[0] = dot4(t[0], x, w[j][0]);
+                t[1] = dot4(t[1], x, w[j][1]);
+            }
+            UNROLL
+            for (int v = 0; v < 2; v++)
+                fma_broadcast(&acc[r][v], _mm512_fmadd_ps(_mm512_castsi512_ps(t[v]), sw[v], c[v]), sa + r);
+        }
+    }
+    finish(rows, s, row, acc);
+}
+
+typedef void direct_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell);
+
+#define DIRECT(rows)                                                                                                   \
+    static __attribute__((noinline)) void direct_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,       \
+                                                             const uint8_t *cell)                                      \
+    {                                                                                                                  \
+        direct(rows, s, a, row, cell);                                                                                 \
+    }
+DIRECT(1)
+DIRECT(2)
+DIRECT(3)
+DIRECT(4)
+DIRECT(5)
+DIRECT(6)
+DIRECT(7)
+static direct_kernel *const direct_kernels[MQ_NVFP4_MR + 1] = {NULL,        direct_1x32, direct_2x32, direct_3x32,
+                                                               direct_4x32, direct_5x32, direct_6x32, direct_7x32};
+
+static void few_rows(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                     const mq_epilogue *out)
+{
+    float scale[DIRECT_ROWS];
+    nvfp4_slice s = {.blocks = w->blocks, .group_bytes = w->blocks * MQ_NVFP4_ROW_CELL, .scale = scale};
+    for (size_t r = 0; r < rows; r++)
+        scale[r] = 0.25f * a->multiplier[r] * w->multiplier;
+    for (size_t p = p0; p < p1; p++) {
+        mq__nvfp4_set_output(&s, w, p, out, 0);
+        for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
+            const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
+            direct_kernels[n](&s, a->panels + row / MQ_NVFP4_MR * s.group_bytes, row, mq__nvfp4_panel(w, p));
+        }
+    }
+}
+
 static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = run_slice};
 _Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                               const mq_epilogue *out, void *scratch)
 {
-    mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
+    if (rows <= DIRECT_ROWS) {
+        few_rows(a, rows, w, p0, p1, out);
+    } else {
+        mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
+    }
 }
 
 void mq__fill_avx512_nvfp4(mq_kernels *table)
