@@ -13,10 +13,17 @@
  * the FP32 FMA peak), 68 loads (34 cycles), 142 issue slots (36 cycles). Seven rows in one group: 14 chains hide the
  * latency of 5 where 10 rows in two groups of 5 would leave no slack and load each weight vector twice.
  *
- * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, shared host, commit 5f6b6a1) in multiples of the FMA peak of the
- * same moment, 76.6 GMAC/s: operands in L1 2.5 (2.62 without the start and end of a call); the seven shapes of Qwen3
- * 0.6B, 4B and 8B with M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13.
- * While a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
+ * Up to DIRECT_ROWS rows take a way of their own, from the cell to registers and out: 8 vectors of weights are unpacked with
+ * 40 instructions and used by all rows of a group. One row needs 72 instructions for 288 bytes and waits for memory.
+ *
+ * Measured, one thread, shared hosts, checkasm --bench nvfp4_gemm, in multiples of the FMA peak of the same moment, the seven
+ * shapes of Qwen3 0.6B, 4B and 8B:
+ *   2-core Zen 4 class, 3.6 GHz, peak 59 GMAC/s, commit 9993733: M=512 and 2048 2.50 to 2.59 at the median; M=16 1.8 to
+ *   2.1. The commit after 38be055: M=1 0.81 to 0.95 (26 GB/s of packed weights out of memory, of 28 that a thread can
+ *   read; it was 0.34 to 0.59), M=4 1.75 to 1.9 (0.9 to 1.5).
+ *   2-core Cascade Lake class, 2.5 GHz, peak 76.6 GMAC/s, commit 5f6b6a1: operands in L1 2.5 (2.62 without the start and end
+ *   of a call); M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13. While
+ *   a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
 #include "kernels/nvfp4_driver.h"
 #include "kernels/table.h"
 
@@ -25,8 +32,9 @@
 enum {
     SLICE = 16,             /* blocks of K unpacked at a time */
     HALF = MQ_NVFP4_NR / 2, /* features per vector */
+    STREAMS = 4,            /* panels at a time then, at most */
     DIRECT_ROWS = 14,       /* up to so many, weights go from memory to registers, group by group */
-    AHEAD_BYTES = 2304,     /* prefetched then: eight cells */
+    AHEAD_BYTES = 4608,     /* prefetched then: 16 cells */
 };
 
 /* A weight cell as the micro-kernel reads it. */
@@ -233,72 +241,103 @@ static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float
     }
 }
 
-/* Few rows, one group: the unpacked weights are used where they are. a: the group; cell: the panel. */
-INLINE void direct(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell)
+/* acc [rows][2] += one block, its weights straight from the cell. */
+INLINE void add_cell(int rows, const uint8_t *a, const uint8_t *cell, __m512 (*acc)[2])
 {
-    __m512 acc[MQ_NVFP4_MR][2];
+    __m512i w[4][2], start[2];
     UNROLL
-    for (int r = 0; r < rows; r++)
-        acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-    for (size_t b = 0; b < s->blocks; b++, cell += MQ_NVFP4_CELL, a += MQ_NVFP4_ROW_CELL) {
-        __m512i w[4][2], start[2];
+    for (int line = 0; line < 5; line++)
+        _mm_prefetch((const char *)cell + AHEAD_BYTES + 64 * line, _MM_HINT_T0);
+    unpack(cell, w, start);
+    const __m512 sw[2] = {block_scales(cell, 0), block_scales(cell, 1)};
+    const __m512 c[2] = {_mm512_mul_ps(sw[0], _mm512_set1_ps(-12582912.0f)),
+                         _mm512_mul_ps(sw[1], _mm512_set1_ps(-12582912.0f))};
+    const float *sa = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        __m512i t[2] = {start[0], start[1]};
         UNROLL
-        for (int line = 0; line < 5; line++)
-            _mm_prefetch((const char *)cell + AHEAD_BYTES + 64 * line, _MM_HINT_T0);
-        unpack(cell, w, start);
-        const __m512 sw[2] = {block_scales(cell, 0), block_scales(cell, 1)};
-        const __m512 c[2] = {_mm512_mul_ps(sw[0], _mm512_set1_ps(-12582912.0f)),
-                             _mm512_mul_ps(sw[1], _mm512_set1_ps(-12582912.0f))};
-        const float *sa = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            __m512i t[2] = {start[0], start[1]};
-            UNROLL
-            for (int j = 0; j < 4; j++) {
-                int32_t four;
-                memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
-                const __m512i x = _mm512_set1_epi32(four);
-                t[0] = dot4(t[0], x, w[j][0]);
-                t[1] = dot4(t[1], x, w[j][1]);
-            }
-            UNROLL
-            for (int v = 0; v < 2; v++)
-                fma_broadcast(&acc[r][v], _mm512_fmadd_ps(_mm512_castsi512_ps(t[v]), sw[v], c[v]), sa + r);
+        for (int j = 0; j < 4; j++) {
+            int32_t four;
+            memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
+            const __m512i x = _mm512_set1_epi32(four);
+            t[0] = dot4(t[0], x, w[j][0]);
+            t[1] = dot4(t[1], x, w[j][1]);
         }
+        UNROLL
+        for (int v = 0; v < 2; v++)
+            fma_broadcast(&acc[r][v], _mm512_fmadd_ps(_mm512_castsi512_ps(t[v]), sw[v], c[v]), sa + r);
     }
-    finish(rows, s, row, acc);
 }
 
-typedef void direct_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell);
-
-#define DIRECT(rows)                                                                                                   \
-    static __attribute__((noinline)) void direct_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,       \
-                                                             const uint8_t *cell)                                      \
-    {                                                                                                                  \
-        direct(rows, s, a, row, cell);                                                                                 \
+/* Rows of one group through `streams` whole panels, `apart` bytes from each other in memory. a: the group. */
+INLINE void direct(int rows, int streams, const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell,
+                   size_t apart)
+{
+    __m512 acc[STREAMS][MQ_NVFP4_MR][2];
+    UNROLL
+    for (int i = 0; i < streams; i++) {
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            acc[i][r][0] = acc[i][r][1] = _mm512_setzero_ps();
     }
-DIRECT(1)
-DIRECT(2)
-DIRECT(3)
-DIRECT(4)
-DIRECT(5)
-DIRECT(6)
-DIRECT(7)
-static direct_kernel *const direct_kernels[MQ_NVFP4_MR + 1] = {NULL,        direct_1x32, direct_2x32, direct_3x32,
-                                                               direct_4x32, direct_5x32, direct_6x32, direct_7x32};
+    for (size_t b = 0; b < s->blocks; b++, cell += MQ_NVFP4_CELL, a += MQ_NVFP4_ROW_CELL) {
+        UNROLL
+        for (int i = 0; i < streams; i++)
+            add_cell(rows, a, cell + (size_t)i * apart, acc[i]);
+    }
+    UNROLL
+    for (int i = 0; i < streams; i++)
+        finish(rows, s + i, row, acc[i]);
+}
 
+typedef void direct_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell, size_t apart);
+
+#define DIRECT(rows, streams)                                                                                          \
+    static __attribute__((noinline)) void direct_##rows##_##streams(const nvfp4_slice *s, const uint8_t *a,            \
+                                                                    size_t row, const uint8_t *cell, size_t apart)     \
+    {                                                                                                                  \
+        direct(rows, streams, s, a, row, cell, apart);                                                                 \
+    }
+DIRECT(1, 4)
+DIRECT(2, 2)
+DIRECT(1, 1)
+DIRECT(2, 1)
+DIRECT(3, 1)
+DIRECT(4, 1)
+DIRECT(5, 1)
+DIRECT(6, 1)
+DIRECT(7, 1)
+static direct_kernel *const direct_kernels[MQ_NVFP4_MR + 1] = {NULL,       direct_1_1, direct_2_1, direct_3_1,
+                                                               direct_4_1, direct_5_1, direct_6_1, direct_7_1};
+
+/* One or two rows wait for memory: several panels far apart at a time are streams that the processor fetches ahead. More
+ * rows are limited by arithmetic. */
 static void few_rows(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                      const mq_epilogue *out)
 {
     float scale[DIRECT_ROWS];
-    nvfp4_slice s = {.blocks = w->blocks, .group_bytes = w->blocks * MQ_NVFP4_ROW_CELL, .scale = scale};
     for (size_t r = 0; r < rows; r++)
         scale[r] = 0.25f * a->multiplier[r] * w->multiplier;
+    const size_t group_bytes = w->blocks * MQ_NVFP4_ROW_CELL;
+    nvfp4_slice s[STREAMS];
+    for (size_t i = 0; i < STREAMS; i++)
+        s[i] = (nvfp4_slice){.blocks = w->blocks, .group_bytes = group_bytes, .scale = scale};
+    const size_t streams = rows == 1 ? 4 : rows == 2 ? 2 : 1, each = (p1 - p0) / streams;
+    direct_kernel *const kernel = rows == 1 ? direct_1_4 : direct_2_2;
+    if (streams > 1) {
+        for (size_t p = p0; p < p0 + each; p++) {
+            for (size_t i = 0; i < streams; i++)
+                mq__nvfp4_set_output(&s[i], w, p + i * each, out, 0);
+            kernel(s, a->panels, 0, mq__nvfp4_panel(w, p), each * w->blocks * MQ_NVFP4_CELL);
+        }
+        p0 += each * streams;
+    }
     for (size_t p = p0; p < p1; p++) {
-        mq__nvfp4_set_output(&s, w, p, out, 0);
+        mq__nvfp4_set_output(s, w, p, out, 0);
         for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
             const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
-            direct_kernels[n](&s, a->panels + row / MQ_NVFP4_MR * s.group_bytes, row, mq__nvfp4_panel(w, p));
+            direct_kernels[n](s, a->panels + row / MQ_NVFP4_MR * group_bytes, row, mq__nvfp4_panel(w, p), 0);
         }
     }
 }
