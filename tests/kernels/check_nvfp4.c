@@ -400,6 +400,8 @@ static void check_gemm(void)
     }
     /* More rows than one pass, more panels than one batch, more blocks than one slice. */
     check_gemm_case(&(gemm_case){.rows = 1003, .k_width = 48, .n = 33, .accumulate = true, .kind = RANDOM});
+    check_gemm_case(&(gemm_case){.rows = 281, .k_width = 272, .n = 129, .bias = true, .kind = QUANTISED});
+    check_gemm_case(&(gemm_case){.rows = 4096, .k_width = 48, .n = 40, .kind = QUANTISED});
     check_gemm_case(&(gemm_case){.rows = 13, .k_width = 64, .n = 1100, .bias = true, .kind = RANDOM});
     check_gemm_case(&(gemm_case){.rows = 7, .k_width = 4112, .n = 70, .kind = QUANTISED});
 }

@@ -1,42 +1,41 @@
 /* NVFP4 W4A4 GEMM, AVX2.
  *
- * The idea is that of the AVX-512 file, with vpmaddubsw for the products: activations as unsigned bytes (value + 12) times
- * signed weights, two products per 16-bit sum. Four of them are added (at most 8*24*12 = 2304), vpmaddwd with ones makes
- * one 32-bit sum per feature, and adding the bits of 1.5*2^23 less 12*sum(w) turns it into the float 12582912 + dot. Two
- * FMAs as in the reference follow: the same bits.
+ * The idea. vpmaddubsw multiplies activations as unsigned bytes (value + 12) by signed weights and adds two products. A
+ * vector of weights is two consecutive k of 16 features, so that eight instructions and eight additions make the whole dot
+ * product of a block in the 16 bits that it needs: from a start of 4096 - 12*sum(w) the sum ends as 4096 + dot, 1792 to
+ * 6400. Put below the half word 0x4b00 by an unpack these are the bits of the float 2^23 + 4096 + dot: no widening, no
+ * conversion. Two FMAs as in the reference follow ((2^23 + 4096) * sw is exact): the same bits.
  *
- * Registers of micro_3x16: acc 6, t 6, w 1 (the second operand comes from memory), activation 1, product 1, ones 1 = 16.
- * Throughput of one block of 3 rows x 16 features: 24 vpmaddubsw + 18 vpaddw + 6 vpmaddwd + 6 vpaddd + 12 FMA = 66
- * operations on three ports = 22 cycles, where FP32 needs 48 (2.18 times the FMA peak at best); 97 issue slots (24 cycles)
- * are the tighter limit. Rows of different groups may meet in one step, so rows need no multiple of 3.
+ * Blocking is that of nvfp4_driver.h. The running sums stay in the tile, in L1, and are loaded and stored once per block:
+ * that leaves the registers for 4 rows x 32 features, which halves the loads of 2 x 32 with its sums in registers.
  *
- * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, shared host, commit 5f6b6a1) in multiples of the AVX2 FMA peak,
- * 43.1 GMAC/s: operands in L1 1.5; M=512 of 3072x1024, 2560x9728 and 12288x4096 1.33, 1.20 and 1.23 at best. Ports are
- * not what limits it: 66 operations take 30 cycles instead of 22, with 2x24 tiles as with 3x16. */
-#include "kernels/nvfp4_pack.h"
+ * Registers of micro_4x32: t 8, w 2, activation 1, products 2; at the end of a block t 8, sw 2, c 2, scale 1, high halves 1.
+ * Throughput of one block of 4 rows x 32 features: 64 vpmaddubsw and 32 FMA on two ports = 48 cycles, where FP32 needs
+ * 128 (2.67 times the FMA peak at best); with 64 vpaddw and 16 unpacks 176 operations on three or four ports (44 to 59
+ * cycles), 86 loads (43), 275 issue slots (46 at six a cycle).
+ *
+ * Measured (2-core Zen 4 class, 32 KiB L1d, one thread, shared host, the commit after fd42c3f; checkasm --bench --isa avx2 nvfp4_gemm) in
+ * multiples of the FMA peak, 59 GMAC/s: operands in L1 2.30 with 4 rows, 2.20 with 3; the seven shapes of Qwen3 0.6B, 4B
+ * and 8B with M=512 1.96 to 2.05, M=2048 1.98 to 2.04 in quiet moments, 1.3 to 1.5 while a neighbour shares the core's
+ * issue slots. The kernel before, four k of 8 features in 32-bit lanes and vpmaddwd: 2.08 in L1, 1.5 to 1.7 in the GEMM. */
+#include "kernels/nvfp4_driver.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
 
-/* Sixteen features of a weight cell as the micro-kernel reads them. */
+/* A weight cell as the micro-kernel reads it. Words are features 0..3, 8..11 | 4..7, 12..15: in order after unpacking. */
 typedef struct wide_cell {
-    int8_t w[4][2][32];   /* [k/4][octet of features]: 2*e2m1 of 8 features x 4 k */
-    uint32_t start[2][8]; /* bits of 1.5*2^23, minus 12*sum(w) */
-    float sw[2][8];
-    float c[2][8]; /* -1.5*2^23 * sw */
+    int8_t w[MQ_NVFP4_BLOCK / 2][2][32]; /* [k/2][half of the features]: 2*e2m1 */
+    int16_t start[2][16];                /* 4096 - 12*sum(w), in the same order */
+    float sw[4][8];                      /* block scales */
+    float c[4][8];                       /* -(2^23 + 4096) * sw */
 } wide_cell;
 
 enum {
-    SLICE = 24,      /* blocks of K unpacked at a time */
-    PASS_ROWS = 252, /* rows that share them */
-    STEP = 3,        /* rows of the micro-kernel */
+    SLICE = 16, /* blocks of K unpacked at a time */
+    STEP = 4,   /* rows of the micro-kernel: a group is taken as 4 + 3 */
     HALF = MQ_NVFP4_NR / 2,
 };
-
-typedef struct workspace {
-    _Alignas(64) wide_cell cells[2][SLICE];
-    float tile[2][PASS_ROWS][HALF];
-} workspace;
 
 static inline __m256 e4m3_to_f32(const uint8_t *bytes)
 {
@@ -48,60 +47,58 @@ static inline __m256 e4m3_to_f32(const uint8_t *bytes)
     return _mm256_sub_ps(_mm256_castsi256_ps(bits), excess);
 }
 
-static void widen(const uint8_t *cell, size_t blocks, wide_cell (*out)[SLICE])
+/* 16 features of one cell (half v) as the micro-kernel reads them. */
+static inline void widen_half(const uint8_t *cell, int v, wide_cell *out)
 {
     const __m256i table =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+    const __m256i pairs = /* of four features: bytes 0 1 of each, bytes 2 3 of each */
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
     const __m256i low = _mm256_set1_epi8(15), twelve = _mm256_set1_epi8(MQ_NVFP4_OFFSET);
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL) {
-        for (int octet = 0; octet < 4; octet++) {
-            wide_cell *to = &out[octet / 2][b];
-            const int o = octet % 2;
-            __m256i sum = _mm256_setzero_si256();
-            for (int h = 0; h < 2; h++) {
-                const __m256i packed = _mm256_loadu_si256((const __m256i *)(cell + 128 * h + 32 * octet));
-                const __m256i w0 = _mm256_shuffle_epi8(table, _mm256_and_si256(packed, low));
-                const __m256i w1 = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(packed, 4), low));
-                _mm256_store_si256((__m256i *)to->w[2 * h][o], w0);
-                _mm256_store_si256((__m256i *)to->w[2 * h + 1][o], w1);
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(twelve, w0));
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(twelve, w1));
-            }
-            const __m256i start = _mm256_sub_epi32(_mm256_set1_epi32(0x4b400000), _mm256_madd_epi16(sum, ones));
-            const __m256 sw = e4m3_to_f32(cell + MQ_NVFP4_CELL_SCALES + 8 * octet);
-            _mm256_store_si256((__m256i *)to->start[o], start);
-            _mm256_store_ps(to->sw[o], sw);
-            _mm256_store_ps(to->c[o], _mm256_mul_ps(sw, _mm256_set1_ps(-12582912.0f)));
+    __m256i start = _mm256_set1_epi16(4096);
+    for (int h = 0; h < 2; h++) {
+        const __m256i *packed = (const __m256i *)(const void *)(cell + 128 * h + 64 * v);
+        const __m256i p = _mm256_shuffle_epi8(_mm256_loadu_si256(packed), pairs);
+        const __m256i q = _mm256_shuffle_epi8(_mm256_loadu_si256(packed + 1), pairs);
+        const __m256i both[2] = {_mm256_unpacklo_epi64(p, q), _mm256_unpackhi_epi64(p, q)};
+        for (int i = 0; i < 2; i++) {
+            const __m256i w0 = _mm256_shuffle_epi8(table, _mm256_and_si256(both[i], low));
+            const __m256i w1 = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both[i], 4), low));
+            _mm256_store_si256((__m256i *)out->w[4 * h + i][v], w0);
+            _mm256_store_si256((__m256i *)out->w[4 * h + 2 + i][v], w1);
+            start = _mm256_sub_epi16(start, _mm256_maddubs_epi16(twelve, w0));
+            start = _mm256_sub_epi16(start, _mm256_maddubs_epi16(twelve, w1));
         }
+    }
+    _mm256_store_si256((__m256i *)out->start[v], start);
+    for (int o = 2 * v; o < 2 * v + 2; o++) {
+        const __m256 sw = e4m3_to_f32(cell + MQ_NVFP4_CELL_SCALES + 8 * o);
+        _mm256_store_ps(out->sw[o], sw);
+        _mm256_store_ps(out->c[o], _mm256_mul_ps(sw, _mm256_set1_ps(-0x1.002p23f)));
+    }
+}
+
+static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+{
+    wide_cell *out = cells;
+    for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
+        for (int line = 0; line < MQ_NVFP4_CELL; line += 64)
+            _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+        widen_half(cell, 0, out);
+        widen_half(cell, 1, out);
     }
 }
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-/* 16 sums of two products, u8 x times s8 w; added to t. As asm, because gcc regroups the sums and spills. */
-INLINE __m256i dot2(__m256i x, __m256i w)
+/* t0 and t1 += 16 sums of two products, u8 x times s8 w. As asm, because gcc regroups the sums and spills. */
+INLINE void dot2_add(__m256i *t0, __m256i *t1, __m256i x, __m256i w0, __m256i w1)
 {
-    __m256i d;
-    __asm__("vpmaddubsw %2, %1, %0" : "=x"(d) : "x"(x), "x"(w));
-    return d;
-}
-
-INLINE __m256i dot2_add(__m256i t, __m256i x, __m256i w)
-{
-    __m256i d;
-    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(t), "=&x"(d) : "x"(x), "x"(w));
-    return t;
-}
-
-INLINE __m256i dot2_add_from(__m256i t, __m256i x, const int8_t *w)
-{
-    __m256i d;
-    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
-            : "+x"(t), "=&x"(d)
-            : "x"(x), "m"(*(const __m256i *)(const void *)w));
-    return t;
+    __m256i d0, d1;
+    __asm__("vpmaddubsw %5, %4, %2\n\tvpmaddubsw %6, %4, %3\n\tvpaddw %2, %0, %0\n\tvpaddw %3, %1, %1"
+            : "+x"(*t0), "+x"(*t1), "=&x"(d0), "=&x"(d1)
+            : "x"(x), "x"(w0), "x"(w1));
 }
 
 INLINE __m256i load(const void *p)
@@ -109,147 +106,123 @@ INLINE __m256i load(const void *p)
     return _mm256_load_si256((const __m256i *)p);
 }
 
-/* acc [rows][2] += one block. a[r]: the codes of row r; its scale is `to_scale[r]` bytes on. */
-INLINE void add_block(int rows, const uint8_t *const *a, const size_t *to_scale, const wide_cell *w, __m256 (*acc)[2])
+INLINE __m256i broadcast_pair(const uint8_t *codes)
+{
+    __m256i x;
+    __asm__("vpbroadcastw %1, %0" : "=x"(x) : "m"(*(const int16_t *)(const void *)codes));
+    return x;
+}
+
+/* sum [rows][32] += one block. a: the codes of the rows; sa: their scales. */
+INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_cell *w, float (*sum)[MQ_NVFP4_NR])
 {
     __m256i t[STEP][2];
     UNROLL
-    for (int j = 0; j < 4; j++) {
-        const __m256i w0 = load(w->w[j][0]);
+    for (int j = 0; j < MQ_NVFP4_BLOCK / 2; j++) {
+        const __m256i w0 = load(w->w[j][0]), w1 = load(w->w[j][1]);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            int32_t four;
-            memcpy(&four, a[r] + 4 * j, sizeof four);
-            const __m256i x = _mm256_set1_epi32(four);
-            t[r][0] = j ? dot2_add(t[r][0], x, w0) : dot2(x, w0);
-            t[r][1] = j ? dot2_add_from(t[r][1], x, w->w[j][1]) : dot2(x, load(w->w[0][1]));
+            const __m256i x = broadcast_pair(a + r * MQ_NVFP4_BLOCK + 2 * j);
+            if (j == 0) t[r][0] = load(w->start[0]), t[r][1] = load(w->start[1]);
+            dot2_add(&t[r][0], &t[r][1], x, w0, w1);
         }
     }
-    const __m256i ones = _mm256_set1_epi16(1);
+    const __m256i high = _mm256_set1_epi16(0x4b00);
     UNROLL
-    for (int o = 0; o < 2; o++) {
+    for (int v = 0; v < 2; v++) {
+        const __m256 sw0 = _mm256_load_ps(w->sw[2 * v]), c0 = _mm256_load_ps(w->c[2 * v]);
+        const __m256 sw1 = _mm256_load_ps(w->sw[2 * v + 1]), c1 = _mm256_load_ps(w->c[2 * v + 1]);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            float sa;
-            memcpy(&sa, a[r] + to_scale[r], sizeof sa);
-            const __m256i bits = _mm256_add_epi32(_mm256_madd_epi16(t[r][o], ones), load(w->start[o]));
-            const __m256 exact = /* dot * sw */
-                _mm256_fmadd_ps(_mm256_castsi256_ps(bits), _mm256_load_ps(w->sw[o]), _mm256_load_ps(w->c[o]));
-            acc[r][o] = _mm256_fmadd_ps(exact, _mm256_set1_ps(sa), acc[r][o]);
+            float *to = sum[r] + HALF * v;
+            const __m256 scale = _mm256_broadcast_ss(sa + r);
+            const __m256 bits0 = _mm256_castsi256_ps(_mm256_unpacklo_epi16(t[r][v], high));
+            const __m256 bits1 = _mm256_castsi256_ps(_mm256_unpackhi_epi16(t[r][v], high));
+            const __m256 exact0 = _mm256_fmadd_ps(bits0, sw0, c0),
+                         exact1 = _mm256_fmadd_ps(bits1, sw1, c1); /* dot * sw */
+            _mm256_store_ps(to, _mm256_fmadd_ps(exact0, scale, _mm256_load_ps(to)));
+            _mm256_store_ps(to + 8, _mm256_fmadd_ps(exact1, scale, _mm256_load_ps(to + 8)));
         }
     }
 }
 
-/* Rows of one step: where their codes begin at the slice's first block, and how far their scales are from there. */
-typedef struct step_rows {
-    const uint8_t *codes[STEP];
-    size_t to_scale[STEP];
-} step_rows;
-
-INLINE void micro(int rows, size_t blocks, const step_rows *in, const wide_cell *w, float (*tile)[HALF], bool first)
+/* Complete sums of rows [row, row + rows) of the pass to y. */
+static void finish(size_t rows, const nvfp4_slice *s, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
-    __m256 acc[STEP][2];
-    const uint8_t *a[STEP];
-    size_t to_scale[STEP];
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        a[r] = in->codes[r], to_scale[r] = in->to_scale[r];
-        UNROLL
-        for (int o = 0; o < 2; o++)
-            acc[r][o] = first ? _mm256_setzero_ps() : _mm256_load_ps(tile[r] + 8 * o);
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    float *y = s->y + row * s->ldy;
+    for (size_t r = 0; r < rows; r++, y += s->ldy) {
+        const __m256 scale = _mm256_set1_ps(s->scale[row + r]);
+        for (int o = 0; o < 4; o++) {
+            const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)s->features - 8 * o), lane);
+            __m256 sum = _mm256_mul_ps(_mm256_load_ps(tile[r] + 8 * o), scale);
+            if (s->bias) sum = _mm256_add_ps(sum, _mm256_maskload_ps(s->bias + 8 * o, mask));
+            if (s->accumulate) sum = _mm256_add_ps(sum, _mm256_maskload_ps(y + 8 * o, mask));
+            if (s->features == MQ_NVFP4_NR) {
+                _mm256_storeu_ps(y + 8 * o, sum);
+            } else {
+                _mm256_maskstore_ps(y + 8 * o, mask, sum); /* slow on some processors */
+            }
+        }
     }
-    const wide_cell *end = w + blocks;
+}
+
+/* Rows [row, row + rows) of their group through the slice. a: the group at the slice's first block. */
+INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
+{
+    const wide_cell *w = s->cells, *end = w + s->blocks;
+    const uint8_t *codes = a + row * MQ_NVFP4_BLOCK, *next = codes + s->group_bytes;
+    const float *scales = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES) + row;
     do {
-        add_block(rows, a, to_scale, w, acc);
-        UNROLL
-        for (int r = 0; r < rows; r++)
-            a[r] += MQ_NVFP4_ROW_CELL;
+        _mm_prefetch((const char *)next, _MM_HINT_T0);
+        _mm_prefetch((const char *)next + 64, _MM_HINT_T0);
+        add_block(rows, codes, scales, w, tile);
+        __asm__ volatile("" : "+m"(*(float(*)[STEP][MQ_NVFP4_NR])tile)); /* or gcc 12 keeps copies of the sums */
+        codes += MQ_NVFP4_ROW_CELL, next += MQ_NVFP4_ROW_CELL, scales += MQ_NVFP4_ROW_CELL / sizeof *scales;
         w++;
     } while (w < end);
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        __asm__ volatile("" : "+x"(acc[r][0]), "+x"(acc[r][1])); /* or gcc 12 copies acc in each round */
-        UNROLL
-        for (int o = 0; o < 2; o++)
-            _mm256_store_ps(tile[r] + 8 * o, acc[r][o]);
-    }
 }
 
-typedef void micro_kernel(size_t blocks, const step_rows *in, const wide_cell *w, float (*tile)[HALF], bool first);
+typedef void micro_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
 
 #define MICRO(rows)                                                                                                    \
-    static __attribute__((noinline)) void micro_##rows##x16(size_t blocks, const step_rows *in, const wide_cell *w,    \
-                                                            float(*tile)[HALF], bool first)                            \
+    static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
+                                                            float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
-        micro(rows, blocks, in, w, tile, first);                                                                       \
+        micro(rows, s, a, row, tile);                                                                                  \
     }
 MICRO(1)
 MICRO(2)
 MICRO(3)
-static micro_kernel *const micro_kernels[STEP + 1] = {NULL, micro_1x16, micro_2x16, micro_3x16};
+MICRO(4)
+static micro_kernel *const micro_kernels[STEP + 1] = {NULL, micro_1x32, micro_2x32, micro_3x32, micro_4x32};
 
-/* Rows [m0, m0 + rows) of the finished tile to y. */
-static void epilogue(const mq_nvfp4_rows *a, const mq_nvfp4 *w, size_t m0, size_t rows, size_t n0, const workspace *ws,
-                     const mq_epilogue *out)
+static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                      const uint8_t *packed)
 {
-    const size_t features = w->n - n0 < MQ_NVFP4_NR ? w->n - n0 : MQ_NVFP4_NR;
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    for (int octet = 0; octet < 4 && (size_t)octet * 8 < features; octet++) {
-        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)features - 8 * octet), lane);
-        const __m256 bias = out->bias ? _mm256_maskload_ps(out->bias + n0 + 8 * octet, mask) : _mm256_setzero_ps();
-        for (size_t r = 0; r < rows; r++) {
-            const __m256 scale = _mm256_set1_ps(0.25f * a->multiplier[m0 + r] * w->multiplier);
-            float *y = out->y + (m0 + r) * out->ldy + n0 + 8 * octet;
-            __m256 sum = _mm256_mul_ps(_mm256_load_ps(ws->tile[octet / 2][r] + 8 * (octet % 2)), scale);
-            if (out->bias) sum = _mm256_add_ps(sum, bias);
-            if (out->accumulate) sum = _mm256_add_ps(sum, _mm256_maskload_ps(y, mask));
-            if (features - 8 * (size_t)octet >= 8) {
-                _mm256_storeu_ps(y, sum);
-            } else {
-                _mm256_maskstore_ps(y, mask, sum);
-            }
-        }
+    for (size_t m = 0; m < rows; m += MQ_NVFP4_MR, tile += MQ_NVFP4_MR, a += s->group_bytes, packed += 128) {
+        const size_t group = rows - m < MQ_NVFP4_MR ? rows - m : MQ_NVFP4_MR;
+        mq__nvfp4_prefetch(s->y + m * s->ldy, s->ldy, s->last ? group : 0, packed);
+        if (s->first) memset(tile, 0, group * sizeof *tile);
+        for (size_t row = 0; row < group; row += STEP)
+            micro_kernels[group - row < STEP ? group - row : STEP](s, a, row, tile + row);
+        if (s->last) finish(group, s, m, tile);
     }
 }
 
-/* One slice of K of one panel: rows [m0, m0 + rows), blocks [b, b + n) of `blocks`. */
-static void run_slice(const mq_nvfp4_rows *a, size_t m0, size_t rows, size_t blocks, size_t b, size_t n, workspace *ws)
-{
-    for (size_t r = 0; r < rows; r += STEP) {
-        const size_t step = rows - r < STEP ? rows - r : STEP;
-        step_rows in;
-        for (size_t i = 0; i < step; i++) {
-            const size_t m = m0 + r + i, row = m % MQ_NVFP4_MR;
-            const uint8_t *cell = a->panels + (m / MQ_NVFP4_MR * blocks + b) * MQ_NVFP4_ROW_CELL;
-            in.codes[i] = cell + row * MQ_NVFP4_BLOCK;
-            in.to_scale[i] = MQ_NVFP4_ROW_SCALES + row * sizeof(float) - row * MQ_NVFP4_BLOCK;
-        }
-        for (int v = 0; v < 2; v++)
-            micro_kernels[step](n, &in, ws->cells[v], ws->tile[v] + r, b == 0);
-    }
-}
+static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = run_slice};
+_Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                             const mq_epilogue *out, void *scratch)
 {
-    workspace *ws = scratch;
-    const size_t slices = (w->blocks + SLICE - 1) / SLICE, step = (w->blocks + slices - 1) / slices;
-    for (size_t m0 = 0; m0 < rows; m0 += PASS_ROWS) {
-        const size_t pass = rows - m0 < PASS_ROWS ? rows - m0 : PASS_ROWS;
-        for (size_t p = p0; p < p1; p++) {
-            for (size_t b = 0; b < w->blocks; b += step) {
-                const size_t n = w->blocks - b < step ? w->blocks - b : step;
-                widen(mq__nvfp4_panel(w, p) + b * MQ_NVFP4_CELL, n, ws->cells);
-                run_slice(a, m0, pass, w->blocks, b, n, ws);
-            }
-            epilogue(a, w, m0, pass, p * MQ_NVFP4_NR, ws, out);
-        }
-    }
+    mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
 }
 
 void mq__fill_avx2_nvfp4(mq_kernels *table)
 {
+    const size_t need = mq__nvfp4_scratch_bytes();
     table->nvfp4_quantize = mq__nvfp4_quantize_avx2;
     table->nvfp4_gemm = nvfp4_gemm_avx2;
-    if (table->gemm_scratch_bytes < sizeof(workspace)) table->gemm_scratch_bytes = sizeof(workspace);
+    if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
 }

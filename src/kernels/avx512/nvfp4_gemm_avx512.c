@@ -6,30 +6,35 @@
  * 12582912 + dot, without a conversion. One FMA with c = -12582912*sw leaves dot*sw exactly (12-bit integer times 4-bit
  * significand), a second one multiplies by the activation's scale and accumulates: the reference's arithmetic, bit for bit.
  *
- * Blocking. A slice of SLICE blocks of one weight panel is unpacked to the operands above (14 KiB: it stays in L1) and used
- * by all row groups of a pass; the sums wait in a tile. PANELS panels go through a slice together, so that the slice of
- * the activations, at most PASS_ROWS rows, comes from L2 all but once. The last slice of K writes to y.
+ * Blocking: nvfp4_driver.h.
  *
  * Registers of micro_7x32: acc 14, t 14 (int32 sums of one block), w 2, activation broadcast 1 = 31.
  * Throughput of one block of 7 rows x 32 features: 56 vpdpbusd + 28 FMA on two ports = 42 cycles (a ceiling of 2.67 times
  * the FP32 FMA peak), 68 loads (34 cycles), 142 issue slots (36 cycles). Seven rows in one group: 14 chains hide the
  * latency of 5 where 10 rows in two groups of 5 would leave no slack and load each weight vector twice.
  *
- * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, shared host, commit 5f6b6a1) in multiples of the FMA peak of the
- * same moment, 76.6 GMAC/s: operands in L1 2.5 (2.62 without the start and end of a call); the seven shapes of Qwen3
- * 0.6B, 4B and 8B with M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13.
- * While a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
-#include "kernels/nvfp4_pack.h"
+ * Up to DIRECT_ROWS rows take a way of their own, from the cell to registers and out: 8 vectors of weights are unpacked with
+ * 40 instructions and used by all rows of a group. One row needs 72 instructions for 288 bytes and waits for memory.
+ *
+ * Measured, one thread, shared hosts, checkasm --bench nvfp4_gemm, in multiples of the FMA peak of the same moment, the seven
+ * shapes of Qwen3 0.6B, 4B and 8B:
+ *   2-core Zen 4 class, 3.6 GHz, peak 59 GMAC/s, commit 9993733: M=512 and 2048 2.50 to 2.59 at the median; M=16 1.8 to
+ *   2.1. The commit after 38be055: M=1 0.81 to 0.95 (26 GB/s of packed weights out of memory, of 28 that a thread can
+ *   read; it was 0.34 to 0.59), M=4 1.75 to 1.9 (0.9 to 1.5).
+ *   2-core Cascade Lake class, 2.5 GHz, peak 76.6 GMAC/s, commit 5f6b6a1: operands in L1 2.5 (2.62 without the start and end
+ *   of a call); M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13. While
+ *   a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
+#include "kernels/nvfp4_driver.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
 
 enum {
     SLICE = 16,             /* blocks of K unpacked at a time */
-    PASS_ROWS = 280,        /* rows that share them: a multiple of MQ_NVFP4_MR */
-    PANELS = 4,             /* panels that share a slice of the activations */
-    FEW_ROWS = 28,          /* up to so many, unpacking is what takes time: one panel after the other, as in memory */
     HALF = MQ_NVFP4_NR / 2, /* features per vector */
+    STREAMS = 4,            /* panels at a time then, at most */
+    DIRECT_ROWS = 14,       /* up to so many, weights go from memory to registers, group by group */
+    AHEAD_BYTES = 4608,     /* prefetched then: 16 cells */
 };
 
 /* A weight cell as the micro-kernel reads it. */
@@ -40,13 +45,8 @@ typedef struct wide_cell {
     float c[2][16];        /* -1.5*2^23 * sw */
 } wide_cell;
 
-typedef struct workspace {
-    _Alignas(64) wide_cell cells[SLICE];
-    float tile[PANELS][PASS_ROWS][MQ_NVFP4_NR];
-    float scale[PASS_ROWS]; /* of a row's sum: both tensor scales and the quarter unit */
-} workspace;
-
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
 static inline __m512i dot4(__m512i t, __m512i a, __m512i w)
 {
@@ -70,50 +70,51 @@ static inline __m512 e4m3_to_f32(__m128i bytes)
     return _mm512_mask_sub_ps(f, subnormal, f, _mm512_set1_ps(0x1p-6f));
 }
 
-/* Unpacks `blocks` cells; as many at `ahead` are brought to the cache meanwhile. */
-static void widen(const uint8_t *cell, size_t blocks, wide_cell *out, const uint8_t *ahead)
+/* A cell's weights as operands, w [4][2] as in wide_cell, and start [2]. */
+INLINE void unpack(const uint8_t *cell, __m512i (*w)[2], __m512i *start)
 {
     const __m512i table =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
     const __m512i low = _mm512_set1_epi8(15), offset = _mm512_set1_epi8(MQ_NVFP4_OFFSET);
+    UNROLL
+    for (int v = 0; v < 2; v++) {
+        __m512i sum = _mm512_setzero_si512(); /* 12*sum(w) */
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            const __m512i packed = _mm512_loadu_si512(cell + 128 * h + 64 * v);
+            w[2 * h][v] = _mm512_shuffle_epi8(table, _mm512_and_si512(packed, low));
+            w[2 * h + 1][v] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(packed, 4), low));
+            sum = dot4(dot4(sum, offset, w[2 * h][v]), offset, w[2 * h + 1][v]);
+        }
+        start[v] = _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum);
+    }
+}
+
+INLINE __m512 block_scales(const uint8_t *cell, int v)
+{
+    return e4m3_to_f32(_mm_loadu_si128((const __m128i *)(const void *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
+}
+
+static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+{
+    wide_cell *out = cells;
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
         for (int line = 0; line < MQ_NVFP4_CELL; line += 64)
             _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+        __m512i w[4][2], start[2];
+        unpack(cell, w, start);
+        UNROLL
         for (int v = 0; v < 2; v++) {
-            __m512i sum = _mm512_setzero_si512(); /* 12*sum(w) */
-            for (int h = 0; h < 2; h++) {
-                const __m512i packed = _mm512_loadu_si512(cell + 128 * h + 64 * v);
-                const __m512i w0 = _mm512_shuffle_epi8(table, _mm512_and_si512(packed, low));
-                const __m512i w1 = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(packed, 4), low));
-                _mm512_store_si512(out->w[2 * h][v], w0);
-                _mm512_store_si512(out->w[2 * h + 1][v], w1);
-                sum = dot4(dot4(sum, offset, w0), offset, w1);
-            }
-            _mm512_store_si512(out->start[v], _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum));
-            const uint8_t *scales = cell + MQ_NVFP4_CELL_SCALES + HALF * v;
-            const __m512 sw = e4m3_to_f32(_mm_loadu_si128((const __m128i *)(const void *)scales));
+            UNROLL
+            for (int j = 0; j < 4; j++)
+                _mm512_store_si512(out->w[j][v], w[j][v]);
+            const __m512 sw = block_scales(cell, v);
+            _mm512_store_si512(out->start[v], start[v]);
             _mm512_store_ps(out->sw[v], sw);
             _mm512_store_ps(out->c[v], _mm512_mul_ps(sw, _mm512_set1_ps(-12582912.0f)));
         }
     }
 }
-
-/* One slice of K of one panel, for all row groups. */
-typedef struct slice {
-    const wide_cell *w; /* [blocks] */
-    size_t blocks;
-    size_t group_bytes; /* from a row group to the next, at the same k */
-    bool first, last;   /* the sums start at zero; the sums are complete and go to y */
-    /* where complete sums go */
-    float *y; /* first row of the pass, first feature of the panel */
-    size_t ldy;
-    const float *bias; /* of the panel, or NULL */
-    bool accumulate;
-    __mmask16 mask[2];  /* features that exist */
-    const float *scale; /* [rows of the pass] */
-} slice;
-
-#define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
 /* acc [rows][2] += one block. */
 INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*acc)[2])
@@ -147,11 +148,12 @@ INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*a
     }
 }
 
-INLINE void finish(int rows, const slice *s, size_t row, __m512 (*acc)[2])
+INLINE void finish(int rows, const nvfp4_slice *s, size_t row, __m512 (*acc)[2])
 {
     const size_t ldy = s->ldy;
     const float *scale = s->scale + row, *bias = s->bias;
-    const __mmask16 mask[2] = {s->mask[0], s->mask[1]};
+    const uint32_t features = UINT32_MAX >> (MQ_NVFP4_NR - s->features);
+    const __mmask16 mask[2] = {(__mmask16)features, (__mmask16)(features >> HALF)};
     const bool accumulate = s->accumulate;
     float *y = s->y + row * ldy;
     UNROLL
@@ -175,7 +177,7 @@ INLINE void finish(int rows, const slice *s, size_t row, __m512 (*acc)[2])
 }
 
 /* Rows [row, row + rows) of the pass; a: their group at the slice's first block. */
-INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
+INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
     __m512 acc[MQ_NVFP4_MR][2];
     UNROLL
@@ -184,7 +186,7 @@ INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float 
         for (int v = 0; v < 2; v++)
             acc[r][v] = s->first ? _mm512_setzero_ps() : _mm512_load_ps(tile[r] + HALF * v);
     }
-    const wide_cell *w = s->w, *end = w + s->blocks;
+    const wide_cell *w = s->cells, *end = w + s->blocks;
     const char *next_a = (const char *)a + s->group_bytes, *next_tile = (const char *)tile[MQ_NVFP4_MR];
     do {
         _mm_prefetch(next_a, _MM_HINT_T0);
@@ -210,10 +212,10 @@ INLINE void micro(int rows, const slice *s, const uint8_t *a, size_t row, float 
     }
 }
 
-typedef void micro_kernel(const slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
+typedef void micro_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
 
 #define MICRO(rows)                                                                                                    \
-    static __attribute__((noinline)) void micro_##rows##x32(const slice *s, const uint8_t *a, size_t row,              \
+    static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
                                                             float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
         micro(rows, s, a, row, tile);                                                                                  \
@@ -228,75 +230,135 @@ MICRO(7)
 static micro_kernel *const micro_kernels[MQ_NVFP4_MR + 1] = {NULL,       micro_1x32, micro_2x32, micro_3x32,
                                                              micro_4x32, micro_5x32, micro_6x32, micro_7x32};
 
-/* Brings lines of y (n rows, two each) and of the weights that are unpacked next (two) to L2, ahead of their use. */
-static inline void prefetch(const float *y, size_t ldy, size_t n, const uint8_t *packed)
-{
-    for (size_t r = 0; r < n; r++, y += ldy) {
-        _mm_prefetch((const char *)y, _MM_HINT_T1);
-        _mm_prefetch((const char *)y + 64, _MM_HINT_T1);
-    }
-    _mm_prefetch((const char *)packed, _MM_HINT_T1);
-    _mm_prefetch((const char *)packed + 64, _MM_HINT_T1);
-}
-
-/* All rows of a pass through one slice. a: the pass's first group at the slice; packed: what is unpacked next. */
-static void run_slice(const slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR], const uint8_t *packed)
+static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                      const uint8_t *packed)
 {
     for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
         const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
-        prefetch(s->y + row * s->ldy, s->ldy, s->last ? n : 0, packed);
+        mq__nvfp4_prefetch(s->y + row * s->ldy, s->ldy, s->last ? n : 0, packed);
         micro_kernels[n](s, a, row, tile + row);
         a += s->group_bytes, packed += 128;
     }
 }
 
-static void set_output(slice *s, const mq_nvfp4 *w, size_t p, const mq_epilogue *out, size_t m0)
+/* acc [rows][2] += one block, its weights straight from the cell. */
+INLINE void add_cell(int rows, const uint8_t *a, const uint8_t *cell, __m512 (*acc)[2])
 {
-    const size_t n0 = p * MQ_NVFP4_NR, features = w->n - n0 < MQ_NVFP4_NR ? w->n - n0 : MQ_NVFP4_NR;
-    const uint32_t mask = features == MQ_NVFP4_NR ? UINT32_MAX : (1u << features) - 1;
-    s->y = out->y + m0 * out->ldy + n0;
-    s->ldy = out->ldy;
-    s->bias = out->bias ? out->bias + n0 : NULL;
-    s->accumulate = out->accumulate;
-    s->mask[0] = (__mmask16)mask;
-    s->mask[1] = (__mmask16)(mask >> HALF);
+    __m512i w[4][2], start[2];
+    UNROLL
+    for (int line = 0; line < 5; line++)
+        _mm_prefetch((const char *)cell + AHEAD_BYTES + 64 * line, _MM_HINT_T0);
+    unpack(cell, w, start);
+    const __m512 sw[2] = {block_scales(cell, 0), block_scales(cell, 1)};
+    const __m512 c[2] = {_mm512_mul_ps(sw[0], _mm512_set1_ps(-12582912.0f)),
+                         _mm512_mul_ps(sw[1], _mm512_set1_ps(-12582912.0f))};
+    const float *sa = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        __m512i t[2] = {start[0], start[1]};
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            int32_t four;
+            memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
+            const __m512i x = _mm512_set1_epi32(four);
+            t[0] = dot4(t[0], x, w[j][0]);
+            t[1] = dot4(t[1], x, w[j][1]);
+        }
+        UNROLL
+        for (int v = 0; v < 2; v++)
+            fma_broadcast(&acc[r][v], _mm512_fmadd_ps(_mm512_castsi512_ps(t[v]), sw[v], c[v]), sa + r);
+    }
 }
+
+/* Rows of one group through `streams` whole panels, `apart` bytes from each other in memory. a: the group. */
+INLINE void direct(int rows, int streams, const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell,
+                   size_t apart)
+{
+    __m512 acc[STREAMS][MQ_NVFP4_MR][2];
+    UNROLL
+    for (int i = 0; i < streams; i++) {
+        UNROLL
+        for (int r = 0; r < rows; r++)
+            acc[i][r][0] = acc[i][r][1] = _mm512_setzero_ps();
+    }
+    for (size_t b = 0; b < s->blocks; b++, cell += MQ_NVFP4_CELL, a += MQ_NVFP4_ROW_CELL) {
+        UNROLL
+        for (int i = 0; i < streams; i++)
+            add_cell(rows, a, cell + (size_t)i * apart, acc[i]);
+    }
+    UNROLL
+    for (int i = 0; i < streams; i++)
+        finish(rows, s + i, row, acc[i]);
+}
+
+typedef void direct_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell, size_t apart);
+
+#define DIRECT(rows, streams)                                                                                          \
+    static __attribute__((noinline)) void direct_##rows##_##streams(const nvfp4_slice *s, const uint8_t *a,            \
+                                                                    size_t row, const uint8_t *cell, size_t apart)     \
+    {                                                                                                                  \
+        direct(rows, streams, s, a, row, cell, apart);                                                                 \
+    }
+DIRECT(1, 4)
+DIRECT(2, 2)
+DIRECT(1, 1)
+DIRECT(2, 1)
+DIRECT(3, 1)
+DIRECT(4, 1)
+DIRECT(5, 1)
+DIRECT(6, 1)
+DIRECT(7, 1)
+static direct_kernel *const direct_kernels[MQ_NVFP4_MR + 1] = {NULL,       direct_1_1, direct_2_1, direct_3_1,
+                                                               direct_4_1, direct_5_1, direct_6_1, direct_7_1};
+
+/* One or two rows wait for memory: several panels far apart at a time are streams that the processor fetches ahead. More
+ * rows are limited by arithmetic. */
+static void few_rows(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                     const mq_epilogue *out)
+{
+    float scale[DIRECT_ROWS];
+    for (size_t r = 0; r < rows; r++)
+        scale[r] = 0.25f * a->multiplier[r] * w->multiplier;
+    const size_t group_bytes = w->blocks * MQ_NVFP4_ROW_CELL;
+    nvfp4_slice s[STREAMS];
+    for (size_t i = 0; i < STREAMS; i++)
+        s[i] = (nvfp4_slice){.blocks = w->blocks, .group_bytes = group_bytes, .scale = scale};
+    const size_t streams = rows == 1 ? 4 : rows == 2 ? 2 : 1, each = (p1 - p0) / streams;
+    direct_kernel *const kernel = rows == 1 ? direct_1_4 : direct_2_2;
+    if (streams > 1) {
+        for (size_t p = p0; p < p0 + each; p++) {
+            for (size_t i = 0; i < streams; i++)
+                mq__nvfp4_set_output(&s[i], w, p + i * each, out, 0);
+            kernel(s, a->panels, 0, mq__nvfp4_panel(w, p), each * w->blocks * MQ_NVFP4_CELL);
+        }
+        p0 += each * streams;
+    }
+    for (size_t p = p0; p < p1; p++) {
+        mq__nvfp4_set_output(s, w, p, out, 0);
+        for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
+            const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
+            direct_kernels[n](s, a->panels + row / MQ_NVFP4_MR * group_bytes, row, mq__nvfp4_panel(w, p), 0);
+        }
+    }
+}
+
+static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = run_slice};
+_Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                               const mq_epilogue *out, void *scratch)
 {
-    workspace *ws = scratch;
-    const size_t blocks = w->blocks, slices = (blocks + SLICE - 1) / SLICE, step = (blocks + slices - 1) / slices;
-    const size_t batch = rows <= FEW_ROWS ? 1 : PANELS;
-    slice s = {.w = ws->cells, .group_bytes = blocks * MQ_NVFP4_ROW_CELL, .scale = ws->scale};
-    for (size_t m0 = 0; m0 < rows; m0 += PASS_ROWS) {
-        const size_t pass = rows - m0 < PASS_ROWS ? rows - m0 : PASS_ROWS;
-        const uint8_t *groups = a->panels + m0 / MQ_NVFP4_MR * s.group_bytes;
-        for (size_t r = 0; r < pass; r++)
-            ws->scale[r] = 0.25f * a->multiplier[m0 + r] * w->multiplier;
-        for (size_t p = p0; p < p1; p += batch) {
-            const size_t count = p1 - p < batch ? p1 - p : batch;
-            for (size_t b = 0; b < blocks; b += step) {
-                s.blocks = blocks - b < step ? blocks - b : step;
-                s.first = b == 0;
-                s.last = b + s.blocks == blocks;
-                const uint8_t *after = s.last ? mq__nvfp4_panel(w, p + count) /* may be past the end: only prefetched */
-                                              : mq__nvfp4_panel(w, p) + (b + step) * MQ_NVFP4_CELL;
-                for (size_t q = 0; q < count; q++) {
-                    const uint8_t *packed = mq__nvfp4_panel(w, p + q) + b * MQ_NVFP4_CELL;
-                    const uint8_t *next = q + 1 < count ? packed + blocks * MQ_NVFP4_CELL : after;
-                    widen(packed, s.blocks, ws->cells, batch == 1 ? next : packed);
-                    set_output(&s, w, p + q, out, m0);
-                    run_slice(&s, pass, groups + b * MQ_NVFP4_ROW_CELL, ws->tile[q], next);
-                }
-            }
-        }
+    if (rows <= DIRECT_ROWS) {
+        few_rows(a, rows, w, p0, p1, out);
+    } else {
+        mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
     }
 }
 
 void mq__fill_avx512_nvfp4(mq_kernels *table)
 {
+    const size_t need = mq__nvfp4_scratch_bytes();
     table->nvfp4_quantize = mq__nvfp4_quantize_avx512;
     table->nvfp4_gemm = nvfp4_gemm_avx512;
-    if (table->gemm_scratch_bytes < sizeof(workspace)) table->gemm_scratch_bytes = sizeof(workspace);
+    if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
 }
