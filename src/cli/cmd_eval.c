@@ -156,7 +156,7 @@ static int evaluate(settings *s)
 {
     mq_eval_plan plans[MQ_EVAL_PLANS_MAX];
     const mq_eval_task *tasks[16];
-    size_t plan_count, task_count;
+    size_t plan_count = 0, task_count = 0;
     long numbers[16];
     uint32_t lengths[16];
     char *names = NULL;
