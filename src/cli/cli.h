@@ -13,8 +13,8 @@ typedef struct cli_command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns an exit code */
 } cli_command;
 
-extern const cli_command cli_agent, cli_bench, cli_chat, cli_cpu, cli_detokenize, cli_inspect, cli_logits, cli_quantize,
-    cli_render, cli_run, cli_synth, cli_tokenize;
+extern const cli_command cli_agent, cli_bench, cli_chat, cli_cpu, cli_detokenize, cli_eval, cli_inspect, cli_logits,
+    cli_quantize, cli_render, cli_run, cli_synth, cli_tokenize;
 
 /* ---- options */
 
@@ -54,6 +54,7 @@ int cli_parse(const cli_command *command, const cli_options *tables, size_t tabl
 typedef struct cli_engine {
     const char *model, *prefill, *decode, *attention, *plan, *prefill_model, *scales, *cache_dir;
     int threads, context, chunk;
+    uint32_t sessions; /* not an option: how many the command holds at once; 0: 1 */
     bool no_cache, quiet;
 } cli_engine;
 

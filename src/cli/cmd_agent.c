@@ -1,6 +1,7 @@
 /* A tool-using episode: question, tool call, the tool run over local data, answer; then what each phase cost. */
-#include "cli/scene.h"
+#include "base/mem.h"
 #include "cli/turn.h"
+#include "eval/scene.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,11 +61,11 @@ static int answer(episode *e, char called[64])
     for (int round = 0; round <= CALLS_MAX; round++) {
         code = ask(e);
         if (code != CLI_DONE) return code;
-        json_t *call = round < CALLS_MAX ? scene_parse_call(e->turn.answer) : NULL;
+        json_t *call = round < CALLS_MAX ? mq__scene_parse_call(e->turn.answer) : NULL;
         if (!call) break;
         const char *name = json_string_value(json_object_get(call, "name"));
         char *arguments = json_dumps(json_object_get(call, "arguments"), 0);
-        char *result = scene_call(e->scene, name, json_object_get(call, "arguments"));
+        char *result = mq__scene_call(e->scene, name, json_object_get(call, "arguments"));
         snprintf(called, 64, "%s", name);
         printf("  call      %s %s\n", name, arguments ? arguments : "");
         if (result) print_result(result);
@@ -73,7 +74,7 @@ static int answer(episode *e, char called[64])
                                                      "arguments", json_object_get(call, "arguments")));
         json_array_append_new(e->messages, json_pack("{ssss}", "role", "tool", "content", result ? result : ""));
         free(arguments);
-        free(result);
+        mq__free(result);
         json_decref(call);
     }
     json_array_append_new(e->messages,
@@ -179,12 +180,13 @@ static int run_episode(const cli_engine *options, const cli_sampling *sampling, 
     mq_text *text = NULL;
     char *path = NULL;
     if (!scene_path && asprintf(&path, "%s/demo.json", cli_model(options->model)) < 0) return CLI_FAILED;
-    json_t *scene = scene_read(scene_path ? scene_path : path);
+    json_t *scene;
+    const mq_status read = mq__scene_read(scene_path ? scene_path : path, &scene, &error);
     free(path);
-    if (!scene) return CLI_REFUSED;
+    if (read != MQ_OK) return cli_report(&error);
     e.scene = scene;
     e.messages = json_array();
-    e.tools = scene_tools(scene);
+    e.tools = mq__scene_tools(scene);
     int code = cli_open(options, &e.engine, &text);
     e.turn.text = text;
     if (code == CLI_DONE && mq_session_new(e.engine, &e.turn.session, &error) != MQ_OK) code = cli_report(&error);

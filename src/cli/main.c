@@ -5,8 +5,8 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &cli_run,      &cli_chat,       &cli_agent,  &cli_bench,   &cli_quantize, &cli_logits,
-    &cli_tokenize, &cli_detokenize, &cli_render, &cli_inspect, &cli_synth,    &cli_cpu,
+    &cli_run,        &cli_chat,   &cli_agent,   &cli_bench, &cli_quantize, &cli_logits, &cli_tokenize,
+    &cli_detokenize, &cli_render, &cli_inspect, &cli_synth, &cli_cpu,      &cli_eval,
 };
 
 static void print_help(FILE *file)

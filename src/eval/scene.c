@@ -1,8 +1,9 @@
-#include "cli/scene.h"
+#include "eval/scene.h"
 
-#include "cli/cli.h"
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/mem.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static bool tool_is_valid(const json_t *tool, const json_t *tables)
@@ -35,22 +36,29 @@ static const char *wrong_part(const json_t *scene)
     return NULL;
 }
 
-json_t *scene_read(const char *path)
+mq_status mq__scene_check(const json_t *scene, const char *where, mq_error *error)
 {
-    json_error_t at;
-    json_t *scene = json_load_file(path, JSON_REJECT_DUPLICATES, &at);
-    const char *wrong = scene ? wrong_part(scene) : NULL;
-    if (scene && !wrong) return scene;
-    if (scene) {
-        fprintf(stderr, "mixquant: agent: %s: expected a scene with valid \"%s\", got something else\n", path, wrong);
-    } else {
-        fprintf(stderr, "mixquant: agent: %s: expected a JSON scene, got line %d: %s\n", path, at.line, at.text);
-    }
-    json_decref(scene);
-    return NULL;
+    const char *wrong = wrong_part(scene);
+    if (!wrong) return MQ_OK;
+    return mq__fail(error, MQ_FORMAT, "scene: %s: expected a scene with valid \"%s\", got something else", where,
+                    wrong);
 }
 
-json_t *scene_tools(const json_t *scene)
+mq_status mq__scene_read(const char *path, json_t **scene, mq_error *error)
+{
+    json_error_t at;
+    *scene = json_load_file(path, JSON_REJECT_DUPLICATES, &at);
+    if (!*scene) {
+        return mq__fail(error, MQ_FORMAT, "scene: %s: expected a JSON scene, got line %d: %s", path, at.line, at.text);
+    }
+    const mq_status status = mq__scene_check(*scene, path, error);
+    if (status == MQ_OK) return MQ_OK;
+    json_decref(*scene);
+    *scene = NULL;
+    return status;
+}
+
+json_t *mq__scene_tools(const json_t *scene)
 {
     json_t *list = json_array();
     const json_t *tool;
@@ -80,20 +88,11 @@ static bool same_value(const json_t *a, const json_t *b)
     return same;
 }
 
-static char *append_line(char *text, char *line)
-{
-    char *joined = NULL;
-    if (line && asprintf(&joined, "%s%s%s", text ? text : "", text ? "\n" : "", line) < 0) joined = NULL;
-    free(line);
-    free(text);
-    return joined;
-}
-
 static char *select_rows(const json_t *tool, const json_t *table, const json_t *wanted, const char *column)
 {
     const json_t *columns = json_object_get(tool, "columns"), *row, *name;
     const json_int_t limit = json_integer_value(json_object_get(tool, "limit"));
-    char *text = NULL;
+    mq_buf text = {0};
     json_int_t found = 0;
     size_t i, k;
     json_array_foreach(table, i, row)
@@ -106,30 +105,33 @@ static char *select_rows(const json_t *tool, const json_t *table, const json_t *
             json_t *value = json_object_get(row, json_string_value(name));
             if (value) json_object_set(shown, json_string_value(name), value);
         }
-        text = append_line(text, json_dumps(shown, JSON_COMPACT));
+        char *line = json_dumps(shown, JSON_COMPACT);
+        if (found++) mq__buf_putc(&text, '\n');
+        mq__buf_puts(&text, line ? line : "{}");
+        free(line);
         json_decref(shown);
-        found++;
     }
-    return text ? text : strdup("no rows");
+    if (found == 0) mq__buf_puts(&text, "no rows");
+    return mq__buf_take(&text);
 }
 
-char *scene_call(const json_t *scene, const char *name, const json_t *arguments)
+char *mq__scene_call(const json_t *scene, const char *name, const json_t *arguments)
 {
     const json_t *tool;
     size_t i;
     json_array_foreach(json_object_get(scene, "tools"), i, tool)
     {
         if (strcmp(json_string_value(json_object_get(tool, "name")), name) != 0) continue;
-        void *filter = json_object_iter((json_t *)json_object_get(tool, "filter"));
+        void *filter = json_object_iter((json_t *)(uintptr_t)json_object_get(tool, "filter"));
         const json_t *wanted = json_object_get(arguments, json_object_iter_key(filter));
         const json_t *table =
             json_object_get(json_object_get(scene, "tables"), json_string_value(json_object_get(tool, "table")));
         if (wanted) return select_rows(tool, table, wanted, json_string_value(json_object_iter_value(filter)));
     }
-    return strdup("no such tool");
+    return mq__strdup("no such tool");
 }
 
-json_t *scene_parse_call(const char *answer)
+json_t *mq__scene_parse_call(const char *answer)
 {
     const char *start = strstr(answer, "<tool_call>"), *end = start ? strstr(start, "</tool_call>") : NULL;
     if (!end) return NULL;

@@ -1,0 +1,33 @@
+#include "eval/distribution.h"
+
+#include <math.h>
+
+uint32_t mq__eval_best(const float *logits, uint32_t vocab)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < vocab; i++) {
+        if (logits[i] > logits[best]) best = i;
+    }
+    return best;
+}
+
+double mq__eval_log_sum(const float *logits, uint32_t vocab)
+{
+    const double most = (double)logits[mq__eval_best(logits, vocab)];
+    double sum = 0;
+    for (uint32_t i = 0; i < vocab; i++) {
+        sum += exp((double)logits[i] - most);
+    }
+    return most + log(sum);
+}
+
+double mq__eval_divergence(const float *p, const float *q, uint32_t vocab)
+{
+    const double of_p = mq__eval_log_sum(p, vocab), of_q = mq__eval_log_sum(q, vocab);
+    double sum = 0;
+    for (uint32_t i = 0; i < vocab; i++) {
+        const double log_p = (double)p[i] - of_p;
+        sum += exp(log_p) * (log_p - ((double)q[i] - of_q));
+    }
+    return sum > 0 ? sum : 0; /* rounding of equal rows */
+}

@@ -1,0 +1,74 @@
+/* Helpers of tasks: seeded numbers, files of JSON lines. */
+#include "base/error.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "eval/eval.h"
+
+#include <string.h>
+
+#define LINES_MAX ((size_t)1 << 30)
+
+/* FNV-1a, then splitmix64: neighbouring seeds and names give unrelated streams. */
+mq_eval_random mq__eval_random(uint64_t seed, const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char *p = text; *p; p++) {
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3u;
+    }
+    mq_eval_random random = {hash};
+    random.state = mq__eval_random_u64(&random) ^ seed;
+    return random;
+}
+
+uint64_t mq__eval_random_u64(mq_eval_random *random)
+{
+    uint64_t z = random->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+uint32_t mq__eval_random_below(mq_eval_random *random, uint32_t bound)
+{
+    return (uint32_t)(((mq__eval_random_u64(random) >> 32) * bound) >> 32);
+}
+
+static mq_status read_line(const char *path, const char *line, size_t bytes, size_t number, json_t *lines,
+                           mq_error *error)
+{
+    json_error_t at;
+    size_t blank = 0;
+    while (blank < bytes && strchr(" \t\r", line[blank])) {
+        blank++;
+    }
+    if (blank == bytes) return MQ_OK;
+    json_t *value = json_loadb(line, bytes, JSON_DECODE_ANY, &at);
+    if (!value)
+        return mq__fail(error, MQ_FORMAT, "eval: %s:%zu: expected a JSON value, got: %s", path, number, at.text);
+    if (json_array_append_new(lines, value) == 0) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "eval: %s: expected memory, got none", path);
+}
+
+mq_status mq__eval_read_lines(const char *path, bool drop_cut, json_t **lines, mq_error *error)
+{
+    char *data = NULL;
+    size_t bytes, number = 0;
+    *lines = NULL;
+    mq_status status = mq__file_read(path, LINES_MAX, &data, &bytes, error);
+    if (status != MQ_OK) return status;
+    json_t *list = json_array();
+    if (!list) status = mq__fail(error, MQ_NO_MEMORY, "eval: %s: expected memory, got none", path);
+    for (size_t at = 0; status == MQ_OK && at < bytes;) {
+        const char *end = memchr(data + at, '\n', bytes - at);
+        if (!end && drop_cut) break;
+        const size_t length = end ? (size_t)(end - data) - at : bytes - at;
+        status = read_line(path, data + at, length, ++number, list, error);
+        at += length + 1;
+    }
+    mq__free(data);
+    if (status == MQ_OK)
+        *lines = list;
+    else
+        json_decref(list);
+    return status;
+}

@@ -1,0 +1,330 @@
+#include "eval/report.h"
+
+#include "base/mem.h"
+#include "eval/stats.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct summarizing {
+    const mq_eval_task *task;
+    const mq_eval_plan *plans;
+    size_t plan_count;
+    const json_t *ids, *records;
+    uint64_t seed;
+    double *a, *b; /* [ids] scratch */
+} summarizing;
+
+/* A metric of one item under one plan; false where it is missing. */
+static bool value_of(const summarizing *s, const char *plan, size_t i, const char *metric, double *value)
+{
+    const char *id = json_string_value(json_array_get(s->ids, i));
+    const json_t *number = json_object_get(json_object_get(json_object_get(s->records, plan), id), metric);
+    *value = json_number_value(number);
+    return json_is_number(number);
+}
+
+static const char *group_of(const summarizing *s, const char *plan, size_t i)
+{
+    const char *id = json_string_value(json_array_get(s->ids, i));
+    return json_string_value(json_object_get(json_object_get(json_object_get(s->records, plan), id), "group"));
+}
+
+/* group NULL: all items. */
+static json_t *cell(const summarizing *s, const char *plan, const char *metric, const char *group)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < json_array_size(s->ids); i++) {
+        const char *of = group ? group_of(s, plan, i) : NULL;
+        if ((!group || (of && strcmp(of, group) == 0)) && value_of(s, plan, i, metric, &s->a[n])) n++;
+    }
+    if (n == 0) return NULL;
+    const mq_eval_interval v = mq__eval_bootstrap(s->a, n, s->seed);
+    return json_pack("{sIsfsfsf}", "n", (json_int_t)n, "mean", v.mean, "low", v.low, "high", v.high);
+}
+
+/* A row of cells by plan; NULL when no plan has the metric. */
+static json_t *row(const summarizing *s, const char *metric, const char *group)
+{
+    json_t *cells = json_object();
+    for (size_t p = 0; p < s->plan_count; p++) {
+        json_t *of_plan = cell(s, s->plans[p].name, metric, group);
+        if (of_plan) json_object_set_new(cells, s->plans[p].name, of_plan);
+    }
+    if (json_object_size(cells)) return cells;
+    json_decref(cells);
+    return NULL;
+}
+
+static json_t *compare_plans(const summarizing *s, const char *plan, const char *against, const char *metric,
+                             bool binary)
+{
+    size_t n = 0;
+    uint64_t better = 0, worse = 0;
+    for (size_t i = 0; i < json_array_size(s->ids); i++) {
+        double x, y;
+        if (!value_of(s, plan, i, metric, &x) || !value_of(s, against, i, metric, &y)) continue;
+        const bool is_better = s->task->smaller_is_better ? x < y : x > y;
+        better += is_better;
+        worse += x != y && !is_better;
+        s->a[n] = x;
+        s->b[n++] = y;
+    }
+    if (n == 0) return NULL;
+    const mq_eval_paired paired = mq__eval_paired_bootstrap(s->a, s->b, n, s->seed);
+    return json_pack("{sssssssIsfsfsfsIsIsfss}", "plan", plan, "against", against, "metric", metric, "n", (json_int_t)n,
+                     "difference", paired.difference.mean, "low", paired.difference.low, "high", paired.difference.high,
+                     "better", (json_int_t)better, "worse", (json_int_t)worse, "p",
+                     binary ? mq__eval_mcnemar(better, worse) : paired.p, "test",
+                     binary ? "exact McNemar" : "paired bootstrap");
+}
+
+static bool has_plan(const summarizing *s, const char *name)
+{
+    for (size_t p = 0; p < s->plan_count; p++) {
+        if (strcmp(s->plans[p].name, name) == 0) return true;
+    }
+    return false;
+}
+
+static json_t *comparisons(const summarizing *s)
+{
+    static const char *const against[] = {"bf16", "nvfp4"};
+    json_t *list = json_array();
+    for (size_t m = 0; s->task->metrics[m]; m++) {
+        for (size_t k = 0; k < 2; k++) {
+            for (size_t p = 0; p < s->plan_count; p++) {
+                const char *plan = s->plans[p].name;
+                if (!has_plan(s, against[k]) || strcmp(plan, against[k]) == 0) continue;
+                if (k == 1 && strcmp(plan, "mix") != 0) continue;
+                json_t *item = compare_plans(s, plan, against[k], s->task->metrics[m], m == 0 && s->task->binary);
+                if (item) json_array_append_new(list, item);
+            }
+        }
+    }
+    return list;
+}
+
+static json_t *groups(const summarizing *s)
+{
+    json_t *all = json_object();
+    for (size_t p = 0; p < s->plan_count; p++) {
+        for (size_t i = 0; i < json_array_size(s->ids); i++) {
+            const char *group = group_of(s, s->plans[p].name, i);
+            if (!group || json_object_get(all, group)) continue;
+            json_t *cells = row(s, s->task->metrics[0], group);
+            if (cells) json_object_set_new(all, group, cells);
+        }
+    }
+    return all;
+}
+
+static json_t *tokens(const summarizing *s)
+{
+    static const char *const keys[] = {"input_tokens", "output_tokens"}, *const names[] = {"input", "output"};
+    json_t *all = json_object();
+    for (size_t p = 0; p < s->plan_count; p++) {
+        json_t *of_plan = json_object();
+        for (size_t k = 0; k < 2; k++) {
+            double sum = 0, value;
+            size_t n = 0;
+            for (size_t i = 0; i < json_array_size(s->ids); i++) {
+                if (!value_of(s, s->plans[p].name, i, keys[k], &value)) continue;
+                sum += value;
+                n++;
+            }
+            if (n) json_object_set_new(of_plan, names[k], json_real(sum / (double)n));
+        }
+        if (json_object_size(of_plan))
+            json_object_set_new(all, s->plans[p].name, of_plan);
+        else
+            json_decref(of_plan);
+    }
+    return all;
+}
+
+/* ---- curves: the mean over items of each point; x comes from the first item that has the curve */
+
+typedef struct curve_sum {
+    const json_t *x;
+    double *sum;
+    size_t *n, length;
+} curve_sum;
+
+static bool add_curve(curve_sum *c, const json_t *curve)
+{
+    const json_t *x = json_object_get(curve, "x"), *y = json_object_get(curve, "y");
+    const size_t length = json_array_size(x);
+    if (length > c->length) { /* curves of one name may end at different lengths */
+        double *sum = mq__realloc(c->sum, length * sizeof *sum);
+        if (sum) c->sum = sum;
+        size_t *n = mq__realloc(c->n, length * sizeof *n);
+        if (n) c->n = n;
+        if (!sum || !n) return false;
+        for (size_t k = c->length; k < length; k++) {
+            sum[k] = 0;
+            n[k] = 0;
+        }
+        c->length = length;
+        c->x = x;
+    }
+    for (size_t k = 0; k < length; k++) {
+        const json_t *value = json_array_get(y, k);
+        if (!json_is_number(value)) continue;
+        c->sum[k] += json_number_value(value);
+        c->n[k]++;
+    }
+    return true;
+}
+
+static json_t *mean_curve(const summarizing *s, const char *plan, const char *name)
+{
+    curve_sum c = {0};
+    bool memory = true;
+    for (size_t i = 0; memory && i < json_array_size(s->ids); i++) {
+        const char *id = json_string_value(json_array_get(s->ids, i));
+        const json_t *record = json_object_get(json_object_get(s->records, plan), id);
+        const json_t *curve = json_object_get(json_object_get(record, "curves"), name);
+        if (curve) memory = add_curve(&c, curve);
+    }
+    json_t *x = json_array(), *y = json_array();
+    for (size_t k = 0; memory && k < c.length; k++) {
+        if (c.n[k] == 0) continue;
+        json_array_append(x, json_array_get(c.x, k));
+        json_array_append_new(y, json_real(c.sum[k] / (double)c.n[k]));
+    }
+    mq__free(c.sum);
+    mq__free(c.n);
+    json_t *curve = json_pack("{soso}", "x", x, "y", y);
+    if (json_array_size(json_object_get(curve, "x"))) return curve;
+    json_decref(curve);
+    return NULL;
+}
+
+static json_t *curves(const summarizing *s)
+{
+    json_t *all = json_object();
+    for (size_t p = 0; p < s->plan_count; p++) {
+        const json_t *of_plan = json_object_get(s->records, s->plans[p].name);
+        for (size_t i = 0; i < json_array_size(s->ids); i++) {
+            const char *id = json_string_value(json_array_get(s->ids, i)), *name;
+            json_t *curve;
+            json_object_foreach(json_object_get(json_object_get(of_plan, id), "curves"), name, curve)
+            {
+                json_t *by_plan = json_object_get(all, name);
+                if (!by_plan && json_object_set_new(all, name, json_object()) == 0)
+                    by_plan = json_object_get(all, name);
+                if (json_object_get(by_plan, s->plans[p].name)) continue;
+                json_t *mean = mean_curve(s, s->plans[p].name, name);
+                if (mean) json_object_set_new(by_plan, s->plans[p].name, mean);
+            }
+        }
+    }
+    return all;
+}
+
+json_t *mq__eval_summary(const mq_eval_task *task, const mq_eval_plan *plans, size_t plan_count, const json_t *result,
+                         uint64_t seed)
+{
+    summarizing s = {.task = task,
+                     .plans = plans,
+                     .plan_count = plan_count,
+                     .ids = json_object_get(result, "ids"),
+                     .records = json_object_get(result, "records"),
+                     .seed = seed};
+    const size_t n = json_array_size(s.ids);
+    s.a = mq__alloc_zero(n, sizeof *s.a);
+    s.b = mq__alloc_zero(n, sizeof *s.b);
+    json_t *summary = NULL;
+    if (s.a && s.b) {
+        json_t *metrics = json_object();
+        for (size_t m = 0; task->metrics[m]; m++) {
+            json_t *cells = row(&s, task->metrics[m], NULL);
+            if (cells) json_object_set_new(metrics, task->metrics[m], cells);
+        }
+        summary = json_pack("{sIsssbsososososo}", "items", (json_int_t)n, "headline", task->metrics[0],
+                            "smaller_is_better", (int)task->smaller_is_better, "metrics", metrics, "compare",
+                            comparisons(&s), "groups", groups(&s), "tokens", tokens(&s), "curves", curves(&s));
+    }
+    mq__free(s.a);
+    mq__free(s.b);
+    return summary;
+}
+
+/* ---- the table */
+
+static void print_grid(mq_buf *text, const json_t *rows)
+{
+    const char *name, *plan;
+    json_t *cells, *v, *plans = json_object();
+    json_object_foreach((json_t *)(uintptr_t)rows, name, cells) json_object_update_missing(plans, cells);
+    mq__buf_printf(text, "  %-24s", "");
+    json_object_foreach(plans, plan, v) mq__buf_printf(text, " %22s", plan);
+    mq__buf_putc(text, '\n');
+    json_object_foreach((json_t *)(uintptr_t)rows, name, cells)
+    {
+        mq__buf_printf(text, "  %-24s", name);
+        json_object_foreach(plans, plan, v)
+        {
+            const json_t *c = json_object_get(cells, plan);
+            char field[64] = "-";
+            if (c) {
+                snprintf(field, sizeof field, "%.4g [%.3g, %.3g]", json_number_value(json_object_get(c, "mean")),
+                         json_number_value(json_object_get(c, "low")), json_number_value(json_object_get(c, "high")));
+            }
+            mq__buf_printf(text, " %22s", field);
+        }
+        mq__buf_putc(text, '\n');
+    }
+    json_decref(plans);
+}
+
+static void print_comparisons(mq_buf *text, const json_t *list, const char *headline)
+{
+    const json_t *c;
+    size_t i;
+    json_array_foreach(list, i, c)
+    {
+        const char *metric = json_string_value(json_object_get(c, "metric"));
+        if (strcmp(metric, headline) != 0) continue;
+        mq__buf_printf(text, "  %s - %s: %+.4g [%+.3g, %+.3g], better %lld, worse %lld of %lld, p = %.3g (%s)\n",
+                       json_string_value(json_object_get(c, "plan")), json_string_value(json_object_get(c, "against")),
+                       json_number_value(json_object_get(c, "difference")),
+                       json_number_value(json_object_get(c, "low")), json_number_value(json_object_get(c, "high")),
+                       (long long)json_integer_value(json_object_get(c, "better")),
+                       (long long)json_integer_value(json_object_get(c, "worse")),
+                       (long long)json_integer_value(json_object_get(c, "n")),
+                       json_number_value(json_object_get(c, "p")), json_string_value(json_object_get(c, "test")));
+    }
+}
+
+static void print_tokens(mq_buf *text, const json_t *tokens)
+{
+    const char *plan;
+    json_t *v;
+    if (json_object_size(tokens) == 0) return;
+    mq__buf_puts(text, "  tokens of an item, in/out:");
+    json_object_foreach((json_t *)(uintptr_t)tokens, plan, v)
+    {
+        mq__buf_printf(text, "  %s %.0f/%.0f", plan, json_number_value(json_object_get(v, "input")),
+                       json_number_value(json_object_get(v, "output")));
+    }
+    mq__buf_putc(text, '\n');
+}
+
+void mq__eval_table(const json_t *report, mq_buf *text)
+{
+    const char *name;
+    json_t *task;
+    json_object_foreach(json_object_get(report, "tasks"), name, task)
+    {
+        mq__buf_printf(text, "%s: %lld items, mean [95%% interval]%s\n", name,
+                       (long long)json_integer_value(json_object_get(task, "items")),
+                       json_is_true(json_object_get(task, "smaller_is_better")) ? ", smaller is better" : "");
+        print_grid(text, json_object_get(task, "metrics"));
+        if (json_object_size(json_object_get(task, "groups"))) print_grid(text, json_object_get(task, "groups"));
+        print_comparisons(text, json_object_get(task, "compare"), json_string_value(json_object_get(task, "headline")));
+        print_tokens(text, json_object_get(task, "tokens"));
+        mq__buf_putc(text, '\n');
+    }
+}

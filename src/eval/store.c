@@ -1,0 +1,120 @@
+#include "eval/store.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static mq_status keep(mq_eval_store *store, json_t *record, mq_error *error)
+{
+    const char *plan = json_string_value(json_object_get(record, "plan"));
+    const char *id = json_string_value(json_object_get(record, "id"));
+    if (!plan || !id) {
+        return mq__fail(error, MQ_FORMAT, "eval: %s: expected records with \"plan\" and \"id\", got another line",
+                        store->path ? store->path : "record");
+    }
+    json_t *of_plan = json_object_get(store->records, plan);
+    if (!of_plan && json_object_set_new(store->records, plan, json_object()) == 0) {
+        of_plan = json_object_get(store->records, plan);
+    }
+    if (!of_plan || json_object_set(of_plan, id, record) != 0) {
+        return mq__fail(error, MQ_NO_MEMORY, "eval: records: expected memory, got none");
+    }
+    return MQ_OK;
+}
+
+/* Cuts a half line off, so that what is appended starts a line. */
+static mq_status cut_half_line(const char *path, mq_error *error)
+{
+    mq_map map;
+    mq_status status = mq__map_open(path, &map, error);
+    if (status != MQ_OK) return status;
+    size_t whole = map.bytes;
+    while (whole > 0 && map.data[whole - 1] != '\n') {
+        whole--;
+    }
+    const bool cut = whole < map.bytes;
+    mq__map_close(&map);
+    if (cut && truncate(path, (off_t)whole) != 0) {
+        return mq__fail(error, MQ_WRITE, "eval: %s: expected to cut its half line, got %s", path, strerror(errno));
+    }
+    return MQ_OK;
+}
+
+static mq_status read_back(mq_eval_store *store, const json_t *header, bool *empty, mq_error *error)
+{
+    json_t *lines = NULL, *line;
+    size_t i;
+    mq_status status = cut_half_line(store->path, error);
+    if (status == MQ_OK) status = mq__eval_read_lines(store->path, true, &lines, error);
+    *empty = json_array_size(lines) == 0;
+    if (status == MQ_OK && !*empty && !json_equal(json_array_get(lines, 0), header)) {
+        char *was = json_dumps(json_array_get(lines, 0), JSON_COMPACT);
+        char *is = json_dumps(header, JSON_COMPACT);
+        status = mq__fail(error, MQ_USAGE, "eval: %s: expected a run with %.180s, got one with %.180s", store->path,
+                          is ? is : "", was ? was : "");
+        free(was);
+        free(is);
+    }
+    json_array_foreach(lines, i, line)
+    {
+        if (status == MQ_OK && i > 0) status = keep(store, line, error);
+    }
+    json_decref(lines);
+    return status;
+}
+
+static mq_status write_line(mq_eval_store *store, const json_t *value, mq_error *error)
+{
+    if (!store->file) return MQ_OK;
+    char *text = json_dumps(value, JSON_COMPACT);
+    if (!text) return mq__fail(error, MQ_NO_MEMORY, "eval: record: expected memory, got none");
+    const bool written = fprintf(store->file, "%s\n", text) >= 0 && fflush(store->file) == 0;
+    free(text);
+    if (written) return MQ_OK;
+    return mq__fail(error, MQ_WRITE, "eval: %s: expected to write a record, got %s", store->path, strerror(errno));
+}
+
+mq_status mq__eval_store_open(mq_eval_store *store, const char *path, const json_t *header, mq_error *error)
+{
+    bool empty = true;
+    *store = (mq_eval_store){.records = json_object(), .path = path ? mq__strdup(path) : NULL};
+    mq_status status = MQ_OK;
+    if (!store->records || (path && !store->path)) {
+        status = mq__fail(error, MQ_NO_MEMORY, "eval: records: expected memory, got none");
+    }
+    if (status == MQ_OK && path && mq__file_exists(path)) status = read_back(store, header, &empty, error);
+    if (status == MQ_OK && path) {
+        store->file = fopen(path, "ae");
+        if (!store->file) {
+            status = mq__fail(error, MQ_WRITE, "eval: %s: expected to write it, got %s", path, strerror(errno));
+        }
+    }
+    if (status == MQ_OK && empty) status = write_line(store, header, error);
+    if (status != MQ_OK) mq__eval_store_close(store);
+    return status;
+}
+
+void mq__eval_store_close(mq_eval_store *store)
+{
+    if (store->file) (void)fclose(store->file); /* every line was flushed and checked */
+    mq__free(store->path);
+    json_decref(store->records);
+    *store = (mq_eval_store){0};
+}
+
+const json_t *mq__eval_store_get(const mq_eval_store *store, const char *plan, const char *id)
+{
+    return json_object_get(json_object_get(store->records, plan), id);
+}
+
+mq_status mq__eval_store_add(mq_eval_store *store, json_t *record, mq_error *error)
+{
+    mq_status status = write_line(store, record, error);
+    if (status == MQ_OK) status = keep(store, record, error);
+    json_decref(record);
+    return status;
+}

@@ -1,0 +1,25 @@
+/* The records of one task on disk: a header line with the settings, then one JSON object a line. What a killed run left
+ * is kept, but for a half line at its end. */
+#ifndef MQ_EVAL_STORE_H
+#define MQ_EVAL_STORE_H
+
+#include "eval/eval.h"
+
+#include <stdio.h>
+
+typedef struct mq_eval_store {
+    FILE *file;      /* NULL: in memory only */
+    char *path;      /* owned */
+    json_t *records; /* {"<plan>": {"<id>": record}} */
+} mq_eval_store;
+
+/* Opens or makes path (NULL: nothing on disk). A file whose header differs from `header` is refused. */
+mq_status mq__eval_store_open(mq_eval_store *store, const char *path, const json_t *header, mq_error *error);
+void mq__eval_store_close(mq_eval_store *store);
+
+const json_t *mq__eval_store_get(const mq_eval_store *store, const char *plan, const char *id); /* borrowed, or NULL */
+
+/* Writes a record with "plan" and "id" and keeps it; takes it in any case. */
+mq_status mq__eval_store_add(mq_eval_store *store, json_t *record, mq_error *error);
+
+#endif
