@@ -220,7 +220,7 @@ typedef struct mq_kernels {
     /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
      * not depend on chunk boundaries (EXACT in that sense). */
     void (*attention_prefill)(const mq_attention *a);
-    /* BOUND 3e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
+    /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
      * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32, those of earlier tiles in INT8: per tile,
      * the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
      * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
