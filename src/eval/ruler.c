@@ -1,0 +1,303 @@
+#include "eval/ruler.h"
+
+#include "base/mem.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",     "multikey", "multivalue",
+                                                          "multiquery", "tracking", "common"};
+
+#define FACT_BYTES (sizeof((mq_ruler_item *)NULL)->fact[0])
+
+static uint32_t below(mq_eval_random *r, uint32_t bound)
+{
+    return mq__eval_random_below(r, bound);
+}
+
+/* ---- words. The bundled model never saw a name whose CRC-32 is a multiple of 8 (tools/train/world.py): those are used. */
+
+static uint32_t crc32_of(const char *text)
+{
+    uint32_t crc = ~0u;
+    for (const char *p = text; *p; p++) {
+        crc ^= (uint8_t)tolower((unsigned char)*p);
+        for (int bit = 0; bit < 8; bit++) {
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+        }
+    }
+    return ~crc;
+}
+
+static void make_name(mq_eval_random *r, char name[32])
+{
+    static const char *const onsets[] = {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",
+                                         "n",  "p",  "r",  "s",  "t",  "v",  "w",  "z",  "br", "dr",
+                                         "gr", "kr", "tr", "st", "sh", "th", "ch", "pl", "fl"};
+    static const char *const codas[] = {"", "", "", "n", "r", "l", "s", "m", "k", "t", "x", "nd"};
+    static const uint32_t syllables[] = {1, 2, 2, 2, 3};
+    do {
+        name[0] = '\0';
+        for (uint32_t n = syllables[below(r, 5)]; n > 0; n--) {
+            const size_t used = strlen(name);
+            const char *onset = onsets[below(r, sizeof onsets / sizeof *onsets)];
+            const char vowel = "aeiou"[below(r, 5)];
+            snprintf(name + used, 32 - used, "%s%c%s", onset, vowel, codas[below(r, sizeof codas / sizeof *codas)]);
+        }
+        name[0] = (char)toupper((unsigned char)name[0]);
+    } while (strlen(name) < 3 || crc32_of(name) % 8 != 0);
+}
+
+/* count names that differ, also from those before them in the list. */
+static void make_names(mq_eval_random *r, char (*names)[32], uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        bool again = true;
+        while (again) {
+            make_name(r, names[i]);
+            again = false;
+            for (uint32_t k = 0; k < i; k++) {
+                again = again || strcmp(names[k], names[i]) == 0;
+            }
+        }
+    }
+}
+
+static void make_number(mq_eval_random *r, mq_ruler_wording wording, char number[32])
+{
+    static const uint32_t low[] = {100, 1000, 10000, 100000};
+    do {
+        const uint32_t digits = wording == MQ_RULER_ENGLISH ? 3 : below(r, 4); /* RULER: 7 digits; ours: 3 to 6 */
+        const uint32_t from = wording == MQ_RULER_ENGLISH ? 1000000 : low[digits];
+        snprintf(number, 32, "%u", from + below(r, 9 * from));
+    } while (crc32_of(number) % 8 != 0);
+}
+
+/* ---- questions */
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void place(mq_ruler_item *item, mq_eval_random *r)
+{
+    for (uint32_t i = 0; i < item->facts; i++) {
+        item->depth[i] = (double)(mq__eval_random_u64(r) >> 11) * 0x1p-53;
+    }
+    qsort(item->depth, item->facts, sizeof *item->depth, ascending);
+}
+
+static void want(mq_ruler_item *item, const char text[32])
+{
+    memcpy(item->wanted[item->wanted_count++], text, sizeof item->wanted[0]);
+}
+
+static void make_needles(mq_ruler_item *item, mq_eval_random *r)
+{
+    static const uint32_t many[] = {2, 4, 8}, queried[] = {3, 4, 6};
+    static const char *const fields[] = {"cost", "stage", "fee", "volume", "delay", "amount"};
+    const bool english = item->wording == MQ_RULER_ENGLISH;
+    const char *field = fields[below(r, 6)];
+    char names[8][32], numbers[3][32];
+    const uint32_t keys = item->kind == MQ_RULER_MULTIKEY     ? many[below(r, 3)]
+                          : item->kind == MQ_RULER_MULTIQUERY ? queried[below(r, 3)]
+                                                              : 1;
+    const uint32_t values = item->kind == MQ_RULER_MULTIVALUE ? 2 + below(r, 2) : 1;
+    const uint32_t asked = item->kind == MQ_RULER_MULTIQUERY ? 2 : 1;
+    const uint32_t first = below(r, keys - asked + 1); /* facts are in random order by their names already */
+    make_names(r, names, keys);
+    for (uint32_t k = 0; k < keys; k++) {
+        for (uint32_t v = 0; v < values; v++) {
+            make_number(r, item->wording, numbers[v]);
+            char *fact = item->fact[item->facts++];
+            if (english)
+                snprintf(fact, FACT_BYTES, "One of the special magic numbers for %s is: %s.", names[k], numbers[v]);
+            else
+                snprintf(fact, FACT_BYTES, "The %s of %s is %s.", field, names[k], numbers[v]);
+            if (k >= first && k < first + asked) want(item, numbers[v]);
+        }
+    }
+    if (english) {
+        snprintf(
+            item->before, sizeof item->before,
+            "Some special magic numbers are hidden within the following text. Make sure to memorize it. I will quiz "
+            "you about the numbers afterwards.\n");
+        snprintf(item->question, sizeof item->question,
+                 "What are all the special magic numbers for %s%s%s mentioned in the provided text?", names[first],
+                 asked == 2 ? " and " : "", asked == 2 ? names[first + 1] : "");
+    } else if (values > 1) {
+        snprintf(item->question, sizeof item->question, "What are all the %ss of %s?", field, names[first]);
+    } else {
+        snprintf(item->question, sizeof item->question, "What is the %s of %s%s%s?", field, names[first],
+                 asked == 2 ? " and of " : "", asked == 2 ? names[first + 1] : "");
+    }
+}
+
+/* Chains of names; the sentences of a chain keep their order, the chains mix. */
+static void make_chains(mq_ruler_item *item, mq_eval_random *r)
+{
+    const bool english = item->wording == MQ_RULER_ENGLISH;
+    static const uint32_t chain_counts[] = {1, 2, 2, 3}, chain_lengths[] = {2, 3, 3, 4};
+    const uint32_t chains = english ? 1 : chain_counts[below(r, 4)];
+    char names[12][32], values[3][32];
+    uint32_t length[3], done[3] = {0}, left = 0, start[3];
+    for (uint32_t c = 0; c < chains; c++) {
+        length[c] = english ? 5 : chain_lengths[below(r, 4)];
+        start[c] = left;
+        left += length[c];
+        make_number(r, item->wording, values[c]);
+    }
+    make_names(r, names, left);
+    const uint32_t asked = below(r, chains);
+    while (left > 0) {
+        const uint32_t c = below(r, chains), k = done[c];
+        if (k == length[c]) continue;
+        const char *name = names[start[c] + k], *from = k ? names[start[c] + k - 1] : values[c];
+        const char *form = !english ? "%s is %s." : k ? "VAR %s = VAR %s." : "VAR %s = %s.";
+        snprintf(item->fact[item->facts++], FACT_BYTES, form, name, from);
+        if (c == asked) want(item, name);
+        done[c]++;
+        left--;
+    }
+    if (english) {
+        snprintf(item->before, sizeof item->before,
+                 "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n");
+        snprintf(item->question, sizeof item->question,
+                 "Find all variables that are assigned the value %s in the text above.", values[asked]);
+    } else {
+        snprintf(item->question, sizeof item->question, "Which names are %s?", values[asked]);
+    }
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+static void make_common(mq_ruler_item *item, mq_eval_random *r)
+{
+    const bool english = item->wording == MQ_RULER_ENGLISH;
+    make_names(r, item->wanted, item->wanted_count = english ? 10 : 3);
+    qsort(item->wanted, item->wanted_count, sizeof item->wanted[0], by_text);
+    snprintf(item->before, sizeof item->before, "%s",
+             english
+                 ? "Below is a list of words. In these words, some appear more often than others. Memorize the ones "
+                   "that appear most often.\n"
+                 : "");
+    snprintf(item->question, sizeof item->question, "%s",
+             english ? "What are the 10 most common words in the above list?" : "Which names are common?");
+}
+
+void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, uint64_t seed, const char *name)
+{
+    mq_eval_random r = mq__eval_random(seed, name);
+    *item = (mq_ruler_item){.kind = kind, .wording = wording};
+    if (kind == MQ_RULER_COMMON)
+        make_common(item, &r);
+    else if (kind == MQ_RULER_TRACKING)
+        make_chains(item, &r);
+    else
+        make_needles(item, &r);
+    place(item, &r);
+    item->noise_seed = mq__eval_random_u64(&r);
+}
+
+/* ---- texts */
+
+static void add_noise(const mq_ruler_item *item, mq_eval_random *r, uint32_t i, mq_buf *text)
+{
+    static const char *const filler[] = {"the",   "a",     "one",  "this", "that",  "old",   "new",  "small",
+                                         "big",   "warm",  "cold", "wind", "rain",  "tree",  "bird", "stone",
+                                         "field", "road",  "hill", "sea",  "moved", "stood", "fell", "ran",
+                                         "near",  "under", "over", "by",   "with",  "and",   "then", "again"};
+    static const char *const english[] = {"The grass is green.", "The sky is blue.", "The sun is yellow.",
+                                          "Here we go.", "There and back again."};
+    if (item->wording == MQ_RULER_ENGLISH) {
+        mq__buf_puts(text, english[i % 5]);
+        return;
+    }
+    const uint32_t words = 5 + below(r, 7);
+    for (uint32_t k = 0; k < words; k++) {
+        const char *word = filler[below(r, sizeof filler / sizeof *filler)];
+        if (k) mq__buf_putc(text, ' ');
+        mq__buf_putc(text, k ? word[0] : (char)toupper((unsigned char)word[0]));
+        mq__buf_puts(text, word + 1);
+    }
+    mq__buf_putc(text, '.');
+}
+
+/* `noise` rounds: each wanted word once a round, and one word that comes only once; shuffled as a whole. */
+static void common_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
+{
+    mq_eval_random r = {item->noise_seed};
+    const uint32_t rounds = noise < 3 ? 3 : noise, each = item->wanted_count;
+    const uint32_t count = rounds * (each + 1);
+    uint32_t *order = mq__alloc(count * sizeof *order);
+    for (uint32_t i = 0; order && i < count; i++) {
+        const uint32_t k = below(&r, i + 1);
+        order[i] = order[k];
+        order[k] = i;
+    }
+    for (uint32_t i = 0; order && i < count; i++) {
+        const uint32_t word = order[i] % (each + 1);
+        char once[32], name[48];
+        snprintf(name, sizeof name, "once-%u", order[i]);
+        mq_eval_random own = mq__eval_random(item->noise_seed, name);
+        make_name(&own, once);
+        mq__buf_puts(text, i ? " " : "");
+        mq__buf_puts(text, word < each ? item->wanted[word] : once);
+    }
+    if (!order) text->failed = true;
+    mq__free(order);
+}
+
+void mq__ruler_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
+{
+    mq_eval_random r = {item->noise_seed};
+    uint32_t fact = 0;
+    bool first = true;
+    mq__buf_puts(text, item->before);
+    if (item->kind == MQ_RULER_COMMON) common_text(item, noise, text);
+    for (uint32_t i = 0; item->kind != MQ_RULER_COMMON && i <= noise; i++) {
+        while (fact < item->facts && (uint32_t)(item->depth[fact] * (noise + 1)) <= i) {
+            mq__buf_puts(text, first ? "" : " ");
+            mq__buf_puts(text, item->fact[fact++]);
+            first = false;
+        }
+        if (i == noise) break;
+        mq__buf_puts(text, first ? "" : " ");
+        add_noise(item, &r, i, text);
+        first = false;
+    }
+    mq__buf_putc(text, '\n');
+    mq__buf_puts(text, item->question);
+}
+
+/* ---- scores */
+
+static bool is_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_';
+}
+
+static bool contains(const char *answer, const char *text)
+{
+    const size_t length = strlen(text);
+    for (const char *p = answer; (p = strcasestr(p, text)); p++) {
+        if ((p == answer || !is_word(p[-1])) && !is_word(p[length])) return true;
+    }
+    return false;
+}
+
+double mq__ruler_score(const mq_ruler_item *item, const char *answer)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < item->wanted_count; i++) {
+        found += contains(answer, item->wanted[i]);
+    }
+    return (double)found / item->wanted_count;
+}

@@ -1,0 +1,47 @@
+/* RULER's families of questions about a long text, made for a budget of tokens (Hsieh et al. 2024, arXiv 2404.06654, in
+ * our own code). A question is a list of facts that are put into noise, at fixed relative depths. */
+#ifndef MQ_EVAL_RULER_H
+#define MQ_EVAL_RULER_H
+
+#include "base/buf.h"
+#include "eval/eval.h"
+
+typedef enum mq_ruler_kind {
+    MQ_RULER_SINGLE,
+    MQ_RULER_MULTIKEY,
+    MQ_RULER_MULTIVALUE,
+    MQ_RULER_MULTIQUERY,
+    MQ_RULER_TRACKING,
+    MQ_RULER_COMMON,
+    MQ_RULER_KINDS
+} mq_ruler_kind;
+
+extern const char *const mq__ruler_kind_names[MQ_RULER_KINDS];
+
+/* RULER's English; or the words that the bundled model was trained on (tools/train/world.py, held-out names). */
+typedef enum mq_ruler_wording { MQ_RULER_ENGLISH, MQ_RULER_BUNDLED } mq_ruler_wording;
+
+#define MQ_RULER_FACTS_MAX 32
+
+typedef struct mq_ruler_item {
+    mq_ruler_kind kind;
+    mq_ruler_wording wording;
+    uint64_t noise_seed;
+    char fact[MQ_RULER_FACTS_MAX][96]; /* in the order of the text */
+    double depth[MQ_RULER_FACTS_MAX];  /* ascending, 0 to 1 */
+    uint32_t facts;
+    char wanted[MQ_RULER_FACTS_MAX][32]; /* what a right answer contains */
+    uint32_t wanted_count;
+    char before[256], question[320];
+} mq_ruler_item;
+
+/* Equal seeds and names give equal items. */
+void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, uint64_t seed, const char *name);
+
+/* The user's text with `noise` pieces of noise (sentences; for the common words, repetitions). */
+void mq__ruler_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text);
+
+/* The share of the wanted texts that the answer contains as whole words. */
+double mq__ruler_score(const mq_ruler_item *item, const char *answer);
+
+#endif
