@@ -211,6 +211,34 @@ MQ_API const float *mq_session_logits(const mq_session *session); /* [vocab], va
 MQ_API const int32_t *mq_session_tokens(const mq_session *session, uint32_t *count);
 MQ_API void mq_session_truncate(mq_session *session, uint32_t count); /* forgets tokens from `count` on; logits too */
 
+/* ---------------------------------------------------------------- where the time goes */
+
+/* What a pass consists of, as the caller's thread sees it (Amdahl's parts). X(NAME, "name") */
+#define MQ_STAGE_LIST(X)                                                                                               \
+    X(EMBED, "embed")      /* embedding rows, cos and sin */                                                           \
+    X(PREPARE, "prepare")  /* norms, SwiGLU, quantisation and packing of activations */                                \
+    X(LINEAR, "linear")    /* the products of the linear layers */                                                     \
+    X(ROTATE, "rotate")    /* q/k norms, rotation, writing K and V */                                                  \
+    X(ATTEND, "attention") /* scores, softmax, weighted values */                                                      \
+    X(HEAD, "head")        /* final norm and lm_head */                                                                \
+    X(WAIT, "wait")        /* the caller waits for other threads; not part of the stages above */
+
+typedef enum mq_stage {
+#define MQ_STAGE_ENUM(name, text) MQ_STAGE_##name,
+    MQ_STAGE_LIST(MQ_STAGE_ENUM)
+#undef MQ_STAGE_ENUM
+        MQ_STAGES
+} mq_stage;
+
+typedef struct mq_profile {
+    double prefill[MQ_STAGES], decode[MQ_STAGES]; /* seconds */
+    uint64_t prefill_passes, decode_passes;
+} mq_profile;
+
+MQ_API const char *mq_stage_name(mq_stage stage);
+/* Everything since the engine was opened. Two clock readings a stage: well below 0.1% of a decode step. */
+MQ_API void mq_engine_profile(const mq_engine *engine, mq_profile *profile);
+
 /* ---------------------------------------------------------------- watching a pass */
 
 /* What passes by, for calibration and analysis. Each may be NULL. Called on the caller's thread between the stages of every

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Spins before sleeping. The stages of a decode step follow each other within microseconds, and a wake-up through the
@@ -27,8 +28,21 @@ struct mq_pool {
     mq_pool_fn *fn;                      /* NULL: exit */
     void *context;
     int threads, started;
+    double waited;   /* of the owner */
     worker *workers; /* [threads - 1] */
 };
+
+double mq__seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double mq__pool_waited(const mq_pool *pool)
+{
+    return pool->waited;
+}
 
 static inline void relax(void)
 {
@@ -98,6 +112,7 @@ void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
     announce(pool, fn, context);
     fn(context, 0, pool->threads);
     const unsigned now = atomic_load_explicit(&pool->generation, memory_order_relaxed);
+    const double start = mq__seconds();
     for (int i = 0; i < pool->started; i++) {
         for (int spin = 0; atomic_load_explicit(&pool->workers[i].seen, memory_order_acquire) != now; spin++) {
             if (spin < SPINS) {
@@ -107,6 +122,7 @@ void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
             }
         }
     }
+    pool->waited += mq__seconds() - start;
 }
 
 mq_status mq__pool_new(int threads, mq_pool **out, mq_error *error)

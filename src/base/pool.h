@@ -18,6 +18,9 @@ int mq__pool_threads(const mq_pool *pool);
 /* Runs fn(context, t, threads) once for each t and returns when all have finished. */
 void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context);
 
+double mq__pool_waited(const mq_pool *pool); /* seconds that the owner has waited for workers in all runs */
+double mq__seconds(void);                    /* monotonic clock */
+
 /* The part of [0, count) that thread t of n owns: contiguous, in order, sizes differ by at most one. */
 static inline void mq__partition(size_t count, int thread, int threads, size_t *begin, size_t *end)
 {

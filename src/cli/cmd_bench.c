@@ -1,5 +1,6 @@
 /* Speed of both phases, format against format. Compared formats run in turn (A B A B ...), so that a ratio survives a
- * machine whose speed drifts; the machine's own limits are measured in the same run. */
+ * machine whose speed drifts; the machine's own limits are measured before each run, and the share of them is the median
+ * of the runs' own shares. */
 #include "cli/turn.h"
 
 #include <jansson.h>
@@ -7,12 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIST_MAX 16
-#define RUNS_MAX 100
+#define LIST_MAX   16
+#define RUNS_MAX   100
+#define LIMITS_MAX 1024
 
 typedef struct settings {
     cli_engine engine;
-    const char *shape, *prompts, *depths, *batches, *prefill, *decode;
+    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *csv;
     int layers, steps, runs;
     bool json;
 } settings;
@@ -21,7 +23,9 @@ typedef struct bench {
     const settings *s;
     mq_engine *engine;
     mq_engine_info info;
-    mq_machine machine;
+    mq_machine machine; /* its limits: those of the latest run */
+    double read_gb_s[LIMITS_MAX], fma_gmac_s[LIMITS_MAX];
+    size_t limit_count;
     mq_session *sessions[8];
     size_t session_count;
     int32_t *tokens; /* [context] */
@@ -40,6 +44,12 @@ typedef struct formats {
     size_t count;
 } formats;
 
+/* The runs of one variant at one point. */
+typedef struct samples {
+    double rate[RUNS_MAX], share[RUNS_MAX]; /* tokens per second; of the machine's limit at that time */
+    double stages[MQ_STAGES];               /* seconds of all runs */
+} samples;
+
 /* What one line of the table is about. */
 typedef struct point {
     const char *phase;
@@ -54,7 +64,7 @@ static int compare_doubles(const void *a, const void *b)
 
 static double median(const double *values, size_t count)
 {
-    double sorted[RUNS_MAX];
+    double sorted[LIMITS_MAX];
     memcpy(sorted, values, count * sizeof *sorted);
     qsort(sorted, count, sizeof *sorted, compare_doubles);
     return count % 2 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
@@ -91,34 +101,65 @@ static double decode_bytes(const mq_engine_info *m, double batch, double depth)
     return (double)m->decode_bytes + batch * depth * (double)m->kv_bytes_per_token;
 }
 
-static void add_result(bench *b, const point *p, const char *format, const double *rates, double peak_value,
-                       const char *peak_name, double share)
+/* {"linear": 0.7, ...}: where the time went. */
+static json_t *breakdown_of(const samples *got)
+{
+    json_t *object = json_object();
+    double total = 0;
+    for (int stage = 0; stage < MQ_STAGES; stage++) {
+        total += got->stages[stage];
+    }
+    for (int stage = 0; stage < MQ_STAGES && total > 0; stage++) {
+        json_object_set_new(object, mq_stage_name((mq_stage)stage), json_real(got->stages[stage] / total));
+    }
+    return object;
+}
+
+static void print_breakdown(const json_t *breakdown)
+{
+    const char *name, *gap = "         of the time:";
+    json_t *share;
+    json_object_foreach((json_t *)(uintptr_t)breakdown, name, share)
+    {
+        printf("%s %s %.1f%%", gap, name, 100 * json_number_value(share));
+        gap = ",";
+    }
+    putchar('\n');
+}
+
+/* work: multiply-adds or bytes per token, in units of 1e9. */
+static json_t *add_result(bench *b, const point *p, const char *format, const samples *got, double work,
+                          const char *work_name)
 {
     double low = INFINITY, high = 0;
     const size_t runs = (size_t)b->s->runs;
     for (size_t i = 0; i < runs; i++) {
-        low = fmin(low, rates[i]);
-        high = fmax(high, rates[i]);
+        low = fmin(low, got->rate[i]);
+        high = fmax(high, got->rate[i]);
     }
-    const double middle = median(rates, runs);
-    json_array_append_new(b->results,
-                          json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf}", "phase", p->phase, "format", format,
-                                    "batch", (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth",
-                                    (json_int_t)p->depth, "tok_s", "min", low, "median", middle, "max", high, "runs",
-                                    b->s->runs, peak_name, peak_value, "share", share));
-    if (b->s->json) return;
-    printf("%-8s %-10s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, format, p->batch, p->tokens,
-           p->depth, low, middle, high, peak_value, strcmp(peak_name, "gmac_s") ? "GB/s  " : "GMAC/s", 100 * share);
+    const double middle = median(got->rate, runs), share = median(got->share, runs);
+    json_t *result = json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf so}", "phase", p->phase, "format", format, "batch",
+                               (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth", (json_int_t)p->depth,
+                               "tok_s", "min", low, "median", middle, "max", high, "runs", b->s->runs, work_name,
+                               work * middle, "share", share, "breakdown", breakdown_of(got));
+    json_array_append(b->results, result);
+    if (!b->s->json) {
+        printf("%-8s %-10s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, format, p->batch, p->tokens,
+               p->depth, low, middle, high, work * middle, strcmp(work_name, "gmac_s") ? "GB/s  " : "GMAC/s",
+               100 * share);
+    }
+    json_decref(result); /* the array holds it */
+    return result;
 }
 
 /* The paired ratio to bf16, where bf16 is in the list. */
-static void add_ratio(bench *b, const point *p, const formats *list, size_t which, double rates[LIST_MAX][RUNS_MAX])
+static void add_ratio(bench *b, const point *p, const formats *list, size_t which, const samples *got, json_t *result)
 {
     double ratios[RUNS_MAX];
     for (size_t f = 0; f < list->count; f++) {
         if (strcmp(list->item[f].name, "bf16") != 0 || f == which) continue;
         for (int i = 0; i < b->s->runs; i++) {
-            ratios[i] = rates[which][i] / rates[f][i];
+            ratios[i] = got[which].rate[i] / got[f].rate[i];
         }
         const double middle = median(ratios, (size_t)b->s->runs);
         json_array_append_new(b->ratios,
@@ -129,6 +170,7 @@ static void add_ratio(bench *b, const point *p, const formats *list, size_t whic
     }
     if (!b->s->json) {
         putchar('\n');
+        print_breakdown(json_object_get(result, "breakdown"));
         fflush(stdout);
     }
 }
@@ -145,44 +187,59 @@ static int set_plan(bench *b, const variant *prefill, mq_linear_format decode)
     return CLI_DONE;
 }
 
-/* The machine's limits once more before each point, the best so far counts: a neighbour's load must not lower them. */
+/* The machine's limits, as they are now. */
 static int refresh_limits(bench *b)
 {
-    mq_machine now;
     mq_error error = {0};
-    if (mq_machine_measure(b->info.threads, true, &now, &error) != MQ_OK) return cli_report(&error);
-    if (now.read_gb_s < b->machine.read_gb_s) now.read_gb_s = b->machine.read_gb_s;
-    if (now.fma_gmac_s < b->machine.fma_gmac_s) now.fma_gmac_s = b->machine.fma_gmac_s;
-    b->machine = now;
+    if (mq_machine_measure(b->info.threads, true, &b->machine, &error) != MQ_OK) return cli_report(&error);
+    if (b->limit_count < LIMITS_MAX) {
+        b->read_gb_s[b->limit_count] = b->machine.read_gb_s;
+        b->fma_gmac_s[b->limit_count++] = b->machine.fma_gmac_s;
+    }
     return CLI_DONE;
+}
+
+/* Adds what the engine's stages took since `before`. */
+static void add_stages(const bench *b, const mq_profile *before, bool decode, samples *got)
+{
+    mq_profile now;
+    mq_engine_profile(b->engine, &now);
+    for (int stage = 0; stage < MQ_STAGES; stage++) {
+        got->stages[stage] +=
+            decode ? now.decode[stage] - before->decode[stage] : now.prefill[stage] - before->prefill[stage];
+    }
 }
 
 static int bench_prefill(bench *b, const formats *list, long tokens)
 {
-    double rates[LIST_MAX][RUNS_MAX];
+    samples got[LIST_MAX] = {0};
     const point p = {"prefill", 1, tokens, 0};
-    int code = refresh_limits(b);
-    if (code != CLI_DONE) return code;
+    const double work = prefill_macs(&b->info, (double)tokens) / (double)tokens * 1e-9;
     /* Run -1 warms up: pages of the map, the pool's threads, clock speed. */
     for (int run = -1; run < b->s->runs; run++) {
-        for (size_t f = 0; f < list->count; f++) {
+        int code = refresh_limits(b);
+        for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
             mq_error error = {0};
             mq_sync_stats stats;
+            mq_profile before;
             code = set_plan(b, &list->item[f], MQ_LINEAR_BF16);
             if (code != CLI_DONE) return code;
             mq_session_truncate(b->sessions[0], 0);
+            mq_engine_profile(b->engine, &before);
             const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens) + 1;
             if (mq_session_sync(b->sessions[0], b->tokens, count, NULL, &stats, &error) != MQ_OK) {
                 return cli_report(&error);
             }
-            if (run >= 0) rates[f][run] = stats.prefilled / stats.prefill_s;
+            if (run < 0) continue;
+            add_stages(b, &before, false, &got[f]);
+            got[f].rate[run] = stats.prefilled / stats.prefill_s;
+            got[f].share[run] = work * got[f].rate[run] / b->machine.fma_gmac_s;
         }
+        if (code != CLI_DONE) return code;
     }
     for (size_t f = 0; f < list->count; f++) {
-        const double gmac =
-            prefill_macs(&b->info, (double)tokens) / (double)tokens * median(rates[f], (size_t)b->s->runs) * 1e-9;
-        add_result(b, &p, list->item[f].name, rates[f], gmac, "gmac_s", gmac / b->machine.fma_gmac_s);
-        add_ratio(b, &p, list, f, rates);
+        json_t *result = add_result(b, &p, list->item[f].name, &got[f], work, "gmac_s");
+        add_ratio(b, &p, list, f, got, result);
     }
     return CLI_DONE;
 }
@@ -219,31 +276,66 @@ static int fill(bench *b, long depth, long batch)
 
 static int bench_decode(bench *b, const formats *list, long depth, long batch)
 {
-    double rates[LIST_MAX][RUNS_MAX], bytes[LIST_MAX];
+    samples got[LIST_MAX] = {0};
+    double gb[LIST_MAX] = {0}; /* per token */
     const point p = {"decode", batch, b->s->steps, depth};
     int code = fill(b, depth, batch);
-    if (code == CLI_DONE) code = refresh_limits(b);
     for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
+        code = refresh_limits(b);
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
             double seconds = 1;
+            mq_profile before;
             code = set_plan(b, &mix, list->item[f].linear);
+            mq_engine_profile(b->engine, &before);
             if (code == CLI_DONE) code = time_steps(b, depth, batch, run < 0 ? 1 : b->s->steps, &seconds);
-            if (run < 0) continue;
-            rates[f][run] = (double)batch * b->s->steps / seconds;
-            bytes[f] = decode_bytes(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps);
+            if (run < 0 || code != CLI_DONE) continue;
+            add_stages(b, &before, true, &got[f]);
+            gb[f] = decode_bytes(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch * 1e-9;
+            got[f].rate[run] = (double)batch * b->s->steps / seconds;
+            got[f].share[run] = gb[f] * got[f].rate[run] / b->machine.read_gb_s;
         }
     }
     for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
-        const double gb = bytes[f] * median(rates[f], (size_t)b->s->runs) / (double)batch * 1e-9;
-        add_result(b, &p, list->item[f].name, rates[f], gb, "gb_s", gb / b->machine.read_gb_s);
-        add_ratio(b, &p, list, f, rates);
+        json_t *result = add_result(b, &p, list->item[f].name, &got[f], gb[f], "gb_s");
+        add_ratio(b, &p, list, f, got, result);
     }
     return code;
 }
 
-static int print_json(const bench *b, const char *model)
+/* One line per result, for spreadsheets. */
+static int write_csv(const bench *b, const char *path)
 {
-    const mq_machine *m = &b->machine;
+    FILE *file = fopen(path, "we");
+    const json_t *r;
+    size_t i;
+    if (file) fputs("phase,format,batch,tokens,depth,min_tok_s,median_tok_s,max_tok_s,gmac_s,gb_s,share\n", file);
+    json_array_foreach(b->results, i, r)
+    {
+        if (!file) break;
+        const json_t *rate = json_object_get(r, "tok_s");
+        fprintf(file, "%s,%s,%lld,%lld,%lld,%.4g,%.4g,%.4g,%.4g,%.4g,%.4g\n",
+                json_string_value(json_object_get(r, "phase")), json_string_value(json_object_get(r, "format")),
+                (long long)json_integer_value(json_object_get(r, "batch")),
+                (long long)json_integer_value(json_object_get(r, "tokens")),
+                (long long)json_integer_value(json_object_get(r, "depth")),
+                json_number_value(json_object_get(rate, "min")), json_number_value(json_object_get(rate, "median")),
+                json_number_value(json_object_get(rate, "max")), json_number_value(json_object_get(r, "gmac_s")),
+                json_number_value(json_object_get(r, "gb_s")), json_number_value(json_object_get(r, "share")));
+    }
+    if (file && (fflush(file) != 0 || ferror(file))) {
+        fclose(file);
+        file = NULL;
+    }
+    if (file && fclose(file) == 0) return CLI_DONE;
+    fprintf(stderr, "mixquant: bench: %s: expected to write it, got a failure\n", path);
+    return CLI_FAILED;
+}
+
+static int print_json(bench *b, const char *model)
+{
+    mq_machine *m = &b->machine;
+    m->read_gb_s = median(b->read_gb_s, b->limit_count);
+    m->fma_gmac_s = median(b->fma_gmac_s, b->limit_count);
     json_t *root =
         json_pack("{ss ss s{ss ss si sf sf} s{ss sI sI} sO sO}", "version", mq_version(), "commit", mq_commit(), "cpu",
                   "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s", m->read_gb_s, "fma_gflop_s",
@@ -338,6 +430,7 @@ static int bench_model(const settings *s, const char *model, const char *name)
     int code = open_bench(&b, model, context, (size_t)largest(batches, batch_count));
     if (code == CLI_DONE) code = run_all(&b, prompts, prompt_count, depths, depth_count, batches, batch_count);
     if (code == CLI_DONE && s->json) code = print_json(&b, name);
+    if (code == CLI_DONE && s->csv) code = write_csv(&b, s->csv);
     for (size_t i = 0; i < b.session_count; i++) {
         mq_session_free(b.sessions[i]);
     }
@@ -371,6 +464,7 @@ static int run(int argc, char **argv)
         {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
         {"b", CLI_TEXT, &s.batches, 0, 0, "sequences decoded together, 1 to 8 (default 1)"},
         {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
+        {"csv", CLI_TEXT, &s.csv, 0, 0, "file for the results, one a line"},
         {"json", CLI_FLAG, &s.json, 0, 0, "one JSON document"},
     };
     const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};

@@ -44,6 +44,4 @@ mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phas
                         mq_error *error);
 void mq__plan_free(mq_phase_plan plan[MQ_PHASES]);
 
-double mq__seconds(void); /* monotonic */
-
 #endif

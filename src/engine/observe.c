@@ -32,3 +32,18 @@ mq_status mq_session_read_kv(const mq_session *session, uint32_t layer, uint32_t
     }
     return MQ_OK;
 }
+
+const char *mq_stage_name(mq_stage stage)
+{
+    static const char *const names[MQ_STAGES] = {
+#define MQ_STAGE_TEXT(name, text) text,
+        MQ_STAGE_LIST(MQ_STAGE_TEXT)
+#undef MQ_STAGE_TEXT
+    };
+    return (unsigned)stage < MQ_STAGES ? names[stage] : "unknown";
+}
+
+void mq_engine_profile(const mq_engine *engine, mq_profile *profile)
+{
+    mq__runtime_profile(engine->runtime, profile);
+}

@@ -8,13 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-double mq__seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 mq_status mq_session_new(mq_engine *engine, mq_session **out, mq_error *error)
 {
     *out = NULL;

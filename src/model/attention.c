@@ -178,6 +178,7 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
              .layer = layer,
              .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width}};
     mq__pool_run(rt->pool, rotate_and_store, &j);
+    mq__lap(rt, MQ_STAGE_ROTATE);
     if (rt->pass->observer && rt->pass->observer->queries) show_queries(rt, layer);
     if (rt->pass->phase == MQ_PHASE_PREFILL) {
         mq__pool_run(rt->pool, attend_prefill, &j);
@@ -185,4 +186,5 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
         mq__pool_run(rt->pool, attend_decode, &j);
         mq__pool_run(rt->pool, merge_decode, &j);
     }
+    mq__lap(rt, MQ_STAGE_ATTEND);
 }

@@ -95,7 +95,10 @@ void mq__forward(mq_runtime *rt, const mq_pass *pass)
 {
     assert(pass->rows <= rt->max_rows && (pass->phase == MQ_PHASE_PREFILL || pass->rows <= MQ_THIN_ROWS));
     rt->pass = pass;
+    rt->clock.passes[pass->phase]++;
+    rt->clock.last = mq__seconds();
     mq__pool_run(rt->pool, embed, rt);
+    mq__lap(rt, MQ_STAGE_EMBED);
     for (uint32_t l = 0; l < rt->model->layers; l++) {
         layer_forward(rt, l);
     }
@@ -105,6 +108,8 @@ void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows
 {
     assert(row + rows <= pass->rows);
     rt->pass = pass;
+    rt->clock.last = mq__seconds();
+    rt->clock.head = true;
     mq__linear_group(rt, MQ_LINEAR_BF16,
                      (mq_input){.kind = MQ_INPUT_NORM,
                                 .norm_weight = rt->model->final_norm,
@@ -113,4 +118,5 @@ void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows
                                 .row0 = row,
                                 .count = rows},
                      (mq_output[]){{&rt->model->head, logits, false}}, 1);
+    rt->clock.head = false;
 }

@@ -31,6 +31,9 @@ mq_status mq__runtime_new(const mq_model *model, const mq_kernels *kernels, mq_p
                           uint32_t max_positions, mq_runtime **runtime, mq_error *error);
 void mq__runtime_free(mq_runtime *runtime);
 
+/* The time of all passes so far, by stage. */
+void mq__runtime_profile(const mq_runtime *runtime, mq_profile *profile);
+
 /* Runs the layers: writes K and V of all rows into their pages and leaves the hidden state of every row in the runtime.
  * Does not allocate. */
 void mq__forward(mq_runtime *runtime, const mq_pass *pass);

@@ -152,5 +152,7 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
              .count = count};
     if (j.layout != ROWS || input.kind != MQ_INPUT_PLAIN || format == MQ_LINEAR_W16A16)
         mq__pool_run(rt->pool, prepare, &j);
+    mq__lap(rt, MQ_STAGE_PREPARE);
     mq__pool_run(rt->pool, multiply, &j);
+    mq__lap(rt, MQ_STAGE_LINEAR);
 }

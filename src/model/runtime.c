@@ -67,6 +67,27 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     return MQ_OK;
 }
 
+void mq__lap(mq_runtime *rt, mq_stage stage)
+{
+    mq_clock *c = &rt->clock;
+    double *seconds = c->seconds[rt->pass->phase];
+    const double now = mq__seconds(), all = mq__pool_waited(rt->pool), waited = all - c->waited;
+    seconds[MQ_STAGE_WAIT] += waited;
+    seconds[c->head ? MQ_STAGE_HEAD : stage] += now - c->last - waited;
+    c->last = now;
+    c->waited = all;
+}
+
+void mq__runtime_profile(const mq_runtime *rt, mq_profile *profile)
+{
+    for (int stage = 0; stage < MQ_STAGES; stage++) {
+        profile->prefill[stage] = rt->clock.seconds[MQ_PHASE_PREFILL][stage];
+        profile->decode[stage] = rt->clock.seconds[MQ_PHASE_DECODE][stage];
+    }
+    profile->prefill_passes = rt->clock.passes[MQ_PHASE_PREFILL];
+    profile->decode_passes = rt->clock.passes[MQ_PHASE_DECODE];
+}
+
 void mq__runtime_free(mq_runtime *rt)
 {
     if (!rt) return;

@@ -4,6 +4,14 @@
 
 #include "model/forward.h"
 
+/* Seconds of each stage by phase, as the caller's thread sees them. */
+typedef struct mq_clock {
+    double seconds[MQ_PHASES][MQ_STAGES];
+    uint64_t passes[MQ_PHASES];
+    double last, waited; /* when the stage began, and the pool's waiting until then */
+    bool head;           /* all stages count as the head's */
+} mq_clock;
+
 struct mq_runtime {
     const mq_model *model;
     const mq_kernels *kernels;
@@ -11,6 +19,7 @@ struct mq_runtime {
     uint32_t max_rows, max_spans;
     float attention_scale; /* 1/sqrt(K) */
     const mq_pass *pass;   /* the pass in progress */
+    mq_clock clock;
 
     float *h;                 /* [T, D] the residual stream */
     float *x;                 /* [T, max(D, H*K)] normed rows, then the attention's output */
@@ -23,6 +32,11 @@ struct mq_runtime {
     float *partials;          /* decode attention: [segments][G][spans][H/G][K + 2] */
     uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
 };
+
+/* ---- runtime.c */
+
+/* A stage ends: what passed since the last one is its time, less what the caller waited. */
+void mq__lap(mq_runtime *rt, mq_stage stage);
 
 /* ---- linear.c */
 
