@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni", "avx512bf16"};
 
@@ -27,6 +30,17 @@ mq_isa mq__cpu_best_isa(void)
     return avx512 ? MQ_ISA_AVX512VNNI : avx2 ? MQ_ISA_AVX2 : MQ_ISA_REF;
 #else
     return MQ_ISA_REF;
+#endif
+}
+
+bool mq__cpu_avx_vnni(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+#else
+    return false;
 #endif
 }
 

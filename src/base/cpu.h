@@ -18,6 +18,9 @@ const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf1
 /* The best level that this processor and its operating system support. */
 mq_isa mq__cpu_best_isa(void);
 
+/* AVX-VNNI, the VEX encoding of vpdpbusd. Not a level: processors with AVX-512 VNNI may lack it. The AVX2 level uses it. */
+bool mq__cpu_avx_vnni(void);
+
 /* The level to use: the best one, lowered by the environment variable MQ_ISA=<name>. A name above what the machine has
  * is clamped to what it has; "<name>!" demands the level and fails with MQ_UNSUPPORTED without it; an unknown name is
  * MQ_USAGE. */

@@ -406,10 +406,34 @@ static void check_gemm(void)
     check_gemm_case(&(gemm_case){.rows = 7, .k_width = 4112, .n = 70, .kind = QUANTISED});
 }
 
+#ifdef MQ_X86
+/* The kernel of AVX-VNNI in the encoding of AVX-512 VNNI, in place of the AVX2 level's own. */
+void mq__nvfp4_gemm_vnni256(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                            const mq_epilogue *out, void *scratch);
+
+static bool vnni256_runs(void)
+{
+    return checkasm.isa == MQ_ISA_AVX2 && mq__cpu_best_isa() >= MQ_ISA_AVX512VNNI;
+}
+
+static void with_vnni256(void (*work)(void))
+{
+    const mq_kernels *level = checkasm.tested;
+    mq_kernels other = *level;
+    other.nvfp4_gemm = mq__nvfp4_gemm_vnni256;
+    checkasm.tested = &other;
+    work();
+    checkasm.tested = level;
+}
+#endif
+
 static void check(void)
 {
     if (checkasm_slot("nvfp4_quantize")) check_quantize();
     if (checkasm_slot("nvfp4_gemm")) check_gemm();
+#ifdef MQ_X86
+    if (vnni256_runs() && checkasm_slot("nvfp4_gemm_vnni256")) with_vnni256(check_gemm);
+#endif
 }
 
 /* ------------------------------------------------------------------ benchmarks */
@@ -445,7 +469,7 @@ static void *get(size_t bytes)
     return block;
 }
 
-static void bench_shape(uint32_t n, uint32_t k_width)
+static void bench_shape(const char *slot, uint32_t n, uint32_t k_width)
 {
     enum { MOST_ROWS = 2048 };
     static const size_t row_counts[] = {1, 4, 16, 64, 512, 2048};
@@ -474,7 +498,7 @@ static void bench_shape(uint32_t n, uint32_t k_width)
             g.step /= 2;
         g.next = 0;
         snprintf(label, sizeof label, "%ux%u M=%zu", n, k_width, g.rows);
-        checkasm_bench("nvfp4_gemm", label, run_gemm, &g, panel_work * (double)g.step, CHECKASM_MACS);
+        checkasm_bench(slot, label, run_gemm, &g, panel_work * (double)g.step, CHECKASM_MACS);
     }
     g.rows = 512;
     snprintf(label, sizeof label, "512x%u", k_width);
@@ -483,6 +507,13 @@ static void bench_shape(uint32_t n, uint32_t k_width)
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         mq__free_aligned(blocks[i]);
 }
+
+#ifdef MQ_X86
+static void bench_vnni256(void)
+{
+    bench_shape("nvfp4_gemm_vnni256", 9728, 2560);
+}
+#endif
 
 static void bench(void)
 {
@@ -493,7 +524,10 @@ static void bench(void)
         return;
     }
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        bench_shape(shapes[i][0], shapes[i][1]);
+        bench_shape("nvfp4_gemm", shapes[i][0], shapes[i][1]);
+#ifdef MQ_X86
+    if (vnni256_runs()) with_vnni256(bench_vnni256);
+#endif
 }
 
 CHECKASM_SUITE(nvfp4, check, bench)

@@ -18,10 +18,8 @@
  * multiples of the FMA peak, 59 GMAC/s: operands in L1 2.30 with 4 rows, 2.20 with 3; the seven shapes of Qwen3 0.6B, 4B
  * and 8B with M=512 1.96 to 2.05, M=2048 1.98 to 2.04 in quiet moments, 1.3 to 1.5 while a neighbour shares the core's
  * issue slots. The kernel before, four k of 8 features in 32-bit lanes and vpmaddwd: 2.08 in L1, 1.5 to 1.7 in the GEMM. */
-#include "kernels/nvfp4_driver.h"
+#include "kernels/avx2/nvfp4_avx2.h"
 #include "kernels/table.h"
-
-#include <immintrin.h>
 
 /* A weight cell as the micro-kernel reads it. Words are features 0..3, 8..11 | 4..7, 12..15: in order after unpacking. */
 typedef struct wide_cell {
@@ -33,19 +31,8 @@ typedef struct wide_cell {
 
 enum {
     SLICE = 16, /* blocks of K unpacked at a time */
-    STEP = 4,   /* rows of the micro-kernel: a group is taken as 4 + 3 */
     HALF = MQ_NVFP4_NR / 2,
 };
-
-static inline __m256 e4m3_to_f32(const uint8_t *bytes)
-{
-    const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)bytes));
-    const __m256i subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), x);
-    __m256i bits = _mm256_add_epi32(_mm256_slli_epi32(x, 20), _mm256_set1_epi32(120 << 23));
-    bits = _mm256_add_epi32(bits, _mm256_and_si256(subnormal, _mm256_set1_epi32(1 << 23))); /* (1 + m/8) * 2^-6 */
-    const __m256 excess = _mm256_and_ps(_mm256_castsi256_ps(subnormal), _mm256_set1_ps(0x1p-6f));
-    return _mm256_sub_ps(_mm256_castsi256_ps(bits), excess);
-}
 
 /* 16 features of one cell (half v) as the micro-kernel reads them. */
 static inline void widen_half(const uint8_t *cell, int v, wide_cell *out)
@@ -89,9 +76,6 @@ static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t
     }
 }
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-
 /* t0 and t1 += 16 sums of two products, u8 x times s8 w. As asm, because gcc regroups the sums and spills. */
 INLINE void dot2_add(__m256i *t0, __m256i *t1, __m256i x, __m256i w0, __m256i w1)
 {
@@ -99,11 +83,6 @@ INLINE void dot2_add(__m256i *t0, __m256i *t1, __m256i x, __m256i w0, __m256i w1
     __asm__("vpmaddubsw %5, %4, %2\n\tvpmaddubsw %6, %4, %3\n\tvpaddw %2, %0, %0\n\tvpaddw %3, %1, %1"
             : "+x"(*t0), "+x"(*t1), "=&x"(d0), "=&x"(d1)
             : "x"(x), "x"(w0), "x"(w1));
-}
-
-INLINE __m256i load(const void *p)
-{
-    return _mm256_load_si256((const __m256i *)p);
 }
 
 INLINE __m256i broadcast_pair(const uint8_t *codes)
@@ -116,7 +95,7 @@ INLINE __m256i broadcast_pair(const uint8_t *codes)
 /* sum [rows][32] += one block. a: the codes of the rows; sa: their scales. */
 INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_cell *w, float (*sum)[MQ_NVFP4_NR])
 {
-    __m256i t[STEP][2];
+    __m256i t[NVFP4_STEP][2];
     UNROLL
     for (int j = 0; j < MQ_NVFP4_BLOCK / 2; j++) {
         const __m256i w0 = load(w->w[j][0]), w1 = load(w->w[j][1]);
@@ -146,27 +125,6 @@ INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_ce
     }
 }
 
-/* Complete sums of rows [row, row + rows) of the pass to y. */
-static void finish(size_t rows, const nvfp4_slice *s, size_t row, float (*tile)[MQ_NVFP4_NR])
-{
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    float *y = s->y + row * s->ldy;
-    for (size_t r = 0; r < rows; r++, y += s->ldy) {
-        const __m256 scale = _mm256_set1_ps(s->scale[row + r]);
-        for (int o = 0; o < 4; o++) {
-            const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)s->features - 8 * o), lane);
-            __m256 sum = _mm256_mul_ps(_mm256_load_ps(tile[r] + 8 * o), scale);
-            if (s->bias) sum = _mm256_add_ps(sum, _mm256_maskload_ps(s->bias + 8 * o, mask));
-            if (s->accumulate) sum = _mm256_add_ps(sum, _mm256_maskload_ps(y + 8 * o, mask));
-            if (s->features == MQ_NVFP4_NR) {
-                _mm256_storeu_ps(y + 8 * o, sum);
-            } else {
-                _mm256_maskstore_ps(y + 8 * o, mask, sum); /* slow on some processors */
-            }
-        }
-    }
-}
-
 /* Rows [row, row + rows) of their group through the slice. a: the group at the slice's first block. */
 INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
@@ -177,13 +135,11 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
         _mm_prefetch((const char *)next, _MM_HINT_T0);
         _mm_prefetch((const char *)next + 64, _MM_HINT_T0);
         add_block(rows, codes, scales, w, tile);
-        __asm__ volatile("" : "+m"(*(float(*)[STEP][MQ_NVFP4_NR])tile)); /* or gcc 12 keeps copies of the sums */
+        __asm__ volatile("" : "+m"(*(float(*)[NVFP4_STEP][MQ_NVFP4_NR])tile)); /* or gcc 12 keeps copies of the sums */
         codes += MQ_NVFP4_ROW_CELL, next += MQ_NVFP4_ROW_CELL, scales += MQ_NVFP4_ROW_CELL / sizeof *scales;
         w++;
     } while (w < end);
 }
-
-typedef void micro_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
 
 #define MICRO(rows)                                                                                                    \
     static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
@@ -195,22 +151,15 @@ MICRO(1)
 MICRO(2)
 MICRO(3)
 MICRO(4)
-static micro_kernel *const micro_kernels[STEP + 1] = {NULL, micro_1x32, micro_2x32, micro_3x32, micro_4x32};
+static micro_kernel *const micro_kernels[NVFP4_STEP + 1] = {NULL, micro_1x32, micro_2x32, micro_3x32, micro_4x32};
 
-static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
-                      const uint8_t *packed)
+static void rows_through(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                         const uint8_t *packed)
 {
-    for (size_t m = 0; m < rows; m += MQ_NVFP4_MR, tile += MQ_NVFP4_MR, a += s->group_bytes, packed += 128) {
-        const size_t group = rows - m < MQ_NVFP4_MR ? rows - m : MQ_NVFP4_MR;
-        mq__nvfp4_prefetch(s->y + m * s->ldy, s->ldy, s->last ? group : 0, packed);
-        if (s->first) memset(tile, 0, group * sizeof *tile);
-        for (size_t row = 0; row < group; row += STEP)
-            micro_kernels[group - row < STEP ? group - row : STEP](s, a, row, tile + row);
-        if (s->last) finish(group, s, m, tile);
-    }
+    run_slice(micro_kernels, s, rows, a, tile, packed);
 }
 
-static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = run_slice};
+static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = rows_through};
 _Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
@@ -223,6 +172,6 @@ void mq__fill_avx2_nvfp4(mq_kernels *table)
 {
     const size_t need = mq__nvfp4_scratch_bytes();
     table->nvfp4_quantize = mq__nvfp4_quantize_avx2;
-    table->nvfp4_gemm = nvfp4_gemm_avx2;
+    table->nvfp4_gemm = mq__cpu_avx_vnni() ? mq__nvfp4_gemm_avxvnni : nvfp4_gemm_avx2;
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
 }
