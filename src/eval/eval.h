@@ -73,6 +73,7 @@ typedef struct mq_eval_task {
     const char *metrics[MQ_EVAL_METRICS_MAX + 1];
     bool binary; /* the headline is 0 or 1: McNemar's test, intervals of a proportion */
     bool smaller_is_better;
+    bool own_limit; /* open applies options->limit in its own way */
 
     /* Reads or makes the items; *items is their number (the framework applies options->limit as well). */
     mq_status (*open)(const mq_eval_context *context, void **task, size_t *items, mq_error *error);

@@ -150,7 +150,7 @@ mq_status mq__eval_run(const mq_eval_run *run, json_t **result, mq_error *error)
     *result = NULL;
     mq_status status = run->task->open(run->context, &r.task, &r.items, error);
     const uint32_t limit = run->context->options->limit;
-    if (status == MQ_OK && limit && r.items > limit) r.items = limit;
+    if (status == MQ_OK && limit && r.items > limit && !run->task->own_limit) r.items = limit;
     if (status == MQ_OK && r.items == 0) {
         status = mq__fail(error, MQ_USAGE, "eval: %s: expected at least one item, got none", run->task->name);
     }

@@ -28,7 +28,7 @@ static void file_chart(json_t *plots, mq_svg *svg, const char *task, const char 
 
 static mq_svg_axis axis(double low, double high, const char *text)
 {
-    return (mq_svg_axis){low, high > low ? high : low + 1, text};
+    return (mq_svg_axis){low, high > low ? high : low + 1, text, false};
 }
 
 static void plot_bars(json_t *plots, const char *task, const char *metric, const json_t *cells)
@@ -62,39 +62,78 @@ static double *numbers(const json_t *array)
     return values;
 }
 
-static void plot_curve(json_t *plots, const char *task, const char *name, const json_t *by_plan)
+typedef struct range {
+    double x_low, x_high, y_low, y_high;
+    size_t points;
+} range;
+
+static void widen(range *r, const json_t *curve)
 {
-    const char *plan;
-    json_t *curve, *point;
+    const json_t *point;
+    size_t k;
+    r->points = json_array_size(json_object_get(curve, "x"));
+    json_array_foreach(json_object_get(curve, "x"), k, point)
+    {
+        r->x_low = fmin(r->x_low, json_number_value(point));
+        r->x_high = fmax(r->x_high, json_number_value(point));
+    }
+    json_array_foreach(json_object_get(curve, "y"), k, point)
+    {
+        r->y_low = fmin(r->y_low, json_number_value(point));
+        r->y_high = fmax(r->y_high, json_number_value(point));
+    }
+}
+
+static void plot_lines(json_t *plots, const char *task, const char *name, json_t *lines)
+{
+    const char *line;
+    json_t *curve;
     mq_svg svg;
     char title[160];
-    double x_low = INFINITY, x_high = -INFINITY, y_low = 0, y_high = 0;
-    size_t i = 0, k;
-    json_object_foreach((json_t *)(uintptr_t)by_plan, plan, curve)
+    range r = {INFINITY, -INFINITY, 0, 0, 0};
+    size_t i = 0;
+    json_object_foreach(lines, line, curve)
     {
-        json_array_foreach(json_object_get(curve, "x"), k, point)
-        {
-            x_low = fmin(x_low, json_number_value(point));
-            x_high = fmax(x_high, json_number_value(point));
-        }
-        json_array_foreach(json_object_get(curve, "y"), k, point)
-        {
-            y_low = fmin(y_low, json_number_value(point));
-            y_high = fmax(y_high, json_number_value(point));
-        }
+        widen(&r, curve);
     }
     snprintf(title, sizeof title, "%s: %s", task, name);
-    const double top = y_high <= 1 && y_high > 0.5 ? 1 : y_high > 0 ? y_high * 1.05 : 1e-6;
-    mq__svg_begin(&svg, title, axis(x_low, x_high, ""), axis(y_low, top, NULL));
-    json_object_foreach((json_t *)(uintptr_t)by_plan, plan, curve)
+    const double top = r.y_high <= 1 && r.y_high > 0.5 ? 1 : r.y_high > 0 ? r.y_high * 1.05 : 1e-6;
+    mq_svg_axis x_axis = axis(r.x_low, r.x_high, "");
+    x_axis.log = r.x_low > 0 && (double)r.points * 8 < r.x_high - r.x_low; /* few points over a wide range */
+    mq__svg_begin(&svg, title, x_axis, axis(r.y_low, top, NULL));
+    json_object_foreach(lines, line, curve)
     {
         const json_t *xs = json_object_get(curve, "x");
         double *x = numbers(xs), *y = numbers(json_object_get(curve, "y"));
-        if (x && y) mq__svg_line(&svg, i++, plan, x, y, json_array_size(xs));
+        if (x && y) mq__svg_line(&svg, i++, line, x, y, json_array_size(xs));
         mq__free(x);
         mq__free(y);
     }
     file_chart(plots, &svg, task, name);
+}
+
+/* A curve's own chart has a line for each plan; curves named "chart|line" share one, and show their first plan. */
+static void plot_curves(json_t *plots, const char *task, json_t *curves)
+{
+    const char *name, *chart;
+    json_t *by_plan, *lines, *shared = json_object();
+    json_object_foreach(curves, name, by_plan)
+    {
+        const char *bar = strchr(name, '|');
+        char of[96];
+        if (!bar) {
+            plot_lines(plots, task, name, by_plan);
+            continue;
+        }
+        snprintf(of, sizeof of, "%.*s", (int)(bar - name), name);
+        if (!json_object_get(shared, of)) json_object_set_new(shared, of, json_object());
+        json_object_set(json_object_get(shared, of), bar + 1, json_object_iter_value(json_object_iter(by_plan)));
+    }
+    json_object_foreach(shared, chart, lines)
+    {
+        plot_lines(plots, task, chart, lines);
+    }
+    json_decref(shared);
 }
 
 /* As the paper's Fig. 1: what an item reads and writes, by task, under the first plan. */
@@ -138,10 +177,7 @@ json_t *mq__eval_plots(const json_t *report)
         {
             plot_bars(plots, name, what, item);
         }
-        json_object_foreach(json_object_get(task, "curves"), what, item)
-        {
-            plot_curve(plots, name, what, item);
-        }
+        plot_curves(plots, name, json_object_get(task, "curves"));
     }
     plot_tokens(plots, tasks);
     return plots;

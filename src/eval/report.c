@@ -60,13 +60,12 @@ static json_t *compare_plans(const summarizing *s, const char *plan, const char 
                              bool binary)
 {
     size_t n = 0;
-    uint64_t better = 0, worse = 0;
+    uint64_t higher = 0, lower = 0;
     for (size_t i = 0; i < json_array_size(s->ids); i++) {
         double x, y;
         if (!value_of(s, plan, i, metric, &x) || !value_of(s, against, i, metric, &y)) continue;
-        const bool is_better = s->task->smaller_is_better ? x < y : x > y;
-        better += is_better;
-        worse += x != y && !is_better;
+        higher += x > y;
+        lower += x < y;
         s->a[n] = x;
         s->b[n++] = y;
     }
@@ -74,8 +73,8 @@ static json_t *compare_plans(const summarizing *s, const char *plan, const char 
     const mq_eval_paired paired = mq__eval_paired_bootstrap(s->a, s->b, n, s->seed);
     return json_pack("{sssssssIsfsfsfsIsIsfss}", "plan", plan, "against", against, "metric", metric, "n", (json_int_t)n,
                      "difference", paired.difference.mean, "low", paired.difference.low, "high", paired.difference.high,
-                     "better", (json_int_t)better, "worse", (json_int_t)worse, "p",
-                     binary ? mq__eval_mcnemar(better, worse) : paired.p, "test",
+                     "higher", (json_int_t)higher, "lower", (json_int_t)lower, "p",
+                     binary ? mq__eval_mcnemar(higher, lower) : paired.p, "test",
                      binary ? "exact McNemar" : "paired bootstrap");
 }
 
@@ -287,12 +286,12 @@ static void print_comparisons(mq_buf *text, const json_t *list, const char *head
     {
         const char *metric = json_string_value(json_object_get(c, "metric"));
         if (strcmp(metric, headline) != 0) continue;
-        mq__buf_printf(text, "  %s - %s: %+.4g [%+.3g, %+.3g], better %lld, worse %lld of %lld, p = %.3g (%s)\n",
+        mq__buf_printf(text, "  %s - %s: %+.4g [%+.3g, %+.3g], higher in %lld, lower in %lld of %lld, p = %.3g (%s)\n",
                        json_string_value(json_object_get(c, "plan")), json_string_value(json_object_get(c, "against")),
                        json_number_value(json_object_get(c, "difference")),
                        json_number_value(json_object_get(c, "low")), json_number_value(json_object_get(c, "high")),
-                       (long long)json_integer_value(json_object_get(c, "better")),
-                       (long long)json_integer_value(json_object_get(c, "worse")),
+                       (long long)json_integer_value(json_object_get(c, "higher")),
+                       (long long)json_integer_value(json_object_get(c, "lower")),
                        (long long)json_integer_value(json_object_get(c, "n")),
                        json_number_value(json_object_get(c, "p")), json_string_value(json_object_get(c, "test")));
     }

@@ -7,7 +7,7 @@
 
 /* The summary of one task's result (mq__eval_run):
  * {"items", "metrics": {metric: {plan: {"n", "mean", "low", "high"}}},
- *  "compare": [{"plan", "against", "metric", "n", "difference", "low", "high", "better", "worse", "p", "test"}],
+ *  "compare": [{"plan", "against", "metric", "n", "difference", "low", "high", "higher", "lower", "p", "test"}],
  *  "groups": {group: {plan: {"n", "mean", "low", "high"}}}   of the headline,
  *  "tokens": {plan: {"input", "output"}}                     means of an item,
  *  "curves": {name: {plan: {"x": [...], "y": [...]}}}}       means over the items

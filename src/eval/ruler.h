@@ -27,8 +27,8 @@ typedef struct mq_ruler_item {
     mq_ruler_kind kind;
     mq_ruler_wording wording;
     uint64_t noise_seed;
-    char fact[MQ_RULER_FACTS_MAX][96]; /* in the order of the text */
-    double depth[MQ_RULER_FACTS_MAX];  /* ascending, 0 to 1 */
+    char fact[MQ_RULER_FACTS_MAX][160]; /* in the order of the text */
+    double depth[MQ_RULER_FACTS_MAX];   /* ascending, 0 to 1 */
     uint32_t facts;
     char wanted[MQ_RULER_FACTS_MAX][32]; /* what a right answer contains */
     uint32_t wanted_count;

@@ -14,6 +14,7 @@ static const char *color(size_t i)
 
 static double at_x(const mq_svg *s, double x)
 {
+    if (s->x.log) return s->left + log2(x / s->x.low) / log2(s->x.high / s->x.low) * s->width;
     return s->left + (x - s->x.low) / (s->x.high - s->x.low) * s->width;
 }
 
@@ -58,6 +59,15 @@ static double step_of(double range)
     return unit;
 }
 
+static void log_marks(mq_svg *s)
+{
+    char number[32];
+    for (double x = s->x.low; x <= s->x.high; x *= 4) {
+        snprintf(number, sizeof number, "%.4g", x);
+        label(s, at_x(s, x), s->top + s->height + 16, "middle", number);
+    }
+}
+
 static void marks(mq_svg *s, const mq_svg_axis *axis, int is_y)
 {
     const double step = step_of(axis->high - axis->low);
@@ -83,7 +93,10 @@ void mq__svg_begin(mq_svg *s, const char *title, mq_svg_axis x, mq_svg_axis y)
     label(s, s->left, 20, "start", title);
     marks(s, &s->y, 1);
     if (x.label) {
-        marks(s, &s->x, 0);
+        if (s->x.log)
+            log_marks(s);
+        else
+            marks(s, &s->x, 0);
         label(s, s->left + s->width / 2, s->top + s->height + 36, "middle", x.label);
     }
     if (y.label) label(s, s->left, 34, "start", y.label);

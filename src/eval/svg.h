@@ -5,9 +5,12 @@
 
 #include "base/buf.h"
 
+#include <stdbool.h>
+
 typedef struct mq_svg_axis {
     double low, high;
     const char *label;
+    bool log; /* powers of two at equal distances; low > 0. Of x only */
 } mq_svg_axis;
 
 typedef struct mq_svg {
