@@ -69,7 +69,7 @@ INLINE const char *row_at(const char *const quad[4], size_t r, size_t step, size
  * function that only prefetches for one without effects and drops the call. */
 INLINE void prefetch_line(const char *side, size_t i, size_t step, size_t step3)
 {
-    _mm_prefetch(i % 4 == 3 ? side + step3 + i / 4 * 64 : side + i % 4 * step + i / 4 * 64, _MM_HINT_T0);
+    _mm_prefetch(i % 4 == 3 ? side + step3 + i / 4 * 64 : side + i % 4 * step + i / 4 * 64, _MM_HINT_T1);
 }
 
 /* Scores of 16 keys, while 16 lines per chunk are prefetched from `next` on. */

@@ -85,8 +85,8 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
             const char *line = (const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES;
-            _mm_prefetch(line, _MM_HINT_T0);
-            if (bytes == 4) _mm_prefetch(line + 64, _MM_HINT_T0);
+            _mm_prefetch(line, _MM_HINT_T1);
+            if (bytes == 4) _mm_prefetch(line + 64, _MM_HINT_T1);
         }
         thin_step(x, ldx, w->data, at, k, type, sum, W, R);
         thin_step(x, ldx, w->data, at, k + 16, type, sum, W, R);
