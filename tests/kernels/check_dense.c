@@ -391,6 +391,9 @@ static void bench_thin_all(const void *weights, size_t bytes, const char *where)
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, 1, shapes[i][0], shapes[i][1], 2);
     }
+    for (size_t rows = 1; rows <= 8; rows *= 8) { /* lm_head */
+        bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 151936, 1024, 2);
+    }
     for (size_t rows = 2; rows <= 8; rows *= 2) {
         bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 3072, 1024, 2);
         bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 4096, 12288, 2);

@@ -472,7 +472,7 @@ static void *get(size_t bytes)
 static void bench_shape(const char *slot, uint32_t n, uint32_t k_width)
 {
     enum { MOST_ROWS = 2048 };
-    static const size_t row_counts[] = {1, 4, 16, 64, 512, 2048};
+    static const size_t row_counts[] = {1, 4, 8, 16, 64, 512, 2048};
     char label[64];
     gemm_bench g = {.w = {.n = n, .k_width = k_width, .blocks = k_width / 16, .multiplier = 1e-3f}};
     uint8_t *panels = get(mq__nvfp4_panel_bytes(n, k_width));

@@ -8,7 +8,7 @@
  * cycles; 17 of 20 issue slots, the rest is the loop. A slice of 192 k: half a panel (12 KiB) and the activations of a
  * group (11 KiB) are in L1 together.
  *
- * Measured (2-core Zen 4 class, 32 KiB L1d, one thread, shared host, the commit after 9993733; checkasm --bench --isa avx2
+ * Measured (2-core Zen 4 class, 32 KiB L1d, one thread, shared host, commit ac937cd; checkasm --bench --isa avx2
  * dense_gemm) in multiples of the FMA peak, 59 GMAC/s: a tile of 5 rows in L1 0.97, of 4 rows 0.93; the whole GEMM with
  * M=512 and 2048, shapes of Qwen3 0.6B, 0.86 to 0.90 at the median of quiet moments, 0.91 to 0.96 at best; with slices of
  * 256 and nothing prefetched but stored weights it was 0.71 to 0.85. Panels of [k][32] make the tile alone faster (0.99

@@ -14,7 +14,7 @@
  * 128 (2.67 times the FMA peak at best); with 64 vpaddw and 16 unpacks 176 operations on three or four ports (44 to 59
  * cycles), 86 loads (43), 275 issue slots (46 at six a cycle).
  *
- * Measured (2-core Zen 4 class, 32 KiB L1d, one thread, shared host, the commit after fd42c3f; checkasm --bench --isa avx2 nvfp4_gemm) in
+ * Measured (2-core Zen 4 class, 32 KiB L1d, one thread, shared host, commit 9993733; checkasm --bench --isa avx2 nvfp4_gemm) in
  * multiples of the FMA peak, 59 GMAC/s: operands in L1 2.30 with 4 rows, 2.20 with 3; the seven shapes of Qwen3 0.6B, 4B
  * and 8B with M=512 1.96 to 2.05, M=2048 1.98 to 2.04 in quiet moments, 1.3 to 1.5 while a neighbour shares the core's
  * issue slots. The kernel before, four k of 8 features in 32-bit lanes and vpmaddwd: 2.08 in L1, 1.5 to 1.7 in the GEMM. */

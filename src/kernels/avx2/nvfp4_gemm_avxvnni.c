@@ -9,7 +9,7 @@
  *
  * The VEX encoding has not been run: no machine with it was at hand. The tests compile this file a second time with the
  * EVEX encoding of the same instruction (MQ_VNNI_EVEX) and compare that on processors with AVX-512 VNNI. So measured
- * (2-core Zen 4 class, one thread, shared host, the commit after 0956d22; checkasm --bench --isa avx2 nvfp4_gemm, N x K =
+ * (2-core Zen 4 class, one thread, shared host, commit 0c659bd; checkasm --bench --isa avx2 nvfp4_gemm, N x K =
  * 9728 x 2560) in multiples of the FMA peak, 59 GMAC/s: M=512 and 2048 2.24 at the median, 2.35 at best; M=1 0.45, M=4 1.09. */
 #include "kernels/avx2/nvfp4_avx2.h"
 

@@ -18,9 +18,9 @@
  *
  * Measured, one thread, shared hosts, checkasm --bench nvfp4_gemm, in multiples of the FMA peak of the same moment, the seven
  * shapes of Qwen3 0.6B, 4B and 8B:
- *   2-core Zen 4 class, 3.6 GHz, peak 59 GMAC/s, commit 9993733: M=512 and 2048 2.50 to 2.59 at the median; M=16 1.8 to
- *   2.1. The commit after 38be055: M=1 0.81 to 0.95 (26 GB/s of packed weights out of memory, of 28 that a thread can
- *   read; it was 0.34 to 0.59), M=4 1.75 to 1.9 (0.9 to 1.5).
+ *   2-core Zen 4 class, 3.6 GHz, peak 59 GMAC/s, commit 9993733: M=512 and 2048 2.50 to 2.59 at the median.
+ *   Commit edcaa38: M=1 0.81 to 0.95 in quiet moments (26 GB/s of packed weights out of memory, of 28 that a thread can read;
+ *   it was 0.34 to 0.59), M=4 1.75 to 1.9 (0.9 to 1.5), M=8 1.85 to 1.9, M=16 2.05 to 2.1 (1.7 to 2.1).
  *   2-core Cascade Lake class, 2.5 GHz, peak 76.6 GMAC/s, commit 5f6b6a1: operands in L1 2.5 (2.62 without the start and end
  *   of a call); M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13. While
  *   a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
@@ -33,7 +33,7 @@ enum {
     SLICE = 16,             /* blocks of K unpacked at a time */
     HALF = MQ_NVFP4_NR / 2, /* features per vector */
     STREAMS = 4,            /* panels at a time then, at most */
-    DIRECT_ROWS = 14,       /* up to so many, weights go from memory to registers, group by group */
+    DIRECT_ROWS = 28,       /* up to so many, weights go from memory to registers, group by group */
     AHEAD_BYTES = 4608,     /* prefetched then: 16 cells */
 };
 
