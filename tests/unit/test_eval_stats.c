@@ -167,6 +167,13 @@ static void test_plans(void **state)
     assert_true(plan.options.prefill == MQ_LINEAR_W4A16 && plan.options.decode == MQ_LINEAR_BF16);
     assert_int_equal(mq__eval_plan_parse("w4a16", &plan, NULL), MQ_OK);
     assert_true(plan.options.decode == MQ_LINEAR_W4A16);
+    assert_true(plan.options.attention == MQ_ATTENTION_BF16);
+    assert_int_equal(mq__eval_plan_parse("mix+int8-attention", &plan, NULL), MQ_OK);
+    assert_true(plan.options.attention == MQ_ATTENTION_INT8 && plan.options.prefill == MQ_LINEAR_NVFP4);
+    assert_string_equal(plan.name, "mix+int8-attention");
+    assert_int_equal(mq__eval_plan_parse("+int8-attention", &plan, &error), MQ_USAGE);
+    assert_int_equal(mq__eval_plan_parse("int8-mix", &plan, NULL), MQ_OK);
+    assert_true(plan.options.prefill == MQ_LINEAR_INT8 && plan.options.decode == MQ_LINEAR_BF16);
     assert_int_equal(mq__eval_plan_parse("some.json", &plan, NULL), MQ_OK);
     assert_string_equal(plan.options.file, "some.json");
     assert_int_equal(mq__eval_plan_parse("mix/bf16", &plan, &error), MQ_USAGE);
