@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: all deps demo check check-fast san bench lint install clean
+.PHONY: all deps demo check check-fast san bench eval eval-quick lint install clean
 
 all:
 	cmake -S . -B $(BUILD) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
@@ -32,6 +32,18 @@ bench: all
 	$(BUILD)/mixquant cpu
 	$(BUILD)/tests/kernels/checkasm --bench
 	$(BUILD)/mixquant bench --shape qwen3-0.6b
+
+# The paper's comparison on the bundled model, every task: records, report and plots in EVAL_DIR, the table printed. A run
+# that was stopped goes on where it was (docs/EVALUATION.md).
+EVAL_DIR ?= $(BUILD)/eval
+EVAL_TASKS ?= agent,ruler,ppl,kld,attention
+EVAL_PLANS ?= bf16,w4a16,nvfp4,mix,inverse
+
+eval: all
+	$(BUILD)/mixquant eval --task $(EVAL_TASKS) --plans $(EVAL_PLANS) -o $(EVAL_DIR)
+
+eval-quick: all
+	$(BUILD)/mixquant eval --task $(EVAL_TASKS) --plans $(EVAL_PLANS) --quick -o $(EVAL_DIR)-quick
 
 lint:
 	scripts/lint $(BUILD)

@@ -142,8 +142,9 @@ static int run_tasks(const settings *s, const mq_eval_context *context, const mq
     }
     char seed[32];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)s->seed);
-    json_t *report = json_pack("{sssssssssO}", "mixquant", mq_version(), "commit", mq_commit(), "model",
-                               context->options->model_dir, "seed", seed, "tasks", summaries);
+    json_t *report =
+        json_pack("{sssssssssssO}", "mixquant", mq_version(), "commit", mq_commit(), "model",
+                  context->options->model_dir, "scales", s->engine.scales, "seed", seed, "tasks", summaries);
     int code = status == MQ_OK ? CLI_DONE : cli_report(&error);
     if (code == CLI_DONE) code = report ? publish(s, report, timings) : CLI_FAILED;
     json_decref(report);
@@ -187,7 +188,9 @@ static int evaluate(settings *s)
                                          .max_tokens = (uint32_t)s->max_tokens,
                                          .seed = s->seed,
                                          .quick = s->quick,
-                                         .sampling = s->sampling.temperature > 0 ? &sampling : NULL};
+                                         .sampling = s->sampling.temperature > 0 ? &sampling : NULL,
+                                         .scales = s->engine.scales,
+                                         .prefill_model = s->engine.prefill_model};
         context.options = &options;
         context.text = text;
         mq_engine_describe(context.engine, &context.info);
@@ -213,7 +216,7 @@ static int run(int argc, char **argv)
     const cli_option own[] = {
         {"task", CLI_TEXT, &s.tasks, 0, 0, tasks},
         {"plans", CLI_TEXT, &s.plans, 0, 0,
-         "bf16, nvfp4, w4a16, mix, inverse, any format, PREFILL/DECODE, or plan files; with commas"},
+         "bf16, nvfp4, w4a16, mix, inverse, int8-mix, any format, PREFILL/DECODE, plan files; with commas"},
         {"o", CLI_TEXT, &s.out, 0, 0, "folder for records (a run goes on where it stopped), report and plots"},
         {"limit", CLI_NUMBER, &s.limit, 0, 1e9, "items of a task at most (default 0: the task's own)"},
         {"quick", CLI_FLAG, &s.quick, 0, 0, "a small number of items"},
@@ -234,8 +237,8 @@ static int run(int argc, char **argv)
     cli_texts rest = {.count = 0};
     const int code = cli_parse(&cli_eval, tables, 2, argc, argv, &rest, 0);
     if (code != CLI_GO_ON) return code;
-    if (s.engine.plan || s.engine.prefill || s.engine.decode) {
-        return cli_usage_error("eval: expected --plans, got --plan, --prefill or --decode");
+    if (s.engine.plan || s.engine.prefill || s.engine.decode || s.engine.attention) {
+        return cli_usage_error("eval: expected --plans, got --plan, --prefill, --decode or --attention");
     }
     return evaluate(&s);
 }

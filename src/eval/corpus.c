@@ -132,7 +132,11 @@ mq_status mq__eval_corpus_open(const mq_eval_context *context, const mq_eval_cor
     json_t *scenes = NULL;
     *corpus = (mq_eval_corpus){.path = o->text ? mq__strdup(o->text) : mq__path_join(o->model_dir, "episodes.jsonl")};
     if (!corpus->path) return no_memory(error);
-    mq_status status = MQ_OK;
+    mq_map map = {0};
+    mq_status status = mq__map_open(corpus->path, &map, error);
+    if (status != MQ_OK) return status;
+    snprintf(corpus->hash, sizeof corpus->hash, "%016llx", (unsigned long long)mq__eval_hash(0, map.data, map.bytes));
+    mq__map_close(&map);
     if (o->text)
         status = add_windows(context, options, corpus, error);
     else
@@ -154,6 +158,6 @@ void mq__eval_corpus_close(mq_eval_corpus *corpus)
         mq__free(corpus->item[i].tokens);
     }
     mq__free(corpus->item);
-    mq__free((char *)(uintptr_t)corpus->path);
+    mq__free(corpus->path);
     *corpus = (mq_eval_corpus){0};
 }

@@ -14,7 +14,8 @@ typedef struct mq_eval_sequence {
 typedef struct mq_eval_corpus {
     mq_eval_sequence *item;
     size_t count;
-    const char *path; /* owned; what was read */
+    char *path;    /* owned; what was read */
+    char hash[32]; /* of the file */
 } mq_eval_corpus;
 
 typedef struct mq_eval_corpus_options {

@@ -20,8 +20,8 @@ typedef struct mq_eval_plan {
     mq_plan_options options;
 } mq_eval_plan;
 
-/* "bf16", "mix", ..., "PREFILL/DECODE", or the path of a plan file (contains ".json"). name is borrowed for the life of
- * the plan. */
+/* "bf16", "mix", ..., "PREFILL/DECODE", each also with "+int8-attention", or the path of a plan file (contains ".json"; borrowed
+ * as long as the plan is used). */
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error);
 
 /* What tasks may ask for. Texts are borrowed and may be NULL. */
@@ -38,6 +38,8 @@ typedef struct mq_eval_options {
     uint64_t seed;               /* of prompts and sampling */
     bool quick;                  /* a smaller default size */
     const mq_sampling *sampling; /* NULL: the task's default */
+    const char *scales;          /* rule of NVFP4 scales and */
+    const char *prefill_model;   /* prefill checkpoint of the engine: recorded, compared on resume; NULL: the default */
 } mq_eval_options;
 
 /* What a task is opened with; everything outlives it. */
@@ -114,6 +116,9 @@ typedef struct mq_eval_random {
 mq_eval_random mq__eval_random(uint64_t seed, const char *text);
 uint64_t mq__eval_random_u64(mq_eval_random *random);
 uint32_t mq__eval_random_below(mq_eval_random *random, uint32_t bound); /* bound > 0 */
+
+/* FNV-1a of bytes, continued from `hash` (0 begins): tells on resume that data or model are not those of the records. */
+uint64_t mq__eval_hash(uint64_t hash, const void *bytes, size_t count);
 
 /* Reads a file of JSON values, one a line (empty lines are skipped), into an array. Returns owned. A line that is no JSON
  * is an error that names its number; with drop_cut, a last line without newline is dropped instead. */

@@ -20,31 +20,47 @@ static mq_status parse_pair(const char *name, const char *prefill, const char *d
     mq_status status = mq_linear_format_parse(prefill, &options->prefill, error);
     if (status == MQ_OK) status = mq_linear_format_parse(decode, &options->decode, error);
     if (status == MQ_OK || !error) return status;
-    return mq__fail(error, status,
-                    "eval: plan: expected mix, inverse, a format, PREFILL/DECODE or a .json file, got %s", name);
+    return mq__fail(
+        error, status,
+        "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention) or a .json file, got %s",
+        name);
 }
 
-mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error)
+/* The formats that a name without suffix stands for. */
+static mq_status parse_formats(const char *name, mq_plan_options *options, mq_error *error)
 {
     char prefill[64];
-    *plan = (mq_eval_plan){.options = {MQ_LINEAR_BF16, MQ_LINEAR_BF16, NULL}};
-    if (strlen(name) >= sizeof plan->name) {
-        return mq__fail(error, MQ_USAGE, "eval: plan: expected a name below %zu bytes, got %zu", sizeof plan->name,
-                        strlen(name));
-    }
-    memcpy(plan->name, name, strlen(name) + 1);
-    if (strstr(name, ".json")) {
-        plan->options.file = name;
-        plan->options.prefill = MQ_LINEAR_NVFP4; /* what the file does not name is Mix-Quant, as in other commands */
-        return MQ_OK;
-    }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(known[i].name, name) != 0) continue;
-        return parse_pair(name, known[i].prefill, known[i].decode, &plan->options, error);
+        return parse_pair(name, known[i].prefill, known[i].decode, options, error);
     }
     const char *slash = strchr(name, '/');
     const size_t length = slash ? (size_t)(slash - name) : strlen(name);
     memcpy(prefill, name, length);
     prefill[length] = '\0';
-    return parse_pair(name, prefill, slash ? slash + 1 : prefill, &plan->options, error);
+    return parse_pair(name, prefill, slash ? slash + 1 : prefill, options, error);
+}
+
+mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error)
+{
+    static const char suffix[] = "+int8-attention";
+    char formats[sizeof plan->name];
+    const size_t length = strlen(name), tail = sizeof suffix - 1;
+    *plan = (mq_eval_plan){.options = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16}};
+    if (length >= sizeof plan->name) {
+        return mq__fail(error, MQ_USAGE, "eval: plan: expected a name below %zu bytes, got %zu", sizeof plan->name,
+                        length);
+    }
+    memcpy(plan->name, name, length + 1);
+    if (strstr(name, ".json")) {
+        plan->options.file = name;
+        plan->options.prefill = MQ_LINEAR_NVFP4; /* what the file does not name is Mix-Quant, as in other commands */
+        return MQ_OK;
+    }
+    memcpy(formats, name, length + 1);
+    if (length > tail && strcmp(name + length - tail, suffix) == 0) {
+        formats[length - tail] = '\0';
+        plan->options.attention = MQ_ATTENTION_INT8;
+    }
+    return parse_formats(formats, &plan->options, error);
 }

@@ -8,13 +8,20 @@
 
 #define LINES_MAX ((size_t)1 << 30)
 
+uint64_t mq__eval_hash(uint64_t hash, const void *bytes, size_t count)
+{
+    const unsigned char *p = bytes;
+    if (hash == 0) hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < count; i++) {
+        hash = (hash ^ p[i]) * 0x100000001b3u;
+    }
+    return hash;
+}
+
 /* FNV-1a, then splitmix64: neighbouring seeds and names give unrelated streams. */
 mq_eval_random mq__eval_random(uint64_t seed, const char *text)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (const char *p = text; *p; p++) {
-        hash = (hash ^ (unsigned char)*p) * 0x100000001b3u;
-    }
+    const uint64_t hash = mq__eval_hash(0, text, strlen(text));
     mq_eval_random random = {hash};
     random.state = mq__eval_random_u64(&random) ^ seed;
     return random;

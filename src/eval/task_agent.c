@@ -16,6 +16,7 @@
 typedef struct agent {
     json_t *scenes; /* array of scenes, each with an "id" */
     char *path;
+    char hash[32]; /* of the scenes */
     const mq_eval_context *context;
 } agent;
 
@@ -73,6 +74,10 @@ static mq_status open_agent(const mq_eval_context *context, void **task, size_t 
     a->context = context;
     mq_status status = mq__eval_read_lines(a->path, false, &a->scenes, error);
     if (status == MQ_OK) status = check_scenes(a->scenes, a->path, error);
+    char *text = status == MQ_OK ? json_dumps(a->scenes, JSON_COMPACT) : NULL;
+    if (status == MQ_OK && !text) status = mq__fail(error, MQ_NO_MEMORY, "eval: agent: expected memory, got none");
+    if (text) snprintf(a->hash, sizeof a->hash, "%016llx", (unsigned long long)mq__eval_hash(0, text, strlen(text)));
+    free(text);
     *items = json_array_size(a->scenes);
     if (o->quick && *items > QUICK) *items = QUICK;
     return status;
@@ -91,7 +96,7 @@ static uint32_t max_tokens_of(const agent *a)
 
 static json_t *settings(void *task)
 {
-    return json_pack("{sssi}", "data", ((const agent *)task)->path, "max_tokens", (int)max_tokens_of(task));
+    return json_pack("{sssi}", "data", ((const agent *)task)->hash, "max_tokens", (int)max_tokens_of(task));
 }
 
 static mq_status begin(void *task, size_t item, void **out, mq_error *error)

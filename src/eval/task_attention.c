@@ -132,7 +132,7 @@ static const char *attention_id(void *task, size_t i)
 
 static json_t *settings(void *task)
 {
-    return json_pack("{sssi}", "text", ((attention *)task)->corpus.path, "queries", QUERIES);
+    return json_pack("{sssi}", "text", ((attention *)task)->corpus.hash, "queries", QUERIES);
 }
 
 /* ---- watching */

@@ -101,7 +101,7 @@ static const char *kld_id(void *task, size_t item)
 static json_t *settings(void *task)
 {
     const kld *k = task;
-    return json_pack("{sssisi}", "text", k->corpus.path, "length", (int)k->length, "answer", (int)k->answer);
+    return json_pack("{sssisi}", "text", k->corpus.hash, "length", (int)k->length, "answer", (int)k->answer);
 }
 
 /* ---- one pass over a prompt */

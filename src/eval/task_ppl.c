@@ -56,7 +56,7 @@ static const char *ppl_id(void *task, size_t item)
 static json_t *settings(void *task)
 {
     const ppl *p = task;
-    return json_pack("{sssi}", "text", p->corpus.path, "length", (int)p->length);
+    return json_pack("{sssi}", "text", p->corpus.hash, "length", (int)p->length);
 }
 
 typedef struct reading {

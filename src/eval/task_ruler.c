@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define EACH        25 /* items of one family and length */
+#define EACH        10 /* items of one family and length */
 #define EACH_QUICK  2
 #define ANSWER      128
 #define LENGTHS_MAX 16

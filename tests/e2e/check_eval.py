@@ -1,0 +1,119 @@
+"""`mixquant eval` on the bundled model, a few items of each task: equal seeds give equal reports, whatever the batch and
+wherever an earlier run was cut; the report, the plots and the refusals are what the documentation says.
+
+usage: check_eval.py MIXQUANT MODEL
+Needs Python's standard library only; exits with 1 and one line when something is wrong.
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree
+
+BINARY, MODEL = sys.argv[1:3]
+SCRATCH = tempfile.mkdtemp()
+ENGINE = ["-m", MODEL, "-t", "1", "--no-cache"]
+
+
+def evaluate(*arguments, code=0, text=False):
+    done = subprocess.run([BINARY, "eval", *ENGINE, *arguments], capture_output=True, timeout=300)
+    error = done.stderr.decode(errors="replace")
+    assert done.returncode == code, f"{arguments}: exit {done.returncode}, expected {code}: {error}"
+    if code:
+        assert error.startswith("mixquant: ") and error.count("\n") == 1 and "expected" in error, error
+    return error if code else done.stdout.decode() if text else done.stdout
+
+
+def folder(name):
+    return os.path.join(SCRATCH, name)
+
+
+def test_agent_repeats():
+    run = ["--task", "agent", "--limit", "4", "--plans", "bf16,nvfp4,mix", "-n", "64", "--json"]
+    first = evaluate(*run, "-o", folder("a"))
+    assert first == evaluate(*run), "another run, nothing on disk: expected the same report"
+    assert first == evaluate(*run, "--batch", "1"), "one item at a time: expected the same report"
+    with open(folder("a") + "/agent.jsonl", "rb") as file:
+        lines = file.read()
+    assert lines.count(b"\n") == 1 + 4 * 3, "expected a header and one record for each item and plan"
+    os.mkdir(folder("b"))
+    with open(folder("b") + "/agent.jsonl", "wb") as file:
+        file.write(lines[:len(lines) * 3 // 5])  # killed in the middle of a line
+    assert first == evaluate(*run, "-o", folder("b")), "after a cut: expected the same report"
+    assert first == evaluate(*run, "-o", folder("b")), "nothing left to do: expected the same report"
+    with open(folder("b") + "/agent.jsonl", "rb") as file:
+        assert sorted(file.read().splitlines()) == sorted(lines.splitlines()), "expected the same records"
+    report = json.loads(first)["tasks"]["agent"]
+    assert report["items"] == 4 and set(report["metrics"]) == {"episode", "turn", "call", "answer"}
+    for cell in report["metrics"]["turn"].values():
+        assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1, cell
+    pairs = {(c["plan"], c["against"]) for c in report["compare"]}
+    assert pairs == {("nvfp4", "bf16"), ("mix", "bf16"), ("mix", "nvfp4")}, pairs
+
+
+def test_sampling_repeats():
+    run = ["--task", "agent", "--limit", "3", "--plans", "mix", "-n", "40", "--temp", "0.8", "--json"]
+    first = evaluate(*run)
+    assert first == evaluate(*run, "--batch", "2"), "sampled answers: expected the same report"
+    evaluate(*run[:-1], "-o", folder("s1"))
+    evaluate(*run[:-1], "--seed", "7", "-o", folder("s7"))
+    records = [open(folder(name) + "/agent.jsonl").read().split("\n", 1)[1] for name in ("s1", "s7")]
+    assert records[0] != records[1], "another seed: expected other answers"
+
+
+def test_every_task():
+    out = folder("all")
+    table = evaluate("--task", "agent,ruler,ppl,kld,attention", "--quick", "--limit", "2", "-n", "24", "--lengths", "400",
+                     "--plans", "bf16,nvfp4,mix,inverse", "-o", out, text=True)
+    for task in ("agent", "ruler", "ppl", "kld", "attention"):
+        assert f"{task}: " in table, f"{task}: expected it in the table"
+    report = json.load(open(out + "/report.json"))["tasks"]
+    means = {metric: {plan: cell["mean"] for plan, cell in cells.items()}
+             for task in ("ppl", "kld", "attention") for metric, cells in report[task]["metrics"].items()}
+    for metric in ("decode_kld", "prefill_kld", "key_error", "value_error"):
+        assert means[metric]["bf16"] == 0, f"{metric}: expected BF16 to equal itself"
+    assert means["prefill_kld"]["inverse"] == 0 < means["decode_kld"]["inverse"], "inverse: only decoding is quantised"
+    assert means["prefill_kld"]["mix"] == means["prefill_kld"]["nvfp4"] > 0, "mix and nvfp4 share their prefill"
+    assert means["loss"]["mix"] == means["loss"]["nvfp4"] != means["loss"]["bf16"], "reading is prefill"
+    plots = [name for name in os.listdir(out) if name.endswith(".svg")]
+    assert {"agent-episode.svg", "tokens-by-task.svg", "kld-teacher-forced-KL-by-step.svg"} <= set(plots), plots
+    for name in plots:
+        xml.etree.ElementTree.parse(os.path.join(out, name))
+
+
+def test_text_file():
+    path = folder("words.txt")
+    with open(path, "w") as file:
+        file.write("one two three four five " * 200)
+    report = json.loads(evaluate("--task", "ppl", "--text", path, "--lengths", "128", "--limit", "3", "--plans", "bf16",
+                                 "--json"))
+    assert report["tasks"]["ppl"]["items"] == 3
+
+
+def test_refusals():
+    evaluate("--task", "nothing", code=2)
+    evaluate("--plans", "bf8", code=2)
+    evaluate("--plans", "mix,mix", code=2)
+    evaluate("--plan", "x.json", code=2)
+    evaluate("--task", "ruler", "--kinds", "double", code=2)
+    evaluate("--task", "ruler", "--lengths", "9999999", code=2)
+    evaluate("--task", "attention", "--lengths", "17", code=2)
+    evaluate("--task", "agent", "--data", folder("missing"), code=3)
+    evaluate("--task", "ppl", "--text", folder("missing"), code=3)
+    evaluate("--task", "agent", "--limit", "2", "-n", "16", "--plans", "bf16", "-o", folder("r"))
+    assert "expected a run with" in evaluate("--task", "agent", "--seed", "1", "--limit", "2", "-n", "16", "--plans", "bf16",
+                                             "-o", folder("r"), code=2)
+
+
+failed = 0
+for name, test in list(globals().items()):
+    if name.startswith("test_"):
+        try:
+            test()
+        except AssertionError as error:
+            print(f"{name}: {error}")
+            failed = 1
+shutil.rmtree(SCRATCH)
+sys.exit(failed)
