@@ -18,11 +18,11 @@ import tokenizer as bpe
 import world
 
 # (first step, sequence length, sequences a step): the length curriculum
-STAGES = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1030, 512, 4), (2600, 1024, 4), (5200, 2048, 2)]
+STAGES = [(0, 512, 4), (3100, 1024, 2), (4300, 2048, 2)]
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
 # which nobody can predict, would only be noise.
-QUIET = [(0, 0.1), (1000, 0.01)]
+QUIET = [(0, 0.01)]
 
 
 class Data:
@@ -63,8 +63,9 @@ class Data:
         if kind < 0.62:
             e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + 3 * (room > 250))
             return self.dialogue(e.messages(), e.tools)
-        if kind < 0.65:
-            return self.dialogue(world.needle(w, rng.randint(2, max(3, room // 15)))[0])
+        if kind < 0.78:
+            most = max(3, room // 15)
+            return self.dialogue(world.needle(w, rng.randint(max(2, most // 8), most), rng.choice(world.SKILLS)))
         if kind < 0.97:
             first, second = world.recall(w, rng.randint(2, max(3, min(40, room // 80))))
             ids = self.tok.encode(first)
@@ -162,6 +163,25 @@ def rate_at(step, steps):
     return min(1.0, (step + 1) / 100) * min(1.0, max(0.03, (steps - step) / tail))
 
 
+def deepen(folder, params):
+    """Starts from a model of half the depth: its layers become every other one, those between add nothing yet."""
+    import json, struct
+    raw = open(os.path.join(folder, "model.safetensors"), "rb").read()
+    n = struct.unpack("<Q", raw[:8])[0]
+    for name, t in json.loads(raw[8:8 + n]).items():
+        if name == "__metadata__":
+            continue
+        a, b = t["data_offsets"]
+        value = torch.frombuffer(bytearray(raw[8 + n + a:8 + n + b]), dtype=torch.bfloat16).float().view(t["shape"])
+        parts = name.split(".")
+        if parts[1] == "layers":
+            parts[2] = str(2 * int(parts[2]))
+        params[".".join(parts)].copy_(value)
+    for n, p in params.items():
+        if n.split(".")[1] == "layers" and int(n.split(".")[2]) % 2 == 1 and ("o_proj" in n or "down_proj" in n):
+            p.zero_()
+
+
 def save(path, data):
     torch.save(data, path + ".part")
     os.replace(path + ".part", path)
@@ -228,6 +248,7 @@ def main():
     torch.manual_seed(args.seed)
     os.makedirs(args.work, exist_ok=True)
     params = {n: p.detach().clone() for n, p in qwen3.Model().named_parameters()}
+    deepen(args.model, params)
     optimizer = Optimizer(params, 0)
     shared = dict(model=params, m=optimizer.state, v=optimizer.square, step=0,
                   average={n: p.clone() for n, p in params.items()})
