@@ -12,22 +12,26 @@ import torch
 import torch.multiprocessing as processes
 import torch.nn.functional as F
 
+import export
 import model as qwen3
 import template
 import tokenizer as bpe
 import world
 
 # (first step, sequence length, sequences a step): the length curriculum
-STAGES = [(0, 512, 4), (3100, 1024, 2), (4300, 2048, 2)]
+SCRATCH = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1030, 512, 4), (2600, 1024, 4), (5200, 2048, 2)]
+DEEPENED = [(0, 512, 4), (3100, 1024, 2), (4300, 2048, 2)]  # with --deepen: copying is there already
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
 # which nobody can predict, would only be noise.
-QUIET = [(0, 0.01)]
+QUIET = [(0, 0.1), (1000, 0.01)]
 
 
 class Data:
-    def __init__(self, tok, seed):
+    def __init__(self, tok, seed, deepened):
         self.tok, self.seed = tok, seed
+        self.stages = DEEPENED if deepened else SCRATCH
+        self.quiets = QUIET[-1:] if deepened else QUIET
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
@@ -107,8 +111,8 @@ class Data:
     def batch(self, step, rank):
         """One worker's half of a step's batch."""
         rng = random.Random(f"{self.seed}-{step}-{rank}")
-        self.quiet = [q for s, q in QUIET if step >= s][-1]
-        length, rows = [(t, b) for s, t, b in STAGES if step >= s][-1]
+        self.quiet = [q for s, q in self.quiets if step >= s or len(self.quiets) == 1][-1]
+        length, rows = [(t, b) for s, t, b in self.stages if step >= s][-1]
         pairs = [self.row(rng, length) for _ in range(rows // WORKERS)]
         ids = torch.tensor([p[0] for p in pairs])
         weights = torch.tensor([p[1] for p in pairs])
@@ -165,18 +169,11 @@ def rate_at(step, steps):
 
 def deepen(folder, params):
     """Starts from a model of half the depth: its layers become every other one, those between add nothing yet."""
-    import json, struct
-    raw = open(os.path.join(folder, "model.safetensors"), "rb").read()
-    n = struct.unpack("<Q", raw[:8])[0]
-    for name, t in json.loads(raw[8:8 + n]).items():
-        if name == "__metadata__":
-            continue
-        a, b = t["data_offsets"]
-        value = torch.frombuffer(bytearray(raw[8 + n + a:8 + n + b]), dtype=torch.bfloat16).float().view(t["shape"])
+    for name, value in export.read_safetensors(os.path.join(folder, "model.safetensors")).items():
         parts = name.split(".")
         if parts[1] == "layers":
             parts[2] = str(2 * int(parts[2]))
-        params[".".join(parts)].copy_(value)
+        params[".".join(parts)].copy_(value.float())
     for n, p in params.items():
         if n.split(".")[1] == "layers" and int(n.split(".")[2]) % 2 == 1 and ("o_proj" in n or "down_proj" in n):
             p.zero_()
@@ -194,7 +191,7 @@ def work(rank, args, shared):
     libc = ctypes.CDLL(None)
     libc.mallopt(-4, 0)  # M_MMAP_MAX: keep freed pages, do not fault them in again every step
     libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    data, net = Data(bpe.Tokenizer(args.model), args.seed), qwen3.Model()
+    data, net = Data(bpe.Tokenizer(args.model), args.seed, bool(args.deepen)), qwen3.Model()
     params = dict(net.named_parameters())
     for n, p in params.items():
         p.data = shared["model"][n]
@@ -241,6 +238,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/mixquant-agent", help="folder with tokenizer.json")
     parser.add_argument("--work", default="/tmp/train", help="folder for checkpoints")
+    parser.add_argument("--deepen", help="folder of a model of half the depth to start from")
     parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop", type=int, help="leave after this step, as if interrupted")
@@ -248,7 +246,8 @@ def main():
     torch.manual_seed(args.seed)
     os.makedirs(args.work, exist_ok=True)
     params = {n: p.detach().clone() for n, p in qwen3.Model().named_parameters()}
-    deepen(args.model, params)
+    if args.deepen:
+        deepen(args.deepen, params)
     optimizer = Optimizer(params, 0)
     shared = dict(model=params, m=optimizer.state, v=optimizer.square, step=0,
                   average={n: p.clone() for n, p in params.items()})
