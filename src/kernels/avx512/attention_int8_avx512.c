@@ -14,7 +14,8 @@
  * Throughput at width 128: per 16 scores 64 vpdpbusd and about 17 instructions of scaling and softmax where FP32 has 256
  * FMA and 17.
  *
- * Measured: docs/PERF.md, "INT8 attention". */
+ * Measured (Zen 4 class, one thread, the commit that added it), width 128: 2.3 to 2.4 times the FP32 FMA peak for 512 rows at 2k
+ * keys, 2.6 to 2.7 at 8k, 2.7 to 2.8 at 32k, 3.0 to 3.2 times the FP32 kernel; width 64 at 8k 2.34. */
 #include "kernels/avx512/attention_tiles_avx512.h"
 
 _Static_assert(TILE == MQ_ATTENTION_TILE, "one tile size for all of a level");

@@ -6,7 +6,8 @@
  *
  * The instruction rounds and flushes subnormals in its own way, so this slot is BOUND where the others are EXACT.
  *
- * Measured: see docs/PERF.md, "W16A16". */
+ * Measured (Zen 4 class, one thread, the commit that added it): 1.83 to 1.96 times the FP32 FMA peak at M = 512 and 2048, where the
+ * bare instruction reaches 2.03. The intrinsic keeps the sums in registers here; inline assembly made gcc 12 spill them. */
 #include "kernels/avx512/transpose_avx512.h"
 #include "kernels/dense_driver.h"
 #include "kernels/table.h"
