@@ -146,6 +146,9 @@ typedef struct mq_attention {
  * split depends on positions only, so the result does not depend on the number of threads. */
 #define MQ_SPAN_TOKENS 1024
 
+/* The most kv heads of one decode call. They lie one after the other in a page: together they make long reads. */
+#define MQ_DECODE_KV_HEADS 8
+
 /* ------------------------------------------------------------------ the table */
 
 typedef struct mq_kernels {
@@ -226,9 +229,12 @@ typedef struct mq_kernels {
      * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
      * on positions only, so rows are EXACT for any chunks. */
     void (*attention_prefill_int8)(const mq_attention *a);
-    /* BOUND 1e-5. rows == 1. Keys [64*span0.., ) of one span [key0, key1), key0 a multiple of MQ_SPAN_TOKENS: writes the
-     * unnormalised partial of each head to partial [heads][head_width + 2] = {sum of p*v, running max, sum of p}. */
-    void (*attention_decode_span)(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial);
+    /* BOUND 1e-5. rows == 1. The keys [key0, key1) of one span (key0 a multiple of MQ_SPAN_TOKENS) for kv_heads <=
+     * MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
+     * one's unnormalised partials, [heads][head_width + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
+     * A head's result does not depend on which others the call has. */
+    void (*attention_decode_span)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                  float *partial, size_t stride);
     /* EXACT. Merges `spans` partials [spans][heads][head_width + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
 

@@ -114,34 +114,56 @@ static uint32_t spans_of(const mq_segment *segment)
     return (segment->first + MQ_SPAN_TOKENS) / MQ_SPAN_TOKENS; /* keys 0 .. first */
 }
 
+/* What a kv head's query heads leave of a span. */
+static size_t partial_floats(const mq_model *m)
+{
+    return (size_t)(m->heads / m->kv_heads) * (m->head_width + 2);
+}
+
 static float *partials_of(const mq_runtime *rt, uint32_t segment, uint32_t g)
 {
     const mq_model *m = rt->model;
-    const size_t one = (size_t)(m->heads / m->kv_heads) * (m->head_width + 2);
-    return rt->partials + ((size_t)segment * m->kv_heads + g) * rt->max_spans * one;
+    return rt->partials + ((size_t)segment * m->kv_heads + g) * rt->max_spans * partial_floats(m);
 }
 
+/* kv heads [g0, g1) of one span, a few at a time. */
+static void decode_span(const job *j, uint32_t s, uint32_t span, uint32_t g0, uint32_t g1, int thread)
+{
+    const mq_runtime *rt = j->rt;
+    const mq_segment *segment = &rt->pass->segments[s];
+    const size_t one = partial_floats(rt->model), stride = rt->max_spans * one;
+    const uint32_t key0 = span * MQ_SPAN_TOKENS, left = segment->first + 1 - key0;
+    for (uint32_t g = g0, count; g < g1; g += count) {
+        count = g1 - g < MQ_DECODE_KV_HEADS ? g1 - g : MQ_DECODE_KV_HEADS;
+        const mq_attention a = view(j, segment, g, 0, 1, thread);
+        rt->kernels->attention_decode_span(&a, count, key0, key0 + (left < MQ_SPAN_TOKENS ? left : MQ_SPAN_TOKENS),
+                                           partials_of(rt, s, g) + span * one, stride);
+    }
+}
+
+/* Units are (span, kv head), dealt out by their keys like the units of prefill, so that a thread's heads of a span are
+ * neighbours in memory. */
 static void attend_decode(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
-    const mq_model *m = rt->model;
-    const size_t one = (size_t)(m->heads / m->kv_heads) * (m->head_width + 2);
-    size_t units = 0, begin, end, unit = 0;
+    const uint32_t heads = rt->model->kv_heads;
+    double total = 0, before = 0;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
-        units += (size_t)spans_of(&rt->pass->segments[s]) * m->kv_heads;
+        total += (double)(rt->pass->segments[s].first + 1) * heads;
     }
-    mq__partition(units, thread, threads, &begin, &end);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        for (uint32_t g = 0; g < m->kv_heads; g++) {
-            for (uint32_t p = 0; p < spans_of(segment); p++, unit++) {
-                if (unit < begin || unit >= end) continue;
-                const mq_attention a = view(j, segment, g, 0, 1, thread);
-                const uint32_t key0 = p * MQ_SPAN_TOKENS, last = segment->first + 1;
-                const uint32_t key1 = last - key0 < MQ_SPAN_TOKENS ? last : key0 + MQ_SPAN_TOKENS;
-                rt->kernels->attention_decode_span(&a, key0, key1, partials_of(rt, s, g) + p * one);
+        for (uint32_t span = 0; span < spans_of(segment); span++) {
+            const uint32_t left = segment->first + 1 - span * MQ_SPAN_TOKENS;
+            const double cost = left < MQ_SPAN_TOKENS ? left : MQ_SPAN_TOKENS;
+            uint32_t g0 = heads, g1 = 0;
+            for (uint32_t g = 0; g < heads; g++, before += cost) {
+                if ((int)((before + cost / 2) / total * threads) != thread) continue;
+                g0 = g < g0 ? g : g0;
+                g1 = g + 1;
             }
+            if (g0 < g1) decode_span(j, s, span, g0, g1, thread);
         }
     }
 }

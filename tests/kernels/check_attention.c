@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KV_HEADS = 2, MAX_PAGES = 64 }; /* the second kv head of two is the one in use */
+enum {
+    KV_HEADS = 4,
+    MAX_PAGES = 64
+}; /* the second kv head is in use, for decode calls the third as well; the others are NaN */
 
 /* One sequence: `tokens` filled, the rest of the last page NaN. */
 typedef struct world {
@@ -46,9 +49,10 @@ static void make_world(world *w, uint32_t width, uint32_t tokens, float key_devi
     for (uint32_t t = 0; t < tokens; t++) {
         uint16_t *page = w->pages[t / MQ_PAGE_TOKENS] + t % MQ_PAGE_TOKENS * width;
         const float grow = 1 + key_growth * (float)t;
-        for (uint32_t i = 0; i < width; i++) {
-            page[w->view.k_offset + i] = checkasm_bf16(checkasm_normal() * key_deviation * (grow > 0 ? grow : 0));
-            page[w->view.v_offset + i] = checkasm_bf16(checkasm_normal());
+        for (size_t i = 0; i < 2 * width; i++) {
+            const size_t at = i / width * 2 * side + i % width;
+            page[w->view.k_offset + at] = checkasm_bf16(checkasm_normal() * key_deviation * (grow > 0 ? grow : 0));
+            page[w->view.v_offset + at] = checkasm_bf16(checkasm_normal());
         }
     }
 }
@@ -245,22 +249,34 @@ static void check_int8(void)
     int8_case(64, 1, 1500, 5, 3, 0);   /* few keys weigh */
 }
 
+/* Two kv heads in one call; then the second one alone: the same bits. */
 static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
 {
     checkasm_case("width=%u heads=%u keys=%u deviation=%g growth=%g", width, heads, keys, (double)deviation,
                   (double)growth);
     world w;
     make_world(&w, width, keys, deviation, growth);
-    mq_attention a = make_call(checkasm.tested, &w, heads, keys - 1, 1);
+    mq_attention a = make_call(checkasm.tested, &w, 2 * heads, keys - 1, 1), second = a;
+    a.scratch = checkasm_aligned(checkasm.tested->attention_scratch_bytes(heads, width));
+    a.heads = second.heads = heads;
+    second.q += (size_t)heads * width;
+    second.out += (size_t)heads * width;
+    second.kv.k_offset += 2 * (size_t)MQ_PAGE_TOKENS * width;
+    second.kv.v_offset += 2 * (size_t)MQ_PAGE_TOKENS * width;
     const uint32_t spans = (keys + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
-    const size_t each = (size_t)heads * (width + 2);
-    float *partials = checkasm_floats(spans * each);
+    const size_t each = (size_t)heads * (width + 2), stride = spans * each + 5;
+    float *partials = checkasm_floats(stride + spans * each), *alone = checkasm_floats(spans * each);
     for (uint32_t s = spans; s-- > 0;) {
-        const uint32_t end = (s + 1) * MQ_SPAN_TOKENS;
-        checkasm.tested->attention_decode_span(&a, s * MQ_SPAN_TOKENS, end < keys ? end : keys, partials + s * each);
+        const uint32_t key0 = s * MQ_SPAN_TOKENS, key1 = keys - key0 < MQ_SPAN_TOKENS ? keys : key0 + MQ_SPAN_TOKENS;
+        checkasm.tested->attention_decode_span(&a, 2, key0, key1, partials + s * each, stride);
+        checkasm.tested->attention_decode_span(&second, 1, key0, key1, alone + s * each, 0);
     }
+    checkasm_same_f32(alone, partials + stride, 1, spans * each, spans * each);
     checkasm.tested->attention_decode_merge(&a, spans, partials);
-    compare_rows(&w, &a);
+    checkasm.tested->attention_decode_merge(&second, spans, partials + stride);
+    if (!compare_rows(&w, &a)) return;
+    w.view = second.kv;
+    compare_rows(&w, &second);
 }
 
 static void check_decode(void)
@@ -419,20 +435,25 @@ static void bench_prefill(uint32_t width, uint32_t heads, uint32_t tokens, uint3
     bench_close(&w);
 }
 
-/* A decode step's attention: work items (kv head, span) dealt to the threads, then each merges its heads. */
+/* A decode step's attention: each thread has its kv heads, in calls of several as a model has them. */
 static void run_decode(void *context, int thread, int threads)
 {
     const bench_world *w = context;
     const uint32_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
     const size_t each = (size_t)w->heads * (w->width + 2);
-    for (uint32_t g = (uint32_t)thread; g < w->kv_heads; g += (uint32_t)threads) {
-        const mq_attention a = bench_call(w, g, w->tokens - 1, 1, thread);
+    const uint32_t calls = w->kv_heads / MQ_DECODE_KV_HEADS;
+    for (uint32_t call = (uint32_t)thread; call < calls; call += (uint32_t)threads) {
+        const uint32_t g = call * MQ_DECODE_KV_HEADS;
         float *partials = w->partials + g * spans * each;
         for (uint32_t s = 0; s < spans; s++) {
-            checkasm.tested->attention_decode_span(&a, s * MQ_SPAN_TOKENS, (s + 1) * MQ_SPAN_TOKENS,
-                                                   partials + s * each);
+            const mq_attention a = bench_call(w, g, w->tokens - 1, 1, thread);
+            checkasm.tested->attention_decode_span(&a, MQ_DECODE_KV_HEADS, s * MQ_SPAN_TOKENS, (s + 1) * MQ_SPAN_TOKENS,
+                                                   partials + s * each, spans * each);
         }
-        checkasm.tested->attention_decode_merge(&a, spans, partials);
+        for (uint32_t i = 0; i < MQ_DECODE_KV_HEADS; i++) {
+            const mq_attention a = bench_call(w, g + i, w->tokens - 1, 1, thread);
+            checkasm.tested->attention_decode_merge(&a, spans, partials + i * spans * each);
+        }
     }
 }
 
@@ -448,6 +469,7 @@ static void bench_decode(uint32_t width, uint32_t heads, uint32_t tokens)
     }
     bench_world w = {.width = width, .heads = heads, .tokens = tokens, .rows = 1};
     w.kv_heads = (128u << 20) / (4 * width * tokens); /* 128 MiB: nothing stays in a cache */
+    if (w.kv_heads < 2 * MQ_DECODE_KV_HEADS) w.kv_heads = 2 * MQ_DECODE_KV_HEADS;
     if (bench_open(&w)) {
         char label[64];
         const double bytes = 4.0 * width * tokens * w.kv_heads;

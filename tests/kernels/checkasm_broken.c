@@ -150,9 +150,10 @@ static void bad_attention_prefill_int8(const mq_attention *a)
     spoil_attention(a);
 }
 
-static void bad_attention_decode_span(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial)
+static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                      float *partial, size_t stride)
 {
-    honest.attention_decode_span(a, key0, key1, partial);
+    honest.attention_decode_span(a, kv_heads, key0, key1, partial, stride);
     partial[(size_t)a->heads * (a->kv.head_width + 2) - 1] *= 1.001f;
 }
 

@@ -62,18 +62,25 @@ static void attention_prefill(const mq_attention *a)
     }
 }
 
-static void attention_decode_span(const mq_attention *a, uint32_t key0, uint32_t key1, float *partial)
+static void attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                  float *partial, size_t stride)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_width, head_step = 2 * MQ_PAGE_TOKENS * width;
     const double *sum = a->scratch;
-    for (size_t h = 0; h < a->heads; h++, partial += width + 2) {
-        double max;
-        const double weights = head_over_keys(a, a->q + h * width, key0, key1, &max);
-        for (size_t i = 0; i < width; i++) {
-            partial[i] = (float)sum[i];
+    for (size_t g = 0; g < kv_heads; g++) {
+        mq_attention one = *a;
+        one.kv.k_offset += g * head_step;
+        one.kv.v_offset += g * head_step;
+        float *out = partial + g * stride;
+        for (size_t h = 0; h < a->heads; h++, out += width + 2) {
+            double max;
+            const double weights = head_over_keys(&one, a->q + (g * a->heads + h) * width, key0, key1, &max);
+            for (size_t i = 0; i < width; i++) {
+                out[i] = (float)sum[i];
+            }
+            out[width] = (float)max;
+            out[width + 1] = (float)weights;
         }
-        partial[width] = (float)max;
-        partial[width + 1] = (float)weights;
     }
 }
 
