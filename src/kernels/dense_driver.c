@@ -57,13 +57,13 @@ static void run_slice(const float *rows_panels, size_t rows, const dense_source 
                                       .ldy = out->ldy,
                                       .bias = out->bias ? out->bias + n : NULL,
                                       .accumulate = out->accumulate};
-        step.a = rows_panels + row * source->k_width + at->k0 * MR;
+        step.a = rows_panels + row * source->row_floats + at->k0 * MR;
         step.b = scratch + p * panel_floats;
         step.finish = last ? &tile_out : NULL;
         step.features = min_size(source->n - n, DENSE_NR);
         const bool last_group = t + at->panels >= tiles;
         const size_t next_row = last_group ? at->g0 * MR : row + MR, next_k0 = last_group ? at->next_k0 : at->k0;
-        step.next_a = (const char *)(rows_panels + next_row * source->k_width + next_k0 * MR) +
+        step.next_a = (const char *)(rows_panels + next_row * source->row_floats + next_k0 * MR) +
                       p * (at->kc / 16 * DENSE_AHEAD * 64);
         step.ahead = prefetch_share(source, at, t, tiles);
         if (!step.ahead) step.ahead = (const char *)step.a;

@@ -42,6 +42,7 @@ typedef struct dense_source {
     void (*expand)(const void *weights, size_t panel, size_t k0, size_t kc, float *b);
     const void *weights;
     size_t n, k_width; /* n: one past the last feature to compute */
+    size_t row_floats; /* between two rows of the activation panels */
     float multiplier;
     const char *rows;     /* row-major weights, prefetched one slice ahead of expand; NULL: nothing to prefetch */
     size_t element_bytes; /* of those */

@@ -144,7 +144,7 @@ typedef struct mq_attention {
 
 /* Decode splits the keys of a long context into spans, each an independent partial softmax, merged in span order: the
  * split depends on positions only, so the result does not depend on the number of threads. */
-#define MQ_SPAN_TOKENS 1024
+#define MQ_SPAN_TOKENS 512
 
 /* The most kv heads of one decode call. They lie one after the other in a page: together they make long reads. */
 #define MQ_DECODE_KV_HEADS 8
@@ -202,8 +202,8 @@ typedef struct mq_kernels {
     void (*w4a16_gemm)(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                        const mq_epilogue *out, void *scratch);
     /* BOUND 1e-6 of sum |x*w| (EXACT below the AVX512_BF16 level, where these are dense_pack_rows and dense_gemm). From BF16
-     * weights and rows of x that hold BF16 values already: W16A16. The order of the panels is the level's own; a row's
-     * result does not depend on its batch-mates or on how rows and features are cut. */
+     * weights and rows of x that hold BF16 values already: W16A16. Row groups begin where dense_pack_rows has them, their order
+     * inside is the level's own; a row's result does not depend on its batch-mates or on how rows and features are cut. */
     void (*bf16_pack_rows)(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
                            float *panels);
     void (*bf16_gemm)(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,

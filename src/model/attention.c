@@ -1,6 +1,7 @@
 /* Attention of one layer over the paged BF16 cache: rotate and store, then attend. Both phases read the same cache; the
  * prefill kernel works on tiles of rows, the decode kernel on spans of keys. */
 #include "model/runtime.h"
+#include "model/share.h"
 
 typedef struct job {
     mq_runtime *rt;
@@ -61,20 +62,15 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
     };
 }
 
-/* Rows of one call: as many as the kernel likes, fewer where that would leave threads without work. Rows do not depend on
- * the split. INT8 tiles of rows lie where the tiles of keys do. */
-static uint32_t tile_rows(const mq_runtime *rt, const mq_segment *segment, int threads)
+/* Rows of one call at most: as many as the kernel likes. */
+static uint32_t tile_rows(const mq_runtime *rt)
 {
-    const mq_model *m = rt->model;
-    const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
-    uint32_t rows = int8 ? MQ_ATTENTION_TILE : MQ_ATTENTION_QUERIES / (m->heads / m->kv_heads);
-    while (rows > 32 && (segment->rows / rows + 1) * m->kv_heads < 4 * (uint32_t)threads) {
-        rows /= 2;
-    }
-    return rows > 0 ? rows : 1;
+    const uint32_t heads = rt->model->heads / rt->model->kv_heads;
+    if (rt->pass->plan.attention == MQ_ATTENTION_INT8) return MQ_ATTENTION_TILE;
+    return heads < MQ_ATTENTION_QUERIES ? MQ_ATTENTION_QUERIES / heads : 1;
 }
 
-/* Rows of the tile that begins at row `row` of the segment. */
+/* Rows of the tile that begins at row `row` of the segment. INT8 tiles of rows lie where the tiles of keys do. */
 static uint32_t tile_at(const mq_runtime *rt, const mq_segment *segment, uint32_t row, uint32_t most)
 {
     const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
@@ -82,27 +78,24 @@ static uint32_t tile_at(const mq_runtime *rt, const mq_segment *segment, uint32_
     return left < room ? left : room;
 }
 
-/* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by their
- * cost: thread t takes those whose midpoint on the cumulative cost lies in its t-th share. */
+/* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by cost; a
+ * tile that two threads share is cut. Rows do not depend on it. */
 static void attend_prefill(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
     const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
+    const uint32_t heads = rt->model->kv_heads, most = tile_rows(rt);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        const uint32_t most = tile_rows(rt, segment, threads);
-        double total = 0, before = 0;
+        const mq_share share = mq__share(heads * mq__causal_cost(segment->first, segment->rows), thread, threads);
+        double at = 0;
         for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
             rows = tile_at(rt, segment, row, most);
-            total += (double)(segment->first + row + rows) * rows * rt->model->kv_heads;
-        }
-        for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
-            rows = tile_at(rt, segment, row, most);
-            const double cost = (double)(segment->first + row + rows) * rows;
-            for (uint32_t g = 0; g < rt->model->kv_heads; g++, before += cost) {
-                if ((int)((before + cost / 2) / total * threads) != thread) continue;
-                const mq_attention a = view(j, segment, g, row, rows, thread);
+            const uint32_t first = segment->first + row;
+            for (uint32_t g = 0, r0, r1; g < heads; g++, at += mq__causal_cost(first, rows)) {
+                if (!mq__share_causal(share, at, first, rows, &r0, &r1)) continue;
+                const mq_attention a = view(j, segment, g, row + r0, r1 - r0, thread);
                 (int8 ? rt->kernels->attention_prefill_int8 : rt->kernels->attention_prefill)(&a);
             }
         }
@@ -141,29 +134,23 @@ static void decode_span(const job *j, uint32_t s, uint32_t span, uint32_t g0, ui
     }
 }
 
-/* Units are (span, kv head), dealt out by their keys like the units of prefill, so that a thread's heads of a span are
- * neighbours in memory. */
+/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. */
 static void attend_decode(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
-    const uint32_t heads = rt->model->kv_heads;
-    double total = 0, before = 0;
+    double total = 0, at = 0;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
-        total += (double)(rt->pass->segments[s].first + 1) * heads;
+        total += (double)rt->pass->segments[s].first + 1;
     }
+    const mq_share share = mq__share(total, thread, threads);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        for (uint32_t span = 0; span < spans_of(segment); span++) {
-            const uint32_t left = segment->first + 1 - span * MQ_SPAN_TOKENS;
-            const double cost = left < MQ_SPAN_TOKENS ? left : MQ_SPAN_TOKENS;
-            uint32_t g0 = heads, g1 = 0;
-            for (uint32_t g = 0; g < heads; g++, before += cost) {
-                if ((int)((before + cost / 2) / total * threads) != thread) continue;
-                g0 = g < g0 ? g : g0;
-                g1 = g + 1;
-            }
-            if (g0 < g1) decode_span(j, s, span, g0, g1, thread);
+        for (uint32_t span = 0, keys, g0, g1; span < spans_of(segment); span++, at += keys) {
+            keys = segment->first + 1 - span * MQ_SPAN_TOKENS;
+            keys = keys < MQ_SPAN_TOKENS ? keys : MQ_SPAN_TOKENS;
+            if (mq__share_parts(share, at, keys, rt->model->kv_heads, &g0, &g1))
+                decode_span(j, s, span, g0, g1, thread);
         }
     }
 }

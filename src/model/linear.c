@@ -2,13 +2,16 @@
  *
  * Norm and SwiGLU happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
  * quantised. The second stage partitions the weight panels of all outputs together over the threads: each thread reads
- * its own weights once for all rows, and each output has one writer. */
+ * its own weights once for all rows, and each output has one writer. Where threads outnumber panels, rows are cut as well. */
 #include "model/runtime.h"
+#include "model/share.h"
 
 /* How a format wants its input. Tall BF16 and W4A16 products read FP32 panels, thin ones plain rows. */
 typedef enum input_layout { ROWS, DENSE_PANELS, BF16_PANELS, NVFP4_PANELS, INT8_PANELS } input_layout;
 
-#define PANEL MQ_NVFP4_NR /* output features per unit of work, for all formats */
+#define PANEL     MQ_NVFP4_NR /* output features per unit of work, for all formats */
+#define ROW_GRAIN MQ_DENSE_MR /* rows are cut at multiples of it: where row groups of all layouts begin */
+_Static_assert(ROW_GRAIN % MQ_NVFP4_MR == 0 && ROW_GRAIN % MQ_INT8_MR == 0, "row groups begin there");
 
 typedef struct job {
     mq_runtime *rt;
@@ -82,40 +85,39 @@ static void prepare(void *context, int thread, int threads)
     }
 }
 
-/* Features [32*p0, 32*p1) of one output. */
-static void multiply_panels(const job *j, const mq_output *out, size_t p0, size_t p1, void *scratch)
+/* A piece of a product: rows [row0, row1) and features [PANEL*p0, PANEL*p1). */
+typedef struct piece {
+    size_t row0, row1, p0, p1;
+} piece;
+
+static void multiply_piece(const job *j, const mq_output *out, piece at, uint8_t *scratch)
 {
     const mq_runtime *rt = j->rt;
     const mq_kernels *k = rt->kernels;
     const mq_linear *w = out->linear;
-    const mq_epilogue epilogue = {.y = out->y, .ldy = w->n, .bias = w->bias, .accumulate = out->accumulate};
-    const size_t rows = j->input.count;
-    const size_t n0 = p0 * PANEL, n1 = p1 * PANEL < w->n ? p1 * PANEL : w->n;
-    switch (j->format) {
-    case MQ_LINEAR_NVFP4:
-        k->nvfp4_gemm(&rt->nvfp4, rows, &w->nvfp4, p0, p1, &epilogue, scratch);
-        break;
-    case MQ_LINEAR_INT8:
-        k->int8_gemm(&rt->int8, rows, &w->int8, p0, p1, &epilogue, scratch);
-        break;
-    case MQ_LINEAR_W4A16:
-        if (j->layout == ROWS) {
-            k->w4a16_thin(j->input.rows, j->input.width, rows, &w->nvfp4, p0, p1, &epilogue);
-        } else {
-            k->w4a16_gemm(rt->dense_panels, rows, &w->nvfp4, p0, p1, &epilogue, scratch);
-        }
-        break;
-    case MQ_LINEAR_BF16:
-    case MQ_LINEAR_W16A16:
-    default:
-        if (j->layout == ROWS) {
-            k->dense_thin(j->input.rows, j->input.width, rows, &w->dense, n0, n1, &epilogue);
-        } else if (j->layout == BF16_PANELS) {
-            k->bf16_gemm(rt->dense_panels, rows, &w->dense, n0, n1, &epilogue, scratch);
-        } else {
-            k->dense_gemm(rt->dense_panels, rows, &w->dense, n0, n1, &epilogue, scratch);
-        }
-        break;
+    const mq_epilogue epilogue = {
+        .y = out->y + at.row0 * w->n, .ldy = w->n, .bias = w->bias, .accumulate = out->accumulate};
+    const size_t rows = at.row1 - at.row0, width = j->input.width;
+    const size_t n0 = at.p0 * PANEL, n1 = at.p1 * PANEL < w->n ? at.p1 * PANEL : w->n;
+    const float *x = j->input.rows + at.row0 * width;
+    const float *panels = rt->dense_panels + mq__dense_panel_floats(at.row0, width); /* also of BF16 */
+    if (j->layout == NVFP4_PANELS) {
+        const mq_nvfp4_rows a = {rt->nvfp4.panels + mq__nvfp4_row_bytes(at.row0, width),
+                                 rt->nvfp4.multiplier + at.row0};
+        k->nvfp4_gemm(&a, rows, &w->nvfp4, at.p0, at.p1, &epilogue, scratch);
+    } else if (j->layout == INT8_PANELS) {
+        const mq_int8_rows a = {rt->int8.panels + mq__int8_row_bytes(at.row0, width)};
+        k->int8_gemm(&a, rows, &w->int8, at.p0, at.p1, &epilogue, scratch);
+    } else if (j->format == MQ_LINEAR_W4A16 && j->layout == ROWS) {
+        k->w4a16_thin(x, width, rows, &w->nvfp4, at.p0, at.p1, &epilogue);
+    } else if (j->format == MQ_LINEAR_W4A16) {
+        k->w4a16_gemm(panels, rows, &w->nvfp4, at.p0, at.p1, &epilogue, scratch);
+    } else if (j->layout == ROWS) {
+        k->dense_thin(x, width, rows, &w->dense, n0, n1, &epilogue);
+    } else if (j->layout == BF16_PANELS) {
+        k->bf16_gemm(panels, rows, &w->dense, n0, n1, &epilogue, scratch);
+    } else {
+        k->dense_gemm(panels, rows, &w->dense, n0, n1, &epilogue, scratch);
     }
 }
 
@@ -124,21 +126,35 @@ static size_t panels_of(const mq_output *out)
     return (out->linear->n + PANEL - 1) / PANEL;
 }
 
-static void multiply(void *context, int thread, int threads)
+/* Panels [begin, end) of all outputs, one after the other, for rows [row0, row1). */
+static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0, size_t row1, int thread)
 {
-    const job *j = context;
-    size_t total = 0, begin, end;
-    for (int i = 0; i < j->count; i++) {
-        total += panels_of(&j->outputs[i]);
-    }
-    mq__partition(total, thread, threads, &begin, &end);
     size_t base = 0;
     for (int i = 0; i < j->count; i++) {
         const size_t panels = panels_of(&j->outputs[i]);
-        const size_t p0 = begin > base ? begin - base : 0;
-        const size_t p1 = end > base ? (end - base < panels ? end - base : panels) : 0;
-        if (p0 < p1) multiply_panels(j, &j->outputs[i], p0, p1, j->rt->thread_scratch[thread]);
+        const piece at = {.row0 = row0,
+                          .row1 = row1,
+                          .p0 = begin > base ? begin - base : 0,
+                          .p1 = end > base ? (end - base < panels ? end - base : panels) : 0};
+        if (at.p0 < at.p1) multiply_piece(j, &j->outputs[i], at, j->rt->thread_scratch[thread]);
         base += panels;
+    }
+}
+
+static void multiply(void *context, int thread, int threads)
+{
+    const job *j = context;
+    size_t panels = 0, begin, end;
+    for (int i = 0; i < j->count; i++) {
+        panels += panels_of(&j->outputs[i]);
+    }
+    const size_t rows = j->input.count, groups = (rows + ROW_GRAIN - 1) / ROW_GRAIN;
+    const size_t pieces = j->layout == ROWS ? 1 : mq__row_pieces(panels, rows, threads);
+    mq__partition(panels * pieces, thread, threads, &begin, &end);
+    for (size_t i = begin / panels; i * panels < end; i++) {
+        const size_t row0 = groups * i / pieces * ROW_GRAIN, row1 = groups * (i + 1) / pieces * ROW_GRAIN;
+        const size_t p0 = begin > i * panels ? begin - i * panels : 0, left = end - i * panels;
+        multiply_panels(j, p0, left < panels ? left : panels, row0, row1 < rows ? row1 : rows, thread);
     }
 }
 

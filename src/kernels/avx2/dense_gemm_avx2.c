@@ -122,6 +122,7 @@ static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0,
                                  .weights = w,
                                  .n = n1 < w->n ? n1 : w->n,
                                  .k_width = w->k_width,
+                                 .row_floats = w->k_width,
                                  .multiplier = 1,
                                  .rows = w->data,
                                  .element_bytes = w->type == MQ_DENSE_F32 ? 4 : 2};

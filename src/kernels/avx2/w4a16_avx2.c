@@ -69,6 +69,7 @@ static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0,
                                  .weights = w,
                                  .n = n1,
                                  .k_width = w->k_width,
+                                 .row_floats = w->k_width,
                                  .multiplier = w->multiplier};
     mq__dense_run(panels, rows, &source, p0, p1, out, scratch);
 }

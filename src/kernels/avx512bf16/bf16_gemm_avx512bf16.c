@@ -63,6 +63,7 @@ static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0,
                                  .weights = w,
                                  .n = n1 < w->n ? n1 : w->n,
                                  .k_width = ((size_t)w->k_width + 1) / 2,
+                                 .row_floats = w->k_width,
                                  .multiplier = 1,
                                  .rows = w->data,
                                  .element_bytes = 4};
@@ -75,7 +76,7 @@ static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, s
     for (size_t g = g0; g < g1; g++) {
         const size_t live = rows - g * MR < MR ? rows - g * MR : MR;
         const float *from = x + g * MR * ldx;
-        float *panel = panels + g * pairs * MR;
+        float *panel = panels + g * k_width * MR; /* the pairs take half of the room */
         for (size_t p = 0; p < pairs; p += 16) {
             const size_t k = 2 * p, width = k_width - k < 32 ? k_width - k : 32;
             const __mmask32 mask = (__mmask32)(0xFFFFFFFFu >> (32 - width));

@@ -1,0 +1,78 @@
+/* How the work of a stage is cut for the threads: by cost, in one order, so that each output has one writer and neighbours in
+ * memory stay together. Results never depend on the cut; tests/unit/test_share.c counts the work for 1 to 64 threads. */
+#ifndef MQ_MODEL_SHARE_H
+#define MQ_MODEL_SHARE_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One thread's part [begin, end) of a stage's total cost. */
+typedef struct mq_share {
+    double begin, end;
+} mq_share;
+
+static inline mq_share mq__share(double total, int thread, int threads)
+{
+    /* the last one takes what rounding leaves */
+    const mq_share share = {total * thread / threads,
+                            thread + 1 == threads ? 2 * total : total * (thread + 1) / threads};
+    return share;
+}
+
+/* The parts [*p0, *p1) of a unit of `count` equal parts, at [at, at + unit) of the total, that belong to a share; false when
+ * there are none. All shares together have each part of each unit once. */
+static inline uint32_t mq__share_cut(double cost, double unit, uint32_t count)
+{
+    if (cost <= 0) return 0;
+    return cost >= unit ? count : (uint32_t)(cost / unit * count + 0.5);
+}
+
+static inline bool mq__share_parts(mq_share share, double at, double unit, uint32_t count, uint32_t *p0, uint32_t *p1)
+{
+    *p0 = mq__share_cut(share.begin - at, unit, count);
+    *p1 = mq__share_cut(share.end - at, unit, count);
+    return *p0 < *p1;
+}
+
+/* The same of a tile of causal attention: rows at positions `first` to first + count - 1, each of which costs the keys that
+ * it sees. Cuts are at multiples of MQ_SHARE_ROWS, the kernels' own tiles. */
+#define MQ_SHARE_ROWS 8
+
+static inline double mq__causal_cost(uint32_t first, uint32_t count)
+{
+    return ((double)first + (count + 1.0) / 2) * count;
+}
+
+static inline uint32_t mq__causal_cut(double cost, uint32_t first, uint32_t count)
+{
+    if (cost <= 0) return 0;
+    if (cost >= mq__causal_cost(first, count)) return count;
+    const double p = first + 0.5, rows = sqrt(p * p + 2 * cost) - p; /* of which the cost is the sum */
+    const uint32_t cut = (uint32_t)(rows / MQ_SHARE_ROWS + 0.5) * MQ_SHARE_ROWS;
+    return cut < count ? cut : count;
+}
+
+static inline bool mq__share_causal(mq_share share, double at, uint32_t first, uint32_t count, uint32_t *r0,
+                                    uint32_t *r1)
+{
+    *r0 = mq__causal_cut(share.begin - at, first, count);
+    *r1 = mq__causal_cut(share.end - at, first, count);
+    return *r0 < *r1;
+}
+
+/* Tall products are cut by panels of features; narrow layers on many threads by rows, too: into so many pieces that no
+ * thread has more than a ninth above its share, or until pieces are short (weights are read once a piece). */
+static inline size_t mq__row_pieces(size_t panels, size_t rows, int threads)
+{
+    enum { SHORT = 128 };
+    size_t pieces = 1;
+    for (; rows / (pieces + 1) >= SHORT; pieces++) {
+        const size_t units = panels * pieces, most = (units + (size_t)threads - 1) / (size_t)threads;
+        if (9 * most * (size_t)threads <= 10 * units) break;
+    }
+    return pieces;
+}
+
+#endif

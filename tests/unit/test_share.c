@@ -1,0 +1,138 @@
+/* How stages are cut for the threads: nothing is lost or done twice, and no thread has much more than its share, counted for
+ * 1 to 64 threads over the shapes of Qwen3 models. */
+#include "unit_files.h"
+
+#include "base/pool.h"
+#include "kernels/kernels.h"
+#include "model/share.h"
+
+enum { MOST_THREADS = 64 };
+
+static void every_part_has_one_owner(void **state)
+{
+    (void)state;
+    enum { UNITS = 40 };
+    uint32_t seed = 1;
+    for (int round = 0; round < 400; round++) {
+        const bool causal = round % 2;
+        double unit[UNITS], total = 0;
+        uint32_t count[UNITS], first[UNITS], next[UNITS] = {0};
+        for (int i = 0; i < UNITS; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            first[i] = (seed >> 8) % 40000;
+            count[i] = 1 + (seed >> 16) % 300;
+            unit[i] = causal ? mq__causal_cost(first[i], count[i]) : 0.1 + first[i] / 7.0;
+            total += unit[i];
+        }
+        const int threads = 1 + round % MOST_THREADS;
+        for (int t = 0; t < threads; t++) {
+            const mq_share share = mq__share(total, t, threads);
+            double at = 0;
+            for (int i = 0; i < UNITS; at += unit[i++]) {
+                uint32_t p0, p1;
+                if (causal ? !mq__share_causal(share, at, first[i], count[i], &p0, &p1)
+                           : !mq__share_parts(share, at, unit[i], count[i], &p0, &p1)) {
+                    continue;
+                }
+                assert_int_equal(p0, next[i]);
+                next[i] = p1;
+            }
+        }
+        for (int i = 0; i < UNITS; i++) {
+            assert_int_equal(next[i], count[i]);
+        }
+    }
+}
+
+/* Mean of the threads' work over the most that one has. */
+static double efficiency(const double *work, int threads)
+{
+    double sum = 0, most = 0;
+    for (int t = 0; t < threads; t++) {
+        sum += work[t];
+        most = work[t] > most ? work[t] : most;
+    }
+    return sum / threads / most;
+}
+
+/* The keys that each thread's rows see, of a chunk of `rows` rows at position `first`. */
+static double prefill_efficiency(uint32_t first, uint32_t rows, uint32_t kv_heads, uint32_t tile, int threads)
+{
+    double work[MOST_THREADS] = {0};
+    for (int t = 0; t < threads; t++) {
+        const mq_share share = mq__share(kv_heads * mq__causal_cost(first, rows), t, threads);
+        double at = 0;
+        for (uint32_t row = 0; row < rows; row += tile) {
+            const uint32_t count = rows - row < tile ? rows - row : tile;
+            for (uint32_t g = 0, r0, r1; g < kv_heads; g++, at += mq__causal_cost(first + row, count)) {
+                if (!mq__share_causal(share, at, first + row, count, &r0, &r1)) continue;
+                work[t] += mq__causal_cost(first + row + r0, r1 - r0);
+            }
+        }
+    }
+    return efficiency(work, threads);
+}
+
+static double decode_efficiency(uint32_t depth, uint32_t kv_heads, int threads)
+{
+    double work[MOST_THREADS] = {0};
+    for (int t = 0; t < threads; t++) {
+        const mq_share share = mq__share(depth, t, threads);
+        double at = 0;
+        for (uint32_t key = 0, keys, g0, g1; key < depth; key += keys, at += keys) {
+            keys = depth - key < MQ_SPAN_TOKENS ? depth - key : MQ_SPAN_TOKENS;
+            if (mq__share_parts(share, at, keys, kv_heads, &g0, &g1)) work[t] += (double)keys * (g1 - g0);
+        }
+    }
+    return efficiency(work, threads);
+}
+
+static double linear_efficiency(size_t features, size_t rows, int threads)
+{
+    double work[MOST_THREADS] = {0};
+    const size_t panels = (features + 31) / 32, pieces = mq__row_pieces(panels, rows, threads);
+    for (int t = 0; t < threads; t++) {
+        size_t begin, end;
+        mq__partition(panels * pieces, t, threads, &begin, &end);
+        work[t] = (double)(end - begin);
+    }
+    return efficiency(work, threads);
+}
+
+static void attention_is_shared_evenly(void **state)
+{
+    (void)state;
+    static const uint32_t firsts[] = {0, 1536, 7680, 32256}, tiles[] = {56, 112, 224, 256, 448};
+    for (int threads = 1; threads <= MOST_THREADS; threads++) {
+        const double least = threads <= 4 ? 0.99 : threads <= 16 ? 0.96 : 0.83;
+        for (size_t f = 0; f < 4; f++) {
+            for (size_t t = 0; t < 5; t++) {
+                assert_true(prefill_efficiency(firsts[f], 512, 8, tiles[t], threads) >= least);
+            }
+        }
+        /* at depth 4096 there are 64 units; an odd number of threads leaves some with one more than others */
+        assert_true(decode_efficiency(4096, 8, threads) >= (threads <= 16 ? 0.85 : 0.5));
+        assert_true(decode_efficiency(32768, 8, threads) >= 0.9);
+    }
+    assert_true(decode_efficiency(4096, 8, 64) > 0.999);
+}
+
+static void linear_layers_are_shared_evenly(void **state)
+{
+    (void)state;
+    static const size_t features[] = {1024, 2560, 4096, 6144, 2 * 3072, 2 * 9728, 2 * 12288};
+    for (int threads = 1; threads <= MOST_THREADS; threads++) {
+        for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
+            assert_true(linear_efficiency(features[i], 2048, threads) >= 0.9);
+            assert_true(linear_efficiency(features[i], 512, threads) >= (threads <= 32 ? 0.82 : 0.67));
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_part_has_one_owner),
+                                       cmocka_unit_test(attention_is_shared_evenly),
+                                       cmocka_unit_test(linear_layers_are_shared_evenly)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
