@@ -14,10 +14,11 @@
  * kernel costs about 50 us; 20,000 pauses are about 0.5 ms on current x86. */
 #define SPINS 20000
 
-/* One cache line per worker: its `seen` is written by the worker alone, so no line is shared between two writers. */
+/* One cache line per worker: as long as workers run, nobody else writes to it. */
 typedef struct worker {
-    _Alignas(64) atomic_uint seen; /* last generation this worker finished */
-    atomic_uint asleep;            /* 1 while in (or entering) futex_wait on the pool's generation */
+    _Alignas(64) atomic_uint claimed; /* last generation of which this worker's part was begun, by it or by the owner */
+    atomic_uint seen;                 /* last generation this worker finished itself */
+    atomic_uint asleep;               /* 1 while in (or entering) futex_wait on the pool's generation */
     pthread_t thread;
     mq_pool *pool;
     int index;
@@ -77,12 +78,21 @@ static unsigned wait_for_change(worker *w, unsigned last)
     return now;
 }
 
+/* Parts are begun in the order of generations, so the one before `now` is what a part not begun yet shows. */
+static bool claim(worker *w, unsigned now)
+{
+    unsigned before = now - 1;
+    return atomic_compare_exchange_strong_explicit(&w->claimed, &before, now, memory_order_acq_rel,
+                                                   memory_order_relaxed);
+}
+
 static void *work(void *argument)
 {
     worker *w = argument;
     unsigned last = 0;
     for (;;) {
         last = wait_for_change(w, last);
+        if (!claim(w, last)) continue; /* too late: the owner did it */
         mq_pool_fn *fn = w->pool->fn;
         if (!fn) return NULL;
         fn(w->pool->context, w->index, w->pool->threads);
@@ -112,6 +122,14 @@ void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
     announce(pool, fn, context);
     fn(context, 0, pool->threads);
     const unsigned now = atomic_load_explicit(&pool->generation, memory_order_relaxed);
+    /* Parts that nobody has begun: their workers sleep, or other programs have their cores. Waiting for them could take the
+     * scheduler's time slice, a thousand times as long as a stage. */
+    for (int i = 0; i < pool->started; i++) {
+        worker *w = &pool->workers[i];
+        if (atomic_load_explicit(&w->claimed, memory_order_relaxed) == now || !claim(w, now)) continue;
+        fn(context, w->index, pool->threads);
+        atomic_store_explicit(&w->seen, now, memory_order_relaxed);
+    }
     const double start = mq__seconds();
     for (int i = 0; i < pool->started; i++) {
         for (int spin = 0; atomic_load_explicit(&pool->workers[i].seen, memory_order_acquire) != now; spin++) {

@@ -1,6 +1,7 @@
 /* Speed of both phases, format against format. Compared formats run in turn (A B A B ...), so that a ratio survives a
  * machine whose speed drifts; the machine's own limits are measured before each run, and the share of them is the median
  * of the runs' own shares. */
+#include "cli/bench_report.h"
 #include "cli/turn.h"
 
 #include <jansson.h>
@@ -14,7 +15,7 @@
 
 typedef struct settings {
     cli_engine engine;
-    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *csv;
+    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *csv, *plots;
     int layers, steps, runs;
     bool json;
 } settings;
@@ -101,6 +102,26 @@ static double decode_bytes(const mq_engine_info *m, double batch, double depth)
     return (double)m->decode_bytes + batch * depth * (double)m->kv_bytes_per_token;
 }
 
+static double weight_bits(mq_linear_format format)
+{
+    if (format == MQ_LINEAR_NVFP4 || format == MQ_LINEAR_W4A16) return 4.5;
+    return format == MQ_LINEAR_INT8 ? 9 : 16;
+}
+
+/* Bytes that the prefill of n tokens has to read at least: weights and the cache so far once a chunk. */
+static double prefill_bytes(const mq_engine_info *m, mq_linear_format format, double n)
+{
+    const double passes = ceil(n / m->chunk);
+    return passes * ((double)m->linear_weights * weight_bits(format) / 8 + n / 2 * (double)m->kv_bytes_per_token);
+}
+
+/* Multiply-adds of a decode step of `batch` sequences, the head included. */
+static double decode_macs(const mq_engine_info *m, double batch, double depth)
+{
+    return batch *
+           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_width * m->layers);
+}
+
 /* {"linear": 0.7, ...}: where the time went. */
 static json_t *breakdown_of(const samples *got)
 {
@@ -127,9 +148,9 @@ static void print_breakdown(const json_t *breakdown)
     putchar('\n');
 }
 
-/* work: multiply-adds or bytes per token, in units of 1e9. */
+/* work: multiply-adds or bytes per token, in units of 1e9; intensity: multiply-adds per byte. */
 static json_t *add_result(bench *b, const point *p, const char *format, const samples *got, double work,
-                          const char *work_name)
+                          const char *work_name, double intensity)
 {
     double low = INFINITY, high = 0;
     const size_t runs = (size_t)b->s->runs;
@@ -138,10 +159,11 @@ static json_t *add_result(bench *b, const point *p, const char *format, const sa
         high = fmax(high, got->rate[i]);
     }
     const double middle = median(got->rate, runs), share = median(got->share, runs);
-    json_t *result = json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf so}", "phase", p->phase, "format", format, "batch",
-                               (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth", (json_int_t)p->depth,
-                               "tok_s", "min", low, "median", middle, "max", high, "runs", b->s->runs, work_name,
-                               work * middle, "share", share, "breakdown", breakdown_of(got));
+    json_t *result =
+        json_pack("{ss ss sI sI sI s{sf sf sf} si sf sf sf so}", "phase", p->phase, "format", format, "batch",
+                  (json_int_t)p->batch, "tokens", (json_int_t)p->tokens, "depth", (json_int_t)p->depth, "tok_s", "min",
+                  low, "median", middle, "max", high, "runs", b->s->runs, work_name, work * middle, "share", share,
+                  "mac_per_byte", intensity, "breakdown", breakdown_of(got));
     json_array_append(b->results, result);
     if (!b->s->json) {
         printf("%-8s %-10s %5ld %7ld %7ld %10.2f %10.2f %10.2f %9.1f %s %5.0f%%", p->phase, format, p->batch, p->tokens,
@@ -210,35 +232,47 @@ static void add_stages(const bench *b, const mq_profile *before, bool decode, sa
     }
 }
 
-static int bench_prefill(bench *b, const formats *list, long tokens)
+/* `batch` prompts, one after the other: chunks are tall enough to run at full speed, so they are not merged. */
+static int prefill_all(bench *b, long batch, uint32_t count, double *rate)
+{
+    double seconds = 0, tokens = 0;
+    for (long i = 0; i < batch; i++) {
+        mq_error error = {0};
+        mq_sync_stats stats;
+        mq_session_truncate(b->sessions[i], 0);
+        if (mq_session_sync(b->sessions[i], b->tokens, count, NULL, &stats, &error) != MQ_OK) return cli_report(&error);
+        seconds += stats.prefill_s;
+        tokens += stats.prefilled;
+    }
+    *rate = tokens / seconds;
+    return CLI_DONE;
+}
+
+static int bench_prefill(bench *b, const formats *list, long tokens, long batch)
 {
     samples got[LIST_MAX] = {0};
-    const point p = {"prefill", 1, tokens, 0};
+    const point p = {"prefill", batch, tokens, 0};
     const double work = prefill_macs(&b->info, (double)tokens) / (double)tokens * 1e-9;
     /* Run -1 warms up: pages of the map, the pool's threads, clock speed. */
     for (int run = -1; run < b->s->runs; run++) {
         int code = refresh_limits(b);
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
-            mq_error error = {0};
-            mq_sync_stats stats;
             mq_profile before;
+            double rate = 0;
             code = set_plan(b, &list->item[f], MQ_LINEAR_BF16);
-            if (code != CLI_DONE) return code;
-            mq_session_truncate(b->sessions[0], 0);
             mq_engine_profile(b->engine, &before);
             const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens) + 1;
-            if (mq_session_sync(b->sessions[0], b->tokens, count, NULL, &stats, &error) != MQ_OK) {
-                return cli_report(&error);
-            }
-            if (run < 0) continue;
+            if (code == CLI_DONE) code = prefill_all(b, run < 0 ? 1 : batch, count, &rate);
+            if (run < 0 || code != CLI_DONE) continue;
             add_stages(b, &before, false, &got[f]);
-            got[f].rate[run] = stats.prefilled / stats.prefill_s;
+            got[f].rate[run] = rate;
             got[f].share[run] = work * got[f].rate[run] / b->machine.fma_gmac_s;
         }
         if (code != CLI_DONE) return code;
     }
     for (size_t f = 0; f < list->count; f++) {
-        json_t *result = add_result(b, &p, list->item[f].name, &got[f], work, "gmac_s");
+        const double bytes = prefill_bytes(&b->info, list->item[f].linear, (double)tokens) / (double)tokens * 1e-9;
+        json_t *result = add_result(b, &p, list->item[f].name, &got[f], work, "gmac_s", work / bytes);
         add_ratio(b, &p, list, f, got, result);
     }
     return CLI_DONE;
@@ -296,56 +330,36 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
         }
     }
     for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
-        json_t *result = add_result(b, &p, list->item[f].name, &got[f], gb[f], "gb_s");
+        const double macs = decode_macs(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch;
+        json_t *result = add_result(b, &p, list->item[f].name, &got[f], gb[f], "gb_s", macs * 1e-9 / gb[f]);
         add_ratio(b, &p, list, f, got, result);
     }
     return code;
 }
 
-/* One line per result, for spreadsheets. */
-static int write_csv(const bench *b, const char *path)
-{
-    FILE *file = fopen(path, "we");
-    const json_t *r;
-    size_t i;
-    if (file) fputs("phase,format,batch,tokens,depth,min_tok_s,median_tok_s,max_tok_s,gmac_s,gb_s,share\n", file);
-    json_array_foreach(b->results, i, r)
-    {
-        if (!file) break;
-        const json_t *rate = json_object_get(r, "tok_s");
-        fprintf(file, "%s,%s,%lld,%lld,%lld,%.4g,%.4g,%.4g,%.4g,%.4g,%.4g\n",
-                json_string_value(json_object_get(r, "phase")), json_string_value(json_object_get(r, "format")),
-                (long long)json_integer_value(json_object_get(r, "batch")),
-                (long long)json_integer_value(json_object_get(r, "tokens")),
-                (long long)json_integer_value(json_object_get(r, "depth")),
-                json_number_value(json_object_get(rate, "min")), json_number_value(json_object_get(rate, "median")),
-                json_number_value(json_object_get(rate, "max")), json_number_value(json_object_get(r, "gmac_s")),
-                json_number_value(json_object_get(r, "gb_s")), json_number_value(json_object_get(r, "share")));
-    }
-    if (file && (fflush(file) != 0 || ferror(file))) {
-        fclose(file);
-        file = NULL;
-    }
-    if (file && fclose(file) == 0) return CLI_DONE;
-    fprintf(stderr, "mixquant: bench: %s: expected to write it, got a failure\n", path);
-    return CLI_FAILED;
-}
-
-static int print_json(bench *b, const char *model)
+/* Everything that was measured; NULL: out of memory. */
+static json_t *document_of(bench *b, const char *model)
 {
     mq_machine *m = &b->machine;
     m->read_gb_s = median(b->read_gb_s, b->limit_count);
     m->fma_gmac_s = median(b->fma_gmac_s, b->limit_count);
-    json_t *root =
-        json_pack("{ss ss s{ss ss si sf sf} s{ss sI sI} sO sO}", "version", mq_version(), "commit", mq_commit(), "cpu",
-                  "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s", m->read_gb_s, "fma_gflop_s",
-                  2 * m->fma_gmac_s, "model", "name", model, "params", (json_int_t)b->info.parameters, "layers",
-                  (json_int_t)b->info.layers, "results", b->results, "ratios", b->ratios);
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
+    return json_pack("{ss ss s{ss ss si sf sf} s{ss sI sI} sO sO}", "version", mq_version(), "commit", mq_commit(),
+                     "cpu", "name", m->cpu, "isa", m->isa, "threads", m->threads, "read_gb_s", m->read_gb_s,
+                     "fma_gflop_s", 2 * m->fma_gmac_s, "model", "name", model, "params", (json_int_t)b->info.parameters,
+                     "layers", (json_int_t)b->info.layers, "results", b->results, "ratios", b->ratios);
+}
+
+static int report(bench *b, const char *model)
+{
+    json_t *document = document_of(b, model);
+    char *text = document && b->s->json ? json_dumps(document, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
+    int code = document && (text || !b->s->json) ? CLI_DONE : CLI_FAILED;
     if (text) puts(text);
+    if (code == CLI_DONE && b->s->csv) code = bench_write_csv(document, b->s->csv);
+    if (code == CLI_DONE && b->s->plots) code = bench_write_plots(document, b->s->plots);
     free(text);
-    json_decref(root);
-    return text ? CLI_DONE : CLI_FAILED;
+    json_decref(document);
+    return code;
 }
 
 static int run_all(bench *b, const long *prompts, size_t prompt_count, const long *depths, size_t depth_count,
@@ -360,8 +374,10 @@ static int run_all(bench *b, const long *prompts, size_t prompt_count, const lon
         printf("%-8s %-10s %5s %7s %7s %10s %10s %10s %16s %6s\n", "phase", "format", "batch", "tokens", "depth",
                "min tok/s", "median", "max", "work", "limit");
     }
-    for (size_t i = 0; code == CLI_DONE && i < prompt_count && prompts[i] > 0; i++) {
-        code = bench_prefill(b, &prefill, prompts[i]);
+    for (size_t i = 0; i < prompt_count && prompts[i] > 0; i++) {
+        for (size_t k = 0; code == CLI_DONE && k < batch_count; k++) {
+            code = bench_prefill(b, &prefill, prompts[i], batches[k]);
+        }
     }
     for (size_t d = 0; d < depth_count; d++) {
         for (size_t k = 0; code == CLI_DONE && b->s->steps > 0 && k < batch_count; k++) {
@@ -429,8 +445,7 @@ static int bench_model(const settings *s, const char *model, const char *name)
     bench b = {.s = s};
     int code = open_bench(&b, model, context, (size_t)largest(batches, batch_count));
     if (code == CLI_DONE) code = run_all(&b, prompts, prompt_count, depths, depth_count, batches, batch_count);
-    if (code == CLI_DONE && s->json) code = print_json(&b, name);
-    if (code == CLI_DONE && s->csv) code = write_csv(&b, s->csv);
+    if (code == CLI_DONE) code = report(&b, name);
     for (size_t i = 0; i < b.session_count; i++) {
         mq_session_free(b.sessions[i]);
     }
@@ -462,9 +477,10 @@ static int run(int argc, char **argv)
         {"p", CLI_TEXT, &s.prompts, 0, 0, "prompt lengths (default 512,2048; 0: none)"},
         {"n", CLI_NUMBER, &s.steps, 0, 65536, "decode steps of one run (default 32; 0: none)"},
         {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
-        {"b", CLI_TEXT, &s.batches, 0, 0, "sequences decoded together, 1 to 8 (default 1)"},
+        {"b", CLI_TEXT, &s.batches, 0, 0, "sequences: prefilled in turn, decoded together, 1 to 8 (default 1)"},
         {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
         {"csv", CLI_TEXT, &s.csv, 0, 0, "file for the results, one a line"},
+        {"plots", CLI_TEXT, &s.plots, 0, 0, "folder for SVG plots: speed-up by length, decode by depth, roofline"},
         {"json", CLI_FLAG, &s.json, 0, 0, "one JSON document"},
     };
     const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};

@@ -20,6 +20,7 @@ static double at_x(const mq_svg *s, double x)
 
 static double at_y(const mq_svg *s, double y)
 {
+    if (s->y.log) return s->top + s->height - log2(y / s->y.low) / log2(s->y.high / s->y.low) * s->height;
     return s->top + s->height - (y - s->y.low) / (s->y.high - s->y.low) * s->height;
 }
 
@@ -59,12 +60,22 @@ static double step_of(double range)
     return unit;
 }
 
-static void log_marks(mq_svg *s)
+static void log_marks_x(mq_svg *s)
 {
     char number[32];
-    for (double x = s->x.low; x <= s->x.high; x *= 4) {
+    for (double x = exp2(ceil(log2(s->x.low))); x <= s->x.high; x *= 4) {
         snprintf(number, sizeof number, "%.4g", x);
         label(s, at_x(s, x), s->top + s->height + 16, "middle", number);
+    }
+}
+
+static void log_marks_y(mq_svg *s)
+{
+    char number[32];
+    for (double y = exp2(ceil(log2(s->y.low))); y <= s->y.high; y *= 2) {
+        snprintf(number, sizeof number, "%.4g", y);
+        segment(s, s->left, at_y(s, y), s->left + s->width, at_y(s, y), "#dddddd");
+        label(s, s->left - 6, at_y(s, y) + 4, "end", number);
     }
 }
 
@@ -91,10 +102,13 @@ void mq__svg_begin(mq_svg *s, const char *title, mq_svg_axis x, mq_svg_axis y)
                            "font-family=\"sans-serif\" font-size=\"12\">\n"
                            "<rect width=\"680\" height=\"350\" fill=\"#ffffff\"/>\n");
     label(s, s->left, 20, "start", title);
-    marks(s, &s->y, 1);
+    if (s->y.log)
+        log_marks_y(s);
+    else
+        marks(s, &s->y, 1);
     if (x.label) {
         if (s->x.log)
-            log_marks(s);
+            log_marks_x(s);
         else
             marks(s, &s->x, 0);
         label(s, s->left + s->width / 2, s->top + s->height + 36, "middle", x.label);
@@ -116,6 +130,27 @@ void mq__svg_bar(mq_svg *s, size_t i, size_t n, const char *name, double value, 
     segment(s, middle - 4, at_y(s, high), middle + 4, at_y(s, high), "#000000");
 }
 
+/* Colours come again after eight series; the marks are squares then. */
+static void mark(mq_svg *s, size_t i, double x, double y)
+{
+    if (i / (sizeof colors / sizeof colors[0]) % 2 == 0) {
+        mq__buf_printf(&s->text, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", x, y, color(i));
+    } else {
+        mq__buf_printf(&s->text, "<rect x=\"%.1f\" y=\"%.1f\" width=\"6\" height=\"6\" fill=\"%s\"/>\n", x - 3, y - 3,
+                       color(i));
+    }
+}
+
+void mq__svg_points(mq_svg *s, size_t i, const char *name, const double *x, const double *y, size_t count)
+{
+    for (size_t k = 0; k < count; k++) {
+        mark(s, i, at_x(s, x[k]), at_y(s, y[k]));
+    }
+    const double right = s->left + s->width + 14, down = s->top + 10 + 18 * (double)i;
+    mark(s, i, right + 8, down);
+    label(s, right + 22, down + 4, "start", name);
+}
+
 void mq__svg_line(mq_svg *s, size_t i, const char *name, const double *x, const double *y, size_t count)
 {
     mq__buf_printf(&s->text, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" points=\"", color(i));
@@ -125,7 +160,7 @@ void mq__svg_line(mq_svg *s, size_t i, const char *name, const double *x, const 
     mq__buf_puts(&s->text, "\"/>\n");
     const double right = s->left + s->width + 14, down = s->top + 10 + 18 * (double)i;
     segment(s, right, down, right + 16, down, color(i));
-    label(s, right + 22, down + 4, "start", name);
+    mq__svg_points(s, i, name, x, y, count);
 }
 
 char *mq__svg_end(mq_svg *s)

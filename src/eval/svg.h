@@ -10,7 +10,7 @@
 typedef struct mq_svg_axis {
     double low, high;
     const char *label;
-    bool log; /* powers of two at equal distances; low > 0. Of x only */
+    bool log; /* powers of two at equal distances; low > 0 */
 } mq_svg_axis;
 
 typedef struct mq_svg {
@@ -25,8 +25,9 @@ void mq__svg_begin(mq_svg *svg, const char *title, mq_svg_axis x, mq_svg_axis y)
 /* The i-th of n bars, from the y axis' low end, named below it. low < high: with an interval. */
 void mq__svg_bar(mq_svg *svg, size_t i, size_t n, const char *name, double value, double low, double high);
 
-/* The i-th line through count points, named in the legend. */
+/* The i-th line through count points, each marked, named in the legend; or the points alone. */
 void mq__svg_line(mq_svg *svg, size_t i, const char *name, const double *x, const double *y, size_t count);
+void mq__svg_points(mq_svg *svg, size_t i, const char *name, const double *x, const double *y, size_t count);
 
 /* Ends the chart and returns its text, owned (mq__free); NULL: out of memory. */
 char *mq__svg_end(mq_svg *svg);
