@@ -288,10 +288,31 @@ static void check_gemm(void)
     check_gemm_case(&(gemm_case){.rows = 7, .k_width = 4112, .n = 70, .kind = LARGEST});
 }
 
+#ifdef MQ_X86
+/* The kernel of AVX-VNNI in the encoding of AVX-512 VNNI, in place of the AVX2 level's own. */
+void mq__int8_gemm_vnni256(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out, void *scratch);
+
+static void check_vnni256(void)
+{
+    const mq_kernels *level = checkasm.tested;
+    mq_kernels other = *level;
+    other.int8_gemm = mq__int8_gemm_vnni256;
+    checkasm.tested = &other;
+    check_gemm();
+    checkasm.tested = level;
+}
+#endif
+
 static void check(void)
 {
     if (checkasm_slot("int8_quantize")) check_quantize();
     if (checkasm_slot("int8_gemm")) check_gemm();
+#ifdef MQ_X86
+    if (checkasm.isa == MQ_ISA_AVX2 && mq__cpu_best_isa() >= MQ_ISA_AVX512VNNI && checkasm_slot("int8_gemm_vnni256")) {
+        check_vnni256();
+    }
+#endif
 }
 
 /* ------------------------------------------------------------------ benchmarks */

@@ -3,9 +3,10 @@
  * vpmaddubsw saturates at 16 bits, which (a + 128) * w would pass; |a| * (w with a's sign) does not: pairs are at most
  * 2*127*127. Four instructions (sign, two multiply-adds, add) for 32 products: as many products per instruction as an FP32
  * FMA, so INT8 gains on this level only what processors with more integer than FMA units give. `--prefill auto` knows.
+ * Where AVX-VNNI exists, int8_gemm_avxvnni.c takes the GEMM over.
  *
  * Registers of one row x 32 features: sums 4, int32 4, activation 2, ones 1, weights and products 4 = 15. */
-#include "kernels/int8_driver.h"
+#include "kernels/avx2/int8_avx2.h"
 #include "kernels/table.h"
 
 #include <immintrin.h>
@@ -39,7 +40,7 @@ INLINE void add_group(const uint8_t *a, float sa, const uint8_t *w, __m256 acc[4
     }
 }
 
-static void finish(const int8_slice *s, float *y, const float *sum)
+void mq__int8_finish_avx2(const int8_slice *s, float *y, const float *sum)
 {
     for (size_t f = 0; f < s->features; f++) {
         const float value = s->bias ? sum[f] + s->bias[f] : sum[f];
@@ -61,7 +62,7 @@ static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile
         }
         for (size_t v = 0; v < 4; v++)
             _mm256_store_ps(tile[r] + 8 * v, acc[v]);
-        if (s->last) finish(s, s->y + r * s->ldy, tile[r]);
+        if (s->last) mq__int8_finish_avx2(s, s->y + r * s->ldy, tile[r]);
     }
 }
 
@@ -115,6 +116,6 @@ static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_
 void mq__fill_avx2_int8(mq_kernels *table)
 {
     table->int8_quantize = quantize;
-    table->int8_gemm = gemm;
+    table->int8_gemm = mq__cpu_avx_vnni() ? mq__int8_gemm_avxvnni : gemm;
     if (table->gemm_scratch_bytes < mq__int8_scratch_bytes()) table->gemm_scratch_bytes = mq__int8_scratch_bytes();
 }

@@ -7,10 +7,11 @@
  * Throughput of one block of 4 rows x 16 features: 32 vpdpbusd + 16 FMA on two ports = 24 cycles (2.67 times the FMA peak
  * at best), 42 loads (21), 110 issue slots.
  *
- * The VEX encoding has not been run: no machine with it was at hand. The tests compile this file a second time with the
- * EVEX encoding of the same instruction (MQ_VNNI_EVEX) and compare that on processors with AVX-512 VNNI. So measured
- * (2-core Zen 4 class, one thread, shared host, commit 0c659bd; checkasm --bench --isa avx2 nvfp4_gemm, N x K =
- * 9728 x 2560) in multiples of the FMA peak, 59 GMAC/s: M=512 and 2048 2.24 at the median, 2.35 at best; M=1 0.45, M=4 1.09. */
+ * The tests compile this file a second time with the EVEX encoding of the same instruction (MQ_VNNI_EVEX) and compare that on
+ * processors with AVX-512 VNNI, most of which lack this one.
+ *
+ * Measured (checkasm --bench --isa avx2 nvfp4_gemm, N x K = 9728 x 2560, one thread) in multiples of the FMA peak: Zen 5 class,
+ * 67 GMAC/s, VEX: M = 512 and 2048 2.36, M = 1 0.57, M = 4 1.55. Zen 4 class, 59 GMAC/s, EVEX: 2.24, 0.45, 1.09. */
 #include "kernels/avx2/nvfp4_avx2.h"
 
 /* Sixteen features of a weight cell as the micro-kernel reads them. */
