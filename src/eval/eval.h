@@ -124,4 +124,10 @@ uint64_t mq__eval_hash(uint64_t hash, const void *bytes, size_t count);
  * is an error that names its number; with drop_cut, a last line without newline is dropped instead. */
 mq_status mq__eval_read_lines(const char *path, bool drop_cut, json_t **lines, mq_error *error);
 
+/* A file of JSON values, one after the other in any layout, or of one array: the values as an array, owned. */
+mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *error);
+
+/* Whether the model has a chat template: else prompts are bare texts. */
+bool mq__eval_has_template(const mq_text *text);
+
 #endif

@@ -79,3 +79,46 @@ mq_status mq__eval_read_lines(const char *path, bool drop_cut, json_t **lines, m
         json_decref(list);
     return status;
 }
+
+mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *error)
+{
+    char *data = NULL;
+    size_t bytes;
+    *values = NULL;
+    mq_status status = mq__file_read(path, LINES_MAX, &data, &bytes, error);
+    if (status != MQ_OK) return status;
+    json_t *list = json_array();
+    for (size_t at = 0; status == MQ_OK && at < bytes;) {
+        json_error_t where;
+        json_t *value;
+        at += strspn(data + at, " \t\r\n"); /* the text ends with NUL */
+        if (at >= bytes) break;
+        value = json_loadb(data + at, bytes - at, JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &where);
+        if (!value || json_array_append_new(list, value) != 0 || where.position <= 0) {
+            status = mq__fail(error, MQ_FORMAT, "eval: %s: byte %zu: expected a JSON value, got: %s", path, at,
+                              value ? "one that does not fit" : where.text);
+        }
+        at += (size_t)where.position;
+    }
+    mq__free(data);
+    if (status == MQ_OK && json_array_size(list) == 1 && json_is_array(json_array_get(list, 0))) {
+        json_t *only = json_incref(json_array_get(list, 0));
+        json_decref(list);
+        list = only;
+    }
+    if (status == MQ_OK)
+        *values = list;
+    else
+        json_decref(list);
+    return status;
+}
+
+bool mq__eval_has_template(const mq_text *text)
+{
+    static const char probe[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"add_generation_prompt\":true}";
+    char *prompt = NULL;
+    size_t bytes;
+    const bool has = mq_render(text, probe, sizeof probe - 1, &prompt, &bytes, NULL) == MQ_OK;
+    mq_free(prompt);
+    return has;
+}

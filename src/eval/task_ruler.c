@@ -93,16 +93,6 @@ static mq_status choose_wording(ruler *r, mq_error *error)
     return MQ_OK;
 }
 
-static bool has_template(const mq_text *text)
-{
-    static const char probe[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"add_generation_prompt\":true}";
-    char *prompt = NULL;
-    size_t bytes;
-    const bool has = mq_render(text, probe, sizeof probe - 1, &prompt, &bytes, NULL) == MQ_OK;
-    mq_free(prompt);
-    return has;
-}
-
 /* Samples go round first: any limit has all families and lengths. */
 static void split(const ruler *r, size_t item, mq_ruler_kind *kind, uint32_t *length, size_t *sample)
 {
@@ -119,7 +109,7 @@ static mq_status open_ruler(const mq_eval_context *context, void **task, size_t 
     if (!r) return mq__fail(error, MQ_NO_MEMORY, "eval: ruler: expected memory, got none");
     r->context = context;
     r->answer = o->max_tokens ? o->max_tokens : ANSWER;
-    r->chat = has_template(context->text);
+    r->chat = mq__eval_has_template(context->text);
     mq_status status = choose_wording(r, error);
     if (status == MQ_OK) status = choose_kinds(r, o->kinds, error);
     if (status == MQ_OK) status = choose_lengths(r, error);

@@ -3,10 +3,10 @@
 
 #include <string.h>
 
-extern const mq_eval_task mq__eval_agent, mq__eval_ruler, mq__eval_ppl, mq__eval_kld, mq__eval_attention;
+extern const mq_eval_task mq__eval_agent, mq__eval_ruler, mq__eval_ppl, mq__eval_kld, mq__eval_attention, mq__eval_bfcl;
 
-static const mq_eval_task *const tasks[] = {&mq__eval_agent, &mq__eval_ruler, &mq__eval_ppl, &mq__eval_kld,
-                                            &mq__eval_attention};
+static const mq_eval_task *const tasks[] = {&mq__eval_agent, &mq__eval_ruler,     &mq__eval_ppl,
+                                            &mq__eval_kld,   &mq__eval_attention, &mq__eval_bfcl};
 
 const mq_eval_task *mq__eval_task(size_t i)
 {

@@ -1,0 +1,299 @@
+/* A recursive descent over the literals of three languages, and over Python calls. Whatever it is given, it ends: depth is
+ * bounded and every step consumes text. */
+#include "eval/bfcl.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEPTH_MAX = 32, WORD_MAX = 256 };
+
+typedef struct reader {
+    const char *p; /* ends with NUL */
+    mq_bfcl_language language;
+    int depth;
+} reader;
+
+static json_t *read_value(reader *r);
+
+static void skip_space(reader *r)
+{
+    while (isspace((unsigned char)*r->p)) {
+        r->p++;
+    }
+}
+
+static bool take(reader *r, const char *text)
+{
+    skip_space(r);
+    const size_t length = strlen(text);
+    if (strncmp(r->p, text, length) != 0) return false;
+    r->p += length;
+    return true;
+}
+
+/* A name with dots; false when there is none. */
+static bool read_word(reader *r, char word[WORD_MAX])
+{
+    size_t length = 0;
+    skip_space(r);
+    if (!isalpha((unsigned char)*r->p) && *r->p != '_' && *r->p != '$') return false;
+    while (isalnum((unsigned char)r->p[length]) || (r->p[length] && strchr("_$.", r->p[length]))) {
+        length++;
+    }
+    if (length >= WORD_MAX) return false;
+    memcpy(word, r->p, length);
+    word[length] = '\0';
+    r->p += length;
+    return true;
+}
+
+static size_t utf8(unsigned code, char out[4])
+{
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        out[0] = (char)(0xc0 | code >> 6);
+        out[1] = (char)(0x80 | (code & 63));
+        return 2;
+    }
+    out[0] = (char)(0xe0 | code >> 12);
+    out[1] = (char)(0x80 | (code >> 6 & 63));
+    out[2] = (char)(0x80 | (code & 63));
+    return 3;
+}
+
+/* What follows a backslash; returns bytes written. */
+static size_t read_escape(reader *r, char out[4])
+{
+    static const char names[] = "nrtbf0", codes[] = "\n\r\t\b\f\0";
+    const char c = *r->p++;
+    const char *at = c ? strchr(names, c) : NULL;
+    if (c == 'u' || c == 'x') {
+        char digits[5] = {0};
+        for (int i = 0; i < (c == 'u' ? 4 : 2) && isxdigit((unsigned char)*r->p); i++) {
+            digits[i] = *r->p++;
+        }
+        return utf8((unsigned)strtoul(digits, NULL, 16), out);
+    }
+    out[0] = at ? codes[at - names] : c;
+    return 1;
+}
+
+static json_t *read_string(reader *r)
+{
+    const char quote = *r->p++;
+    char *text = malloc(strlen(r->p) + 4); /* escapes never grow */
+    size_t length = 0;
+    while (text && *r->p && *r->p != quote) {
+        if (*r->p == '\\' && r->p[1]) {
+            r->p++;
+            length += read_escape(r, text + length);
+        } else {
+            text[length++] = *r->p++;
+        }
+    }
+    json_t *value = text && *r->p == quote ? json_stringn(text, length) : NULL;
+    if (value) r->p++;
+    free(text);
+    return value;
+}
+
+static json_t *read_number(reader *r)
+{
+    char *end;
+    const char *p = r->p + (*r->p == '-' || *r->p == '+');
+    if (!isdigit((unsigned char)*p) && *p != '.') return NULL;
+    while (isdigit((unsigned char)*p)) {
+        p++;
+    }
+    const bool real = *p == '.' || *p == 'e' || *p == 'E';
+    const double number = strtod(r->p, &end);
+    const long long whole = strtoll(r->p, NULL, 10);
+    if (end == r->p) return NULL;
+    r->p = end;
+    if (r->language != MQ_BFCL_PYTHON && *r->p && strchr("lLnfFdD", *r->p)) r->p++; /* 5L, 5n, 0.5f */
+    return real ? json_real(number) : json_integer(whole);
+}
+
+/* Values up to `close`, commas between them. */
+static json_t *read_list(reader *r, const char *close)
+{
+    json_t *list = json_array();
+    while (list && !take(r, close)) {
+        json_t *value = read_value(r);
+        if (!value || json_array_append_new(list, value) != 0 || (!take(r, ",") && (skip_space(r), *r->p != *close))) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* A key as text: a string, a number, or a bare name. */
+static bool read_key(reader *r, char key[WORD_MAX])
+{
+    skip_space(r);
+    if (*r->p && strchr("'\"", *r->p)) {
+        json_t *text = read_string(r);
+        const bool fits = text && json_string_length(text) < WORD_MAX;
+        if (fits) strcpy(key, json_string_value(text));
+        json_decref(text);
+        return fits;
+    }
+    if (isdigit((unsigned char)*r->p)) {
+        size_t length = 0;
+        while (isdigit((unsigned char)*r->p) && length + 1 < WORD_MAX) {
+            key[length++] = *r->p++;
+        }
+        key[length] = '\0';
+        return true;
+    }
+    return read_word(r, key);
+}
+
+static json_t *read_map(reader *r)
+{
+    json_t *map = json_object();
+    char key[WORD_MAX];
+    while (map && !take(r, "}")) {
+        json_t *value = read_key(r, key) && take(r, ":") ? read_value(r) : NULL;
+        if (!value || json_object_set_new(map, key, value) != 0 || (!take(r, ",") && (skip_space(r), *r->p != '}'))) {
+            json_decref(map);
+            return NULL;
+        }
+    }
+    return map;
+}
+
+/* Java: {{ put("k", v); ... }} after new HashMap<...>(). */
+static json_t *read_puts(reader *r)
+{
+    json_t *map = json_object();
+    char key[WORD_MAX];
+    while (map && !take(r, "}}")) {
+        json_t *value = NULL;
+        if (take(r, "put(") && read_key(r, key) && take(r, ",")) value = read_value(r);
+        if (!value || json_object_set_new(map, key, value) != 0 || !take(r, ")") || !take(r, ";")) {
+            json_decref(map);
+            return NULL;
+        }
+    }
+    return map;
+}
+
+/* Java: what follows `new`. */
+static json_t *read_new(reader *r)
+{
+    char word[WORD_MAX];
+    if (!read_word(r, word)) return NULL;
+    if (take(r, "<")) {
+        for (int open = 1; open && *r->p; r->p++) {
+            open += *r->p == '<' ? 1 : *r->p == '>' ? -1 : 0;
+        }
+    }
+    if (take(r, "[")) return take(r, "]") && take(r, "{") ? read_list(r, "}") : NULL;
+    if (!take(r, "(")) return NULL;
+    if (take(r, ")")) {
+        if (take(r, "{{")) return read_puts(r);
+        return strstr(word, "Map") ? json_object() : json_array();
+    }
+    json_t *inner = read_value(r);
+    if (inner && take(r, ")")) return inner;
+    json_decref(inner);
+    return NULL;
+}
+
+static json_t *read_named(reader *r)
+{
+    char word[WORD_MAX];
+    if (!read_word(r, word)) return NULL;
+    if (strcmp(word, "True") == 0 || strcmp(word, "true") == 0) return json_true();
+    if (strcmp(word, "False") == 0 || strcmp(word, "false") == 0) return json_false();
+    if (strcmp(word, "None") == 0 || strcmp(word, "null") == 0) return json_null();
+    if (r->language == MQ_BFCL_JAVA && strcmp(word, "new") == 0) return read_new(r);
+    if (r->language == MQ_BFCL_JAVA && (strcmp(word, "Arrays.asList") == 0 || strcmp(word, "List.of") == 0)) {
+        return take(r, "(") ? read_list(r, ")") : NULL;
+    }
+    return json_string(word); /* a variable */
+}
+
+static json_t *read_value(reader *r)
+{
+    json_t *value;
+    skip_space(r);
+    if (++r->depth > DEPTH_MAX) return NULL;
+    if (*r->p == '\'' || *r->p == '"' || (*r->p == '`' && r->language == MQ_BFCL_JAVASCRIPT)) {
+        value = read_string(r);
+    } else if (take(r, "[")) {
+        value = read_list(r, "]");
+    } else if (r->language == MQ_BFCL_PYTHON && take(r, "(")) {
+        value = read_list(r, ")");
+    } else if (r->language != MQ_BFCL_JAVA && take(r, "{")) {
+        value = read_map(r);
+    } else if (*r->p == '-' || *r->p == '+' || *r->p == '.' || isdigit((unsigned char)*r->p)) {
+        value = read_number(r);
+    } else {
+        value = read_named(r);
+    }
+    r->depth--;
+    return value;
+}
+
+static bool at_end(reader *r)
+{
+    skip_space(r);
+    return *r->p == '\0';
+}
+
+json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language)
+{
+    reader r = {text, language, 0};
+    json_t *value = read_value(&r);
+    if (value && at_end(&r)) return value;
+    json_decref(value);
+    return NULL;
+}
+
+/* name(value, key=value, ...) */
+static json_t *read_call(reader *r)
+{
+    char name[WORD_MAX], key[WORD_MAX];
+    if (!read_word(r, name) || !take(r, "(")) return NULL;
+    json_t *arguments = json_object(), *positional = json_array();
+    bool ok = arguments && positional;
+    while (ok && !take(r, ")")) {
+        const char *before = r->p;
+        const bool named = read_word(r, key) && take(r, "=");
+        if (!named) r->p = before;
+        json_t *value = read_value(r);
+        ok = value &&
+             (named ? json_object_set_new(arguments, key, value) : json_array_append_new(positional, value)) == 0;
+        ok = ok && (take(r, ",") || (skip_space(r), *r->p == ')'));
+    }
+    json_t *call = ok ? json_pack("{sssOsO}", "name", name, "arguments", arguments, "positional", positional) : NULL;
+    json_decref(arguments);
+    json_decref(positional);
+    return call;
+}
+
+json_t *mq__bfcl_python_calls(const char *text)
+{
+    reader r = {text, MQ_BFCL_PYTHON, 0};
+    json_t *calls = json_array();
+    const bool list = take(&r, "[");
+    bool ok = calls != NULL;
+    while (ok && !(list ? take(&r, "]") : at_end(&r))) {
+        json_t *call = read_call(&r);
+        ok = call && json_array_append_new(calls, call) == 0;
+        if (ok && !take(&r, ",")) {
+            skip_space(&r);
+            ok = list ? *r.p == ']' : true; /* without brackets, one call a line */
+        }
+    }
+    if (ok && at_end(&r)) return calls;
+    json_decref(calls);
+    return NULL;
+}
