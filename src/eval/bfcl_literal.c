@@ -2,6 +2,8 @@
  * bounded and every step consumes text. */
 #include "eval/bfcl.h"
 
+#include "base/mem.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +87,7 @@ static size_t read_escape(reader *r, char out[4])
 static json_t *read_string(reader *r)
 {
     const char quote = *r->p++;
-    char *text = malloc(strlen(r->p) + 4); /* escapes never grow */
+    char *text = mq__alloc_zero(strlen(r->p) + 4, 1); /* escapes never grow */
     size_t length = 0;
     while (text && *r->p && *r->p != quote) {
         if (*r->p == '\\' && r->p[1]) {
@@ -97,7 +99,7 @@ static json_t *read_string(reader *r)
     }
     json_t *value = text && *r->p == quote ? json_stringn(text, length) : NULL;
     if (value) r->p++;
-    free(text);
+    mq__free(text);
     return value;
 }
 

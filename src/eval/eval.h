@@ -127,7 +127,7 @@ mq_status mq__eval_read_lines(const char *path, bool drop_cut, json_t **lines, m
 /* A file of JSON values, one after the other in any layout, or of one array: the values as an array, owned. */
 mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *error);
 
-/* Whether the model has a chat template: else prompts are bare texts. */
+/* Whether the model has a chat template: else prompts are bare texts. text may be NULL. */
 bool mq__eval_has_template(const mq_text *text);
 
 #endif

@@ -118,7 +118,7 @@ bool mq__eval_has_template(const mq_text *text)
     static const char probe[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"add_generation_prompt\":true}";
     char *prompt = NULL;
     size_t bytes;
-    const bool has = mq_render(text, probe, sizeof probe - 1, &prompt, &bytes, NULL) == MQ_OK;
+    const bool has = text && mq_render(text, probe, sizeof probe - 1, &prompt, &bytes, NULL) == MQ_OK;
     mq_free(prompt);
     return has;
 }

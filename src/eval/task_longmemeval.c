@@ -1,0 +1,107 @@
+/* `longmemeval`: questions about a long history of chats (Wu et al. 2024, arXiv 2410.10813), longmemeval_s.json as published. The
+ * original asks a large model whether an answer is right; here its words are compared, which is stricter. */
+#include "eval/question.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const keys[] = {"question_id", "question_type", "question", "question_date"};
+
+static bool sessions_are_chats(const json_t *sessions)
+{
+    const json_t *session, *message;
+    size_t i, k;
+    json_array_foreach(sessions, i, session)
+    {
+        json_array_foreach(session, k, message)
+        {
+            if (!json_is_string(json_object_get(message, "role")) ||
+                !json_is_string(json_object_get(message, "content"))) {
+                return false;
+            }
+        }
+    }
+    return json_is_array(sessions);
+}
+
+static bool usable(const json_t *item)
+{
+    const json_t *answer = json_object_get(item, "answer"), *dates = json_object_get(item, "haystack_dates");
+    const json_t *sessions = json_object_get(item, "haystack_sessions");
+    return mq__question_has_texts(item, keys, sizeof keys / sizeof keys[0]) &&
+           (json_is_string(answer) || json_is_integer(answer)) && sessions_are_chats(sessions) &&
+           json_array_size(dates) == json_array_size(sessions);
+}
+
+/* Questions without an answer in the history: only a judge can tell a refusal. */
+static bool skipped(const json_t *item)
+{
+    const char *id = json_string_value(json_object_get(item, "question_id"));
+    const size_t length = strlen(id);
+    return length > 4 && strcmp(id + length - 4, "_abs") == 0;
+}
+
+static void ask(const json_t *item, mq_buf *text)
+{
+    const json_t *session, *message;
+    size_t i, k;
+    mq__buf_puts(text, "These are earlier chats between you and me.\n");
+    json_array_foreach(json_object_get(item, "haystack_sessions"), i, session)
+    {
+        const char *date = json_string_value(json_array_get(json_object_get(item, "haystack_dates"), i));
+        mq__buf_printf(text, "\n### Chat of %s\n", date ? date : "an unknown day");
+        json_array_foreach(session, k, message)
+        {
+            mq__buf_puts(text, json_string_value(json_object_get(message, "role")));
+            mq__buf_puts(text, ": ");
+            mq__buf_puts(text, json_string_value(json_object_get(message, "content")));
+            mq__buf_putc(text, '\n');
+        }
+    }
+    mq__buf_puts(text, "\nToday is ");
+    mq__buf_puts(text, json_string_value(json_object_get(item, "question_date")));
+    mq__buf_puts(text, ". Answer in a few words, from these chats: ");
+    mq__buf_puts(text, json_string_value(json_object_get(item, "question")));
+}
+
+static json_t *score(const json_t *item, const char *answer)
+{
+    char number[32];
+    const json_t *wanted = json_object_get(item, "answer");
+    const char *text = json_string_value(wanted);
+    if (!text) {
+        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(wanted));
+        text = number;
+    }
+    const mq_overlap overlap = mq__word_overlap(answer, text);
+    return json_pack("{sfsfss}", "contains", overlap.contains ? 1.0 : 0.0, "f1", overlap.f1, "group",
+                     json_string_value(json_object_get(item, "question_type")));
+}
+
+static const mq_benchmark benchmark = {.name = "longmemeval",
+                                       .max_tokens = 512,
+                                       .quick = 12,
+                                       .usable = usable,
+                                       .skipped = skipped,
+                                       .ask = ask,
+                                       .score = score,
+                                       .id_key = "question_id"};
+
+static mq_status open_longmemeval(const mq_eval_context *context, void **task, size_t *items, mq_error *error)
+{
+    return mq__question_open(&benchmark, context, task, items, error);
+}
+
+const mq_eval_task mq__eval_longmemeval = {
+    .name = "longmemeval",
+    .summary = "questions about a long history of chats (--data longmemeval_s.json): words of the answer",
+    .metrics = {"contains", "f1"},
+    .binary = true,
+    .open = open_longmemeval,
+    .close = mq__question_close,
+    .id = mq__question_id,
+    .settings = mq__question_settings,
+    .begin = mq__question_begin,
+    .next = mq__question_next,
+    .end = mq__question_end,
+};
