@@ -173,7 +173,7 @@ class Model:
 
     def __init__(self, directory, plan="bf16", kv="bf16"):
         self.config, self.t = read_model(directory)
-        self.plan, self.kv, self.cache = plan, kv, {}
+        self.plan, self.kv, self.cache, self.causal = plan, kv, {}, None
 
     def weight(self, name):
         if name in self.cache:
@@ -204,6 +204,12 @@ class Model:
         eps = self.config.get("rms_norm_eps", 1e-6)
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
 
+    def mask(self, q, k):
+        """What is added to one head's scores [n, n]: causal. tools/experiments overrides it."""
+        if self.causal is None or len(self.causal) != len(q):
+            self.causal = np.triu(np.full((len(q), len(q)), -np.inf, q.dtype), 1)
+        return self.causal
+
     def logits(self, tokens):
         c, t = self.config, self.t
         heads, groups = c["num_attention_heads"], c.get("num_key_value_heads", c["num_attention_heads"])
@@ -218,7 +224,6 @@ class Model:
             return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
         h = t["model.embed_tokens.weight"][tokens]
-        mask = np.triu(np.full((n, n), -np.inf), 1)
         for l in range(c["num_hidden_layers"]):
             p = f"model.layers.{l}."
             x = self.norm(h, t[p + "input_layernorm.weight"])
@@ -234,7 +239,7 @@ class Model:
             out = np.empty((n, heads, width))
             for i in range(heads):
                 g = i // (heads // groups)
-                s = q[:, i] @ k[:, g].T / math.sqrt(width) + mask
+                s = q[:, i] @ k[:, g].T / math.sqrt(width) + self.mask(q[:, i], k[:, g])
                 s = np.exp(s - s.max(-1, keepdims=True))
                 out[:, i] = s / s.sum(-1, keepdims=True) @ v[:, g]
             h = h + self.linear(out.reshape(n, -1), p + "self_attn.o_proj")
