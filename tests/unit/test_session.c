@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "mixquant.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,6 +98,51 @@ static void test_extend_truncate_rebuild(void **state)
     mq_session_free(session);
     mq_engine_close(engine);
     free(expected);
+}
+
+/* Logits after 700 tokens, of which the last attend to three tiles in INT8. */
+static float *long_logits(mq_attention_format attention, int threads, uint32_t chunk, size_t *count)
+{
+    enum { LONG = 700 };
+    int32_t prompt[LONG];
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_engine_options options = {
+        .model_dir = model,
+        .plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16, .attention = attention},
+        .threads = threads,
+        .context = LONG,
+        .chunk = chunk,
+        .sessions = 1,
+        .no_cache = true};
+    for (size_t i = 0; i < LONG; i++) {
+        prompt[i] = tokens[i * 7 % TOKENS];
+    }
+    if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
+    float *logits = fresh_logits(engine, prompt, LONG);
+    *count = logits_bytes(engine) / sizeof(float);
+    mq_engine_close(engine);
+    return logits;
+}
+
+static void test_int8_attention(void **state)
+{
+    (void)state;
+    size_t count;
+    float *exact = long_logits(MQ_ATTENTION_BF16, 2, 512, &count);
+    float *close = long_logits(MQ_ATTENTION_INT8, 2, 512, &count);
+    float *again = long_logits(MQ_ATTENTION_INT8, 3, 96, &count);
+    double error = 0, size = 0;
+    for (size_t i = 0; i < count; i++) {
+        error += (double)(close[i] - exact[i]) * (double)(close[i] - exact[i]);
+        size += (double)exact[i] * (double)exact[i];
+    }
+    print_message("int8 attention: relative error %.2e\n", sqrt(error / size));
+    assert_true(error <= 4e-4 * size); /* 2%, of keys and values that have no structure to speak of */
+    assert_memory_equal(close, again, count * sizeof(float));
+    free(exact);
+    free(close);
+    free(again);
 }
 
 static void test_first_token_is_precise(void **state)
@@ -339,6 +385,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_extend_truncate_rebuild),
+        cmocka_unit_test(test_int8_attention),
         cmocka_unit_test(test_first_token_is_precise),
         cmocka_unit_test(test_batch_equals_single),
         cmocka_unit_test(test_cancel_keeps_what_is_done),
