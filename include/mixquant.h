@@ -388,6 +388,23 @@ typedef struct mq_quantize_options {
  * by token, and runs such a checkpoint as W4A4. On failure nothing stays of out_dir. */
 MQ_API mq_status mq_quantize_checkpoint(const mq_quantize_options *options, mq_error *error);
 
+typedef struct mq_sensitivity_options {
+    const char *model_dir, *prefill_model_dir; /* as in mq_engine_options */
+    mq_scale_rule scales;
+    int threads;                /* 0: one per available processor */
+    const mq_token_span *texts; /* the last quarter of each (128 tokens at most) is its answer */
+    size_t text_count;
+    double budget; /* of the prefill's time: 1.05 lets the plan take 5% longer than NVFP4 does; at least 1 */
+    /* Called before each measurement; return false to cancel. NULL: none. */
+    bool (*progress)(void *context, uint32_t done, uint32_t total);
+    void *context;
+} mq_sensitivity_options;
+
+/* Measures for each linear group of each layer how far the answer's logits move when it alone prefills the prompt in NVFP4 or
+ * INT8, and what each format's time is, and chooses a plan within the budget (docs/CALIBRATION.md). *plan is the text of a
+ * plan file with what was measured in it; owned by the caller: mq_free. */
+MQ_API mq_status mq_sensitivity_plan(const mq_sensitivity_options *options, char **plan, mq_error *error);
+
 /* Architecture, tensors, formats, what each phase would use, and what it takes in memory; as lines for people or as one
  * JSON object. Checks the checkpoint as opening it does. *text is owned by the caller: mq_free. */
 MQ_API mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error);
