@@ -160,7 +160,14 @@ static void add_scaled(float *y, const float *x, float factor, size_t n)
 static void round_block(const float *u, mq_nvfp4_rule rule, mq_nvfp4_scale scale, const float *weights, float *moved,
                         size_t k, size_t at, size_t end, uint8_t *nibbles, uint8_t *scales, float *errors)
 {
-    mq__nvfp4_quantize_row(rule, scale, moved + at, MQ_WEIGHT_F32, BLOCK, nibbles + at / 2, scales + at / BLOCK);
+    float whole[BLOCK]; /* the block if it were not rounded at all: what its scale has to cover */
+    for (size_t i = 0; i < BLOCK; i++) {
+        whole[i] = moved[at + i];
+        for (size_t j = 0; j < i; j++) {
+            whole[i] += (weights[at + j] - whole[j]) * u[(at + j) * k + at + i];
+        }
+    }
+    mq__nvfp4_quantize_row(rule, scale, whole, MQ_WEIGHT_F32, BLOCK, nibbles + at / 2, scales + at / BLOCK);
     const float step = mq__e4m3_decode(scales[at / BLOCK]) * scale.multiplier;
     for (size_t i = 0; i < BLOCK; i++) {
         const size_t column = at + i;

@@ -5,7 +5,8 @@
  *
  *     q_k = round(w_k + sum over j < k of (w_j - q_j) U_jk)
  *
- * which needs one triangular factor of H and neither its inverse nor an update of all later weights by a dense row. */
+ * which needs one triangular factor of H and neither its inverse nor an update of all later weights by a dense row. What GPTQ
+ * holds in place of the weights not yet rounded is the same recursion without rounding. */
 #ifndef MQ_GPTQ_H
 #define MQ_GPTQ_H
 
@@ -24,8 +25,8 @@ mq_status mq__gptq_factor(const float *moments, const float *factor, uint32_t k,
 /* Bytes of `scratch` for the call below. */
 size_t mq__gptq_scratch_bytes(uint32_t k);
 
-/* Quantises up to MQ_GPTQ_ROWS rows of weights [rows, k], k a multiple of 16. A block's scale is chosen by the rule from the
- * block as it stands when its first column is due. nibbles [rows, k/2], scales [rows, k/16]. */
+/* Quantises up to MQ_GPTQ_ROWS rows of weights [rows, k], k a multiple of 16. A block's scale is chosen by the rule from what
+ * GPTQ has made of the block when its first column is due. nibbles [rows, k/2], scales [rows, k/16]. */
 void mq__gptq_quantize_rows(const float *u, mq_nvfp4_rule rule, mq_nvfp4_scale scale, const float *weights,
                             uint32_t rows, uint32_t k, uint8_t *nibbles, uint8_t *scales, void *scratch);
 

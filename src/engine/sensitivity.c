@@ -17,7 +17,7 @@
 
 #define ANSWER_MAX  128
 #define LOGITS_MAX  ((size_t)512 << 20) /* bytes of kept reference logits */
-#define TIMINGS     3
+#define TIMINGS     9
 #define LAYERS_TEXT 2048 /* of a rule: "0,1,2,..." */
 
 static const mq_linear_format rungs[MQ_RUNGS] = {MQ_LINEAR_NVFP4, MQ_LINEAR_INT8, MQ_LINEAR_BF16};
