@@ -350,6 +350,19 @@ typedef enum mq_checkpoint_layout {
 MQ_API const char *mq_checkpoint_layout_name(mq_checkpoint_layout layout); /* "compressed-tensors", "modelopt" */
 MQ_API mq_status mq_checkpoint_layout_parse(const char *name, mq_checkpoint_layout *layout, mq_error *error);
 
+/* How codes are found, given the rule of the scales: each weight to its nearest value, or (GPTQ) the columns one after the
+ * other, each taking up the errors of those before it, weighted with what the inputs of calibration texts look like. */
+typedef enum mq_quantize_method { MQ_METHOD_RTN, MQ_METHOD_GPTQ, MQ_METHODS } mq_quantize_method;
+
+MQ_API const char *mq_quantize_method_name(mq_quantize_method method); /* "rtn", "gptq" */
+MQ_API mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method, mq_error *error);
+
+/* A calibration text: token ids, borrowed during the call. */
+typedef struct mq_token_span {
+    const int32_t *tokens;
+    uint32_t count;
+} mq_token_span;
+
 typedef struct mq_quantize_options {
     const char *in_dir;  /* a BF16, F16 or F32 checkpoint */
     const char *out_dir; /* must not exist, or be empty */
@@ -358,6 +371,12 @@ typedef struct mq_quantize_options {
     const char *ignore; /* NULL, or a regular expression (PCRE2) that is matched from the start of a module's name, as
                            "model.layers.0.self_attn.q_proj"; q, k and v (gate and up) can only be left out together */
     int threads;        /* 0: one per available processor */
+    mq_quantize_method method;
+    float
+        smooth; /* 0: none; else SmoothQuant's alpha, in (0, 1]: how much of the inputs' range the weights before which
+                     stands a norm take over, through that norm's weights, by powers of two (docs/CALIBRATION.md) */
+    const mq_token_span *texts; /* for GPTQ and smoothing */
+    size_t text_count;
     /* Called before each linear layer; return false to cancel. NULL: none. */
     bool (*progress)(void *context, uint32_t done, uint32_t total);
     void *context;
@@ -368,6 +387,23 @@ typedef struct mq_quantize_options {
  * activation scale needs calibration data, and a made-up one would clip; this library scales activations itself, token
  * by token, and runs such a checkpoint as W4A4. On failure nothing stays of out_dir. */
 MQ_API mq_status mq_quantize_checkpoint(const mq_quantize_options *options, mq_error *error);
+
+typedef struct mq_sensitivity_options {
+    const char *model_dir, *prefill_model_dir; /* as in mq_engine_options */
+    mq_scale_rule scales;
+    int threads;                /* 0: one per available processor */
+    const mq_token_span *texts; /* the last quarter of each (128 tokens at most) is its answer */
+    size_t text_count;
+    double budget; /* of the prefill's time: 1.05 lets the plan take 5% longer than NVFP4 does; at least 1 */
+    /* Called before each measurement; return false to cancel. NULL: none. */
+    bool (*progress)(void *context, uint32_t done, uint32_t total);
+    void *context;
+} mq_sensitivity_options;
+
+/* Measures for each linear group of each layer how far the answer's logits move when it alone prefills the prompt in NVFP4 or
+ * INT8, and what each format's time is, and chooses a plan within the budget (docs/CALIBRATION.md). *plan is the text of a
+ * plan file with what was measured in it; owned by the caller: mq_free. */
+MQ_API mq_status mq_sensitivity_plan(const mq_sensitivity_options *options, char **plan, mq_error *error);
 
 /* Architecture, tensors, formats, what each phase would use, and what it takes in memory; as lines for people or as one
  * JSON object. Checks the checkpoint as opening it does. *text is owned by the caller: mq_free. */

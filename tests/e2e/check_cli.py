@@ -149,6 +149,45 @@ def test_quantized_checkpoints():
         mixquant("logits", "-m", out, "--tokens", "1,2", "-o", SCRATCH + "/x", "--decode", "w4a16")
 
 
+# ---------------------------------------------------------------- calibration
+
+def write_text(name, text):
+    path = os.path.join(SCRATCH, name)
+    with open(path, "w") as f:
+        f.write(text)
+    return path
+
+
+def test_calibration():
+    m = model("tiny-qwen3")
+    text = write_text("calibration.txt", " ".join(f"Item {i} costs {i * 7 % 31} coins." for i in range(60)))
+    own = ("--calibrate", text, "--calibrate-tokens", 300)
+    plain = logits(m, "--no-cache")
+    seen = {plain}
+    for extra in (("--method", "gptq"), ("--smooth", 0.5), ("--method", "gptq", "--scales", "sweep", "--smooth", 0.5)):
+        out = folder("calibrated")
+        mixquant("quantize", "-m", m, "-o", out, *extra, *own)
+        second = logits(m, "--prefill-model", out, "--no-cache")
+        assert second not in seen and len(second) == len(plain)
+        seen.add(second)
+    plan = os.path.join(SCRATCH, "sensitivity.json")
+    mixquant("quantize", "-m", m, "--sensitivity", plan, "--budget", 1.5, *own)
+    measured = json.load(open(plan))["sensitivity"]
+    assert measured["divergence"]["plan"] <= measured["divergence"]["nvfp4"], measured
+    logits(m, "--plan", plan, "--no-cache")
+
+    # Refusals: nothing to read, nothing to write, values out of range; nothing stays.
+    out = folder("refused")
+    for code, extra in ((2, ("--method", "gptq", "--calibrate", write_text("empty.txt", ""))),
+                        (3, ("--method", "gptq", "--calibrate", SCRATCH + "/nowhere.txt")),
+                        (3, ("--method", "gptq")),  # no episodes.jsonl there
+                        (2, ("--method", "best", *own)),
+                        (2, ("--smooth", 2, *own))):
+        mixquant("quantize", "-m", m, "-o", out, *extra, code=code)
+        assert not os.path.exists(out)
+    mixquant("quantize", "-m", m, *own, code=2)
+
+
 # ---------------------------------------------------------------- the cache
 
 def packed_files():
