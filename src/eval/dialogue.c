@@ -206,6 +206,7 @@ static mq_status advance(runner *r, slot *s, mq_error *error)
             size_t count;
             status = mq_stream_flush(s->stream, &bytes, &count, error);
             if (status == MQ_OK && finish != MQ_FINISH_STOP && count) (void)mq__buf_append(&s->text, bytes, count);
+            mq__eval_make_text(s->text.data, s->text.len);
             const mq_eval_answer answer = {.text = s->text.len ? s->text.data : "",
                                            .bytes = s->text.len,
                                            .prompt_tokens = s->prompt_tokens,

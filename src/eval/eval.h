@@ -62,7 +62,7 @@ typedef struct mq_eval_prompt {
 } mq_eval_prompt;
 
 typedef struct mq_eval_answer {
-    const char *text; /* special tokens left out; valid during the call */
+    const char *text; /* UTF-8 without NUL, special tokens left out; valid during the call */
     size_t bytes;
     uint32_t prompt_tokens, output_tokens;
     mq_finish finish; /* MQ_FINISH_LENGTH also when the prompt did not fit the context: then text is empty */
@@ -123,6 +123,9 @@ uint64_t mq__eval_hash(uint64_t hash, const void *bytes, size_t count);
 /* Reads a file of JSON values, one a line (empty lines are skipped), into an array. Returns owned. A line that is no JSON
  * is an error that names its number; with drop_cut, a last line without newline is dropped instead. */
 mq_status mq__eval_read_lines(const char *path, bool drop_cut, json_t **lines, mq_error *error);
+
+/* Makes UTF-8 without NUL of any bytes, in place: what is none becomes '?'. */
+void mq__eval_make_text(char *bytes, size_t count);
 
 /* A file of JSON values, one after the other in any layout, or of one array: the values as an array, owned. */
 mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *error);

@@ -40,6 +40,29 @@ uint32_t mq__eval_random_below(mq_eval_random *random, uint32_t bound)
     return (uint32_t)(((mq__eval_random_u64(random) >> 32) * bound) >> 32);
 }
 
+/* Bytes of the UTF-8 sequence at p, or 0: cut, overlong, a surrogate, or past U+10FFFF. */
+static size_t sequence(const unsigned char *p, size_t left)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const size_t length = p[0] < 0x80 ? 1 : p[0] < 0xc0 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 0;
+    if (length <= 1) return length;
+    if (length > left) return 0;
+    uint32_t code = p[0] & (0x7fu >> length);
+    for (size_t i = 1; i < length; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    return code >= least[length] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ? length : 0;
+}
+
+void mq__eval_make_text(char *bytes, size_t count)
+{
+    for (size_t i = 0, length; i < count; i += length ? length : 1) {
+        length = bytes[i] ? sequence((const unsigned char *)bytes + i, count - i) : 0;
+        if (!length) bytes[i] = '?';
+    }
+}
+
 static mq_status read_line(const char *path, const char *line, size_t bytes, size_t number, json_t *lines,
                            mq_error *error)
 {

@@ -231,6 +231,32 @@ static void test_store_after_cut(void **state)
     json_decref(other);
 }
 
+static void test_any_bytes_become_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes, *text;
+        size_t count;
+    } cases[] = {{"caf\xc3\xa9 \xf0\x9f\x98\x80", "caf\xc3\xa9 \xf0\x9f\x98\x80", 10},
+                 {"a\xc3", "a?", 2},
+                 {"\xc3(", "?(", 2},
+                 {"\xc0\x80", "??", 2},
+                 {"\xed\xa0\x80", "???", 3},
+                 {"\xf8\x88\x80\x80\x80", "?????", 5},
+                 {"a\0b", "a?b", 3},
+                 {"\xe2\x82", "??", 2},
+                 {"", "", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char bytes[16];
+        memcpy(bytes, cases[i].bytes, cases[i].count);
+        mq__eval_make_text(bytes, cases[i].count);
+        assert_memory_equal(bytes, cases[i].text, cases[i].count);
+        json_t *value = json_stringn(bytes, cases[i].count);
+        assert_non_null(value);
+        json_decref(value);
+    }
+}
+
 static int make_path(void **state)
 {
     (void)state;
@@ -247,9 +273,9 @@ static int remove_path(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_agent_answers),   cmocka_unit_test(test_agent_data),
-        cmocka_unit_test(test_scene_calls),     cmocka_unit_test(test_ruler_items),
-        cmocka_unit_test(test_store_after_cut),
+        cmocka_unit_test(test_agent_answers),         cmocka_unit_test(test_agent_data),
+        cmocka_unit_test(test_any_bytes_become_text), cmocka_unit_test(test_scene_calls),
+        cmocka_unit_test(test_ruler_items),           cmocka_unit_test(test_store_after_cut),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);
 }
