@@ -372,9 +372,9 @@ typedef struct mq_quantize_options {
                            "model.layers.0.self_attn.q_proj"; q, k and v (gate and up) can only be left out together */
     int threads;        /* 0: one per available processor */
     mq_quantize_method method;
-    float
-        smooth; /* 0: none; else SmoothQuant's alpha, in (0, 1]: how much of the inputs' range the weights before which
-                     stands a norm take over, through that norm's weights, by powers of two (docs/CALIBRATION.md) */
+    /* 0: none; else SmoothQuant's alpha, in (0, 1]: how much of the inputs' range the weights before which stands a norm take
+     * over, through that norm's weights, by powers of two (docs/CALIBRATION.md). */
+    float smooth;
     const mq_token_span *texts; /* for GPTQ and smoothing */
     size_t text_count;
     /* Called before each linear layer; return false to cancel. NULL: none. */
