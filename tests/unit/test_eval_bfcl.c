@@ -86,8 +86,8 @@ static void right_answers(void **state)
     (void)state;
     static const char *const answers[] = {
         "<tool_call>\n{\"name\": \"geo_area\", \"arguments\": {\"base\": 10, \"height\": 5}}\n</tool_call>",
-        "<think>[noop()]</think><tool_call>{\"name\": \"geo.area\", \"arguments\": \"{\\\"base\\\": 10, "
-        "\\\"height\\\": 5.5}\"}</tool_call>",
+        ("<think>[noop()]</think><tool_call>{\"name\": \"geo.area\", \"arguments\": \"{\\\"base\\\": 10, "
+         "\\\"height\\\": 5.5}\"}</tool_call>"),
         "[{\"geo.area\": {\"base\": 10, \"height\": 5.0, \"unit\": \"Square-CM\"}}]",
         "{\"name\": \"geo_area\", \"parameters\": {\"base\": 10, \"height\": 5}}",
         "```json\n[{\"name\": \"geo_area\", \"arguments\": {\"base\": 10, \"height\": 5}}]\n```",
