@@ -11,15 +11,15 @@ CONFIG = {
     "eos_token_id": None,  # filled from the tokenizer
     "head_dim": 64,
     "hidden_act": "silu",
-    "hidden_size": 128,
+    "hidden_size": 256,
     "initializer_range": 0.02,
     "intermediate_size": 384,
     "max_position_embeddings": 4096,
     "max_window_layers": 8,
     "model_type": "qwen3",
-    "num_attention_heads": 4,
+    "num_attention_heads": 8,
     "num_hidden_layers": 8,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 4,
     "rms_norm_eps": 1e-06,
     "rope_scaling": None,
     "rope_theta": 1000000.0,
@@ -29,7 +29,7 @@ CONFIG = {
     "transformers_version": "4.51.0",
     "use_cache": True,
     "use_sliding_window": False,
-    "vocab_size": 1024,
+    "vocab_size": 3072,
 }
 CHUNK = 256  # queries per attention block: the causal half that no query sees is mostly not computed
 

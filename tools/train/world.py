@@ -31,6 +31,12 @@ FIELDS = {
     "held": "cost stage fee due volume delay amount driver".split(),
 }
 KEYS = {"train": "id name code key ref".split(), "held": ["number", "label"]}
+# Pieces of words that are neither in a list nor of these syllables: what copies them has to copy anything.
+PIECES = """ab ac ad af al am an ap ar as at au be bl bo br ca ce ch ci cl co com con cou cr cu de di do dr ea ed el em
+    en er es et ex fa fe fi fo fr ful ga ge gi gra ha he hi ho hu ic ig il im in ing ion ir is ist it ive ize ju ke la le
+    li lo lu ly ma me ment mi mo mu na ne ness ni no nu ob oc od of ol om on oo op or ou ow pa pe ph pi pl po pr pu qu ra
+    re ri ro ru sa sc se sh si sk so sp st su ta te th ti tion to tr tu ty ul un up ur us ut va ve vi vo wa we wh wi wo
+    ya ye yo""".split()
 STATES = """open closed paid late new old ready sold lost sent done red blue green black white fast slow
     high low active idle""".split()
 SYSTEM = "Use the tools to answer."
@@ -79,6 +85,11 @@ class World:
 
     def word(self, lists, odd=0.3):
         """A noun or column word: from the split's list or, for variety, made up."""
+        if self.split == "train":
+            while self.rng.random() < 0.4:
+                word = "".join(self.rng.choice(PIECES) for _ in range(self.rng.randint(2, 4)))
+                if self._split_ok(word) and word not in lists["held"]:
+                    return word
         if self.rng.random() < odd:
             while True:
                 word = self.syllables(self.rng.choice((1, 2, 2)))
@@ -120,7 +131,8 @@ class Table:
         self.kinds = {f: rng.choice(kinds) for f in self.fields}
         self.order = self.groups + self.fields
         rng.shuffle(self.order)
-        self.order = [self.key] + self.order
+        # grouping columns, which repeat from row to row, come last
+        self.order = [self.key] + [c for c in self.order if c in self.fields] + [c for c in self.order if c in self.groups]
         self.rows = []
         self.prefix = prefix
 
@@ -187,7 +199,7 @@ def answer_text(noun, key, row, field):
 class Episode:
     """One dialogue. `turns` lists, per user question, the call (or None), its result and the answer."""
 
-    def __init__(self, world, budget, max_turns=3, kinds=None):
+    def __init__(self, world, budget, max_turns=3, kinds=None, min_turns=1):
         self.world, self.rng = world, world.rng
         rng = self.rng
         used = set()
@@ -195,7 +207,7 @@ class Episode:
         prefix = rng.choice(("", "get_", "find_", "find_", "list_"))
         self.tables = [Table(world, used, prefix) for _ in range(tables)]
         self.used = used
-        turns = rng.randint(1, max_turns)
+        turns = rng.randint(min_turns, max_turns)
         self.tools, self.by_name = [], {}
         pairs = [(t, c) for t in self.tables for c in t.groups + [t.key]]
         rng.shuffle(pairs)
@@ -420,14 +432,23 @@ def recall(world, pairs):
     kind = rng.choice(("number", "number", "name", "code"))
     columns = set()
     names = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.randint(2, 5))]
-    kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date")) for _ in names]
+    kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date", "group", "group")) for _ in names]
+    pools = [[world.name() for _ in range(rng.randint(1, 3))] for _ in names]
     keys, lines = set(), []
     for _ in range(pairs):
         row = {names[0]: fresh(lambda: world.key(kind), keys)}
-        row.update((n, world.value(k)) for n, k in zip(names[1:], kinds))
+        row.update((n, rng.choice(pool) if k == "group" else world.value(k)) for n, k, pool in zip(names[1:], kinds, pools))
         lines.append(row_text(row))
     again = rng.sample(lines, len(lines))
     return "\n".join(lines) + "\n", "\n".join(again) + "\n"
+
+
+def dense(world, budget):
+    """An episode with many questions on few results: most of its text is the assistant's."""
+    rng = world.rng
+    turns = max(2, int(budget * rng.uniform(0.3, 0.7)) // 90)
+    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (8, 2, 1.5, 1, 2, 0.7, 0.3), k=turns - 1)
+    return Episode(world, budget, turns, ["group"] + kinds, turns)
 
 
 def episode(seed, split="train", budget=512, **options):
