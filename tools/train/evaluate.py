@@ -167,7 +167,7 @@ def demo(agent, scene, verbose=True):
             t = by_name[call[0]]
             ((argument, column),) = t["filter"].items()
             result = world.select(scene["tables"][t["table"]], column, str(call[1].get(argument)),
-                                  t["columns"], t["limit"])
+                                  t["columns"], t["limit"], t.get("format", "json"))
             messages.append({"role": "assistant", "content": "",
                              "tool_calls": [{"function": {"name": call[0], "arguments": call[1]}}]})
             messages.append({"role": "tool", "content": result})

@@ -19,8 +19,8 @@ import tokenizer as bpe
 import world
 
 # (first step, lengths that take turns, tokens a step): the length curriculum
-SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 8192), (4000, (512, 1024, 1024, 2048), 8192)]
-GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 1024, 1024, 2048), 8192)]  # copying is there already
+SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 4096), (4000, (512, 1024, 1024, 2048), 4096)]
+GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 512, 1024, 512, 1024, 2048), 4096)]  # copying is there already
 GROW = ("same", "deepen", "widen", "retoken")
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
@@ -38,7 +38,7 @@ class Data:
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
-        (self.comma,) = tok.encode('","')
+        (self.comma,), (self.space,) = tok.encode('","'), tok.encode(" ")
 
     quiet = QUIET[0][1]
 
@@ -69,25 +69,25 @@ class Data:
     def document(self, rng, room):
         w = world.World(rng)
         kind = rng.random() if room > 150 else 1.0
-        if kind < 0.28:
+        if kind < 0.2:
             e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + 3 * (room > 250))
             return self.dialogue(e.messages(), e.tools)
-        if kind < 0.66:
+        if kind < 0.65:
             e = world.dense(w, rng.randint(min(room, 400), room))
             return self.dialogue(e.messages(), e.tools)
-        if kind < 0.78:
+        if kind < 0.75:
             most = max(3, room // 15)
             skill = rng.choices(world.SKILLS, (2, 2, 4, 2, 4, 4))[0]
-            return self.dialogue(world.needle(w, rng.randint(max(2, most // 8), most), skill))
+            return self.dialogue(world.needle(w, rng.randint(max(2, most // 8), most), skill, 4))
         if kind < 0.97:
             first, second = world.recall(w, rng.randint(2, max(3, min(60, room // 60))))
             ids = self.tok.encode(first)
             weights = [self.quiet] * len(ids)
             for line in second.splitlines(keepends=True):  # the key cannot be foreseen, what follows it can
                 row = self.tok.encode(line)
-                key = row.index(self.comma) + 1
+                key = row.index(self.comma if self.comma in row else self.space) + 1
                 ids += row
-                weights += [0.0] * key + [0.5] * (len(row) - key)
+                weights += [0.0] * key + [1.0] * (len(row) - key)
             return ids, weights
         return self.repeat(rng, room)
 

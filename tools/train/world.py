@@ -39,6 +39,7 @@ PIECES = """ab ac ad af al am an ap ar as at au be bl bo br ca ce ch ci cl co co
     ya ye yo""".split()
 STATES = """open closed paid late new old ready sold lost sent done red blue green black white fast slow
     high low active idle""".split()
+FORMS = ("json", "json", "json", "log")  # how a tool prints its rows
 SYSTEM = "Use the tools to answer."
 NO_ROWS = "no rows"
 
@@ -135,6 +136,7 @@ class Table:
         self.order = [self.key] + [c for c in self.order if c in self.fields] + [c for c in self.order if c in self.groups]
         self.rows = []
         self.prefix = prefix
+        self.form = rng.choice(FORMS)
 
     def fill(self, count, groups):
         """Add count rows whose group columns take one of `groups` values each."""
@@ -152,6 +154,9 @@ class Table:
             for column in self.order[1:]:
                 row[column] = world.rng.choice(pools[column]) if column in pools else world.value(self.kinds[column])
             self.rows.append(row)
+
+    def select(self, column, value):
+        return select(self.rows, column, value, form=self.form)
 
     def tool_name(self, column):
         return f"{self.prefix}{self.noun}" + ("" if column == self.key else f"_by_{column}")
@@ -180,20 +185,23 @@ def fresh(make, used):
             return value
 
 
-def row_text(row):
+def row_text(row, form="json"):
+    """One row as a JSON record or as a line of a log."""
+    if form == "log":
+        return " ".join(f"{name}={value}" for name, value in row.items())
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
-def select(rows, column, value, columns=None, limit=None):
-    """What a tool returns: the matching rows in table order, one compact JSON object a line."""
+def select(rows, column, value, columns=None, limit=None, form="json"):
+    """What a tool returns: the matching rows in table order, one a line."""
     found = [row for row in rows if str(row.get(column)) == value][:limit]
     if columns:
         found = [{c: row[c] for c in columns if c in row} for row in found]
-    return "\n".join(row_text(row) for row in found) if found else NO_ROWS
+    return "\n".join(row_text(row, form) for row in found) if found else NO_ROWS
 
 
-def answer_text(noun, key, row, field):
-    return f"For {noun} {key}:\n{row_text(row)}\nThe {field} is {row[field]}."
+def answer_text(table, row, field):
+    return f"For {table.noun} {row[table.key]}:\n{row_text(row, table.form)}\nThe {field} is {row[field]}."
 
 
 class Episode:
@@ -266,7 +274,7 @@ class Episode:
         value = row[column]
         noun, key = table.noun, row[table.key]
         self._ask(kind, self._question(field, noun, key, tail), (table.tool_name(column), {column: value}),
-                  select(table.rows, column, value), answer_text(noun, key, row, field), row[field])
+                  table.select(column, value), answer_text(table, row, field), row[field])
         self.last = (table, column, value, row, field)
 
     def _group(self):
@@ -288,7 +296,7 @@ class Episode:
         table, column, value, row, field = self.last
         other = self._field(table, {column, field})
         question = self.rng.choice((f"And its {other}?", f"And the {other}?"))
-        self._ask("its", question, None, None, answer_text(table.noun, row[table.key], row, other), row[other])
+        self._ask("its", question, None, None, answer_text(table, row, other), row[other])
         self.last = (table, column, value, row, other)
 
     def _and(self):
@@ -299,7 +307,7 @@ class Episode:
         row = self.rng.choice(rows)
         field, key = self._field(table, {column}), row[table.key]
         self._ask("and", f"And the {field} of {table.noun} {key}?", None, None,
-                  answer_text(table.noun, key, row, field), row[field])
+                  answer_text(table, row, field), row[field])
         self.last = (table, column, value, row, field)
 
     def _that(self):
@@ -321,7 +329,7 @@ class Episode:
         key = fresh(lambda: self.world.key(table.key_kind), {r[table.key] for r in table.rows})
         field = self._field(table, {column})
         self._ask("missing", self._question(field, table.noun, key, f" in {column} {value}"),
-                  (table.tool_name(column), {column: value}), select(table.rows, column, value),
+                  (table.tool_name(column), {column: value}), table.select(column, value),
                   f"There is no {table.noun} {key}.", None)
 
     def _empty(self):
@@ -332,7 +340,7 @@ class Episode:
         key = value if keyed else self.world.key(table.key_kind)
         tail = "" if keyed else f" in {column} {value}"
         self._ask("empty", self._question(self._field(table, {column}), table.noun, key, tail),
-                  (table.tool_name(column), {column: value}), select(table.rows, column, value),
+                  (table.tool_name(column), {column: value}), table.select(column, value),
                   f"There is no {table.noun} {key}.", None)
 
     def _notool(self):
@@ -348,7 +356,7 @@ class Episode:
         table, column = self.by_name[name]
         if set(arguments) != {column}:
             return None
-        return select(table.rows, column, str(arguments[column]))
+        return table.select(column, str(arguments[column]))
 
     def messages(self, turns=None):
         out = [{"role": "system", "content": SYSTEM}]
@@ -371,49 +379,61 @@ def sentence(rng):
     return " ".join(rng.choice(FILLER) for _ in range(rng.randint(5, 11))).capitalize() + "."
 
 
-def question(text, wanted):
-    return [{"role": "user", "content": text}, {"role": "assistant", "content": "\n".join(wanted)}]
-
-
 # RULER's families in this model's words. Each answer repeats the sentences that it rests on, in their order in the text.
 SKILLS = ("single", "multikey", "multivalue", "multiquery", "tracking", "common")
 
 
-def needle(world, sentences, kind):
-    """A long user text of filler with facts in it, and a question about them: [user, assistant]."""
-    rng = world.rng
-    if kind == "common":
-        return common(world, sentences)
-    field, names = world.word(FIELDS), set()
-    if kind == "tracking":  # chains of names: each is the one before, the first is a number
-        facts, chains = [], []
-        for _ in range(rng.choice((1, 2, 2, 3))):
-            value, chain = world.number(3, 6), [fresh(world.name, names) for _ in range(rng.choice((2, 3, 3, 4)))]
-            chains.append((value, [f"{a} is {b}." for a, b in zip(chain, [value] + chain)]))
-        value, wanted = rng.choice(chains)
-        waiting = [list(c) for _, c in chains]
-        while any(waiting):  # a chain's sentences keep their order, chains mix
-            facts.append(rng.choice([w for w in waiting if w]).pop(0))
-        text = f"Which names are {value}?"
-    else:
-        count = {"single": 1, "multikey": rng.choice((2, 4, 8)), "multivalue": 3, "multiquery": rng.choice((3, 4, 6))}[kind]
-        each = rng.choice((2, 3)) if kind == "multivalue" else 1
-        facts = [(name, f"The {field} of {name} is {value}.")
-                 for name in [fresh(world.name, names) for _ in range(count)]
-                 for value in [world.number(3, 6) for _ in range(each)]]
-        rng.shuffle(facts)
-        asked = rng.sample(sorted(names), 2 if kind == "multiquery" else 1)
-        wanted = [fact for name, fact in facts if name in asked]
-        facts = [fact for _, fact in facts]
-        text = f"What is the {field} of {' and '.join(n for n in asked)}?" if kind != "multivalue" else \
-            f"What are all the {field}s of {asked[0]}?"
-        if kind == "multiquery":
-            asked.sort(key=lambda n: [n in w for w in wanted].index(True))
-            text = f"What is the {field} of {asked[0]} and of {asked[1]}?"
+def needle(world, sentences, kind, most=1):
+    """A long user text of filler with facts in it, and up to `most` questions about them: [user, assistant, ...]."""
+    text, asked = common(world, sentences) if kind == "common" else hidden(world, sentences, kind)
+    messages = []
+    for question, wanted in asked[:most]:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": "\n".join(wanted)}]
+    messages[0]["content"] = text + "\n" + messages[0]["content"]
+    return messages
+
+
+def hidden(world, sentences, kind):
+    """The text, and all questions on its facts with the sentences that answer each."""
+    rng, names = world.rng, set()
+    facts, asked = chains(world, names) if kind == "tracking" else properties(world, names, kind)
     lines = [sentence(rng) for _ in range(sentences)]
     for place, fact in zip(sorted((rng.randint(0, sentences) for _ in facts), reverse=True), reversed(facts)):
         lines.insert(place, fact)
-    return question(" ".join(lines) + "\n" + text, wanted)
+    rng.shuffle(asked)
+    return " ".join(lines), asked
+
+
+def chains(world, names):
+    """Chains of names: each is the one before, the first is a number. A chain's sentences keep their order, chains mix."""
+    rng, facts, asked, all_facts = world.rng, [], [], []
+    for _ in range(rng.choice((1, 2, 2, 3))):
+        value, chain = world.number(3, 6), [fresh(world.name, names) for _ in range(rng.choice((2, 3, 3, 4)))]
+        all_facts.append([f"{a} is {b}." for a, b in zip(chain, [value] + chain)])
+        asked.append((f"Which names are {value}?", all_facts[-1]))
+    waiting = [list(c) for c in all_facts]
+    while any(waiting):
+        facts.append(rng.choice([w for w in waiting if w]).pop(0))
+    return facts, asked
+
+
+def properties(world, names, kind):
+    """Sentences that give a property of several names, and the questions of this kind about them."""
+    rng, field = world.rng, world.word(FIELDS)
+    count = {"single": 1, "multikey": rng.choice((2, 4, 8)), "multivalue": 3, "multiquery": rng.choice((3, 4, 6))}[kind]
+    each = rng.choice((2, 3)) if kind == "multivalue" else 1
+    facts = [(name, f"The {field} of {name} is {value}.")
+             for name in [fresh(world.name, names) for _ in range(count)]
+             for value in [world.number(3, 6) for _ in range(each)]]
+    rng.shuffle(facts)
+    order = list(dict.fromkeys(name for name, _ in facts))
+    if kind == "multiquery":
+        groups = [(a, b) for i, a in enumerate(order) for b in order[i + 1:]]
+    else:
+        groups = [(name,) for name in order]
+    start = f"What are all the {field}s of " if kind == "multivalue" else f"What is the {field} of "
+    return [fact for _, fact in facts], [
+        (start + " and of ".join(group) + "?", [fact for name, fact in facts if name in group]) for group in groups]
 
 
 def common(world, size):
@@ -423,7 +443,7 @@ def common(world, size):
     times = max(3, size // 4)
     words = often * times + [fresh(world.name, names) for _ in range(times)]
     rng.shuffle(words)
-    return question(" ".join(words) + "\nWhich names are common?", often)
+    return " ".join(words), [("Which names are common?", often)]
 
 
 def recall(world, pairs):
@@ -434,11 +454,11 @@ def recall(world, pairs):
     names = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.randint(2, 5))]
     kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date", "group", "group")) for _ in names]
     pools = [[world.name() for _ in range(rng.randint(1, 3))] for _ in names]
-    keys, lines = set(), []
+    keys, lines, form = set(), [], rng.choice(FORMS)
     for _ in range(pairs):
         row = {names[0]: fresh(lambda: world.key(kind), keys)}
         row.update((n, rng.choice(pool) if k == "group" else world.value(k)) for n, k, pool in zip(names[1:], kinds, pools))
-        lines.append(row_text(row))
+        lines.append(row_text(row, form))
     again = rng.sample(lines, len(lines))
     return "\n".join(lines) + "\n", "\n".join(again) + "\n"
 
@@ -446,7 +466,7 @@ def recall(world, pairs):
 def dense(world, budget):
     """An episode with many questions on few results: most of its text is the assistant's."""
     rng = world.rng
-    turns = max(2, int(budget * rng.uniform(0.3, 0.7)) // 90)
+    turns = max(2, int(budget * rng.uniform(0.3, 0.85)) // 80)
     kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (8, 2, 1.5, 1, 2, 0.7, 0.3), k=turns - 1)
     return Episode(world, budget, turns, ["group"] + kinds, turns)
 
