@@ -9,6 +9,7 @@ import json
 import os
 import re
 
+import needles
 import template
 import world
 
@@ -109,7 +110,7 @@ def corpus(episodes):
         yield template.render(e.messages(), e.tools)
         w = e.world
         if seed % 4 == 0:
-            yield template.render(world.needle(w, 8, world.SKILLS[seed // 4 % len(world.SKILLS)]))
+            yield template.render(needles.needle(w, 8, needles.SKILLS[seed // 4 % len(needles.SKILLS)]))
         if seed % 2 == 0:  # so that the words of all lists become single tokens
             yield " ".join(w.rng.choice(lists["train"]) for lists in (world.NOUNS, world.GROUPS, world.FIELDS)
                            for _ in range(6))

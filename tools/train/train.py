@@ -13,6 +13,7 @@ import torch.multiprocessing as processes
 
 import grow
 import model as qwen3
+import needles
 import step
 import template
 import tokenizer as bpe
@@ -26,7 +27,7 @@ WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
 # which nobody can predict, would only be noise.
 QUIET = [(0, 0.1), (1000, 0.0)]
-FIRST = 3.0  # loss weight of an assistant text's first token: to call, to answer or to refuse
+FIRST = 5.0  # loss weight of an assistant text's first token: to call, to answer or to refuse
 
 
 class Data:
@@ -38,7 +39,6 @@ class Data:
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
-        (self.comma,), (self.space,) = tok.encode('","'), tok.encode(" ")
 
     quiet = QUIET[0][1]
 
@@ -77,15 +77,15 @@ class Data:
             return self.dialogue(e.messages(), e.tools)
         if kind < 0.75:
             most = max(3, room // 15)
-            skill = rng.choices(world.SKILLS, (2, 2, 4, 2, 4, 4))[0]
-            return self.dialogue(world.needle(w, rng.randint(max(2, most // 8), most), skill, 4))
+            skill = rng.choices(needles.SKILLS, (2, 2, 4, 2, 4, 4))[0]
+            return self.dialogue(needles.needle(w, rng.randint(max(2, most // 8), most), skill, 4))
         if kind < 0.97:
             first, second = world.recall(w, rng.randint(2, max(3, min(60, room // 60))))
             ids = self.tok.encode(first)
             weights = [self.quiet] * len(ids)
             for line in second.splitlines(keepends=True):  # the key cannot be foreseen, what follows it can
                 row = self.tok.encode(line)
-                key = row.index(self.comma if self.comma in row else self.space) + 1
+                key = len(self.tok.encode(line[:line.index('","' if line[0] == "{" else " ")])) + 1
                 ids += row
                 weights += [0.0] * key + [1.0] * (len(row) - key)
             return ids, weights

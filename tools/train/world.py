@@ -371,81 +371,6 @@ class Episode:
         return out
 
 
-FILLER = ("the a one this that old new small big warm cold wind rain tree bird stone field road hill sea "
-          "moved stood fell ran near under over by with and then again").split()
-
-
-def sentence(rng):
-    return " ".join(rng.choice(FILLER) for _ in range(rng.randint(5, 11))).capitalize() + "."
-
-
-# RULER's families in this model's words. Each answer repeats the sentences that it rests on, in their order in the text.
-SKILLS = ("single", "multikey", "multivalue", "multiquery", "tracking", "common")
-
-
-def needle(world, sentences, kind, most=1):
-    """A long user text of filler with facts in it, and up to `most` questions about them: [user, assistant, ...]."""
-    text, asked = common(world, sentences) if kind == "common" else hidden(world, sentences, kind)
-    messages = []
-    for question, wanted in asked[:most]:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": "\n".join(wanted)}]
-    messages[0]["content"] = text + "\n" + messages[0]["content"]
-    return messages
-
-
-def hidden(world, sentences, kind):
-    """The text, and all questions on its facts with the sentences that answer each."""
-    rng, names = world.rng, set()
-    facts, asked = chains(world, names) if kind == "tracking" else properties(world, names, kind)
-    lines = [sentence(rng) for _ in range(sentences)]
-    for place, fact in zip(sorted((rng.randint(0, sentences) for _ in facts), reverse=True), reversed(facts)):
-        lines.insert(place, fact)
-    rng.shuffle(asked)
-    return " ".join(lines), asked
-
-
-def chains(world, names):
-    """Chains of names: each is the one before, the first is a number. A chain's sentences keep their order, chains mix."""
-    rng, facts, asked, all_facts = world.rng, [], [], []
-    for _ in range(rng.choice((1, 2, 2, 3))):
-        value, chain = world.number(3, 6), [fresh(world.name, names) for _ in range(rng.choice((2, 3, 3, 4)))]
-        all_facts.append([f"{a} is {b}." for a, b in zip(chain, [value] + chain)])
-        asked.append((f"Which names are {value}?", all_facts[-1]))
-    waiting = [list(c) for c in all_facts]
-    while any(waiting):
-        facts.append(rng.choice([w for w in waiting if w]).pop(0))
-    return facts, asked
-
-
-def properties(world, names, kind):
-    """Sentences that give a property of several names, and the questions of this kind about them."""
-    rng, field = world.rng, world.word(FIELDS)
-    count = {"single": 1, "multikey": rng.choice((2, 4, 8)), "multivalue": 3, "multiquery": rng.choice((3, 4, 6))}[kind]
-    each = rng.choice((2, 3)) if kind == "multivalue" else 1
-    facts = [(name, f"The {field} of {name} is {value}.")
-             for name in [fresh(world.name, names) for _ in range(count)]
-             for value in [world.number(3, 6) for _ in range(each)]]
-    rng.shuffle(facts)
-    order = list(dict.fromkeys(name for name, _ in facts))
-    if kind == "multiquery":
-        groups = [(a, b) for i, a in enumerate(order) for b in order[i + 1:]]
-    else:
-        groups = [(name,) for name in order]
-    start = f"What are all the {field}s of " if kind == "multivalue" else f"What is the {field} of "
-    return [fact for _, fact in facts], [
-        (start + " and of ".join(group) + "?", [fact for name, fact in facts if name in group]) for group in groups]
-
-
-def common(world, size):
-    """Three names that come again and again among names that come once; they are asked for in alphabetical order."""
-    rng, names = world.rng, set()
-    often = sorted(fresh(world.name, names) for _ in range(3))
-    times = max(3, size // 4)
-    words = often * times + [fresh(world.name, names) for _ in range(times)]
-    rng.shuffle(words)
-    return " ".join(words), [("Which names are common?", often)]
-
-
 def recall(world, pairs):
     """Lines of key and value, then the same lines in another order: text whose second half is predictable."""
     rng = world.rng
@@ -467,7 +392,7 @@ def dense(world, budget):
     """An episode with many questions on few results: most of its text is the assistant's."""
     rng = world.rng
     turns = max(2, int(budget * rng.uniform(0.3, 0.85)) // 80)
-    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (8, 2, 1.5, 1, 2, 0.7, 0.3), k=turns - 1)
+    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (6, 2, 5, 1, 3.5, 1, 0.4), k=turns - 1)
     return Episode(world, budget, turns, ["group"] + kinds, turns)
 
 
