@@ -27,7 +27,9 @@ WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
 # which nobody can predict, would only be noise.
 QUIET = [(0, 0.1), (1000, 0.0)]
-FIRST = 5.0  # loss weight of an assistant text's first token: to call, to answer or to refuse
+# Loss weights of the assistant's tokens that choose what the next ones copy: the first of a text and of its second line
+# (to call or to answer; the row or that there is none), the first of a call's argument and of the stated value.
+CHOICE, VALUE = 4.0, 3.0
 
 
 class Data:
@@ -39,22 +41,27 @@ class Data:
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
+        self.marks, (self.line,) = [tok.encode('": "'), tok.encode(" is ")], tok.encode(":\n")
 
     quiet = QUIET[0][1]
 
     def dialogue(self, messages, tools=None):
-        """Token ids, and one weight a token: 1 where the assistant speaks, up to its end mark."""
+        """Token ids, and one weight a token: at least 1 where the assistant speaks, up to its end mark."""
         ids = self.tok.encode(template.render(messages, tools)) + [self.stop]
         weights, i = [self.quiet] * len(ids), 0
         while i < len(ids):
             if ids[i:i + len(self.start)] == self.start:
                 i += len(self.start)
                 first = i
-                while ids[i] != self.end:
+                while ids[i - 1] != self.end or i == first:
                     weights[i] = 1.0
+                    if any(ids[i - len(mark):i] == mark for mark in self.marks):
+                        weights[i] = VALUE
                     i += 1
-                weights[i] = 1.0
-                weights[first] = FIRST
+                weights[first] = CHOICE
+                if self.line in ids[first:i]:
+                    weights[ids.index(self.line, first) + 1] = CHOICE
+                continue
             i += 1
         weights[-1] = 0.0
         return ids, weights

@@ -330,7 +330,7 @@ class Episode:
         field = self._field(table, {column})
         self._ask("missing", self._question(field, table.noun, key, f" in {column} {value}"),
                   (table.tool_name(column), {column: value}), table.select(column, value),
-                  f"There is no {table.noun} {key}.", None)
+                  f"For {table.noun} {key}:\nThere is no {table.noun} {key}.", None)
 
     def _empty(self):
         table, column = self.rng.choice(list(self.by_name.values()))
@@ -341,7 +341,7 @@ class Episode:
         tail = "" if keyed else f" in {column} {value}"
         self._ask("empty", self._question(self._field(table, {column}), table.noun, key, tail),
                   (table.tool_name(column), {column: value}), table.select(column, value),
-                  f"There is no {table.noun} {key}.", None)
+                  f"For {table.noun} {key}:\nThere is no {table.noun} {key}.", None)
 
     def _notool(self):
         noun = fresh(lambda: self.world.word(NOUNS), set(self.used))
@@ -392,7 +392,7 @@ def dense(world, budget):
     """An episode with many questions on few results: most of its text is the assistant's."""
     rng = world.rng
     turns = max(2, int(budget * rng.uniform(0.3, 0.85)) // 80)
-    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (6, 2, 5, 1, 3.5, 1, 0.4), k=turns - 1)
+    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (6, 2, 6, 1, 5, 1, 0.5), k=turns - 1)
     return Episode(world, budget, turns, ["group"] + kinds, turns)
 
 
