@@ -20,7 +20,8 @@ static bool tool_is_valid(const json_t *tool, const json_t *tables)
     const json_t *table = json_object_get(tables, json_string_value(json_object_get(tool, "table")));
     return json_is_string(json_object_get(tool, "name")) && json_is_string(json_object_get(tool, "description")) &&
            json_is_object(json_object_get(tool, "parameters")) && json_is_array(table) && json_is_array(columns) &&
-           format_is_known(json_object_get(tool, "format")) && json_object_size(filter) == 1 && json_is_integer(json_object_get(tool, "limit")) &&
+           format_is_known(json_object_get(tool, "format")) && json_object_size(filter) == 1 &&
+           json_is_integer(json_object_get(tool, "limit")) &&
            json_is_string(json_object_iter_value(json_object_iter((json_t *)(uintptr_t)filter)));
 }
 

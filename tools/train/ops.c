@@ -5,7 +5,8 @@
 
 typedef uint16_t bf16;
 
-static inline float widen(bf16 x) {
+static inline float widen(bf16 x)
+{
     union {
         uint32_t u;
         float f;
@@ -13,7 +14,8 @@ static inline float widen(bf16 x) {
     return v.f;
 }
 
-static inline bf16 narrow(float x) {
+static inline bf16 narrow(float x)
+{
     union {
         float f;
         uint32_t u;
@@ -22,7 +24,8 @@ static inline bf16 narrow(float x) {
 }
 
 /* sum = x + add (add may be null: then sum is x itself and is not written); y = RMSNorm(sum) w; r = 1 / RMS. */
-void add_norm(long n, long d, const float *x, const bf16 *add, const float *w, float *sum, bf16 *y, float *r) {
+void add_norm(long n, long d, const float *x, const bf16 *add, const float *w, float *sum, bf16 *y, float *r)
+{
     for (long i = 0; i < n; i++, x += d, y += d) {
         const float *from = x;
         if (add) {
@@ -46,7 +49,8 @@ void add_norm(long n, long d, const float *x, const bf16 *add, const float *w, f
 
 /* dx += the gradient through RMSNorm; dx16 is dx as BF16, dw collects the weight's gradient. */
 void norm_back(long n, long d, const bf16 *dy, const float *x, const float *r, const float *w, float *dx, bf16 *dx16,
-               float *dw) {
+               float *dw)
+{
     for (long i = 0; i < n; i++, dy += d, x += d, dx += d, dx16 += d) {
         float s = 0, k = r[i];
         for (long j = 0; j < d; j++) {
@@ -63,7 +67,8 @@ void norm_back(long n, long d, const bf16 *dy, const float *x, const float *r, c
 }
 
 /* One head's vector x [k]: normed, weighted, scaled, rotated. */
-static float turn(long k, const bf16 *x, const float *w, const float *cs, const float *sn, float scale, bf16 *y) {
+static float turn(long k, const bf16 *x, const float *w, const float *cs, const float *sn, float scale, bf16 *y)
+{
     float s = 0;
     for (long j = 0; j < k; j++) {
         s += widen(x[j]) * widen(x[j]);
@@ -77,8 +82,9 @@ static float turn(long k, const bf16 *x, const float *w, const float *cs, const 
     return r;
 }
 
-static void turn_back(long k, const float *g, const bf16 *x, const float *w, const float *cs, const float *sn, float scale,
-                      float r, bf16 *dx, float *dw) {
+static void turn_back(long k, const float *g, const bf16 *x, const float *w, const float *cs, const float *sn,
+                      float scale, float r, bf16 *dx, float *dw)
+{
     float u[256], s = 0;
     for (long j = 0, h = k / 2; j < h; j++) {
         u[j] = (g[j] * cs[j] + g[j + h] * sn[j]) * scale;
@@ -96,8 +102,9 @@ static void turn_back(long k, const float *g, const bf16 *x, const float *w, con
 }
 
 /* qkv [B T (H + 2G) K] -> q [B G R T K], k and v [B G T K]; cs and sn are [B T K/2]; r [B T (H + G)]. */
-void heads(long batch, long t, long h, long g, long k, const bf16 *qkv, const float *cs, const float *sn, const float *wq,
-           const float *wk, bf16 *q, bf16 *key, bf16 *v, float *r) {
+void heads(long batch, long t, long h, long g, long k, const bf16 *qkv, const float *cs, const float *sn,
+           const float *wq, const float *wk, bf16 *q, bf16 *key, bf16 *v, float *r)
+{
     long rep = h / g;
     float scale = 1 / sqrtf((float)k);
     for (long b = 0; b < batch; b++) {
@@ -120,7 +127,8 @@ void heads(long batch, long t, long h, long g, long k, const bf16 *qkv, const fl
 
 void heads_back(long batch, long t, long h, long g, long k, const bf16 *qkv, const float *cs, const float *sn,
                 const float *wq, const float *wk, const bf16 *dq, const float *dk, const float *dv, const float *r,
-                bf16 *out, float *dwq, float *dwk) {
+                bf16 *out, float *dwq, float *dwk)
+{
     long rep = h / g;
     float scale = 1 / sqrtf((float)k), wide[256];
     for (long b = 0; b < batch; b++) {
@@ -145,7 +153,8 @@ void heads_back(long batch, long t, long h, long g, long k, const bf16 *qkv, con
 }
 
 /* o [B G R T K] <-> [B T H K]; with dots, also the sum over K of o times its gradient. */
-void join(long batch, long t, long h, long k, const bf16 *o, bf16 *out) {
+void join(long batch, long t, long h, long k, const bf16 *o, bf16 *out)
+{
     for (long b = 0; b < batch; b++) {
         for (long i = 0; i < t; i++) {
             for (long n = 0; n < h; n++, out += k) {
@@ -158,7 +167,8 @@ void join(long batch, long t, long h, long k, const bf16 *o, bf16 *out) {
     }
 }
 
-void split(long batch, long t, long h, long k, const bf16 *grad, const bf16 *out, bf16 *go, float *dots) {
+void split(long batch, long t, long h, long k, const bf16 *grad, const bf16 *out, bf16 *go, float *dots)
+{
     for (long b = 0; b < batch; b++) {
         for (long i = 0; i < t; i++) {
             for (long n = 0; n < h; n++, grad += k, out += k) {
@@ -175,7 +185,8 @@ void split(long batch, long t, long h, long k, const bf16 *grad, const bf16 *out
 }
 
 /* Rows of scores, `count` queries from `first` on per head, `seen` keys: softmax over the past, in place. */
-void softmax(long rows, long count, long first, long seen, bf16 *p) {
+void softmax(long rows, long count, long first, long seen, bf16 *p)
+{
     for (long i = 0; i < rows; i++, p += seen) {
         long past = first + i % count + 1;
         float e[past], top = -1e30f, s = 0;
@@ -197,7 +208,8 @@ void softmax(long rows, long count, long first, long seen, bf16 *p) {
 }
 
 /* gs = (gs - dot of the row) p; dots [heads, t], the rows are `count` queries from `first` on per head. */
-void softmax_back(long rows, long count, long first, long t, long seen, const float *dots, const bf16 *p, bf16 *gs) {
+void softmax_back(long rows, long count, long first, long t, long seen, const float *dots, const bf16 *p, bf16 *gs)
+{
     for (long i = 0; i < rows; i++, p += seen, gs += seen) {
         float dot = dots[i / count * t + first + i % count];
         for (long j = 0; j < seen; j++) {
@@ -207,7 +219,8 @@ void softmax_back(long rows, long count, long first, long t, long seen, const fl
 }
 
 /* gu [N, 2F]: silu of the first half times the second. */
-void gate(long n, long f, const bf16 *gu, bf16 *a) {
+void gate(long n, long f, const bf16 *gu, bf16 *a)
+{
     for (long i = 0; i < n; i++, gu += 2 * f, a += f) {
         for (long j = 0; j < f; j++) {
             float g = widen(gu[j]);
@@ -216,7 +229,8 @@ void gate(long n, long f, const bf16 *gu, bf16 *a) {
     }
 }
 
-void gate_back(long n, long f, const bf16 *gu, const bf16 *da, bf16 *dgu) {
+void gate_back(long n, long f, const bf16 *gu, const bf16 *da, bf16 *dgu)
+{
     for (long i = 0; i < n; i++, gu += 2 * f, dgu += 2 * f, da += f) {
         for (long j = 0; j < f; j++) {
             float g = widen(gu[j]), u = widen(gu[f + j]), d = widen(da[j]), s = 1 / (1 + expf(-g));
@@ -227,7 +241,8 @@ void gate_back(long n, long f, const bf16 *gu, const bf16 *da, bf16 *dgu) {
 }
 
 /* Cross entropy per row; the logits become their gradient, weighted. */
-void entropy(long n, long v, const int64_t *target, const float *weight, bf16 *logits, float *loss) {
+void entropy(long n, long v, const int64_t *target, const float *weight, bf16 *logits, float *loss)
+{
     for (long i = 0; i < n; i++, logits += v) {
         float e[v], top = -1e30f, s = 0, right = widen(logits[target[i]]);
         for (long j = 0; j < v; j++) {

@@ -20,7 +20,8 @@ import tokenizer as bpe
 import world
 
 # (first step, lengths that take turns, tokens a step): the length curriculum
-SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 4096), (4000, (512, 1024, 1024, 2048), 4096)]
+SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 4096),
+           (4000, (512, 1024, 512, 1024, 2048), 4096)]
 GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 512, 1024, 512, 1024, 2048), 4096)]  # copying is there already
 GROW = ("same", "deepen", "widen", "retoken")
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
@@ -29,7 +30,7 @@ WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own
 QUIET = [(0, 0.1), (1000, 0.0)]
 # Loss weights of the assistant's tokens that choose what the next ones copy: the first of a text and of its second line
 # (to call or to answer; the row or that there is none), the first of a call's argument and of the stated value.
-CHOICE, VALUE = 4.0, 3.0
+CHOICE, VALUE = 5.0, 6.0
 
 
 class Data:

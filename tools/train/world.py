@@ -392,7 +392,7 @@ def dense(world, budget):
     """An episode with many questions on few results: most of its text is the assistant's."""
     rng = world.rng
     turns = max(2, int(budget * rng.uniform(0.3, 0.85)) // 80)
-    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (6, 2, 6, 1, 5, 1, 0.5), k=turns - 1)
+    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (6, 4, 6, 1, 5, 1, 0.5), k=turns - 1)
     return Episode(world, budget, turns, ["group"] + kinds, turns)
 
 
