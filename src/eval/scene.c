@@ -6,13 +6,22 @@
 
 #include <string.h>
 
+/* How a tool prints its rows: JSON records (the default) or lines of a log. */
+static bool format_is_known(const json_t *format)
+{
+    if (!format) return true;
+    const char *name = json_string_value(format);
+    return name && (strcmp(name, "json") == 0 || strcmp(name, "log") == 0);
+}
+
 static bool tool_is_valid(const json_t *tool, const json_t *tables)
 {
     const json_t *filter = json_object_get(tool, "filter"), *columns = json_object_get(tool, "columns");
     const json_t *table = json_object_get(tables, json_string_value(json_object_get(tool, "table")));
     return json_is_string(json_object_get(tool, "name")) && json_is_string(json_object_get(tool, "description")) &&
            json_is_object(json_object_get(tool, "parameters")) && json_is_array(table) && json_is_array(columns) &&
-           json_object_size(filter) == 1 && json_is_integer(json_object_get(tool, "limit")) &&
+           format_is_known(json_object_get(tool, "format")) && json_object_size(filter) == 1 &&
+           json_is_integer(json_object_get(tool, "limit")) &&
            json_is_string(json_object_iter_value(json_object_iter((json_t *)(uintptr_t)filter)));
 }
 
@@ -88,10 +97,37 @@ static bool same_value(const json_t *a, const json_t *b)
     return same;
 }
 
+/* "name=value name=value" */
+static void put_log_line(mq_buf *text, const json_t *row)
+{
+    const char *name;
+    json_t *value;
+    bool first = true;
+    json_object_foreach((json_t *)(uintptr_t)row, name, value)
+    {
+        char *number = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        if (!first) mq__buf_putc(text, ' ');
+        first = false;
+        mq__buf_puts(text, name);
+        mq__buf_putc(text, '=');
+        mq__buf_puts(text, number ? number : json_is_string(value) ? json_string_value(value) : "");
+        free(number);
+    }
+}
+
+static void put_json_line(mq_buf *text, const json_t *row)
+{
+    char *line = json_dumps(row, JSON_COMPACT);
+    mq__buf_puts(text, line ? line : "{}");
+    free(line);
+}
+
 static char *select_rows(const json_t *tool, const json_t *table, const json_t *wanted, const char *column)
 {
     const json_t *columns = json_object_get(tool, "columns"), *row, *name;
     const json_int_t limit = json_integer_value(json_object_get(tool, "limit"));
+    const char *format = json_string_value(json_object_get(tool, "format"));
+    const bool log = format && strcmp(format, "log") == 0;
     mq_buf text = {0};
     json_int_t found = 0;
     size_t i, k;
@@ -105,10 +141,8 @@ static char *select_rows(const json_t *tool, const json_t *table, const json_t *
             json_t *value = json_object_get(row, json_string_value(name));
             if (value) json_object_set(shown, json_string_value(name), value);
         }
-        char *line = json_dumps(shown, JSON_COMPACT);
         if (found++) mq__buf_putc(&text, '\n');
-        mq__buf_puts(&text, line ? line : "{}");
-        free(line);
+        (log ? put_log_line : put_json_line)(&text, shown);
         json_decref(shown);
     }
     if (found == 0) mq__buf_puts(&text, "no rows");

@@ -144,6 +144,19 @@ static void test_scene_calls(void **state)
     text = mq__scene_call(scene, "x", seven);
     assert_string_equal(text, "no such tool");
     mq__free(text);
+    json_t *tool = json_array_get(json_object_get(scene, "tools"), 0), *eight = json_pack("{ss}", "code", "8");
+    json_object_set_new(tool, "format", json_string("log"));
+    json_array_append_new(json_object_get(json_object_get(scene, "tables"), "book"),
+                          json_pack("{sssssi}", "code", "8", "title", "Two", "cost", 3));
+    assert_int_equal(mq__scene_check(scene, "x", NULL), MQ_OK);
+    text = mq__scene_call(scene, "find_book", eight);
+    assert_string_equal(text, "code=8 cost=6\ncode=8 cost=3");
+    mq__free(text);
+    json_object_set_new(tool, "format", json_string("xml"));
+    assert_int_equal(mq__scene_check(scene, "x", NULL), MQ_FORMAT);
+    json_object_set_new(tool, "format", json_integer(1));
+    assert_int_equal(mq__scene_check(scene, "x", NULL), MQ_FORMAT);
+    json_decref(eight);
     json_decref(odd);
     json_decref(seven);
     json_decref(scene);

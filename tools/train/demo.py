@@ -17,7 +17,7 @@ import world
 CITIES = """Lisbon Oslo Turin Bergen Porto Krakow Malmo Gdansk Nantes Bremen Dresden Tampere Leeds Zagreb Split
     Riga Basel Graz Aarhus Bilbao Ghent Lyon Milan Naples Seville Tallinn Utrecht Vilnius Verona Cork""".split()
 FIRMS = "Nordex Baltro Kestrel Marlin Falko Tandem Orbis Velox Trinex Delmar Rondo Zenith Pelikan Astra".split()
-ROWS = 16  # rows that match a call: a result of some 650 tokens
+ROWS = 22  # rows that match a call: a result of some 650 tokens
 
 
 def held(words, count):

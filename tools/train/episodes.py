@@ -25,7 +25,8 @@ def scene(episode, name):
         table, column = episode.by_name[function["name"]]
         tools.append({"name": function["name"], "description": function["description"],
                       "parameters": function["parameters"], "table": table.noun, "filter": {column: column},
-                      "columns": table.order, "limit": 1000})
+                      "columns": table.order, "limit": 1000,
+                      **({"format": table.form} if table.form != "json" else {})})
     turns = []
     for turn in episode.turns:
         call, arguments = turn["call"] or (None, None)

@@ -12,6 +12,7 @@ import torch
 
 import export
 import model as qwen3
+import needles
 import template
 import tokenizer as bpe
 import world
@@ -143,7 +144,7 @@ def needles(agent, count, kind, length, verbose):
     for seed in range(count):
         rng = random.Random(f"{kind}-{length}-{seed}")
         w = world.World(rng, "held")
-        messages = world.needle(w, max(2, length // (6 if kind == "common" else 10) - 4), kind)
+        messages = needles.needle(w, max(2, length // (6 if kind == "common" else 10) - 4), kind)
         agent.reset()
         text = agent.say(messages[:1])
         right.append(text == messages[1]["content"])
@@ -167,7 +168,7 @@ def demo(agent, scene, verbose=True):
             t = by_name[call[0]]
             ((argument, column),) = t["filter"].items()
             result = world.select(scene["tables"][t["table"]], column, str(call[1].get(argument)),
-                                  t["columns"], t["limit"])
+                                  t["columns"], t["limit"], t.get("format", "json"))
             messages.append({"role": "assistant", "content": "",
                              "tool_calls": [{"function": {"name": call[0], "arguments": call[1]}}]})
             messages.append({"role": "tool", "content": result})
@@ -200,7 +201,7 @@ def main():
         "talk": lambda: conversations(agent, n, 900, v),
         "refuse": lambda: refusals(agent, max(1, n // 3), 600, v),
         "needle": lambda: {t: needles(agent, max(1, n // 4), "single", t, v) for t in (512, 1024, 2048, 3900)},
-        "skills": lambda: {k: needles(agent, max(1, n // 4), k, 1024, v) for k in world.SKILLS},
+        "skills": lambda: {k: needles(agent, max(1, n // 4), k, 1024, v) for k in needles.SKILLS},
     }
     for name in args.only.split(","):
         print(json.dumps({name: tasks[name]()}), flush=True)

@@ -11,15 +11,15 @@ CONFIG = {
     "eos_token_id": None,  # filled from the tokenizer
     "head_dim": 64,
     "hidden_act": "silu",
-    "hidden_size": 128,
+    "hidden_size": 256,
     "initializer_range": 0.02,
     "intermediate_size": 384,
     "max_position_embeddings": 4096,
     "max_window_layers": 8,
     "model_type": "qwen3",
-    "num_attention_heads": 4,
+    "num_attention_heads": 8,
     "num_hidden_layers": 8,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 4,
     "rms_norm_eps": 1e-06,
     "rope_scaling": None,
     "rope_theta": 1000000.0,
@@ -29,7 +29,7 @@ CONFIG = {
     "transformers_version": "4.51.0",
     "use_cache": True,
     "use_sliding_window": False,
-    "vocab_size": 1024,
+    "vocab_size": 3072,
 }
 CHUNK = 256  # queries per attention block: the causal half that no query sees is mostly not computed
 
@@ -49,57 +49,19 @@ def rotate(x, cos, sin):
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
-class CausalAttention(torch.autograd.Function):
+def attend(q, k, v):
     """softmax(q k^T) v over the past, by blocks of queries; q [N, R, T, K] holds the R heads that share
-    one of the N key/value heads k, v [N, S, K]. The backward is written out: on a CPU the automatic one
-    spends most of its time on copies."""
-
-    @staticmethod
-    def forward(ctx, q, k, v):
-        n, r, t, w = q.shape
-        past = k.shape[1] - t
-        train = q.requires_grad
-        out, probs = torch.empty_like(q), []
-        turned, v16 = k.transpose(1, 2).contiguous(), v.bfloat16() if train else v
-        for at in range(0, t, CHUNK):
-            end = min(at + CHUNK, t)
-            seen = past + end
-            p = torch.bmm(q[:, :, at:end].reshape(n, -1, w), turned[:, :, :seen]).view(n, r, end - at, seen)
-            if end - at > 1:
-                p[..., past + at:] += torch.full((end - at, end - at), -1e9).triu(1)
-            p = p.softmax(-1).view(n, -1, seen)
-            if train:
-                p = p.bfloat16()
-                probs.append(p)
-            out[:, :, at:end] = torch.bmm(p, v16[:, :seen]).view(n, r, end - at, w)
-        ctx.probs = probs
-        ctx.save_for_backward(q, k, v, out)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        q, k, v, out = ctx.saved_tensors
-        n, r, t, w = q.shape
-        gq, gk, gv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        q16, k16, v16, g16 = q.bfloat16(), k.bfloat16(), v.bfloat16().transpose(1, 2).contiguous(), grad.bfloat16()
-        dots = (grad * out).sum(-1, keepdim=True).bfloat16()
-        for at, p in zip(range(0, t, CHUNK), ctx.probs):
-            end = min(at + CHUNK, t)
-            go = g16[:, :, at:end].reshape(n, -1, w)
-            gv[:, :end] += torch.bmm(p.transpose(1, 2), go)
-            gs = torch.bmm(go, v16[:, :, :end]).sub_(dots[:, :, at:end].reshape(n, -1, 1)).mul_(p)
-            gq[:, :, at:end] = torch.bmm(gs, k16[:, :end]).view(n, r, end - at, w)
-            gk[:, :end] += torch.bmm(gs.transpose(1, 2), q16[:, :, at:end].reshape(n, -1, w))
-        return gq, gk, gv
-
-
-class Linear(nn.Linear):
-    """Trains with BF16 products (oneDNN runs them at twice the speed); infers in FP32."""
-
-    def forward(self, x):
-        if not torch.is_grad_enabled():
-            return super().forward(x)
-        return F.linear(x.bfloat16(), self.weight.bfloat16()).float()
+    one of the N key/value heads k, v [N, S, K]."""
+    n, r, t, w = q.shape
+    past, out = k.shape[1] - t, []
+    for at in range(0, t, CHUNK):
+        end = min(at + CHUNK, t)
+        seen = past + end
+        p = torch.bmm(q[:, :, at:end].reshape(n, -1, w), k[:, :seen].transpose(1, 2)).view(n, r, end - at, seen)
+        if end - at > 1:
+            p[..., past + at:] += torch.full((end - at, end - at), -1e9).triu(1)
+        out.append(torch.bmm(p.softmax(-1).view(n, -1, seen), v[:, :seen]).view(n, r, end - at, w))
+    return torch.cat(out, 2)
 
 
 class Attention(nn.Module):
@@ -107,10 +69,10 @@ class Attention(nn.Module):
         super().__init__()
         d, k = c["hidden_size"], c["head_dim"]
         self.heads, self.groups, self.width = c["num_attention_heads"], c["num_key_value_heads"], k
-        self.q_proj = Linear(d, self.heads * k, bias=False)
-        self.k_proj = Linear(d, self.groups * k, bias=False)
-        self.v_proj = Linear(d, self.groups * k, bias=False)
-        self.o_proj = Linear(self.heads * k, d, bias=False)
+        self.q_proj = nn.Linear(d, self.heads * k, bias=False)
+        self.k_proj = nn.Linear(d, self.groups * k, bias=False)
+        self.v_proj = nn.Linear(d, self.groups * k, bias=False)
+        self.o_proj = nn.Linear(self.heads * k, d, bias=False)
         self.q_norm = RMSNorm(k, c["rms_norm_eps"])
         self.k_norm = RMSNorm(k, c["rms_norm_eps"])
 
@@ -123,7 +85,7 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin) * w**-0.5, rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(self, k, v)
-        out = CausalAttention.apply(q.reshape(b * g, h // g, t, w), k.reshape(b * g, -1, w), v.reshape(b * g, -1, w))
+        out = attend(q.reshape(b * g, h // g, t, w), k.reshape(b * g, -1, w), v.reshape(b * g, -1, w))
         return self.o_proj(out.view(b, h, t, w).transpose(1, 2).reshape(b, t, h * w))
 
 
@@ -131,9 +93,9 @@ class Mlp(nn.Module):
     def __init__(self, c):
         super().__init__()
         d, f = c["hidden_size"], c["intermediate_size"]
-        self.gate_proj = Linear(d, f, bias=False)
-        self.up_proj = Linear(d, f, bias=False)
-        self.down_proj = Linear(f, d, bias=False)
+        self.gate_proj = nn.Linear(d, f, bias=False)
+        self.up_proj = nn.Linear(d, f, bias=False)
+        self.down_proj = nn.Linear(f, d, bias=False)
 
     def forward(self, x):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))

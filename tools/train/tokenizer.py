@@ -1,30 +1,32 @@
 """Byte-level BPE: training on generated worlds, the tokenizer.json writer, and encode/decode for training.
 
-Copying is the skill of this model, so a value must be the same tokens wherever it stands. Digits are single
-tokens (the pre-tokenizer's \\p{N}), and a leading space or underscore never merges with the letters after it,
-except in the fixed words of the dialogue frame (GLUE), which are never values.
+Copying is the skill of this model, so a value must be the same tokens wherever it stands, and few of them. Digits come in
+threes from the left (the pre-tokenizer's \\p{N}{1,3}; each such group is one token), and a leading space or underscore
+never merges with the letters after it, except in the fixed words of the dialogue frame (GLUE), which are never values.
 """
 import collections
 import json
 import os
 import re
 
+import needles
 import template
 import world
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tools>", "</tools>",
            "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 CONTROL = 3  # the first of SPECIAL are control tokens, which detokenising drops
-VOCAB = 1024
-PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+VOCAB = 3072
+PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
            r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 # The same expression in the standard library's dialect; they agree on ASCII, all that training text has.
 _SPLIT = re.compile(PATTERN.replace(r"[^\r\n\p{L}\p{N}]", r"(?:[^\r\n\w]|_)").replace(r"\p{L}", r"[^\W\d_]")
                     .replace(r"\p{N}", r"\d").replace(r"[^\s[^\W\d_]\d]", r"(?:[^\s\w]|_)"))
 _ADDED = re.compile("(" + "|".join(re.escape(text) for text in SPECIAL) + ")")
-GLUE = [" " + w for w in """the of is in me and to by tools for no tool that was there answer type function name
-    description parameters object properties string required arguments a one this old new small big warm cold
-    wind rain tree bird stone field road hill sea moved stood fell ran near under over with then again""".split()]
+# Not the short words: a value may begin with one, and would then be other tokens after a space than after a quote.
+GLUE = [" " + w for w in """tools tool there answer type function name names description parameters object properties
+    string required arguments this small warm cold rain tree bird stone field road hill moved stood fell near under over
+    with again common""".split()]
 GLUE += ["_by"]
 
 
@@ -55,6 +57,8 @@ def train_merges(texts, count):
             if part in SPECIAL:
                 continue
             for word in _SPLIT.findall(part):
+                if word.isdigit():
+                    continue
                 if len(word) > 1 and word[-1].isalpha() and not word[0].isalpha():
                     word = word[1:]
                 words[to_alphabet(word)] += 1
@@ -67,7 +71,7 @@ def train_merges(texts, count):
             pairs[pair] += counts[i]
             where[pair].add(i)
     merges = []
-    while len(merges) < count - len(glue):
+    while len(merges) < count - len(glue) - 1100:
         pair = max(pairs, key=lambda p: (pairs[p], p))
         if pairs[pair] < 2:
             break
@@ -83,7 +87,9 @@ def train_merges(texts, count):
         del pairs[pair]
     known = {a + b for a, b in merges}
     merges += [(g[0], g[1:]) for g in glue if g[1:] in known or len(g) == 2]
-    return merges
+    digits = [(a, b) for a in "0123456789" for b in "0123456789"]
+    threes = [pair for a, b in digits for c in "0123456789" for pair in ((a + b, c), (a, b + c))]
+    return digits + threes + merges
 
 
 def merge(word, pair):
@@ -104,7 +110,7 @@ def corpus(episodes):
         yield template.render(e.messages(), e.tools)
         w = e.world
         if seed % 4 == 0:
-            yield template.render(world.needle(w, 8)[0])
+            yield template.render(needles.needle(w, 8, needles.SKILLS[seed // 4 % len(needles.SKILLS)]))
         if seed % 2 == 0:  # so that the words of all lists become single tokens
             yield " ".join(w.rng.choice(lists["train"]) for lists in (world.NOUNS, world.GROUPS, world.FIELDS)
                            for _ in range(6))

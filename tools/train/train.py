@@ -10,46 +10,59 @@ import time
 
 import torch
 import torch.multiprocessing as processes
-import torch.nn.functional as F
 
-import export
+import grow
 import model as qwen3
+import needles
+import step
 import template
 import tokenizer as bpe
 import world
 
-# (first step, sequence length, sequences a step): the length curriculum
-SCRATCH = [(0, 128, 32), (200, 256, 16), (500, 512, 8), (1030, 512, 4), (2600, 1024, 4), (5200, 2048, 2)]
-DEEPENED = [(0, 512, 4), (3100, 1024, 2), (4300, 2048, 2)]  # with --deepen: copying is there already
+# (first step, lengths that take turns, tokens a step): the length curriculum
+SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 4096),
+           (4000, (512, 1024, 512, 1024, 2048), 4096)]
+GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 512, 1024, 512, 1024, 2048), 4096)]  # copying is there already
+GROW = ("same", "deepen", "widen", "retoken")
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
 # which nobody can predict, would only be noise.
-QUIET = [(0, 0.1), (1000, 0.01)]
+QUIET = [(0, 0.1), (1000, 0.0)]
+# Loss weights of the assistant's tokens that choose what the next ones copy: the first of a text and of its second line
+# (to call or to answer; the row or that there is none), the first of a call's argument and of the stated value.
+CHOICE, VALUE = 5.0, 6.0
 
 
 class Data:
-    def __init__(self, tok, seed, deepened):
-        self.tok, self.seed = tok, seed
-        self.stages = DEEPENED if deepened else SCRATCH
-        self.quiets = QUIET[-1:] if deepened else QUIET
+    def __init__(self, tok, args):
+        self.tok, self.seed = tok, args.seed
+        grown = any(getattr(args, name) for name in GROW)
+        self.stages = GROWN if grown else SCRATCH
+        self.quiets = QUIET[-1:] if grown else QUIET
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
-        (self.comma,) = tok.encode('","')
+        self.marks, (self.line,) = [tok.encode('": "'), tok.encode(" is ")], tok.encode(":\n")
 
     quiet = QUIET[0][1]
 
     def dialogue(self, messages, tools=None):
-        """Token ids, and one weight a token: 1 where the assistant speaks, up to its end mark."""
+        """Token ids, and one weight a token: at least 1 where the assistant speaks, up to its end mark."""
         ids = self.tok.encode(template.render(messages, tools)) + [self.stop]
         weights, i = [self.quiet] * len(ids), 0
         while i < len(ids):
             if ids[i:i + len(self.start)] == self.start:
                 i += len(self.start)
-                while ids[i] != self.end:
+                first = i
+                while ids[i - 1] != self.end or i == first:
                     weights[i] = 1.0
+                    if any(ids[i - len(mark):i] == mark for mark in self.marks):
+                        weights[i] = VALUE
                     i += 1
-                weights[i] = 1.0
+                weights[first] = CHOICE
+                if self.line in ids[first:i]:
+                    weights[ids.index(self.line, first) + 1] = CHOICE
+                continue
             i += 1
         weights[-1] = 0.0
         return ids, weights
@@ -64,21 +77,25 @@ class Data:
     def document(self, rng, room):
         w = world.World(rng)
         kind = rng.random() if room > 150 else 1.0
-        if kind < 0.62:
+        if kind < 0.2:
             e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + 3 * (room > 250))
             return self.dialogue(e.messages(), e.tools)
-        if kind < 0.78:
+        if kind < 0.65:
+            e = world.dense(w, rng.randint(min(room, 400), room))
+            return self.dialogue(e.messages(), e.tools)
+        if kind < 0.75:
             most = max(3, room // 15)
-            return self.dialogue(world.needle(w, rng.randint(max(2, most // 8), most), rng.choice(world.SKILLS)))
+            skill = rng.choices(needles.SKILLS, (2, 2, 4, 2, 4, 4))[0]
+            return self.dialogue(needles.needle(w, rng.randint(max(2, most // 8), most), skill, 4))
         if kind < 0.97:
-            first, second = world.recall(w, rng.randint(2, max(3, min(40, room // 80))))
+            first, second = world.recall(w, rng.randint(2, max(3, min(60, room // 60))))
             ids = self.tok.encode(first)
             weights = [self.quiet] * len(ids)
             for line in second.splitlines(keepends=True):  # the key cannot be foreseen, what follows it can
                 row = self.tok.encode(line)
-                key = row.index(self.comma) + 1
+                key = len(self.tok.encode(line[:line.index('","' if line[0] == "{" else " ")])) + 1
                 ids += row
-                weights += [0.0] * key + [0.5] * (len(row) - key)
+                weights += [0.0] * key + [1.0] * (len(row) - key)
             return ids, weights
         return self.repeat(rng, room)
 
@@ -112,8 +129,9 @@ class Data:
         """One worker's half of a step's batch."""
         rng = random.Random(f"{self.seed}-{step}-{rank}")
         self.quiet = [q for s, q in self.quiets if step >= s or len(self.quiets) == 1][-1]
-        length, rows = [(t, b) for s, t, b in self.stages if step >= s][-1]
-        pairs = [self.row(rng, length) for _ in range(rows // WORKERS)]
+        lengths, tokens = [s[1:] for s in self.stages if step >= s[0]][-1]
+        length = lengths[step % len(lengths)]
+        pairs = [self.row(rng, length) for _ in range(tokens // length // WORKERS)]
         ids = torch.tensor([p[0] for p in pairs])
         weights = torch.tensor([p[1] for p in pairs])
         places = torch.tensor([self.positions(rng, length, qwen3.CONFIG["max_position_embeddings"]) for _ in pairs])
@@ -125,11 +143,11 @@ def orthogonal(g):
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = g.shape[-2] > g.shape[-1]
     x = g.transpose(-1, -2) if tall else g
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(5):
         s = x @ x.transpose(-1, -2)
         x = a * x + (b * s + c * (s @ s)) @ x
-    return x.transpose(-1, -2) if tall else x
+    return (x.transpose(-1, -2) if tall else x).float()
 
 
 class Optimizer:
@@ -161,22 +179,9 @@ class Optimizer:
             self.params[n].addcdiv_(m / (1 - 0.9**count), (s / (1 - 0.98**count)).sqrt() + 1e-10, value=-0.004 * rate)
 
 
-def rate_at(step, steps):
-    """Warm-up, a flat stretch, then down to 3% over the last third."""
-    tail = steps // 3
-    return min(1.0, (step + 1) / 100) * min(1.0, max(0.03, (steps - step) / tail))
-
-
-def deepen(folder, params):
-    """Starts from a model of half the depth: its layers become every other one, those between add nothing yet."""
-    for name, value in export.read_safetensors(os.path.join(folder, "model.safetensors")).items():
-        parts = name.split(".")
-        if parts[1] == "layers":
-            parts[2] = str(2 * int(parts[2]))
-        params[".".join(parts)].copy_(value.float())
-    for n, p in params.items():
-        if n.split(".")[1] == "layers" and int(n.split(".")[2]) % 2 == 1 and ("o_proj" in n or "down_proj" in n):
-            p.zero_()
+def rate_at(count, args):
+    """Warm-up, a flat stretch, then down to 2% over the last `tail` steps."""
+    return min(1.0, (count + 1) / 100) * min(1.0, max(0.02, (args.steps - count) / args.tail))
 
 
 def save(path, data):
@@ -191,46 +196,36 @@ def work(rank, args, shared):
     libc = ctypes.CDLL(None)
     libc.mallopt(-4, 0)  # M_MMAP_MAX: keep freed pages, do not fault them in again every step
     libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    data, net = Data(bpe.Tokenizer(args.model), args.seed, bool(args.deepen)), qwen3.Model()
-    params = dict(net.named_parameters())
-    for n, p in params.items():
-        p.data = shared["model"][n]
-    optimizer = Optimizer(shared["model"], rank)
+    data, params, inverse = Data(bpe.Tokenizer(args.model), args), shared["model"], qwen3.Model().inverse
+    optimizer = Optimizer(params, rank)
     optimizer.state, optimizer.square = shared["m"], shared["v"]
     average, grads, meet = shared["average"], shared["grads"], shared["meet"]
-    path, step, seen, sums = os.path.join(args.work, "last.pt"), shared["step"], 0, torch.zeros(4)
+    path, count, seen, sums = os.path.join(args.work, "last.pt"), shared["step"], 0, torch.zeros(4)
     began = saved = time.time()
-    while step < args.steps:
-        ids, weights, places = data.batch(step, rank)
-        target, weight = ids[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
-        hidden = net(ids[:, :-1], places)
-        loss = F.cross_entropy(net.logits(hidden).view(-1, qwen3.CONFIG["vocab_size"]), target, reduction="none")
-        total = (loss * weight).sum() / weight.sum() / WORKERS
-        for p in params.values():
-            p.grad = None
-        total.backward()
-        for n, p in params.items():
-            grads[rank][n].copy_(p.grad)
+    while count < args.steps:
+        ids, weights, places = data.batch(count, rank)
+        total = float(weights[:, 1:].sum())
+        loss, weight = step.step(qwen3.CONFIG, params, inverse, ids, weights, places, 1 / total / WORKERS, grads[rank])
         meet.wait()
         mine = {n: sum(grads[r][n] for r in range(WORKERS)) for n in optimizer.matrices + optimizer.others}
-        optimizer.step(mine, rate_at(step, args.steps), step + 1)
-        step += 1
+        optimizer.step(mine, rate_at(count, args), count + 1)
+        count += 1
         with torch.no_grad():
             for n in mine:
-                average[n].lerp_(params[n], 1 - min(0.98, step / (step + 10.0)))
-            said = weight == 1.0
-            sums += torch.tensor([total.item() * WORKERS, loss[said].sum().item(), said.sum().item(), 1])
-        seen += target.numel() * WORKERS
+                average[n].lerp_(params[n], 1 - min(0.99, count / (count + 10.0)))
+            said = weight >= 1.0
+            sums += torch.tensor([(loss * weight).sum() / total, loss[said].sum(), said.sum(), 1])
+        seen += places.numel() * WORKERS
         meet.wait()
-        if rank == 0 and step % 25 == 0:
-            print(f"step {step} loss {sums[0] / sums[3]:.4f} said {sums[1] / sums[2]:.4f} "
-                  f"rate {rate_at(step, args.steps):.3f} {seen / (time.time() - began):.0f} tok/s "
+        if rank == 0 and count % 25 == 0:
+            print(f"step {count} loss {sums[0] / sums[3]:.4f} said {sums[1] / sums[2]:.4f} "
+                  f"rate {rate_at(count, args):.3f} {seen / (time.time() - began):.0f} tok/s "
                   f"{time.time() - began:.0f} s", flush=True)
             sums.zero_()
-        if rank == 0 and (time.time() - saved > 60 or step in (args.steps, args.stop)):
-            save(path, dict({k: shared[k] for k in ("model", "m", "v", "average")}, step=step))
+        if rank == 0 and (time.time() - saved > 60 or count in (args.steps, args.stop)):
+            save(path, dict({k: shared[k] for k in ("model", "m", "v", "average")}, step=count))
             saved = time.time()
-        if step == args.stop:
+        if count == args.stop:
             break
 
 
@@ -238,16 +233,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/mixquant-agent", help="folder with tokenizer.json")
     parser.add_argument("--work", default="/tmp/train", help="folder for checkpoints")
+    parser.add_argument("--same", help="folder of a model of this shape to go on from")
     parser.add_argument("--deepen", help="folder of a model of half the depth to start from")
-    parser.add_argument("--steps", type=int, default=6500)
+    parser.add_argument("--widen", help="folder of a narrower model to start from")
+    parser.add_argument("--retoken", help="folder of a model of this shape with another tokenizer to go on from")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--tail", type=int, default=3000, help="the last steps, in which the rate goes down")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop", type=int, help="leave after this step, as if interrupted")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     os.makedirs(args.work, exist_ok=True)
     params = {n: p.detach().clone() for n, p in qwen3.Model().named_parameters()}
-    if args.deepen:
-        deepen(args.deepen, params)
+    for name in GROW:
+        if getattr(args, name):
+            getattr(grow, name)(getattr(args, name), params, *([args.model] if name == "retoken" else []))
     optimizer = Optimizer(params, 0)
     shared = dict(model=params, m=optimizer.state, v=optimizer.square, step=0,
                   average={n: p.clone() for n, p in params.items()})

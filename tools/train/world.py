@@ -31,8 +31,15 @@ FIELDS = {
     "held": "cost stage fee due volume delay amount driver".split(),
 }
 KEYS = {"train": "id name code key ref".split(), "held": ["number", "label"]}
+# Pieces of words that are neither in a list nor of these syllables: what copies them has to copy anything.
+PIECES = """ab ac ad af al am an ap ar as at au be bl bo br ca ce ch ci cl co com con cou cr cu de di do dr ea ed el em
+    en er es et ex fa fe fi fo fr ful ga ge gi gra ha he hi ho hu ic ig il im in ing ion ir is ist it ive ize ju ke la le
+    li lo lu ly ma me ment mi mo mu na ne ness ni no nu ob oc od of ol om on oo op or ou ow pa pe ph pi pl po pr pu qu ra
+    re ri ro ru sa sc se sh si sk so sp st su ta te th ti tion to tr tu ty ul un up ur us ut va ve vi vo wa we wh wi wo
+    ya ye yo""".split()
 STATES = """open closed paid late new old ready sold lost sent done red blue green black white fast slow
     high low active idle""".split()
+FORMS = ("json", "json", "json", "log")  # how a tool prints its rows
 SYSTEM = "Use the tools to answer."
 NO_ROWS = "no rows"
 
@@ -79,6 +86,11 @@ class World:
 
     def word(self, lists, odd=0.3):
         """A noun or column word: from the split's list or, for variety, made up."""
+        if self.split == "train":
+            while self.rng.random() < 0.4:
+                word = "".join(self.rng.choice(PIECES) for _ in range(self.rng.randint(2, 4)))
+                if self._split_ok(word) and word not in lists["held"]:
+                    return word
         if self.rng.random() < odd:
             while True:
                 word = self.syllables(self.rng.choice((1, 2, 2)))
@@ -120,9 +132,11 @@ class Table:
         self.kinds = {f: rng.choice(kinds) for f in self.fields}
         self.order = self.groups + self.fields
         rng.shuffle(self.order)
-        self.order = [self.key] + self.order
+        # grouping columns, which repeat from row to row, come last
+        self.order = [self.key] + [c for c in self.order if c in self.fields] + [c for c in self.order if c in self.groups]
         self.rows = []
         self.prefix = prefix
+        self.form = rng.choice(FORMS)
 
     def fill(self, count, groups):
         """Add count rows whose group columns take one of `groups` values each."""
@@ -140,6 +154,9 @@ class Table:
             for column in self.order[1:]:
                 row[column] = world.rng.choice(pools[column]) if column in pools else world.value(self.kinds[column])
             self.rows.append(row)
+
+    def select(self, column, value):
+        return select(self.rows, column, value, form=self.form)
 
     def tool_name(self, column):
         return f"{self.prefix}{self.noun}" + ("" if column == self.key else f"_by_{column}")
@@ -168,26 +185,29 @@ def fresh(make, used):
             return value
 
 
-def row_text(row):
+def row_text(row, form="json"):
+    """One row as a JSON record or as a line of a log."""
+    if form == "log":
+        return " ".join(f"{name}={value}" for name, value in row.items())
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
-def select(rows, column, value, columns=None, limit=None):
-    """What a tool returns: the matching rows in table order, one compact JSON object a line."""
+def select(rows, column, value, columns=None, limit=None, form="json"):
+    """What a tool returns: the matching rows in table order, one a line."""
     found = [row for row in rows if str(row.get(column)) == value][:limit]
     if columns:
         found = [{c: row[c] for c in columns if c in row} for row in found]
-    return "\n".join(row_text(row) for row in found) if found else NO_ROWS
+    return "\n".join(row_text(row, form) for row in found) if found else NO_ROWS
 
 
-def answer_text(noun, key, row, field):
-    return f"For {noun} {key}:\n{row_text(row)}\nThe {field} is {row[field]}."
+def answer_text(table, row, field):
+    return f"For {table.noun} {row[table.key]}:\n{row_text(row, table.form)}\nThe {field} is {row[field]}."
 
 
 class Episode:
     """One dialogue. `turns` lists, per user question, the call (or None), its result and the answer."""
 
-    def __init__(self, world, budget, max_turns=3, kinds=None):
+    def __init__(self, world, budget, max_turns=3, kinds=None, min_turns=1):
         self.world, self.rng = world, world.rng
         rng = self.rng
         used = set()
@@ -195,7 +215,7 @@ class Episode:
         prefix = rng.choice(("", "get_", "find_", "find_", "list_"))
         self.tables = [Table(world, used, prefix) for _ in range(tables)]
         self.used = used
-        turns = rng.randint(1, max_turns)
+        turns = rng.randint(min_turns, max_turns)
         self.tools, self.by_name = [], {}
         pairs = [(t, c) for t in self.tables for c in t.groups + [t.key]]
         rng.shuffle(pairs)
@@ -254,7 +274,7 @@ class Episode:
         value = row[column]
         noun, key = table.noun, row[table.key]
         self._ask(kind, self._question(field, noun, key, tail), (table.tool_name(column), {column: value}),
-                  select(table.rows, column, value), answer_text(noun, key, row, field), row[field])
+                  table.select(column, value), answer_text(table, row, field), row[field])
         self.last = (table, column, value, row, field)
 
     def _group(self):
@@ -276,7 +296,7 @@ class Episode:
         table, column, value, row, field = self.last
         other = self._field(table, {column, field})
         question = self.rng.choice((f"And its {other}?", f"And the {other}?"))
-        self._ask("its", question, None, None, answer_text(table.noun, row[table.key], row, other), row[other])
+        self._ask("its", question, None, None, answer_text(table, row, other), row[other])
         self.last = (table, column, value, row, other)
 
     def _and(self):
@@ -287,7 +307,7 @@ class Episode:
         row = self.rng.choice(rows)
         field, key = self._field(table, {column}), row[table.key]
         self._ask("and", f"And the {field} of {table.noun} {key}?", None, None,
-                  answer_text(table.noun, key, row, field), row[field])
+                  answer_text(table, row, field), row[field])
         self.last = (table, column, value, row, field)
 
     def _that(self):
@@ -309,8 +329,8 @@ class Episode:
         key = fresh(lambda: self.world.key(table.key_kind), {r[table.key] for r in table.rows})
         field = self._field(table, {column})
         self._ask("missing", self._question(field, table.noun, key, f" in {column} {value}"),
-                  (table.tool_name(column), {column: value}), select(table.rows, column, value),
-                  f"There is no {table.noun} {key}.", None)
+                  (table.tool_name(column), {column: value}), table.select(column, value),
+                  f"For {table.noun} {key}:\nThere is no {table.noun} {key}.", None)
 
     def _empty(self):
         table, column = self.rng.choice(list(self.by_name.values()))
@@ -320,8 +340,8 @@ class Episode:
         key = value if keyed else self.world.key(table.key_kind)
         tail = "" if keyed else f" in {column} {value}"
         self._ask("empty", self._question(self._field(table, {column}), table.noun, key, tail),
-                  (table.tool_name(column), {column: value}), select(table.rows, column, value),
-                  f"There is no {table.noun} {key}.", None)
+                  (table.tool_name(column), {column: value}), table.select(column, value),
+                  f"For {table.noun} {key}:\nThere is no {table.noun} {key}.", None)
 
     def _notool(self):
         noun = fresh(lambda: self.world.word(NOUNS), set(self.used))
@@ -336,7 +356,7 @@ class Episode:
         table, column = self.by_name[name]
         if set(arguments) != {column}:
             return None
-        return select(table.rows, column, str(arguments[column]))
+        return table.select(column, str(arguments[column]))
 
     def messages(self, turns=None):
         out = [{"role": "system", "content": SYSTEM}]
@@ -351,83 +371,29 @@ class Episode:
         return out
 
 
-FILLER = ("the a one this that old new small big warm cold wind rain tree bird stone field road hill sea "
-          "moved stood fell ran near under over by with and then again").split()
-
-
-def sentence(rng):
-    return " ".join(rng.choice(FILLER) for _ in range(rng.randint(5, 11))).capitalize() + "."
-
-
-def question(text, wanted):
-    return [{"role": "user", "content": text}, {"role": "assistant", "content": "\n".join(wanted)}]
-
-
-# RULER's families in this model's words. Each answer repeats the sentences that it rests on, in their order in the text.
-SKILLS = ("single", "multikey", "multivalue", "multiquery", "tracking", "common")
-
-
-def needle(world, sentences, kind):
-    """A long user text of filler with facts in it, and a question about them: [user, assistant]."""
-    rng = world.rng
-    if kind == "common":
-        return common(world, sentences)
-    field, names = world.word(FIELDS), set()
-    if kind == "tracking":  # chains of names: each is the one before, the first is a number
-        facts, chains = [], []
-        for _ in range(rng.choice((1, 2, 2, 3))):
-            value, chain = world.number(3, 6), [fresh(world.name, names) for _ in range(rng.choice((2, 3, 3, 4)))]
-            chains.append((value, [f"{a} is {b}." for a, b in zip(chain, [value] + chain)]))
-        value, wanted = rng.choice(chains)
-        waiting = [list(c) for _, c in chains]
-        while any(waiting):  # a chain's sentences keep their order, chains mix
-            facts.append(rng.choice([w for w in waiting if w]).pop(0))
-        text = f"Which names are {value}?"
-    else:
-        count = {"single": 1, "multikey": rng.choice((2, 4, 8)), "multivalue": 3, "multiquery": rng.choice((3, 4, 6))}[kind]
-        each = rng.choice((2, 3)) if kind == "multivalue" else 1
-        facts = [(name, f"The {field} of {name} is {value}.")
-                 for name in [fresh(world.name, names) for _ in range(count)]
-                 for value in [world.number(3, 6) for _ in range(each)]]
-        rng.shuffle(facts)
-        asked = rng.sample(sorted(names), 2 if kind == "multiquery" else 1)
-        wanted = [fact for name, fact in facts if name in asked]
-        facts = [fact for _, fact in facts]
-        text = f"What is the {field} of {' and '.join(n for n in asked)}?" if kind != "multivalue" else \
-            f"What are all the {field}s of {asked[0]}?"
-        if kind == "multiquery":
-            asked.sort(key=lambda n: [n in w for w in wanted].index(True))
-            text = f"What is the {field} of {asked[0]} and of {asked[1]}?"
-    lines = [sentence(rng) for _ in range(sentences)]
-    for place, fact in zip(sorted((rng.randint(0, sentences) for _ in facts), reverse=True), reversed(facts)):
-        lines.insert(place, fact)
-    return question(" ".join(lines) + "\n" + text, wanted)
-
-
-def common(world, size):
-    """Three names that come again and again among names that come once; they are asked for in alphabetical order."""
-    rng, names = world.rng, set()
-    often = sorted(fresh(world.name, names) for _ in range(3))
-    times = max(3, size // 4)
-    words = often * times + [fresh(world.name, names) for _ in range(times)]
-    rng.shuffle(words)
-    return question(" ".join(words) + "\nWhich names are common?", often)
-
-
 def recall(world, pairs):
     """Lines of key and value, then the same lines in another order: text whose second half is predictable."""
     rng = world.rng
     kind = rng.choice(("number", "number", "name", "code"))
     columns = set()
     names = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.randint(2, 5))]
-    kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date")) for _ in names]
-    keys, lines = set(), []
+    kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date", "group", "group")) for _ in names]
+    pools = [[world.name() for _ in range(rng.randint(1, 3))] for _ in names]
+    keys, lines, form = set(), [], rng.choice(FORMS)
     for _ in range(pairs):
         row = {names[0]: fresh(lambda: world.key(kind), keys)}
-        row.update((n, world.value(k)) for n, k in zip(names[1:], kinds))
-        lines.append(row_text(row))
+        row.update((n, rng.choice(pool) if k == "group" else world.value(k)) for n, k, pool in zip(names[1:], kinds, pools))
+        lines.append(row_text(row, form))
     again = rng.sample(lines, len(lines))
     return "\n".join(lines) + "\n", "\n".join(again) + "\n"
+
+
+def dense(world, budget):
+    """An episode with many questions on few results: most of its text is the assistant's."""
+    rng = world.rng
+    turns = max(2, int(budget * rng.uniform(0.3, 0.85)) // 80)
+    kinds = rng.choices(("and", "its", "that", "group", "missing", "key", "empty"), (6, 4, 6, 1, 5, 1, 0.5), k=turns - 1)
+    return Episode(world, budget, turns, ["group"] + kinds, turns)
 
 
 def episode(seed, split="train", budget=512, **options):
