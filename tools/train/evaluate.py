@@ -138,7 +138,7 @@ def refusals(agent, count, budget, verbose):
     return out
 
 
-def needles(agent, count, kind, length, verbose):
+def family(agent, count, kind, length, verbose):
     """One of RULER's families in about `length` tokens; right when the whole answer is."""
     right = []
     for seed in range(count):
@@ -200,8 +200,8 @@ def main():
         "long": lambda: lookups(agent, n, 1800, v),
         "talk": lambda: conversations(agent, n, 900, v),
         "refuse": lambda: refusals(agent, max(1, n // 3), 600, v),
-        "needle": lambda: {t: needles(agent, max(1, n // 4), "single", t, v) for t in (512, 1024, 2048, 3900)},
-        "skills": lambda: {k: needles(agent, max(1, n // 4), k, 1024, v) for k in needles.SKILLS},
+        "needle": lambda: {t: family(agent, max(1, n // 4), "single", t, v) for t in (512, 1024, 2048, 3900)},
+        "skills": lambda: {k: family(agent, max(1, n // 4), k, 1024, v) for k in needles.SKILLS},
     }
     for name in args.only.split(","):
         print(json.dumps({name: tasks[name]()}), flush=True)
