@@ -54,7 +54,7 @@ def test_agent_repeats():
 
 
 def test_sampling_repeats():
-    run = ["--task", "agent", "--limit", "3", "--plans", "mix", "-n", "40", "--temp", "0.8", "--json"]
+    run = ["--task", "agent", "--limit", "3", "--plans", "mix", "-n", "40", "--temp", "3", "--json"]
     first = evaluate(*run)
     assert first == evaluate(*run, "--batch", "2"), "sampled answers: expected the same report"
     evaluate(*run[:-1], "-o", folder("s1"))
