@@ -1,8 +1,9 @@
 /* A pool of threads that run the same function over a static partition: each output has one writer.
  *
  * Between two runs that follow each other closely the workers spin, so a run costs well under a microsecond on top of
- * its work; after a pause they sleep in the kernel. A part whose worker has not begun it when the owner is done is done by the
- * owner, so that a busy machine slows a run down but does not make it wait for the scheduler. One caller at a time owns the pool (the engine thread). */
+ * its work; after a pause they sleep in the kernel. A part whose worker has not begun it when the owner is done is done by
+ * the owner, so that a busy machine slows a run down but does not make it wait for the scheduler. One caller at a time owns
+ * the pool (the engine thread). */
 #ifndef MQ_BASE_POOL_H
 #define MQ_BASE_POOL_H
 

@@ -5,6 +5,7 @@
  * (the text's own continuation) in BF16 on the cache that the prompt left, and the answer's logits are compared. */
 #include "engine/sensitivity.h"
 
+#include "base/distribution.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
@@ -65,30 +66,6 @@ static void set_choice(job *j, uint8_t (*choice)[MQ_GROUPS])
 
 /* ---- divergence */
 
-static double log_sum(const float *x, uint32_t n)
-{
-    double most = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        most = fmax(most, (double)x[i]);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        sum += exp((double)x[i] - most);
-    }
-    return most + log(sum);
-}
-
-/* KL(p || q) of two rows of logits. */
-static double divergence_of(const float *p, const float *q, uint32_t n)
-{
-    const double of_p = log_sum(p, n), of_q = log_sum(q, n);
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const double log_p = (double)p[i] - of_p;
-        sum += exp(log_p) * (log_p - ((double)q[i] - of_q));
-    }
-    return sum > 0 ? sum : 0; /* rounding of equal rows; NaN as well, which is looked for in the logits */
-}
-
 typedef struct reading {
     const job *job;
     float *reference;
@@ -106,11 +83,11 @@ static void take_logits(void *context, uint32_t first, uint32_t rows, const floa
         const float *row = logits + i * vocab;
         if (first + i < r->first) continue;
         float *kept = r->reference + (first + i - r->first) * vocab;
-        r->is_finite = r->is_finite && isfinite(log_sum(row, r->job->vocab));
+        r->is_finite = r->is_finite && isfinite(mq__log_sum(row, r->job->vocab));
         if (r->keep)
             memcpy(kept, row, vocab * sizeof *row);
         else
-            r->sum += divergence_of(kept, row, r->job->vocab);
+            r->sum += mq__divergence(kept, row, r->job->vocab);
         r->rows++;
     }
 }

@@ -149,24 +149,6 @@ static bool functions_are_named(const json_t *functions)
     return json_is_array(functions);
 }
 
-static bool turns_are_messages(const json_t *question)
-{
-    const json_t *turn, *message;
-    size_t i, k;
-    json_array_foreach(question, i, turn)
-    {
-        json_array_foreach(turn, k, message)
-        {
-            if (!json_is_string(json_object_get(message, "role")) ||
-                !json_is_string(json_object_get(message, "content"))) {
-                return false;
-            }
-        }
-        if (!json_is_array(turn)) return false;
-    }
-    return json_array_size(question) > 0;
-}
-
 /* Functions of the item's classes; those of "excluded_function" are left out, those of "missed_function" wait for their turn. */
 static mq_status add_class_functions(json_t *item, const json_t *docs, const char *category, size_t at, mq_error *error)
 {
@@ -247,7 +229,7 @@ static mq_status complete(json_t *items, const char *category, const json_t *ans
     {
         const char *id = json_string_value(json_object_get(item, "id"));
         json_t *truth = id ? json_object_get(truths, id) : NULL, *question = json_object_get(item, "question");
-        if (!id || !turns_are_messages(question)) {
+        if (!id || !mq__eval_are_dialogues(question) || json_array_size(question) == 0) {
             status = malformed(category, i, "an id and a question of messages", error);
         } else if (answers &&
                    (!json_is_array(truth) || (multi && json_array_size(truth) != json_array_size(question)))) {

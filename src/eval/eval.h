@@ -130,6 +130,9 @@ void mq__eval_make_text(char *bytes, size_t count);
 /* A file of JSON values, one after the other in any layout, or of one array: the values as an array, owned. */
 mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *error);
 
+/* An array of arrays of messages, each with a role and a content that are texts. */
+bool mq__eval_are_dialogues(const json_t *dialogues);
+
 /* Whether the model has a chat template: else prompts are bare texts. text may be NULL. */
 bool mq__eval_has_template(const mq_text *text);
 

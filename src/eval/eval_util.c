@@ -136,6 +136,24 @@ mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *erro
     return status;
 }
 
+bool mq__eval_are_dialogues(const json_t *dialogues)
+{
+    const json_t *dialogue, *message;
+    size_t i, k;
+    json_array_foreach(dialogues, i, dialogue)
+    {
+        json_array_foreach(dialogue, k, message)
+        {
+            if (!json_is_string(json_object_get(message, "role")) ||
+                !json_is_string(json_object_get(message, "content"))) {
+                return false;
+            }
+        }
+        if (!json_is_array(dialogue)) return false;
+    }
+    return json_is_array(dialogues);
+}
+
 bool mq__eval_has_template(const mq_text *text)
 {
     static const char probe[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"add_generation_prompt\":true}";

@@ -22,13 +22,17 @@ typedef struct mq_benchmark {
 mq_status mq__question_open(const mq_benchmark *benchmark, const mq_eval_context *context, void **task, size_t *items,
                             mq_error *error);
 
-/* The rest of an mq_eval_task. */
+/* The rest of an mq_eval_task, and its initialiser. */
 void mq__question_close(void *task);
 const char *mq__question_id(void *task, size_t item);
 json_t *mq__question_settings(void *task);
 mq_status mq__question_begin(void *task, size_t item, void **episode, mq_error *error);
 mq_status mq__question_next(void *episode, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error);
 json_t *mq__question_end(void *episode, bool want_record);
+
+#define MQ_QUESTION_CALLBACKS                                                                                          \
+    .close = mq__question_close, .id = mq__question_id, .settings = mq__question_settings,                             \
+    .begin = mq__question_begin, .next = mq__question_next, .end = mq__question_end
 
 /* All keys are there as texts. */
 bool mq__question_has_texts(const json_t *item, const char *const *keys, size_t count);

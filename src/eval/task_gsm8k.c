@@ -40,10 +40,5 @@ const mq_eval_task mq__eval_gsm8k = {
     .metrics = {"right"},
     .binary = true,
     .open = open_gsm8k,
-    .close = mq__question_close,
-    .id = mq__question_id,
-    .settings = mq__question_settings,
-    .begin = mq__question_begin,
-    .next = mq__question_next,
-    .end = mq__question_end,
+    MQ_QUESTION_CALLBACKS,
 };

@@ -2,10 +2,10 @@
  * decoded after the prompt was prefilled. BF16 writes the reference answer greedily (end tokens are not obeyed, so that all
  * answers have one length). Teacher-forced, the plan is fed that answer; free-running, it is fed its own, and the first
  * step where it differs is the divergence step. Until then both runs are the same, so the second starts there. */
+#include "base/distribution.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "eval/corpus.h"
-#include "eval/distribution.h"
 #include "eval/eval.h"
 
 #include <string.h>
@@ -128,8 +128,8 @@ static void take_logits(void *context, uint32_t first, uint32_t rows, const floa
             memcpy(kept, row, vocab * sizeof *row);
             continue;
         }
-        r->sum += mq__eval_divergence(kept, row, vocab);
-        r->agree += mq__eval_best(kept, vocab) == mq__eval_best(row, vocab);
+        r->sum += mq__divergence(kept, row, vocab);
+        r->agree += mq__largest(kept, vocab) == mq__largest(row, vocab);
         r->rows++;
     }
 }
@@ -153,7 +153,7 @@ static mq_status write_reference(kld *k, mq_error *error)
     for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
         const float *logits = mq_session_logits(k->session);
         memcpy(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab * sizeof *logits);
-        k->written[t] = (int32_t)mq__eval_best(logits, k->vocab);
+        k->written[t] = (int32_t)mq__largest(logits, k->vocab);
         if (t + 1 < k->answer) status = mq_session_step(k->session, k->written[t], error);
     }
     return status;
@@ -164,8 +164,8 @@ static mq_status follow_reference(kld *k, mq_error *error)
     mq_status status = MQ_OK;
     for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
         const float *logits = mq_session_logits(k->session);
-        k->divergence[t] = mq__eval_divergence(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab);
-        k->agrees[t] = (int32_t)mq__eval_best(logits, k->vocab) == k->written[t];
+        k->divergence[t] = mq__divergence(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab);
+        k->agrees[t] = (int32_t)mq__largest(logits, k->vocab) == k->written[t];
         if (t + 1 < k->answer) status = mq_session_step(k->session, k->written[t], error);
     }
     return status;
@@ -185,7 +185,7 @@ static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *dive
     mq_session_truncate(k->session, text->count + at - 1);
     mq_status status = mq_session_step(k->session, before, error);
     for (uint32_t t = at; status == MQ_OK && t < k->answer; t++) {
-        const int32_t token = (int32_t)mq__eval_best(mq_session_logits(k->session), k->vocab);
+        const int32_t token = (int32_t)mq__largest(mq_session_logits(k->session), k->vocab);
         k->same[t] = token == k->written[t];
         if (t + 1 < k->answer) status = mq_session_step(k->session, token, error);
     }

@@ -58,10 +58,5 @@ const mq_eval_task mq__eval_longbench = {
     .metrics = {"right"},
     .binary = true,
     .open = open_longbench,
-    .close = mq__question_close,
-    .id = mq__question_id,
-    .settings = mq__question_settings,
-    .begin = mq__question_begin,
-    .next = mq__question_next,
-    .end = mq__question_end,
+    MQ_QUESTION_CALLBACKS,
 };

@@ -7,29 +7,12 @@
 
 static const char *const keys[] = {"question_id", "question_type", "question", "question_date"};
 
-static bool sessions_are_chats(const json_t *sessions)
-{
-    const json_t *session, *message;
-    size_t i, k;
-    json_array_foreach(sessions, i, session)
-    {
-        json_array_foreach(session, k, message)
-        {
-            if (!json_is_string(json_object_get(message, "role")) ||
-                !json_is_string(json_object_get(message, "content"))) {
-                return false;
-            }
-        }
-    }
-    return json_is_array(sessions);
-}
-
 static bool usable(const json_t *item)
 {
     const json_t *answer = json_object_get(item, "answer"), *dates = json_object_get(item, "haystack_dates");
     const json_t *sessions = json_object_get(item, "haystack_sessions");
     return mq__question_has_texts(item, keys, sizeof keys / sizeof keys[0]) &&
-           (json_is_string(answer) || json_is_integer(answer)) && sessions_are_chats(sessions) &&
+           (json_is_string(answer) || json_is_integer(answer)) && mq__eval_are_dialogues(sessions) &&
            json_array_size(dates) == json_array_size(sessions);
 }
 
@@ -98,10 +81,5 @@ const mq_eval_task mq__eval_longmemeval = {
     .metrics = {"contains", "f1"},
     .binary = true,
     .open = open_longmemeval,
-    .close = mq__question_close,
-    .id = mq__question_id,
-    .settings = mq__question_settings,
-    .begin = mq__question_begin,
-    .next = mq__question_next,
-    .end = mq__question_end,
+    MQ_QUESTION_CALLBACKS,
 };

@@ -1,8 +1,8 @@
 /* `ppl`: how well each plan's prefill predicts a text. The decode format plays no part: a text is read, not written. */
+#include "base/distribution.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "eval/corpus.h"
-#include "eval/distribution.h"
 #include "eval/eval.h"
 
 #include <math.h>
@@ -70,7 +70,7 @@ static void take_logits(void *context, uint32_t first, uint32_t rows, const floa
     reading *r = context;
     for (uint32_t i = 0; i < rows && first + i + 1 < r->text->count; i++) {
         const float *row = logits + (size_t)i * r->vocab;
-        r->loss += mq__eval_log_sum(row, r->vocab) - (double)row[r->text->tokens[first + i + 1]];
+        r->loss += mq__log_sum(row, r->vocab) - (double)row[r->text->tokens[first + i + 1]];
     }
 }
 

@@ -37,7 +37,7 @@ static inline bool mq__share_parts(mq_share share, double at, double unit, uint3
 }
 
 /* The same of a tile of causal attention: rows at positions `first` to first + count - 1, each of which costs the keys that
- * it sees. Cuts are at multiples of MQ_SHARE_ROWS, the kernels' own tiles. */
+ * it sees. Cuts are at multiples of MQ_SHARE_ROWS. */
 #define MQ_SHARE_ROWS 8
 
 static inline double mq__causal_cost(uint32_t first, uint32_t count)

@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
+#include "base/distribution.h"
 #include "base/mem.h"
-#include "eval/distribution.h"
 #include "eval/report.h"
 #include "eval/stats.h"
 #include "eval/svg.h"
@@ -75,13 +75,13 @@ static void test_divergence(void **state)
 {
     (void)state;
     const float p[] = {0, 1.0986122887f}, q[] = {5, 5}; /* 1:3 against 1:1 */
-    assert_near(mq__eval_divergence(p, q, 2), 0.25 * log(0.5) + 0.75 * log(1.5), 1e-7);
-    assert_near(mq__eval_divergence(p, p, 2), 0, 0);
-    assert_near(mq__eval_log_sum(q, 2), 5 + log(2), 1e-12);
+    assert_near(mq__divergence(p, q, 2), 0.25 * log(0.5) + 0.75 * log(1.5), 1e-7);
+    assert_near(mq__divergence(p, p, 2), 0, 0);
+    assert_near(mq__log_sum(q, 2), 5 + log(2), 1e-12);
     const float far[] = {-1e30f, 0}, near[] = {0, 0};
-    assert_near(mq__eval_divergence(far, near, 2), log(2), 1e-12); /* a probability of zero counts nothing */
+    assert_near(mq__divergence(far, near, 2), log(2), 1e-12); /* a probability of zero counts nothing */
     const float ties[] = {1, 3, 3};
-    assert_int_equal(mq__eval_best(ties, 3), 1);
+    assert_int_equal(mq__largest(ties, 3), 1);
 }
 
 static void test_random(void **state)

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "mixquant.h"
 
@@ -101,20 +102,20 @@ static void test_extend_truncate_rebuild(void **state)
 }
 
 /* Logits after 700 tokens, of which the last attend to three tiles in INT8. */
-static float *long_logits(mq_attention_format attention, int threads, uint32_t chunk, size_t *count)
+static float *long_logits(mq_linear_format format, mq_attention_format attention, int threads, uint32_t chunk,
+                          size_t *count)
 {
     enum { LONG = 700 };
     int32_t prompt[LONG];
     mq_engine *engine;
     mq_error error = {0};
-    const mq_engine_options options = {
-        .model_dir = model,
-        .plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16, .attention = attention},
-        .threads = threads,
-        .context = LONG,
-        .chunk = chunk,
-        .sessions = 1,
-        .no_cache = true};
+    const mq_engine_options options = {.model_dir = model,
+                                       .plan = {.prefill = format, .decode = MQ_LINEAR_BF16, .attention = attention},
+                                       .threads = threads,
+                                       .context = LONG,
+                                       .chunk = chunk,
+                                       .sessions = 1,
+                                       .no_cache = true};
     for (size_t i = 0; i < LONG; i++) {
         prompt[i] = tokens[i * 7 % TOKENS];
     }
@@ -129,9 +130,9 @@ static void test_int8_attention(void **state)
 {
     (void)state;
     size_t count;
-    float *exact = long_logits(MQ_ATTENTION_BF16, 2, 512, &count);
-    float *close = long_logits(MQ_ATTENTION_INT8, 2, 512, &count);
-    float *again = long_logits(MQ_ATTENTION_INT8, 3, 96, &count);
+    float *exact = long_logits(MQ_LINEAR_BF16, MQ_ATTENTION_BF16, 2, 512, &count);
+    float *close = long_logits(MQ_LINEAR_BF16, MQ_ATTENTION_INT8, 2, 512, &count);
+    float *again = long_logits(MQ_LINEAR_BF16, MQ_ATTENTION_INT8, 3, 96, &count);
     double error = 0, size = 0;
     for (size_t i = 0; i < count; i++) {
         error += (double)(close[i] - exact[i]) * (double)(close[i] - exact[i]);
@@ -140,9 +141,28 @@ static void test_int8_attention(void **state)
     print_message("int8 attention: relative error %.2e\n", sqrt(error / size));
     assert_true(error <= 4e-4 * size); /* 2%, of keys and values that have no structure to speak of */
     assert_memory_equal(close, again, count * sizeof(float));
+    mq_isa isa;
+    assert_int_equal(mq__cpu_choose_isa(&isa, NULL), MQ_OK);
+    if (isa != MQ_ISA_AVX2) assert_true(error > 0); /* that level has no INT8 attention */
     free(exact);
     free(close);
     free(again);
+}
+
+/* 16 threads have more hands than the narrow layers have panels: rows are cut, too. */
+static void test_threads_change_nothing(void **state)
+{
+    (void)state;
+    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_W16A16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16,
+                                               MQ_LINEAR_INT8};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        size_t count;
+        float *one = long_logits(formats[i], MQ_ATTENTION_BF16, 1, 512, &count);
+        float *many = long_logits(formats[i], MQ_ATTENTION_BF16, 16, 512, &count);
+        assert_memory_equal(one, many, count * sizeof(float));
+        free(one);
+        free(many);
+    }
 }
 
 static void test_first_token_is_precise(void **state)
@@ -386,6 +406,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_extend_truncate_rebuild),
         cmocka_unit_test(test_int8_attention),
+        cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_first_token_is_precise),
         cmocka_unit_test(test_batch_equals_single),
         cmocka_unit_test(test_cancel_keeps_what_is_done),

@@ -9,26 +9,13 @@
  * best), 96 + 14 loads. A row group of 7 is 4 rows, then 3.
  * Measured (Zen 5 class, one thread, VEX encoding, checkasm --bench --isa avx2 int8_gemm): 3.0 times the FMA peak at M = 512 and
  * 2048, 2.4 to 2.7 at 16; M = 1 reads 37 GB/s from memory. */
+#include "kernels/avx2/avxvnni.h"
 #include "kernels/avx2/int8_avx2.h"
-
-#include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
 enum { STEP = 4 }; /* rows at a time */
-
-#ifdef MQ_VNNI_EVEX
-#define VPDPBUSD "vpdpbusd"
-#else
-#define VPDPBUSD "%{vex%} vpdpbusd"
-#endif
-
-INLINE __m256i dot4(__m256i t, __m256i x, __m256i w)
-{
-    __asm__(VPDPBUSD " %2, %1, %0" : "+x"(t) : "x"(x), "x"(w));
-    return t;
-}
 
 INLINE __m256i load(const uint8_t *at)
 {

@@ -12,6 +12,7 @@
  *
  * Measured (checkasm --bench --isa avx2 nvfp4_gemm, N x K = 9728 x 2560, one thread) in multiples of the FMA peak: Zen 5 class,
  * 67 GMAC/s, VEX: M = 512 and 2048 2.36, M = 1 0.57, M = 4 1.55. Zen 4 class, 59 GMAC/s, EVEX: 2.24, 0.45, 1.09. */
+#include "kernels/avx2/avxvnni.h"
 #include "kernels/avx2/nvfp4_avx2.h"
 
 /* Sixteen features of a weight cell as the micro-kernel reads them. */
@@ -23,18 +24,6 @@ typedef struct wide_cell {
 } wide_cell;
 
 enum { SLICE = 16 }; /* blocks of K unpacked at a time: [SLICE] cells of features 0..15, then [SLICE] of the others */
-
-#ifdef MQ_VNNI_EVEX
-#define VPDPBUSD "vpdpbusd"
-#else
-#define VPDPBUSD "%{vex%} vpdpbusd"
-#endif
-
-INLINE __m256i dot4(__m256i t, __m256i x, __m256i w)
-{
-    __asm__(VPDPBUSD " %2, %1, %0" : "+x"(t) : "x"(x), "x"(w));
-    return t;
-}
 
 static inline void widen_octet(const uint8_t *cell, int octet, wide_cell *out)
 {

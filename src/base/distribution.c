@@ -1,8 +1,8 @@
-#include "eval/distribution.h"
+#include "base/distribution.h"
 
 #include <math.h>
 
-uint32_t mq__eval_best(const float *logits, uint32_t vocab)
+uint32_t mq__largest(const float *logits, uint32_t vocab)
 {
     uint32_t best = 0;
     for (uint32_t i = 1; i < vocab; i++) {
@@ -11,9 +11,9 @@ uint32_t mq__eval_best(const float *logits, uint32_t vocab)
     return best;
 }
 
-double mq__eval_log_sum(const float *logits, uint32_t vocab)
+double mq__log_sum(const float *logits, uint32_t vocab)
 {
-    const double most = (double)logits[mq__eval_best(logits, vocab)];
+    const double most = (double)logits[mq__largest(logits, vocab)];
     double sum = 0;
     for (uint32_t i = 0; i < vocab; i++) {
         sum += exp((double)logits[i] - most);
@@ -21,9 +21,9 @@ double mq__eval_log_sum(const float *logits, uint32_t vocab)
     return most + log(sum);
 }
 
-double mq__eval_divergence(const float *p, const float *q, uint32_t vocab)
+double mq__divergence(const float *p, const float *q, uint32_t vocab)
 {
-    const double of_p = mq__eval_log_sum(p, vocab), of_q = mq__eval_log_sum(q, vocab);
+    const double of_p = mq__log_sum(p, vocab), of_q = mq__log_sum(q, vocab);
     double sum = 0;
     for (uint32_t i = 0; i < vocab; i++) {
         const double log_p = (double)p[i] - of_p;
