@@ -1,7 +1,6 @@
 /* Decode attention on AVX-512: one query token; the query heads of one kv head together, so that keys and values are read once.
  *
- * Idea. Memory is read in the order of its addresses, which takes it all the way to its bandwidth: page by page, kv head by kv
- * head, 64 keys and then their 64 values, with a running softmax that waits in L1 or L2 until the head's next page.
+ * Idea. decode_driver.h has the order in which memory is read; here is the arithmetic of one page.
  *   Keys: 16 at a time, 32 elements of each; the 16x16 dwords are transposed in registers, so that a lane is a key and each
  *     head's score vector is a plain FMA chain with a broadcast query element: no horizontal sums. A dword holds two bf16,
  *     so one transposition serves two FMA steps.
@@ -18,34 +17,17 @@
  * Measured (Zen 5 class, share of the read bandwidth at depth 4096, one thread / two, checkasm --bench attention_decode):
  * 0.74 / 0.95 at 1:1, 0.82 / 0.85 at 2:1, 0.70 / 0.94 at 4:1, 0.53 / 0.8 at 8:1, where the arithmetic takes longer. */
 #include "kernels/avx512/attention_avx512.h"
+#include "kernels/decode_driver.h"
 #include "kernels/ref/math_ref.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    HEADS = 8,                        /* query heads per pass */
-    KEYS = 16,                        /* keys per transposition */
-    COLUMNS = 32,                     /* bf16 per load */
-    SCORE_STEP = MQ_PAGE_TOKENS + 16, /* floats between two heads' scores: in different sets of L1 */
-    REST = 48,                        /* floats of a head's maximum, sum and factor */
+    HEADS = 8,    /* query heads per pass */
+    KEYS = 16,    /* keys per transposition */
+    COLUMNS = 32, /* bf16 per load */
+    REST = 48,    /* floats of a head's maximum, sum and factor */
 };
-
-/* Up to HEADS query heads of one kv head: what they have seen of the span so far. All parts are 64-byte aligned. */
-typedef struct group {
-    float *q;    /* [chunks*COLUMNS][heads], scaled */
-    float *sums; /* [heads][chunks][2][16]: even and odd columns of sum(p * v) */
-    float *rest; /* [heads][3][16]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
-} group;
-
-/* A page side at work, and the one to prefetch. */
-typedef struct side {
-    size_t width, chunks; /* chunks = ceil(width / COLUMNS) */
-    const uint16_t *rows;
-    size_t keys;
-    const char *next;
-    float *scores;  /* [HEADS][SCORE_STEP] */
-    uint16_t *tail; /* [KEYS][width] */
-} side;
 
 static inline __mmask16 first_lanes(size_t count)
 {
@@ -62,7 +44,7 @@ INLINE const char *row_at(const char *const quad[4], size_t r, size_t step, size
 }
 
 /* Scores of 16 keys, while 16 lines per chunk are prefetched from `next` on. */
-INLINE void score_keys(const side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
+INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
                        const char *next)
 {
     const size_t width = s->width, pairs = width / 2;
@@ -108,12 +90,12 @@ INLINE void score_keys(const side *s, const float *q, const uint16_t *rows, floa
     }
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
-        _mm512_store_ps(scores + h * SCORE_STEP, chains == 2 ? _mm512_add_ps(even[h], odd[h]) : even[h]);
+        _mm512_store_ps(scores + h * DECODE_SCORE_STEP, chains == 2 ? _mm512_add_ps(even[h], odd[h]) : even[h]);
     }
 }
 
 /* Scores of a page's keys. A block cut by the end goes through a copy, so that nothing past it is read. */
-INLINE void score_page(const side *s, const float *q, size_t heads)
+INLINE void score_page(const decode_side *s, const float *q, size_t heads)
 {
     for (size_t key = 0; key < s->keys; key += KEYS) {
         const uint16_t *block = s->rows + key * s->width;
@@ -181,7 +163,7 @@ INLINE void weigh_row(const char *row, const float *weights, const __mmask16 mas
     }
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
-        const __m512 p = _mm512_set1_ps(weights[h * SCORE_STEP]);
+        const __m512 p = _mm512_set1_ps(weights[h * DECODE_SCORE_STEP]);
 #pragma GCC unroll 2
         for (size_t w = 0; w < wide; w++) {
             even[h][w] = _mm512_fmadd_ps(p, low[w], even[h][w]);
@@ -191,7 +173,7 @@ INLINE void weigh_row(const char *row, const float *weights, const __mmask16 mas
 }
 
 /* sums [heads][2*wide][16] of columns [column, ...) = sums * factor + weights x values of one page. */
-INLINE void weigh_columns(const side *s, const group *t, size_t chunk, size_t heads, size_t wide)
+INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t chunk, size_t heads, size_t wide)
 {
     const size_t chunks = s->chunks, keys = s->keys;
     __mmask16 mask[2];
@@ -235,13 +217,13 @@ INLINE void weigh_columns(const side *s, const group *t, size_t chunk, size_t he
 }
 
 /* A page's keys, then its values: `s` is at the keys. after: what is read next. */
-INLINE void run_page(const group *t, side s, const uint16_t *values, const char *after, size_t heads)
+INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *values, const char *after, size_t heads)
 {
     s.next = (const char *)values;
     score_page(&s, t->q, heads);
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
-        soften(s.scores + h * SCORE_STEP, s.keys, t->rest + REST * h);
+        soften(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }
     s.rows = values;
     s.next = after;
@@ -255,7 +237,8 @@ INLINE void run_page(const group *t, side s, const uint16_t *values, const char 
 }
 
 /* One copy of the loops per number of heads: the sums stay in registers. */
-static void run_heads(const group *t, size_t heads, const side *keys, const uint16_t *values, const char *after)
+static void run_heads(const decode_group *t, size_t heads, const decode_side *keys, const uint16_t *values,
+                      const char *after)
 {
     switch (heads) {
 #define CASE(n)                                                                                                        \
@@ -274,105 +257,18 @@ static void run_heads(const group *t, size_t heads, const side *keys, const uint
     }
 }
 
-static void start(const group *t, size_t heads, const float *q, size_t width, size_t columns, float scale)
-{
-    for (size_t k = 0; k < columns; k++) {
-        for (size_t h = 0; h < heads; h++) {
-            t->q[k * heads + h] = k < width ? q[h * width + k] * scale : 0;
-        }
-    }
-    memset(t->sums, 0, heads * columns * sizeof(float));
-    for (size_t h = 0; h < heads; h++) {
-        _mm512_store_ps(t->rest + REST * h, _mm512_set1_ps(-INFINITY));
-        _mm512_store_ps(t->rest + REST * h + 16, _mm512_setzero_ps());
-    }
-}
-
-/* partial [heads][width + 2] */
-static void finish(const group *t, size_t heads, size_t width, size_t chunks, float *partial)
-{
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    for (size_t h = 0; h < heads; h++, partial += width + 2) {
-        for (size_t chunk = 0; chunk < chunks; chunk++) {
-            const float *sums = t->sums + (h * chunks + chunk) * 32;
-            const __m512 even = _mm512_load_ps(sums), odd = _mm512_load_ps(sums + 16);
-            float *out = partial + chunk * COLUMNS;
-            const size_t left = width - chunk * COLUMNS;
-            _mm512_mask_storeu_ps(out, first_lanes(left), _mm512_permutex2var_ps(even, low, odd));
-            if (left > 16) {
-                _mm512_mask_storeu_ps(out + 16, first_lanes(left - 16), _mm512_permutex2var_ps(even, high, odd));
-            }
-        }
-        partial[width] = t->rest[REST * h];
-        partial[width + 1] = _mm512_reduce_add_ps(_mm512_load_ps(t->rest + REST * h + 16));
-    }
-}
-
-static size_t columns_of(size_t width)
-{
-    return (width + COLUMNS - 1) / COLUMNS * COLUMNS;
-}
-
-static size_t group_floats(size_t width)
-{
-    return HEADS * (2 * columns_of(width) + REST);
-}
-
-/* The i-th group of the call: heads [first, first + heads) of kv head `kv_head`. */
-typedef struct place {
-    size_t kv_head, first, heads;
-    bool last; /* of its kv head */
-    group state;
-} place;
-
-static place place_of(const mq_attention *a, size_t i)
-{
-    const size_t width = a->kv.head_width, groups = (a->heads + HEADS - 1) / HEADS;
-    float *memory = (float *)a->scratch + i * group_floats(width);
-    place p = {.kv_head = i / groups, .first = i % groups * HEADS, .last = i % groups + 1 == groups};
-    p.heads = p.last ? a->heads - p.first : HEADS;
-    p.state = (group){memory, memory + HEADS * columns_of(width), memory + 2 * HEADS * columns_of(width)};
-    return p;
-}
+static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .run = run_heads};
+_Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_width)
 {
-    const size_t groups = (size_t)MQ_DECODE_KV_HEADS * ((heads + HEADS - 1) / HEADS);
-    return (groups * group_floats(head_width) + HEADS * SCORE_STEP) * sizeof(float) +
-           KEYS * columns_of(head_width) * sizeof(uint16_t);
+    return mq__decode_scratch_bytes(&core, heads, head_width);
 }
 
 void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                       float *partial, size_t stride)
 {
-    const size_t width = a->kv.head_width, columns = columns_of(width), one = width + 2;
-    const size_t count = kv_heads * ((a->heads + HEADS - 1) / HEADS); /* groups of heads */
-    const size_t head_step = 2 * MQ_PAGE_TOKENS * width;              /* elements between two kv heads of a page */
-    for (size_t i = 0; i < count; i++) {
-        const place p = place_of(a, i);
-        start(&p.state, p.heads, a->q + (p.kv_head * a->heads + p.first) * width, width, columns, a->scale);
-    }
-    side s = {.width = width, .chunks = columns / COLUMNS, .scores = (float *)a->scratch + count * group_floats(width)};
-    s.tail = (uint16_t *)(void *)(s.scores + HEADS * SCORE_STEP);
-    for (uint32_t key = key0; key < key1; key += MQ_PAGE_TOKENS) {
-        const uint16_t *page = a->kv.pages[key / MQ_PAGE_TOKENS];
-        const uint16_t *next_page = key1 - key > MQ_PAGE_TOKENS ? a->kv.pages[key / MQ_PAGE_TOKENS + 1] : page;
-        s.keys = key1 - key < MQ_PAGE_TOKENS ? key1 - key : MQ_PAGE_TOKENS;
-        for (size_t i = 0; i < count; i++) {
-            const place p = place_of(a, i);
-            const uint16_t *values = page + a->kv.v_offset + p.kv_head * head_step;
-            s.rows = page + a->kv.k_offset + p.kv_head * head_step;
-            run_heads(&p.state, p.heads, &s, values,
-                      (const char *)(!p.last                    ? s.rows
-                                     : p.kv_head + 1 < kv_heads ? s.rows + head_step
-                                                                : next_page + a->kv.k_offset));
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
-        const place p = place_of(a, i);
-        finish(&p.state, p.heads, width, s.chunks, partial + p.kv_head * stride + p.first * one);
-    }
+    mq__decode_span(&core, a, kv_heads, key0, key1, partial, stride);
 }
 
 /* The reference, 16 columns at a time. */

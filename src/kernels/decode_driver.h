@@ -1,0 +1,46 @@
+/* The order of decode attention's memory, common to the vector levels; the arithmetic of a page is the level's.
+ *
+ * Memory is read in the order of its addresses, which takes it all the way to its bandwidth: page by page, kv head by kv head,
+ * 64 keys and then their 64 values, with a running softmax that waits in L1 or L2 until the head's next page. */
+#ifndef MQ_KERNELS_DECODE_DRIVER_H
+#define MQ_KERNELS_DECODE_DRIVER_H
+
+#include "kernels/kernels.h"
+
+enum {
+    DECODE_KEYS = 16,                        /* keys that a level reads at once, at most */
+    DECODE_SCORE_STEP = MQ_PAGE_TOKENS + 16, /* floats between two heads' scores: in different sets of L1 */
+};
+
+/* Some query heads of one kv head: what they have seen of the span so far. `lanes` is half of the level's columns, chunks are
+ * ceil(width / columns). All parts are 64-byte aligned. */
+typedef struct decode_group {
+    float *q;    /* [chunks*columns][heads], scaled */
+    float *sums; /* [heads][chunks][2][lanes]: even and odd columns of sum(p * v) */
+    float *rest; /* [heads][3][lanes]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
+} decode_group;
+
+/* A page side at work, and the one to prefetch. */
+typedef struct decode_side {
+    size_t width, chunks;
+    const uint16_t *rows;
+    size_t keys;
+    const char *next;
+    float *scores;  /* [heads][DECODE_SCORE_STEP] */
+    uint16_t *tail; /* [DECODE_KEYS][width] */
+} decode_side;
+
+typedef struct decode_core {
+    size_t heads, columns; /* query heads per pass, at most; bf16 per load */
+    /* A page's keys (`keys` is at them), then its values. after: what is read next. */
+    void (*run)(const decode_group *group, size_t heads, const decode_side *keys, const uint16_t *values,
+                const char *after);
+} decode_core;
+
+size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_width);
+
+/* The slot attention_decode_span. */
+void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                     float *partial, size_t stride);
+
+#endif
