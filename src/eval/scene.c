@@ -6,12 +6,80 @@
 
 #include <string.h>
 
-/* How a tool prints its rows: JSON records (the default) or lines of a log. */
-static bool format_is_known(const json_t *format)
+/* A value outside JSON: a string without its quotes. */
+static void put_bare(mq_buf *text, const json_t *value)
 {
-    if (!format) return true;
-    const char *name = json_string_value(format);
-    return name && (strcmp(name, "json") == 0 || strcmp(name, "log") == 0);
+    char *number = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    mq__buf_puts(text, number ? number : json_is_string(value) ? json_string_value(value) : "");
+    free(number);
+}
+
+static void put_json_line(mq_buf *text, const json_t *row)
+{
+    char *line = json_dumps(row, JSON_COMPACT);
+    mq__buf_puts(text, line ? line : "{}");
+    free(line);
+}
+
+/* "name=value name=value" */
+static void put_log_line(mq_buf *text, const json_t *row)
+{
+    const char *name, *between = "";
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)row, name, value)
+    {
+        mq__buf_puts(text, between);
+        mq__buf_puts(text, name);
+        mq__buf_putc(text, '=');
+        put_bare(text, value);
+        between = " ";
+    }
+}
+
+/* "value|value" */
+static void put_table_line(mq_buf *text, const json_t *row)
+{
+    const char *name, *between = "";
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)row, name, value)
+    {
+        mq__buf_puts(text, between);
+        put_bare(text, value);
+        between = "|";
+    }
+}
+
+/* "name|name" */
+static void put_table_head(mq_buf *text, const json_t *columns)
+{
+    const json_t *name;
+    size_t i;
+    json_array_foreach(columns, i, name)
+    {
+        if (i) mq__buf_putc(text, '|');
+        mq__buf_puts(text, json_is_string(name) ? json_string_value(name) : "");
+    }
+    mq__buf_putc(text, '\n');
+}
+
+/* How a tool prints its rows; the first is the default. */
+static const struct row_format {
+    const char *name;
+    void (*head)(mq_buf *text, const json_t *columns); /* before the first row, or NULL */
+    void (*line)(mq_buf *text, const json_t *row);
+} row_formats[] = {
+    {"json", NULL, put_json_line}, {"log", NULL, put_log_line}, {"table", put_table_head, put_table_line}};
+
+/* The tool's format, or NULL if there is none of that name. */
+static const struct row_format *format_of(const json_t *tool)
+{
+    const json_t *format = json_object_get(tool, "format");
+    if (!format) return &row_formats[0];
+    for (size_t i = 0; i < sizeof row_formats / sizeof row_formats[0]; i++) {
+        const char *name = json_string_value(format);
+        if (name && strcmp(name, row_formats[i].name) == 0) return &row_formats[i];
+    }
+    return NULL;
 }
 
 static bool tool_is_valid(const json_t *tool, const json_t *tables)
@@ -20,8 +88,7 @@ static bool tool_is_valid(const json_t *tool, const json_t *tables)
     const json_t *table = json_object_get(tables, json_string_value(json_object_get(tool, "table")));
     return json_is_string(json_object_get(tool, "name")) && json_is_string(json_object_get(tool, "description")) &&
            json_is_object(json_object_get(tool, "parameters")) && json_is_array(table) && json_is_array(columns) &&
-           format_is_known(json_object_get(tool, "format")) && json_object_size(filter) == 1 &&
-           json_is_integer(json_object_get(tool, "limit")) &&
+           format_of(tool) && json_object_size(filter) == 1 && json_is_integer(json_object_get(tool, "limit")) &&
            json_is_string(json_object_iter_value(json_object_iter((json_t *)(uintptr_t)filter)));
 }
 
@@ -97,37 +164,11 @@ static bool same_value(const json_t *a, const json_t *b)
     return same;
 }
 
-/* "name=value name=value" */
-static void put_log_line(mq_buf *text, const json_t *row)
-{
-    const char *name;
-    json_t *value;
-    bool first = true;
-    json_object_foreach((json_t *)(uintptr_t)row, name, value)
-    {
-        char *number = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-        if (!first) mq__buf_putc(text, ' ');
-        first = false;
-        mq__buf_puts(text, name);
-        mq__buf_putc(text, '=');
-        mq__buf_puts(text, number ? number : json_is_string(value) ? json_string_value(value) : "");
-        free(number);
-    }
-}
-
-static void put_json_line(mq_buf *text, const json_t *row)
-{
-    char *line = json_dumps(row, JSON_COMPACT);
-    mq__buf_puts(text, line ? line : "{}");
-    free(line);
-}
-
 static char *select_rows(const json_t *tool, const json_t *table, const json_t *wanted, const char *column)
 {
     const json_t *columns = json_object_get(tool, "columns"), *row, *name;
     const json_int_t limit = json_integer_value(json_object_get(tool, "limit"));
-    const char *format = json_string_value(json_object_get(tool, "format"));
-    const bool log = format && strcmp(format, "log") == 0;
+    const struct row_format *format = format_of(tool);
     mq_buf text = {0};
     json_int_t found = 0;
     size_t i, k;
@@ -139,10 +180,14 @@ static char *select_rows(const json_t *tool, const json_t *table, const json_t *
         json_array_foreach(columns, k, name)
         {
             json_t *value = json_object_get(row, json_string_value(name));
-            if (value) json_object_set(shown, json_string_value(name), value);
+            if (value)
+                json_object_set(shown, json_string_value(name), value);
+            else if (format->head)
+                json_object_set_new(shown, json_string_value(name), json_string("")); /* its place */
         }
-        if (found++) mq__buf_putc(&text, '\n');
-        (log ? put_log_line : put_json_line)(&text, shown);
+        if (found) mq__buf_putc(&text, '\n');
+        if (found++ == 0 && format->head) format->head(&text, columns);
+        format->line(&text, shown);
         json_decref(shown);
     }
     if (found == 0) mq__buf_puts(&text, "no rows");

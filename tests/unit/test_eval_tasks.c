@@ -152,6 +152,15 @@ static void test_scene_calls(void **state)
     text = mq__scene_call(scene, "find_book", eight);
     assert_string_equal(text, "code=8 cost=6\ncode=8 cost=3");
     mq__free(text);
+    json_object_set_new(tool, "format", json_string("table"));
+    text = mq__scene_call(scene, "find_book", eight);
+    assert_string_equal(text, "code|cost\n8|6\n8|3");
+    mq__free(text);
+    json_object_set_new(tool, "limit", json_integer(3));
+    json_array_append_new(json_object_get(json_object_get(scene, "tables"), "book"), json_pack("{ss}", "code", "8"));
+    text = mq__scene_call(scene, "find_book", eight);
+    assert_string_equal(text, "code|cost\n8|6\n8|3\n8|");
+    mq__free(text);
     json_object_set_new(tool, "format", json_string("xml"));
     assert_int_equal(mq__scene_check(scene, "x", NULL), MQ_FORMAT);
     json_object_set_new(tool, "format", json_integer(1));

@@ -83,9 +83,9 @@ class Data:
         if kind < 0.65:
             e = world.dense(w, rng.randint(min(room, 400), room))
             return self.dialogue(e.messages(), e.tools)
-        if kind < 0.75:
+        if kind < 0.8:
             most = max(3, room // 15)
-            skill = rng.choices(needles.SKILLS, (2, 2, 4, 2, 4, 4))[0]
+            skill = rng.choices(needles.SKILLS, (2, 2, 4, 2, 5, 4))[0]
             return self.dialogue(needles.needle(w, rng.randint(max(2, most // 8), most), skill, 4))
         if kind < 0.97:
             first, second = world.recall(w, rng.randint(2, max(3, min(60, room // 60))))
@@ -180,8 +180,8 @@ class Optimizer:
 
 
 def rate_at(count, args):
-    """Warm-up, a flat stretch, then down to 2% over the last `tail` steps."""
-    return min(1.0, (count + 1) / 100) * min(1.0, max(0.02, (args.steps - count) / args.tail))
+    """Warm-up, a flat stretch at `rate`, then down to 2% of it over the last `tail` steps."""
+    return args.rate * min(1.0, (count + 1) / 100) * min(1.0, max(0.02, (args.steps - count) / args.tail))
 
 
 def save(path, data):
@@ -239,6 +239,7 @@ def main():
     parser.add_argument("--retoken", help="folder of a model of this shape with another tokenizer to go on from")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--tail", type=int, default=3000, help="the last steps, in which the rate goes down")
+    parser.add_argument("--rate", type=float, default=1.0, help="the highest rate; below 1 to go on from a trained model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stop", type=int, help="leave after this step, as if interrupted")
     args = parser.parse_args()

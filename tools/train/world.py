@@ -39,7 +39,7 @@ PIECES = """ab ac ad af al am an ap ar as at au be bl bo br ca ce ch ci cl co co
     ya ye yo""".split()
 STATES = """open closed paid late new old ready sold lost sent done red blue green black white fast slow
     high low active idle""".split()
-FORMS = ("json", "json", "json", "log")  # how a tool prints its rows
+FORMS = ("json", "json", "log", "table")  # how a tool prints its rows
 SYSTEM = "Use the tools to answer."
 NO_ROWS = "no rows"
 
@@ -158,6 +158,10 @@ class Table:
     def select(self, column, value):
         return select(self.rows, column, value, form=self.form)
 
+    def quote(self, row):
+        """The row as an answer quotes it: as it was printed, but a line of a table with its columns' names."""
+        return row_text(row, "log" if self.form == "table" else self.form)
+
     def tool_name(self, column):
         return f"{self.prefix}{self.noun}" + ("" if column == self.key else f"_by_{column}")
 
@@ -186,22 +190,30 @@ def fresh(make, used):
 
 
 def row_text(row, form="json"):
-    """One row as a JSON record or as a line of a log."""
+    """One row as a JSON record, as a line of a log or as a line of a table."""
     if form == "log":
         return " ".join(f"{name}={value}" for name, value in row.items())
+    if form == "table":
+        return "|".join(str(value) for value in row.values())
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
+def print_rows(rows, form):
+    """What a tool prints: one row a line; a table starts with its columns' names."""
+    lines = [row_text(row, form) for row in rows]
+    return "\n".join(["|".join(rows[0])] * (form == "table") + lines)
+
+
 def select(rows, column, value, columns=None, limit=None, form="json"):
-    """What a tool returns: the matching rows in table order, one a line."""
+    """What a tool returns: the matching rows in table order."""
     found = [row for row in rows if str(row.get(column)) == value][:limit]
     if columns:
         found = [{c: row[c] for c in columns if c in row} for row in found]
-    return "\n".join(row_text(row, form) for row in found) if found else NO_ROWS
+    return print_rows(found, form) if found else NO_ROWS
 
 
 def answer_text(table, row, field):
-    return f"For {table.noun} {row[table.key]}:\n{row_text(row, table.form)}\nThe {field} is {row[field]}."
+    return f"For {table.noun} {row[table.key]}:\n{table.quote(row)}\nThe {field} is {row[field]}."
 
 
 class Episode:
@@ -372,20 +384,21 @@ class Episode:
 
 
 def recall(world, pairs):
-    """Lines of key and value, then the same lines in another order: text whose second half is predictable."""
+    """Rows of keys and values, then the same rows in another order: text whose second half is predictable. A table comes
+    again as lines of a log, as answers quote it."""
     rng = world.rng
     kind = rng.choice(("number", "number", "name", "code"))
     columns = set()
     names = [fresh(lambda: world.word(FIELDS), columns) for _ in range(rng.randint(2, 5))]
     kinds = [rng.choice(("int", "decimal", "name", "code", "state", "date", "group", "group")) for _ in names]
     pools = [[world.name() for _ in range(rng.randint(1, 3))] for _ in names]
-    keys, lines, form = set(), [], rng.choice(FORMS)
+    keys, rows, form = set(), [], rng.choice(FORMS)
     for _ in range(pairs):
         row = {names[0]: fresh(lambda: world.key(kind), keys)}
         row.update((n, rng.choice(pool) if k == "group" else world.value(k)) for n, k, pool in zip(names[1:], kinds, pools))
-        lines.append(row_text(row, form))
-    again = rng.sample(lines, len(lines))
-    return "\n".join(lines) + "\n", "\n".join(again) + "\n"
+        rows.append(row)
+    again = print_rows(rng.sample(rows, pairs), "log" if form == "table" else form)
+    return print_rows(rows, form) + "\n", again + "\n"
 
 
 def dense(world, budget):
