@@ -3,36 +3,55 @@
 #include "model/runtime.h"
 #include "model/share.h"
 
+#include <string.h>
+
 typedef struct job {
     mq_runtime *rt;
     const mq_layer *weights;
     mq_kv_layout kv;
     uint32_t layer;
+    bool rotated; /* q is rotated and the new keys and values are in the cache before attention begins */
 } job;
 
-/* q = rope(norm(q)), k = rope(norm(k)); k and v go into the cache. */
+/* q = rope(norm(q)), all heads of one row. */
+static void rotate_query(const job *j, size_t row, float *q)
+{
+    const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
+    const size_t half = m->head_width / 2;
+    rt->kernels->norm_rope(q, m->heads, m->head_width, j->weights->q_norm, m->norm_eps, rt->cos + row * half,
+                           rt->sin + row * half);
+}
+
+/* k = rope(norm(k)); k and v of kv heads [g0, g1) go into the cache. i: a row of the segment. */
+static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint32_t g0, uint32_t g1)
+{
+    const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
+    const size_t width = m->head_width, half = width / 2, row = segment->row + i, position = segment->first + i;
+    float *k = rt->k + row * m->kv_heads * width, *v = rt->v + row * m->kv_heads * width;
+    uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
+    const size_t slot = position % MQ_PAGE_TOKENS * width;
+    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, j->weights->k_norm, m->norm_eps, rt->cos + row * half,
+                           rt->sin + row * half);
+    for (uint32_t g = g0; g < g1; g++) {
+        rt->kernels->f32_to_bf16(page + mq__kv_key_offset(&j->kv, j->layer, g) + slot, k + g * width, width);
+        rt->kernels->f32_to_bf16(page + mq__kv_value_offset(&j->kv, j->layer, g) + slot, v + g * width, width);
+    }
+}
+
 static void rotate_and_store(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t width = m->head_width, half = width / 2, q_width = m->heads * width, kv_width = m->kv_heads * width;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
         size_t begin, end;
         mq__partition(segment->rows, thread, threads, &begin, &end);
         for (size_t i = begin; i < end; i++) {
-            const size_t row = segment->row + i, position = segment->first + i;
-            const float *cos = rt->cos + row * half, *sin = rt->sin + row * half;
-            float *k = rt->k + row * kv_width, *v = rt->v + row * kv_width;
-            rt->kernels->norm_rope(rt->q + row * q_width, m->heads, width, j->weights->q_norm, m->norm_eps, cos, sin);
-            rt->kernels->norm_rope(k, m->kv_heads, width, j->weights->k_norm, m->norm_eps, cos, sin);
-            uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
-            const size_t slot = position % MQ_PAGE_TOKENS * width;
-            for (uint32_t g = 0; g < m->kv_heads; g++) {
-                rt->kernels->f32_to_bf16(page + mq__kv_key_offset(&j->kv, j->layer, g) + slot, k + g * width, width);
-                rt->kernels->f32_to_bf16(page + mq__kv_value_offset(&j->kv, j->layer, g) + slot, v + g * width, width);
-            }
+            rotate_query(j, segment->row + i, rt->q + (segment->row + i) * m->heads * m->head_width);
+            store_keys(j, segment, (uint32_t)i, 0, m->kv_heads);
         }
     }
 }
@@ -119,26 +138,40 @@ static float *partials_of(const mq_runtime *rt, uint32_t segment, uint32_t g)
     return rt->partials + ((size_t)segment * m->kv_heads + g) * rt->max_spans * partial_floats(m);
 }
 
-/* kv heads [g0, g1) of one span, a few at a time. */
-static void decode_span(const job *j, uint32_t s, uint32_t span, uint32_t g0, uint32_t g1, int thread)
+/* kv heads [g0, g1) of one span, a few at a time. q: the thread's own, all heads. */
+static void decode_span(const job *j, uint32_t s, uint32_t span, uint32_t g0, uint32_t g1, const float *q, int thread)
 {
     const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
     const mq_segment *segment = &rt->pass->segments[s];
-    const size_t one = partial_floats(rt->model), stride = rt->max_spans * one;
+    const size_t one = partial_floats(m), stride = rt->max_spans * one;
     const uint32_t key0 = span * MQ_SPAN_TOKENS, left = segment->first + 1 - key0;
     for (uint32_t g = g0, count; g < g1; g += count) {
         count = g1 - g < MQ_DECODE_KV_HEADS ? g1 - g : MQ_DECODE_KV_HEADS;
-        const mq_attention a = view(j, segment, g, 0, 1, thread);
+        mq_attention a = view(j, segment, g, 0, 1, thread);
+        a.q = q + (size_t)g * a.heads * m->head_width;
         rt->kernels->attention_decode_span(&a, count, key0, key0 + (left < MQ_SPAN_TOKENS ? left : MQ_SPAN_TOKENS),
                                            partials_of(rt, s, g) + span * one, stride);
     }
 }
 
-/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. */
+static void merge(const job *j, uint32_t s, uint32_t g, int thread)
+{
+    const mq_segment *segment = &j->rt->pass->segments[s];
+    const mq_attention a = view(j, segment, g, 0, 1, thread);
+    j->rt->kernels->attention_decode_merge(&a, spans_of(segment), partials_of(j->rt, s, g));
+}
+
+/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. Nobody waits for rotated
+ * queries and new keys: a thread rotates the queries of its segments for itself, and who has the last span, which the new
+ * keys are in, stores them. */
 static void attend_decode(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
+    const mq_model *m = rt->model;
+    const size_t q_width = (size_t)m->heads * m->head_width;
+    float *q = rt->own_rows[thread];
     double total = 0, at = 0;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         total += (double)rt->pass->segments[s].first + 1;
@@ -146,27 +179,45 @@ static void attend_decode(void *context, int thread, int threads)
     const mq_share share = mq__share(total, thread, threads);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        for (uint32_t span = 0, keys, g0, g1; span < spans_of(segment); span++, at += keys) {
+        const uint32_t spans = spans_of(segment);
+        bool copied = false;
+        for (uint32_t span = 0, keys, g0, g1; span < spans; span++, at += keys) {
             keys = segment->first + 1 - span * MQ_SPAN_TOKENS;
             keys = keys < MQ_SPAN_TOKENS ? keys : MQ_SPAN_TOKENS;
-            if (mq__share_parts(share, at, keys, rt->model->kv_heads, &g0, &g1))
-                decode_span(j, s, span, g0, g1, thread);
+            if (!mq__share_parts(share, at, keys, m->kv_heads, &g0, &g1)) continue;
+            if (!copied) {
+                memcpy(q, rt->q + segment->row * q_width, q_width * sizeof *q);
+                if (!j->rotated) rotate_query(j, segment->row, q);
+                copied = true;
+            }
+            if (span + 1 == spans && !j->rotated) store_keys(j, segment, 0, g0, g1);
+            decode_span(j, s, span, g0, g1, q, thread);
+            for (uint32_t g = g0; g < g1 && spans == 1; g++) {
+                merge(j, s, g, thread);
+            }
         }
     }
 }
 
+/* Of segments with several spans. */
 static void merge_decode(void *context, int thread, int threads)
 {
     const job *j = context;
-    const mq_runtime *rt = j->rt;
+    const uint32_t kv_heads = j->rt->model->kv_heads;
     size_t begin, end;
-    mq__partition((size_t)rt->pass->segment_count * rt->model->kv_heads, thread, threads, &begin, &end);
+    mq__partition((size_t)j->rt->pass->segment_count * kv_heads, thread, threads, &begin, &end);
     for (size_t unit = begin; unit < end; unit++) {
-        const uint32_t s = (uint32_t)(unit / rt->model->kv_heads), g = (uint32_t)(unit % rt->model->kv_heads);
-        const mq_segment *segment = &rt->pass->segments[s];
-        const mq_attention a = view(j, segment, g, 0, 1, thread);
-        rt->kernels->attention_decode_merge(&a, spans_of(segment), partials_of(rt, s, g));
+        const uint32_t s = (uint32_t)(unit / kv_heads);
+        if (spans_of(&j->rt->pass->segments[s]) > 1) merge(j, s, (uint32_t)(unit % kv_heads), thread);
     }
+}
+
+static bool several_spans(const mq_pass *pass)
+{
+    for (uint32_t s = 0; s < pass->segment_count; s++) {
+        if (spans_of(&pass->segments[s]) > 1) return true;
+    }
+    return false;
 }
 
 static void show_queries(const mq_runtime *rt, uint32_t layer)
@@ -186,14 +237,17 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
              .weights = &m->layer[layer],
              .layer = layer,
              .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width}};
-    mq__pool_run(rt->pool, rotate_and_store, &j);
+    const mq_observer *observer = rt->pass->observer;
+    const bool shown = observer && observer->queries;
+    j.rotated = rt->pass->phase == MQ_PHASE_PREFILL || shown;
+    if (j.rotated) mq__pool_run(rt->pool, rotate_and_store, &j);
     mq__lap(rt, MQ_STAGE_ROTATE);
-    if (rt->pass->observer && rt->pass->observer->queries) show_queries(rt, layer);
+    if (shown) show_queries(rt, layer);
     if (rt->pass->phase == MQ_PHASE_PREFILL) {
         mq__pool_run(rt->pool, attend_prefill, &j);
     } else {
         mq__pool_run(rt->pool, attend_decode, &j);
-        mq__pool_run(rt->pool, merge_decode, &j);
+        if (several_spans(rt->pass)) mq__pool_run(rt->pool, merge_decode, &j);
     }
     mq__lap(rt, MQ_STAGE_ATTEND);
 }

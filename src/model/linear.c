@@ -1,8 +1,9 @@
 /* Linear layers in any format: a parallel stage that makes and packs the input rows, then one that multiplies.
  *
  * Norm and SwiGLU happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
- * quantised. The second stage partitions the weight panels of all outputs together over the threads: each thread reads
- * its own weights once for all rows, and each output has one writer. Where threads outnumber panels, rows are cut as well. */
+ * quantised; one or two plain rows each thread makes for itself, which takes less time than waiting for another one. The
+ * second stage partitions the weight panels of all outputs together over the threads: each thread reads its own weights
+ * once for all rows, and each output has one writer. Where threads outnumber panels, rows are cut as well. */
 #include "model/runtime.h"
 #include "model/share.h"
 
@@ -20,6 +21,7 @@ typedef struct job {
     mq_input input;
     const mq_output *outputs;
     int count;
+    bool own; /* each thread makes the rows for itself */
 } job;
 
 static input_layout layout_of(mq_linear_format format, mq_phase phase)
@@ -47,17 +49,18 @@ static void round_to_bf16(const mq_kernels *k, float *x, size_t width)
     }
 }
 
-static void make_rows(const job *j, size_t begin, size_t end)
+/* Rows [begin, end) of the input, into those of `rows`. */
+static void make_rows(const job *j, size_t begin, size_t end, float *rows)
 {
     const mq_runtime *rt = j->rt;
     const mq_input *in = &j->input;
     const size_t width = in->width;
     for (size_t row = begin; row < end; row++) {
-        float *y = in->rows + row * width;
+        float *y = rows + row * width;
         if (in->kind == MQ_INPUT_NORM) {
             rt->kernels->rmsnorm(y, rt->h + (in->row0 + row) * width, in->norm_weight, width, rt->model->norm_eps);
         } else if (in->kind == MQ_INPUT_SWIGLU) {
-            rt->kernels->swiglu(y, y, rt->up + row * width, width);
+            rt->kernels->swiglu(y, rt->gate + row * width, rt->up + row * width, width);
         }
         if (j->format == MQ_LINEAR_W16A16) round_to_bf16(rt->kernels, y, width);
     }
@@ -72,7 +75,7 @@ static void prepare(void *context, int thread, int threads)
     mq__partition((rows + each - 1) / each, thread, threads, &begin, &end);
     for (size_t g = begin; g < end; g++) {
         const size_t row0 = g * each, row1 = row0 + each < rows ? row0 + each : rows;
-        make_rows(j, row0, row1);
+        make_rows(j, row0, row1, j->input.rows);
         if (j->layout == DENSE_PANELS) {
             rt->kernels->dense_pack_rows(j->input.rows, width, rows, width, g, g + 1, rt->dense_panels);
         } else if (j->layout == BF16_PANELS) {
@@ -90,7 +93,7 @@ typedef struct piece {
     size_t row0, row1, p0, p1;
 } piece;
 
-static void multiply_piece(const job *j, const mq_output *out, piece at, uint8_t *scratch)
+static void multiply_piece(const job *j, const mq_output *out, piece at, int thread)
 {
     const mq_runtime *rt = j->rt;
     const mq_kernels *k = rt->kernels;
@@ -99,7 +102,8 @@ static void multiply_piece(const job *j, const mq_output *out, piece at, uint8_t
         .y = out->y + at.row0 * w->n, .ldy = w->n, .bias = w->bias, .accumulate = out->accumulate};
     const size_t rows = at.row1 - at.row0, width = j->input.width;
     const size_t n0 = at.p0 * PANEL, n1 = at.p1 * PANEL < w->n ? at.p1 * PANEL : w->n;
-    const float *x = j->input.rows + at.row0 * width;
+    const float *x = (j->own ? rt->own_rows[thread] : j->input.rows) + at.row0 * width;
+    uint8_t *scratch = rt->thread_scratch[thread];
     const float *panels = rt->dense_panels + mq__dense_panel_floats(at.row0, width); /* also of BF16 */
     if (j->layout == NVFP4_PANELS) {
         const mq_nvfp4_rows a = {rt->nvfp4.panels + mq__nvfp4_row_bytes(at.row0, width),
@@ -136,7 +140,7 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
                           .row1 = row1,
                           .p0 = begin > base ? begin - base : 0,
                           .p1 = end > base ? (end - base < panels ? end - base : panels) : 0};
-        if (at.p0 < at.p1) multiply_piece(j, &j->outputs[i], at, j->rt->thread_scratch[thread]);
+        if (at.p0 < at.p1) multiply_piece(j, &j->outputs[i], at, thread);
         base += panels;
     }
 }
@@ -148,6 +152,7 @@ static void multiply(void *context, int thread, int threads)
     for (int i = 0; i < j->count; i++) {
         panels += panels_of(&j->outputs[i]);
     }
+    if (j->own) make_rows(j, 0, j->input.count, j->rt->own_rows[thread]);
     const size_t rows = j->input.count, groups = (rows + ROW_GRAIN - 1) / ROW_GRAIN;
     const size_t pieces = j->layout == ROWS ? 1 : mq__row_pieces(panels, rows, threads);
     mq__partition(panels * pieces, thread, threads, &begin, &end);
@@ -166,8 +171,9 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
              .input = input,
              .outputs = outputs,
              .count = count};
-    if (j.layout != ROWS || input.kind != MQ_INPUT_PLAIN || format == MQ_LINEAR_W16A16)
-        mq__pool_run(rt->pool, prepare, &j);
+    const bool as_it_is = j.layout == ROWS && input.kind == MQ_INPUT_PLAIN && format != MQ_LINEAR_W16A16;
+    j.own = j.layout == ROWS && input.kind != MQ_INPUT_PLAIN && input.count <= MQ_OWN_ROWS && !rt->pass->observer;
+    if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
     mq__pool_run(rt->pool, multiply, &j);
     mq__lap(rt, MQ_STAGE_LINEAR);

@@ -50,14 +50,16 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     rt->nvfp4.multiplier = floats(rows + MQ_NVFP4_MR, 1);
     rt->partials = floats((size_t)MQ_THIN_ROWS * rt->max_spans, (size_t)m->heads * (m->head_width + 2));
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
+    rt->own_rows = mq__alloc_zero((size_t)threads, sizeof *rt->own_rows);
     bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->cos && rt->sin &&
                     rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials &&
-                    rt->thread_scratch;
+                    rt->thread_scratch && rt->own_rows;
     const size_t scratch =
         max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_width));
     for (int t = 0; complete && t < threads; t++) {
         rt->thread_scratch[t] = mq__alloc_aligned(scratch);
-        complete = rt->thread_scratch[t] != NULL;
+        rt->own_rows[t] = floats(MQ_OWN_ROWS, widest);
+        complete = rt->thread_scratch[t] && rt->own_rows[t];
     }
     if (!complete) {
         mq__runtime_free(rt);
@@ -91,12 +93,12 @@ void mq__runtime_profile(const mq_runtime *rt, mq_profile *profile)
 void mq__runtime_free(mq_runtime *rt)
 {
     if (!rt) return;
-    if (rt->thread_scratch) {
-        for (int t = 0; t < mq__pool_threads(rt->pool); t++) {
-            mq__free_aligned(rt->thread_scratch[t]);
-        }
+    for (int t = 0; t < mq__pool_threads(rt->pool); t++) {
+        if (rt->thread_scratch) mq__free_aligned(rt->thread_scratch[t]);
+        if (rt->own_rows) mq__free_aligned(rt->own_rows[t]);
     }
     mq__free(rt->thread_scratch);
+    mq__free(rt->own_rows);
     float *const all[] = {rt->h,
                           rt->x,
                           rt->q,

@@ -12,6 +12,8 @@ typedef struct mq_clock {
     bool head;           /* all stages count as the head's */
 } mq_clock;
 
+#define MQ_OWN_ROWS 2 /* thin inputs of so few rows are made by each thread for itself */
+
 struct mq_runtime {
     const mq_model *model;
     const mq_kernels *kernels;
@@ -31,6 +33,7 @@ struct mq_runtime {
     mq_int8_rows int8;        /* the same of INT8 layers */
     float *partials;          /* decode attention: [segments][G][spans][H/G][K + 2] */
     uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
+    float **own_rows;         /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
 };
 
 /* ---- runtime.c */
@@ -58,7 +61,7 @@ typedef struct mq_output {
 } mq_output;
 
 /* outputs[i] = linear_i(input), all in one format, in two parallel stages: make and pack the input, then multiply.
- * Afterwards input.rows holds the FP32 rows that went in: observers read them. */
+ * Before an observer, input.rows holds the FP32 rows that went in afterwards. */
 void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, const mq_output *outputs, int count);
 
 /* ---- attention.c */

@@ -270,6 +270,9 @@ static void check_thin(void)
             check_thin_case((mq_dense_type)type, 1 + i % 8, 1 + checkasm_below(70), ks[i / 4 % 16],
                             (kind)(i / 64 % KIND_COUNT));
         }
+        for (size_t rows = 1; rows <= 8; rows++) { /* several slices of K and blocks of features */
+            check_thin_case((mq_dense_type)type, rows, 100 + rows, rows % 2 ? 1024 : 2085, KIND_NORMAL);
+        }
     }
 }
 

@@ -1,27 +1,25 @@
 /* Thin dense products of the AVX-512 level: 1 to 8 rows of activations, weights streamed once.
  *
- * Idea: W features at a time, far apart: each of the W streams of memory runs on without a jump, so that the processor's
- * own prefetchers follow it, and an explicit prefetch 1 KiB ahead carries it over page ends (weights are a file map of
- * 4 KiB pages). Adjacent features without prefetch reach 0.70 of the read bandwidth.
+ * Idea: memory gives its all only to loads that are known far ahead, and one core's arithmetic must not be in their way.
+ *   1 or 2 rows: two streams of consecutive features, far apart, that never jump; the processor's own prefetchers follow
+ *     them, and an explicit prefetch 4 KiB ahead carries them over page ends (weights are a file map of 4 KiB pages).
+ *   3 to 8 rows: 4 or 3 neighbouring features, so that an activation is loaded once for all of them, while exactly the next
+ *     tile is prefetched; K in slices whose activations stay in L1.
  *
- * Measured (2-core Cascade Lake class, 2.5 GHz, one thread, file map, N x K = 3072 x 1024; commit 9900f18), share of the
- * read bandwidth: 0.93 with 1 row, 0.76 to 0.88 with 4, 0.41 to 0.56 with 8 (issue-bound).
+ * Measured (2-core Zen 5 class, whole decode steps of the 0.6B shape beside a plain read of the same minute, 2 threads): 0.92
+ * of 50 GB/s and 0.88 of 80, the machine's two states, with one row; a thread alone 0.95 of 41 GB/s with 1 row, 0.94 with 2,
+ * 0.86 with 4, 0.66 with 8, which is 108 GMAC/s of a core's 137.
  *
- * (2-core Zen 4 class, 3.6 GHz, two threads, file map, commit 38be055; checkasm --bench --isa avx512vnni dense_thin): 0.90 to
- * 0.96 of 35 GB/s with 1 row, lm_head (151936 x 1024) 0.90 to 0.98; 0.82 to 0.95 with 2; 0.72 to 0.77 with 4; 0.60 with 8,
- * which is 22 GB/s whatever the memory gives: FMAs alone allow 28.6 there (8 cycles for 32 bytes, a core). Copying x to
- * [k/16][rows][16], chunks of K that keep it in L1, and reading x once per step by asm: none was faster.
- *
- * Registers: W x R sums of 16 lanes (4 x 4, 3 x 8), W weight vectors, 1 activation vector.
- * Throughput model per 16 k: W loads with widening and shift (2 instructions on ports 0 and 5), R loads of activations,
- * W*R FMA: (2 + R)/2 cycles per 32 bytes of BF16, i.e. 21 bytes a cycle for one row and 6.4 for eight; memory delivers
- * 5 to 6. */
+ * Registers: W x R sums of 16 lanes (2 x 2, 4 x 4, 3 x 8), W weight vectors, 1 activation vector.
+ * Throughput model per 16 k: W loads with widening and shift, R loads of activations, W*R FMA. */
 #include "kernels/dense_common.h"
 
 #include <immintrin.h>
 
-#define AHEAD_BYTES 1024
-#define INLINE      static inline __attribute__((always_inline))
+#define FAR_AHEAD 4096 /* bytes */
+#define SLICE     1024 /* of K: 32 KiB for 8 rows */
+#define BLOCK     16   /* tiles; their sums are 24 to 32 KiB */
+#define INLINE    static inline __attribute__((always_inline))
 
 INLINE __m512 load_weights(const void *w, mq_dense_type type, size_t at)
 {
@@ -51,9 +49,11 @@ INLINE void sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d, float sums[4])
     _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, v)));
 }
 
+typedef __m512 thin_sums[4][8]; /* [W][R] */
+
 /* 16 k of W features for R rows. */
 INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at[4], size_t k, const mq_dense_type type,
-                      __m512 sum[4][8], const int W, const int R)
+                      thin_sums sum, const int W, const int R)
 {
     __m512 wv[4];
 #pragma GCC unroll 4
@@ -70,38 +70,50 @@ INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at
     }
 }
 
-/* Features n, n + apart, ... (W of them), R rows. */
-INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, const mq_epilogue *out,
-                      const mq_dense_type type, const int W, const int R)
+INLINE void zero_sums(thin_sums sum, const int W, const int R)
 {
-    const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
-    size_t at[4];
-    __m512 sum[4][8];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        at[i] = (n + (size_t)i * apart) * k_width;
+    for (int i = 0; i < W; i++) {
 #pragma GCC unroll 8
-        for (int r = 0; r < 8; r++) {
+        for (int r = 0; r < R; r++) {
             sum[i][r] = _mm512_setzero_ps();
         }
     }
-    size_t k = 0;
-    for (; k + 32 <= k_width; k += 32) {
+}
+
+INLINE void copy_sums(thin_sums to, thin_sums from, const int W, const int R)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < W; i++) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            to[i][r] = from[i][r];
+        }
+    }
+}
+
+/* k in [k0, k1) of W features, whose weights begin at at[i]; `ahead` is what to prefetch, in bytes from what is read. */
+INLINE void thin_span(const float *x, size_t ldx, const mq_dense *w, const size_t at[4], size_t k0, size_t k1,
+                      ptrdiff_t ahead, const mq_dense_type type, thin_sums sum, const int W, const int R)
+{
+    const size_t bytes = type == MQ_DENSE_F32 ? 4 : 2;
+    size_t k = k0;
+    for (; k + 32 <= k1; k += 32) {
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
-            const char *line = (const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES;
-            _mm_prefetch(line, _MM_HINT_T1);
-            if (bytes == 4) _mm_prefetch(line + 64, _MM_HINT_T1);
+            const char *line = (const char *)w->data + (at[i] + k) * bytes + ahead;
+            _mm_prefetch(line, _MM_HINT_T0);
+            if (bytes == 4) _mm_prefetch(line + 64, _MM_HINT_T0);
         }
         thin_step(x, ldx, w->data, at, k, type, sum, W, R);
         thin_step(x, ldx, w->data, at, k + 16, type, sum, W, R);
     }
-    if (k + 16 <= k_width) {
+    if (k + 16 <= k1) {
         thin_step(x, ldx, w->data, at, k, type, sum, W, R);
         k += 16;
     }
-    if (k < k_width) { /* lanes past the end keep their sums */
-        const __mmask16 mask = (__mmask16)((1u << (k_width - k)) - 1);
+    if (k < k1) { /* lanes past the end keep their sums */
+        const __mmask16 mask = (__mmask16)((1u << (k1 - k)) - 1);
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
             const __m512 wv = load_weights_masked(w->data, type, at[i] + k, mask);
@@ -112,10 +124,16 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
             }
         }
     }
+}
+
+/* Outputs of features n, n + apart, ... (W of them). */
+INLINE void thin_finish(const mq_epilogue *out, size_t n, size_t apart, thin_sums sum, const int W, const int R)
+{
+    const __m512 none = _mm512_setzero_ps();
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         float y[4];
-        sum_lanes(sum[0][r], sum[1][r], sum[2][r], sum[3][r], y);
+        sum_lanes(sum[0][r], W > 1 ? sum[1][r] : none, W > 2 ? sum[2][r] : none, W > 3 ? sum[3][r] : none, y);
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
             finish_output(out, (size_t)r, n + (size_t)i * apart, y[i]);
@@ -123,17 +141,57 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     }
 }
 
-/* W streams, each of consecutive features: memory is read in W sequences that never jump. */
-INLINE void thin_rows(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                      const mq_dense_type type, const int W, const int R)
+/* Features [n0, n1) in W streams of consecutive ones: memory is read in W sequences that never jump. */
+INLINE void thin_far(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
+                     const mq_dense_type type, const int W, const int R)
 {
-    const size_t each = (n1 - n0) / (size_t)W;
-    for (size_t i = 0; i < each; i++) {
-        thin_tile(x, ldx, w, n0 + i, each, out, type, W, R);
+    const size_t each = (n1 - n0) / (size_t)W, width = w->k_width;
+    thin_sums sum;
+    for (size_t n = n0; n < n0 + each; n++) {
+        const size_t at[4] = {n * width, (n + each) * width, (n + 2 * each) * width, (n + 3 * each) * width};
+        zero_sums(sum, W, R);
+        thin_span(x, ldx, w, at, 0, width, FAR_AHEAD, type, sum, W, R);
+        thin_finish(out, n, each, sum, W, R);
     }
     for (size_t n = n0 + each * (size_t)W; n < n1; n++) {
-        thin_tile(x, ldx, w, n, 0, out, type, 1, R);
+        const size_t at[4] = {n * width};
+        zero_sums(sum, 1, R);
+        thin_span(x, ldx, w, at, 0, width, FAR_AHEAD, type, sum, 1, R);
+        thin_finish(out, n, 0, sum, 1, R);
     }
+}
+
+/* Features [n0, n1), W neighbours at a time, a whole tile prefetched ahead. Many rows of activations do not stay in L1
+ * beside the weights, so a block of tiles takes them a slice of K at a time and keeps its sums in between. */
+INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
+                      const mq_dense_type type, const int W, const int R)
+{
+    const size_t width = w->k_width, step = (size_t)W, tiles = (n1 - n0) / step, bytes = type == MQ_DENSE_F32 ? 4 : 2;
+    const ptrdiff_t row_bytes = (ptrdiff_t)(width * bytes), slice_bytes = (ptrdiff_t)(SLICE * bytes);
+    thin_sums kept[BLOCK];
+    for (size_t t0 = 0; t0 < tiles; t0 += BLOCK) {
+        const size_t count = tiles - t0 < BLOCK ? tiles - t0 : BLOCK;
+        for (size_t k0 = 0; k0 < width; k0 += SLICE) {
+            const bool last = width - k0 <= SLICE;
+            for (size_t t = 0; t < count; t++) {
+                const size_t n = n0 + (t0 + t) * step;
+                const size_t at[4] = {n * width, (n + 1) * width, (n + 2) * width, (n + 3) * width};
+                const bool back = t + 1 == count && !last; /* next comes the block's first tile, a slice further */
+                const ptrdiff_t ahead = back ? slice_bytes - (ptrdiff_t)(t * step) * row_bytes : W * row_bytes;
+                thin_sums sum;
+                if (k0 == 0)
+                    zero_sums(sum, W, R);
+                else
+                    copy_sums(sum, kept[t], W, R);
+                thin_span(x, ldx, w, at, k0, last ? width : k0 + SLICE, ahead, type, sum, W, R);
+                if (last)
+                    thin_finish(out, n, 1, sum, W, R);
+                else
+                    copy_sums(kept[t], sum, W, R);
+            }
+        }
+    }
+    thin_far(x, ldx, w, n0 + tiles * step, n1, out, type, 1, R);
 }
 
 INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
@@ -141,28 +199,28 @@ INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *
 {
     switch (rows) {
     case 1:
-        thin_rows(x, ldx, w, n0, n1, out, type, 4, 1);
+        thin_far(x, ldx, w, n0, n1, out, type, 2, 1);
         break;
     case 2:
-        thin_rows(x, ldx, w, n0, n1, out, type, 4, 2);
+        thin_far(x, ldx, w, n0, n1, out, type, 2, 2);
         break;
     case 3:
-        thin_rows(x, ldx, w, n0, n1, out, type, 4, 3);
+        thin_near(x, ldx, w, n0, n1, out, type, 4, 3);
         break;
     case 4:
-        thin_rows(x, ldx, w, n0, n1, out, type, 4, 4);
+        thin_near(x, ldx, w, n0, n1, out, type, 4, 4);
         break;
     case 5:
-        thin_rows(x, ldx, w, n0, n1, out, type, 3, 5);
+        thin_near(x, ldx, w, n0, n1, out, type, 3, 5);
         break;
     case 6:
-        thin_rows(x, ldx, w, n0, n1, out, type, 3, 6);
+        thin_near(x, ldx, w, n0, n1, out, type, 3, 6);
         break;
     case 7:
-        thin_rows(x, ldx, w, n0, n1, out, type, 3, 7);
+        thin_near(x, ldx, w, n0, n1, out, type, 3, 7);
         break;
     default:
-        thin_rows(x, ldx, w, n0, n1, out, type, 3, 8);
+        thin_near(x, ldx, w, n0, n1, out, type, 3, 8);
         break;
     }
 }
