@@ -104,11 +104,18 @@ typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GR
 
 MQ_API const char *mq_linear_group_name(mq_linear_group group); /* "qkv", "o", "gate_up", "down" */
 
-/* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. INT8
- * multiplies queries and weights with quantised tiles of earlier keys and values (SageAttention's recipe). */
-typedef enum mq_attention_format { MQ_ATTENTION_BF16, MQ_ATTENTION_INT8, MQ_ATTENTION_FORMATS } mq_attention_format;
+/* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. BF16
+ * (of the cache) computes in FP32. INT8 multiplies queries and weights with quantised tiles of earlier keys and values
+ * (SageAttention's recipe). W16A16 rounds queries and weights to BF16, as GPUs' FlashAttention does, where the processor
+ * multiplies BF16 (AVX512_BF16), and is BF16 elsewhere. */
+typedef enum mq_attention_format {
+    MQ_ATTENTION_BF16,
+    MQ_ATTENTION_INT8,
+    MQ_ATTENTION_W16A16,
+    MQ_ATTENTION_FORMATS
+} mq_attention_format;
 
-MQ_API const char *mq_attention_format_name(mq_attention_format format); /* "bf16", "int8" */
+MQ_API const char *mq_attention_format_name(mq_attention_format format); /* "bf16", "int8", "w16a16" */
 MQ_API mq_status mq_attention_format_parse(const char *name, mq_attention_format *format, mq_error *error);
 
 /* How the NVFP4 copy is made from the checkpoint's weights; the on-disk format is the same for all. */

@@ -11,7 +11,7 @@
 static const char *const format_names[MQ_LINEAR_FORMATS] = {"bf16", "nvfp4", "w4a16", "w16a16", "int8"};
 static const char *const group_names[MQ_GROUPS] = {"qkv", "o", "gate_up", "down"};
 static const char *const phase_names[MQ_PHASES] = {"prefill", "decode"};
-static const char *const attention_names[MQ_ATTENTION_FORMATS] = {"bf16", "int8"};
+static const char *const attention_names[MQ_ATTENTION_FORMATS] = {"bf16", "int8", "w16a16"};
 static const char *const rule_names[MQ_SCALE_RULES] = {"rtn", "four-six", "sweep"};
 
 const char *mq_linear_format_name(mq_linear_format format)

@@ -22,7 +22,7 @@ static mq_status parse_pair(const char *name, const char *prefill, const char *d
     if (status == MQ_OK || !error) return status;
     return mq__fail(
         error, status,
-        "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention) or a .json file, got %s",
+        "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention or +w16a16-attention) or a .json file, got %s",
         name);
 }
 
@@ -43,7 +43,7 @@ static mq_status parse_formats(const char *name, mq_plan_options *options, mq_er
 
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error)
 {
-    static const char suffix[] = "+int8-attention";
+    static const char suffix[] = "-attention";
     char formats[sizeof plan->name];
     const size_t length = strlen(name), tail = sizeof suffix - 1;
     *plan = (mq_eval_plan){.options = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16}};
@@ -58,9 +58,11 @@ mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *er
         return MQ_OK;
     }
     memcpy(formats, name, length + 1);
-    if (length > tail && strcmp(name + length - tail, suffix) == 0) {
-        formats[length - tail] = '\0';
-        plan->options.attention = MQ_ATTENTION_INT8;
+    char *plus = strchr(formats, '+');
+    if (plus && length > tail && strcmp(name + length - tail, suffix) == 0) {
+        *plus = formats[length - tail] = '\0';
+        const mq_status status = mq_attention_format_parse(plus + 1, &plan->options.attention, error);
+        if (status != MQ_OK) return status;
     }
     return parse_formats(formats, &plan->options, error);
 }

@@ -223,6 +223,9 @@ typedef struct mq_kernels {
     /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
      * not depend on chunk boundaries (EXACT in that sense). */
     void (*attention_prefill)(const mq_attention *a);
+    /* BOUND 1e-2. The same with queries and softmax weights rounded to BF16, as in GPUs' FlashAttention; below the AVX512_BF16
+     * level the slot above. EXACT for any chunks, too. */
+    void (*attention_prefill_bf16)(const mq_attention *a);
     /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
      * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32, those of earlier tiles in INT8: per tile,
      * the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys

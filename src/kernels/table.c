@@ -6,11 +6,13 @@
 static mq_kernels tables[MQ_ISA_COUNT];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* W16A16 without BF16 instructions: the rows hold BF16 values, so the FP32 product is what is asked for. */
+/* W16A16 without BF16 instructions: the rows hold BF16 values, so the FP32 product is what is asked for; attention in FP32 is
+ * closer to the exact one. */
 static void bf16_from_dense(mq_kernels *t)
 {
     t->bf16_pack_rows = t->dense_pack_rows;
     t->bf16_gemm = t->dense_gemm;
+    t->attention_prefill_bf16 = t->attention_prefill;
 }
 
 static void fill(void)
@@ -79,6 +81,7 @@ static const struct {
     SLOT(dense_thin),
     SLOT(w4a16_thin),
     SLOT(attention_prefill),
+    SLOT(attention_prefill_bf16),
     SLOT(attention_prefill_int8),
     SLOT(attention_decode_span),
     SLOT(attention_decode_merge),

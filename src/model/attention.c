@@ -103,7 +103,10 @@ static void attend_prefill(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
-    const bool int8 = rt->pass->plan.attention == MQ_ATTENTION_INT8;
+    const mq_attention_format format = (mq_attention_format)rt->pass->plan.attention;
+    void (*const attend)(const mq_attention *a) = format == MQ_ATTENTION_INT8     ? rt->kernels->attention_prefill_int8
+                                                  : format == MQ_ATTENTION_W16A16 ? rt->kernels->attention_prefill_bf16
+                                                                                  : rt->kernels->attention_prefill;
     const uint32_t heads = rt->model->kv_heads, most = tile_rows(rt);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
@@ -115,7 +118,7 @@ static void attend_prefill(void *context, int thread, int threads)
             for (uint32_t g = 0, r0, r1; g < heads; g++, at += mq__causal_cost(first, rows)) {
                 if (!mq__share_causal(share, at, first, rows, &r0, &r1)) continue;
                 const mq_attention a = view(j, segment, g, row + r0, r1 - r0, thread);
-                (int8 ? rt->kernels->attention_prefill_int8 : rt->kernels->attention_prefill)(&a);
+                attend(&a);
             }
         }
     }

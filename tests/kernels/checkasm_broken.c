@@ -144,6 +144,12 @@ static void bad_attention_prefill(const mq_attention *a)
     spoil_attention(a);
 }
 
+static void bad_attention_prefill_bf16(const mq_attention *a)
+{
+    honest.attention_prefill_bf16(a);
+    spoil_attention(a);
+}
+
 static void bad_attention_prefill_int8(const mq_attention *a)
 {
     honest.attention_prefill_int8(a);
@@ -195,6 +201,7 @@ SPOILER(bf16_gemm)
 SPOILER(dense_thin)
 SPOILER(w4a16_thin)
 SPOILER(attention_prefill)
+SPOILER(attention_prefill_bf16)
 SPOILER(attention_prefill_int8)
 SPOILER(attention_decode_span)
 SPOILER(attention_decode_merge)
@@ -226,6 +233,7 @@ static const struct {
     ENTRY(dense_thin),
     ENTRY(w4a16_thin),
     ENTRY(attention_prefill),
+    ENTRY(attention_prefill_bf16),
     ENTRY(attention_prefill_int8),
     ENTRY(attention_decode_span),
     ENTRY(attention_decode_merge),

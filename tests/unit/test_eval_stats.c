@@ -171,6 +171,9 @@ static void test_plans(void **state)
     assert_int_equal(mq__eval_plan_parse("mix+int8-attention", &plan, NULL), MQ_OK);
     assert_true(plan.options.attention == MQ_ATTENTION_INT8 && plan.options.prefill == MQ_LINEAR_NVFP4);
     assert_string_equal(plan.name, "mix+int8-attention");
+    assert_int_equal(mq__eval_plan_parse("int8/bf16+w16a16-attention", &plan, NULL), MQ_OK);
+    assert_true(plan.options.attention == MQ_ATTENTION_W16A16 && plan.options.prefill == MQ_LINEAR_INT8);
+    assert_int_equal(mq__eval_plan_parse("mix+nvfp4-attention", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("+int8-attention", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("int8-mix", &plan, NULL), MQ_OK);
     assert_true(plan.options.prefill == MQ_LINEAR_INT8 && plan.options.decode == MQ_LINEAR_BF16);

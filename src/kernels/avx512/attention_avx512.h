@@ -9,6 +9,9 @@
 void mq__attention_prefill_avx512(const mq_attention *a);
 size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_width);
 
+/* Scratch as the FP32 kernel's. */
+void mq__attention_bf16_avx512bf16(const mq_attention *a);
+
 void mq__attention_int8_avx512(const mq_attention *a);
 size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_width);
 

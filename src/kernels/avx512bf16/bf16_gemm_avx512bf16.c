@@ -8,6 +8,7 @@
  *
  * Measured (Zen 4 class, one thread, the commit that added it): 1.83 to 1.96 times the FP32 FMA peak at M = 512 and 2048, where the
  * bare instruction reaches 2.03. The intrinsic keeps the sums in registers here; inline assembly made gcc 12 spill them. */
+#include "kernels/avx512/attention_avx512.h"
 #include "kernels/avx512/transpose_avx512.h"
 #include "kernels/dense_driver.h"
 #include "kernels/table.h"
@@ -102,4 +103,5 @@ void mq__fill_avx512bf16(mq_kernels *table)
 {
     table->bf16_pack_rows = pack_rows;
     table->bf16_gemm = gemm;
+    table->attention_prefill_bf16 = mq__attention_bf16_avx512bf16;
 }
