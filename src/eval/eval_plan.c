@@ -20,10 +20,10 @@ static mq_status parse_pair(const char *name, const char *prefill, const char *d
     mq_status status = mq_linear_format_parse(prefill, &options->prefill, error);
     if (status == MQ_OK) status = mq_linear_format_parse(decode, &options->decode, error);
     if (status == MQ_OK || !error) return status;
-    return mq__fail(
-        error, status,
-        "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention or +w16a16-attention) or a .json file, got %s",
-        name);
+    return mq__fail(error, status,
+                    "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention or "
+                    "+w16a16-attention) or a .json file, got %s",
+                    name);
 }
 
 /* The formats that a name without suffix stands for. */
