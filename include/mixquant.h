@@ -137,6 +137,16 @@ typedef struct mq_plan_options {
 MQ_API mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size,
                                    mq_error *error);
 
+/* Where weights lie on machines with several memory nodes (NUMA). AUTO is COPY there and MAP elsewhere. */
+typedef enum mq_placement {
+    MQ_PLACEMENT_AUTO,
+    MQ_PLACEMENT_MAP, /* where the page cache has the file */
+    MQ_PLACEMENT_COPY /* copied into the memory of the threads that read them; worker threads are bound to processors */
+} mq_placement;
+
+MQ_API mq_status mq_placement_parse(const char *name, mq_placement *placement,
+                                    mq_error *error); /* "auto", "off", "on" */
+
 typedef struct mq_engine_options {
     const char *model_dir;         /* HF checkpoint directory: the precise copy */
     const char *prefill_model_dir; /* NULL, or a separate NVFP4 checkpoint for the prefill phase, with its own norms */
@@ -148,6 +158,7 @@ typedef struct mq_engine_options {
     uint32_t sessions;     /* sessions that may hold a full context at once; 0: 1 */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */
+    mq_placement placement;
     void (*log)(void *context, const char *line); /* NULL: silent; one line without newline */
     void *log_context;
 } mq_engine_options;

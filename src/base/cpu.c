@@ -11,6 +11,8 @@
 #include <cpuid.h>
 #endif
 
+#define NODES 64 /* memory nodes that are looked for */
+
 static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni", "avx512bf16"};
 
 const char *mq__isa_name(mq_isa isa)
@@ -73,9 +75,45 @@ static size_t cache_bytes(int name)
     return value > 0 ? (size_t)value : 0;
 }
 
+static int node_of(int processor)
+{
+    for (int node = 0; node < NODES; node++) {
+        char path[96];
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/node%d", processor, node);
+        if (access(path, F_OK) == 0) return node;
+    }
+    return 0;
+}
+
+size_t mq__cpu_list(int *processors, size_t room)
+{
+    cpu_set_t set;
+    size_t count = 0;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 0;
+    for (int node = 0; node < NODES; node++) {
+        for (int p = 0; p < CPU_SETSIZE && count < room; p++) {
+            if (CPU_ISSET((size_t)p, &set) && node_of(p) == node) processors[count++] = p;
+        }
+    }
+    return count;
+}
+
+static int count_nodes(const cpu_set_t *set)
+{
+    bool seen[NODES] = {false};
+    int count = 0;
+    for (int p = 0; p < CPU_SETSIZE; p++) {
+        if (!CPU_ISSET((size_t)p, set)) continue;
+        const int node = node_of(p);
+        count += !seen[node];
+        seen[node] = true;
+    }
+    return count > 0 ? count : 1;
+}
+
 void mq__cpu_info(mq_cpu_info *info)
 {
-    *info = (mq_cpu_info){.name = "unknown", .online = 1};
+    *info = (mq_cpu_info){.name = "unknown", .online = 1, .nodes = 1};
     FILE *file = fopen("/proc/cpuinfo", "re");
     char line[256];
     while (file && fgets(line, sizeof line, file)) {
@@ -90,5 +128,7 @@ void mq__cpu_info(mq_cpu_info *info)
     info->l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
     info->l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) info->online = CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return;
+    info->online = CPU_COUNT(&set);
+    info->nodes = count_nodes(&set);
 }

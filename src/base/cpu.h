@@ -30,8 +30,12 @@ typedef struct mq_cpu_info {
     char name[96];
     size_t l1d_bytes, l2_bytes, l3_bytes; /* 0 when unknown */
     int online;                           /* logical processors this process may run on */
+    int nodes;                            /* memory nodes that they belong to; 1 when unknown */
 } mq_cpu_info;
 
 void mq__cpu_info(mq_cpu_info *info);
+
+/* The processors this process may run on, node by node; at most `room`. Returns how many. */
+size_t mq__cpu_list(int *processors, size_t room);
 
 #endif

@@ -1,10 +1,12 @@
 #include "base/pool.h"
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/mem.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -178,6 +180,20 @@ void mq__pool_free(mq_pool *pool)
     }
     mq__free_aligned(pool->workers);
     mq__free_aligned(pool);
+}
+
+void mq__pool_bind(mq_pool *pool)
+{
+    int processors[CPU_SETSIZE];
+    const size_t count = mq__cpu_list(processors, CPU_SETSIZE);
+    for (int i = 0; count > 0 && i < pool->started; i++) {
+        const size_t t = (size_t)pool->workers[i].index, threads = (size_t)pool->threads;
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((size_t)processors[threads <= count ? t * count / threads : t % count], &set);
+        (void)pthread_setaffinity_np(pool->workers[i].thread, sizeof set,
+                                     &set); /* a wish: results do not depend on it */
+    }
 }
 
 int mq__pool_threads(const mq_pool *pool)

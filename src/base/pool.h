@@ -15,6 +15,9 @@ typedef void mq_pool_fn(void *context, int thread, int threads);
 /* threads in [1, 256]; the caller itself is thread 0. */
 mq_status mq__pool_new(int threads, mq_pool **pool, mq_error *error);
 void mq__pool_free(mq_pool *pool);
+/* Binds the workers, evenly over the processors and their nodes, so that they stay with memory that they have touched first.
+ * The caller's own thread is left alone: the processor that remains is where it is likely to run. */
+void mq__pool_bind(mq_pool *pool);
 int mq__pool_threads(const mq_pool *pool);
 
 /* Runs fn(context, t, threads) once for each t and returns when all have finished. */

@@ -52,7 +52,7 @@ int cli_parse(const cli_command *command, const cli_options *tables, size_t tabl
 /* ---- the options of an engine and of sampling */
 
 typedef struct cli_engine {
-    const char *model, *prefill, *decode, *attention, *plan, *prefill_model, *scales, *cache_dir;
+    const char *model, *prefill, *decode, *attention, *plan, *prefill_model, *scales, *cache_dir, *numa;
     int threads, context, chunk;
     uint32_t sessions; /* not an option: how many the command holds at once; 0: 1 */
     bool no_cache, quiet;
@@ -65,7 +65,7 @@ typedef struct cli_sampling {
     cli_texts stops;
 } cli_sampling;
 
-#define CLI_ENGINE_OPTION_COUNT   12
+#define CLI_ENGINE_OPTION_COUNT   13
 #define CLI_SAMPLING_OPTION_COUNT 9
 
 void cli_engine_options(cli_engine *engine, cli_option options[CLI_ENGINE_OPTION_COUNT]); /* sets defaults as well */

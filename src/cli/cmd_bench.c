@@ -400,6 +400,8 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
 {
     const settings *s = b->s;
     mq_error error = {0};
+    mq_placement placement = MQ_PLACEMENT_AUTO;
+    if (s->engine.numa && mq_placement_parse(s->engine.numa, &placement, &error) != MQ_OK) return cli_report(&error);
     const mq_engine_options options = {
         .model_dir = model,
         .prefill_model_dir = s->engine.prefill_model,
@@ -409,6 +411,7 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
         .sessions = (uint32_t)sessions,
         .cache_dir = s->engine.cache_dir,
         .no_cache = s->engine.no_cache,
+        .placement = placement,
         .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
     };
     if (mq_engine_open(&options, &b->engine, &error) != MQ_OK) return cli_report(&error);

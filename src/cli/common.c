@@ -116,7 +116,8 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .log = print_log,
         .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16, .file = o->plan},
     };
-    mq_status status = MQ_OK;
+    mq_status status = o->numa ? mq_placement_parse(o->numa, &options->placement, error) : MQ_OK;
+    if (status != MQ_OK) return status;
     if (o->prefill && strcmp(o->prefill, "auto") == 0) {
         char why[256];
         status = mq_choose_prefill(options->model_dir, &options->plan.prefill, why, sizeof why, error);

@@ -57,6 +57,10 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
             status = mq__weights_pack(e->weights, (mq_face)face, &how, error);
         }
     }
+    for (int face = 0; status == MQ_OK && e->placed && face < MQ_FACES; face++) {
+        if (face == MQ_FACE_DENSE || needs_face(e->weights, plan, (mq_face)face)) /* the head is dense */
+            status = mq__weights_place(e->weights, (mq_face)face, e->pool, error);
+    }
     return status;
 }
 
@@ -149,6 +153,8 @@ mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_e
         e->kernels = mq__kernels_get(isa);
         s = mq__pool_new(options->threads ? options->threads : cpu.online, &e->pool, error);
     }
+    e->placed = options->placement == MQ_PLACEMENT_COPY || (options->placement == MQ_PLACEMENT_AUTO && cpu.nodes > 1);
+    if (s == MQ_OK && e->placed) mq__pool_bind(e->pool);
     if (s == MQ_OK) s = mq__weights_open(e->model_dir, e->prefill_model_dir, &e->weights, error);
     if (s == MQ_OK) s = start(e, error);
     if (s == MQ_OK) s = mq_engine_set_plan(e, &options->plan, error);

@@ -23,6 +23,7 @@ struct mq_engine {
     float *batch_logits;                /* [MQ_THIN_ROWS, V] */
     mq_observer observer;
     bool observed; /* observer is set */
+    bool placed;   /* weights are copied near the threads that read them */
 };
 
 struct mq_session {

@@ -232,6 +232,12 @@ void mq__weights_close(mq_weights *w)
             mq__free_aligned(panels[i]);
         }
         mq__free(panels);
+        uint8_t **placed = w->face[face].placed;
+        for (size_t i = 0; placed && i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER + (face == MQ_FACE_DENSE);
+             i++) {
+            mq__free_aligned(placed[i]);
+        }
+        mq__free(placed);
         mq__packfile_close(&w->face[face].file);
     }
     for (size_t i = 0; i < w->vector_count; i++) {

@@ -21,6 +21,7 @@ typedef struct mq_linear_source {
 typedef struct mq_packed_face {
     mq_packfile file; /* mapped, when the panels come from the cache */
     uint8_t **panels; /* [L * 7] owned ones otherwise */
+    uint8_t **placed; /* [L * 7, and the head's if dense] copies near the threads that read them, or NULL */
     bool is_ready;
     uint64_t bytes;
 } mq_packed_face;
@@ -32,7 +33,7 @@ typedef struct mq_weights {
     mq_checkpoint *second;               /* a separate NVFP4 checkpoint for the prefill, or NULL */
     mq_linear_source *packed_source;     /* [L * 7] what the NVFP4 faces are made from */
     bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) an NVFP4 face */
-    mq_packed_face face[MQ_FACES];       /* that of MQ_FACE_DENSE is not used */
+    mq_packed_face face[MQ_FACES];       /* of MQ_FACE_DENSE only `placed` is used */
     float **vectors;                     /* owned norms, biases, frequencies and re-aligned tensors */
     size_t vector_count, vector_cap;
     const int32_t *eos;
@@ -81,6 +82,11 @@ size_t mq__face_bytes(mq_face face, const mq_linear *linear);
 
 /* Points the face of a linear layer at its panels; multiplier: the tensor scale, where the face has one. */
 void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float multiplier);
+
+/* ---- placement.c */
+
+/* Copies what the model reads of a face into memory near the threads that read it. Does nothing the second time. */
+mq_status mq__weights_place(mq_weights *weights, mq_face face, mq_pool *pool, mq_error *error);
 
 /* ---- packing_cache.c */
 

@@ -136,11 +136,8 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     size_t base = 0;
     for (int i = 0; i < j->count; i++) {
         const size_t panels = panels_of(&j->outputs[i]);
-        const piece at = {.row0 = row0,
-                          .row1 = row1,
-                          .p0 = begin > base ? begin - base : 0,
-                          .p1 = end > base ? (end - base < panels ? end - base : panels) : 0};
-        if (at.p0 < at.p1) multiply_piece(j, &j->outputs[i], at, thread);
+        piece at = {.row0 = row0, .row1 = row1};
+        if (mq__group_part(base, panels, begin, end, &at.p0, &at.p1)) multiply_piece(j, &j->outputs[i], at, thread);
         base += panels;
     }
 }

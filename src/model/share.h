@@ -62,6 +62,15 @@ static inline bool mq__share_causal(mq_share share, double at, uint32_t first, u
     return *r0 < *r1;
 }
 
+/* Outputs that are multiplied together have their units one after the other. Those of [begin, end) that belong to the output
+ * whose `units` begin at `base`; false when there are none. */
+static inline bool mq__group_part(size_t base, size_t units, size_t begin, size_t end, size_t *u0, size_t *u1)
+{
+    *u0 = begin > base ? begin - base : 0;
+    *u1 = end > base ? (end - base < units ? end - base : units) : 0;
+    return *u0 < *u1;
+}
+
 /* Tall products are cut by panels of features; narrow layers on many threads by rows, too: into so many pieces that no
  * thread has more than a ninth above its share, or until pieces are short (weights are read once a piece). */
 static inline size_t mq__row_pieces(size_t panels, size_t rows, int threads)

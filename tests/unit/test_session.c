@@ -157,6 +157,37 @@ static void test_attention_formats(void **state)
     check_attention(MQ_ATTENTION_W16A16, 2e-3, isa == MQ_ISA_AVX512BF16);
 }
 
+/* Weights that were copied near their threads are the same weights, in every face. */
+static void test_placement_changes_nothing(void **state)
+{
+    (void)state;
+    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_INT8};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        mq_engine_options options = {.model_dir = model,
+                                     .plan = {.prefill = formats[i], .decode = formats[i]},
+                                     .threads = 3,
+                                     .sessions = 1,
+                                     .no_cache = true};
+        float *logits[2];
+        size_t bytes = 0;
+        for (int copy = 0; copy < 2; copy++) {
+            mq_engine *engine;
+            options.placement = copy ? MQ_PLACEMENT_COPY : MQ_PLACEMENT_MAP;
+            assert_int_equal(mq_engine_open(&options, &engine, NULL), MQ_OK);
+            logits[copy] = fresh_logits(engine, tokens, TOKENS);
+            bytes = logits_bytes(engine);
+            mq_engine_close(engine);
+        }
+        assert_memory_equal(logits[0], logits[1], bytes);
+        free(logits[0]);
+        free(logits[1]);
+    }
+    mq_placement placement;
+    assert_int_equal(mq_placement_parse("on", &placement, NULL), MQ_OK);
+    assert_int_equal(placement, MQ_PLACEMENT_COPY);
+    assert_int_equal(mq_placement_parse("node0", &placement, NULL), MQ_USAGE);
+}
+
 /* 16 threads have more hands than the narrow layers have panels: rows are cut, too. */
 static void test_threads_change_nothing(void **state)
 {
@@ -414,6 +445,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_extend_truncate_rebuild),
         cmocka_unit_test(test_attention_formats),
+        cmocka_unit_test(test_placement_changes_nothing),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_first_token_is_precise),
         cmocka_unit_test(test_batch_equals_single),

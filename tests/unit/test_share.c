@@ -44,6 +44,31 @@ static void every_part_has_one_owner(void **state)
     }
 }
 
+/* Every unit of every output of a group belongs to one thread, whatever the sizes: of products and of placement alike. */
+static void every_unit_has_one_owner(void **state)
+{
+    (void)state;
+    static const size_t groups[][3] = {{64, 32, 32}, {96, 96, 0}, {1, 1, 1}, {4748, 0, 0}, {0, 5, 3}};
+    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+        const size_t total = groups[g][0] + groups[g][1] + groups[g][2];
+        for (int threads = 1; threads <= MOST_THREADS; threads++) {
+            size_t next[3] = {0};
+            for (int t = 0; t < threads; t++) {
+                size_t begin, end, base = 0, u0, u1;
+                mq__partition(total, t, threads, &begin, &end);
+                for (int i = 0; i < 3; base += groups[g][i++]) {
+                    if (!mq__group_part(base, groups[g][i], begin, end, &u0, &u1)) continue;
+                    assert_int_equal(u0, next[i]);
+                    next[i] = u1;
+                }
+            }
+            for (int i = 0; i < 3; i++) {
+                assert_int_equal(next[i], groups[g][i]);
+            }
+        }
+    }
+}
+
 /* Mean of the threads' work over the most that one has. */
 static double efficiency(const double *work, int threads)
 {
@@ -131,8 +156,8 @@ static void linear_layers_are_shared_evenly(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_part_has_one_owner),
-                                       cmocka_unit_test(attention_is_shared_evenly),
-                                       cmocka_unit_test(linear_layers_are_shared_evenly)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_part_has_one_owner), cmocka_unit_test(every_unit_has_one_owner),
+        cmocka_unit_test(attention_is_shared_evenly), cmocka_unit_test(linear_layers_are_shared_evenly)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

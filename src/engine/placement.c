@@ -1,0 +1,125 @@
+/* Weights in the memory of the threads that read them, for machines with several nodes.
+ *
+ * A map of a file lies wherever the page cache has put it; a page of new memory lies on the node of the thread that touches it
+ * first. So each thread copies the panels that the products will give it, by the same partition as there (model/share.h), into
+ * memory that nobody has touched. The threads are bound to processors (base/pool.h), or they would not stay with their
+ * memory. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "engine/weights.h"
+#include "model/share.h"
+
+#include <string.h>
+
+#define PANEL MQ_NVFP4_NR /* features per unit of the partition, as in model/linear.c */
+_Static_assert((int)PANEL == (int)MQ_INT8_NR, "all faces have panels of so many features");
+
+mq_status mq_placement_parse(const char *name, mq_placement *placement, mq_error *error)
+{
+    static const char *const names[] = {"auto", "off", "on"}; /* in the order of mq_placement */
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, names[i]) != 0) continue;
+        *placement = (mq_placement)i;
+        return MQ_OK;
+    }
+    return mq__fail(error, MQ_USAGE, "placement: expected auto, on or off, got %s", name);
+}
+
+typedef struct item {
+    const uint8_t *from;
+    uint8_t *to;
+    size_t units, unit_bytes, bytes;
+} item;
+
+/* Linear layers that are multiplied together. */
+typedef struct group {
+    item item[3];
+    int count;
+} group;
+
+static void copy_part(void *context, int thread, int threads)
+{
+    const group *g = context;
+    size_t total = 0, base = 0, begin, end, u0, u1;
+    for (int i = 0; i < g->count; i++) {
+        total += g->item[i].units;
+    }
+    mq__partition(total, thread, threads, &begin, &end);
+    for (int i = 0; i < g->count; base += g->item[i++].units) {
+        const item *at = &g->item[i];
+        if (!mq__group_part(base, at->units, begin, end, &u0, &u1)) continue;
+        const size_t last = u1 * at->unit_bytes < at->bytes ? u1 * at->unit_bytes : at->bytes;
+        memcpy(at->to + u0 * at->unit_bytes, at->from + u0 * at->unit_bytes, last - u0 * at->unit_bytes);
+    }
+}
+
+static item item_of(mq_face face, const mq_linear *linear)
+{
+    item it = {.units = (linear->n + PANEL - 1) / PANEL};
+    if (face == MQ_FACE_DENSE) {
+        it.from = linear->dense.data;
+        it.unit_bytes = (size_t)PANEL * linear->k_width * (linear->dense.type == MQ_DENSE_F32 ? 4 : 2);
+        it.bytes = it.unit_bytes / PANEL * linear->n;
+    } else {
+        it.from = face == MQ_FACE_INT8 ? linear->int8.panels : linear->nvfp4.panels;
+        it.bytes = mq__face_bytes(face, linear);
+        it.unit_bytes = it.bytes / it.units;
+    }
+    return it;
+}
+
+/* The head follows the layers' linear maps. */
+static mq_linear *linear_at(mq_weights *w, size_t i)
+{
+    return i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER ? mq__weights_linear(w, i) : &w->model.head;
+}
+
+static void use(mq_linear *linear, mq_face face, const uint8_t *data)
+{
+    if (face == MQ_FACE_DENSE) {
+        linear->dense.data = data;
+    } else {
+        mq__face_set(linear, face, data, linear->nvfp4.multiplier);
+    }
+}
+
+/* Linear layers [first, last), those of them that have the face. */
+static mq_status place_group(mq_weights *w, mq_face face, mq_pool *pool, size_t first, size_t last, mq_error *error)
+{
+    group g = {.count = 0};
+    for (size_t i = first; i < last; i++) {
+        item it = item_of(face, linear_at(w, i));
+        if (!it.from) return MQ_OK;
+        it.to = w->face[face].placed[i] = mq__alloc_aligned(it.bytes);
+        if (!it.to) {
+            return mq__fail(error, MQ_NO_MEMORY, "model: placement: expected %zu bytes of memory, got none", it.bytes);
+        }
+        g.item[g.count++] = it;
+    }
+    mq__pool_run(pool, copy_part, &g);
+    for (size_t i = first; i < last; i++) {
+        use(linear_at(w, i), face, g.item[i - first].to);
+        if (face == MQ_FACE_DENSE) continue;       /* borrowed from the map */
+        mq__free_aligned(w->face[face].panels[i]); /* the copy is the only one from now on */
+        w->face[face].panels[i] = NULL;
+    }
+    return MQ_OK;
+}
+
+mq_status mq__weights_place(mq_weights *w, mq_face face, mq_pool *pool, mq_error *error)
+{
+    const size_t linears = (size_t)w->model.layers * MQ_LINEARS_PER_LAYER, count = linears + (face == MQ_FACE_DENSE);
+    if (w->face[face].placed) return MQ_OK;
+    w->face[face].placed = mq__alloc_zero(count, sizeof *w->face[face].placed);
+    if (!w->face[face].placed) return mq__fail(error, MQ_NO_MEMORY, "model: placement: expected memory, got none");
+    mq_status status = MQ_OK;
+    for (size_t first = 0, last; status == MQ_OK && first < count; first = last) {
+        last = first + 1; /* the head is a group of its own */
+        while (last < linears && last % MQ_LINEARS_PER_LAYER != 0 &&
+               mq__weights_group(last) == mq__weights_group(first)) {
+            last++;
+        }
+        status = place_group(w, face, pool, first, last, error);
+    }
+    return status;
+}
