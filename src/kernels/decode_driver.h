@@ -20,14 +20,15 @@ typedef struct decode_group {
     float *rest; /* [heads][3][lanes]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
 } decode_group;
 
-/* A page side at work, and the one to prefetch. */
+/* A page side at work, and those to prefetch, a line of each for every line at work. */
 typedef struct decode_side {
     size_t width, chunks;
     const uint16_t *rows;
     size_t keys;
-    const char *next;
-    float *scores;  /* [heads][DECODE_SCORE_STEP] */
-    uint16_t *tail; /* [DECODE_KEYS][width] */
+    const char *next; /* to L1 */
+    ptrdiff_t later;  /* bytes from there to the side after it, which AVX-512 sends for, too, to L2 */
+    float *scores;    /* [heads][DECODE_SCORE_STEP] */
+    uint16_t *tail;   /* [DECODE_KEYS][width] */
 } decode_side;
 
 typedef struct decode_core {
