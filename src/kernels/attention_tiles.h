@@ -95,25 +95,29 @@ static block_state *block_softmax(const pass *p, size_t block)
     return (block_state *)(void *)block_part(p, p->l->states, p->l->state_step, block);
 }
 
-/* Rows past the end get zero queries and the visibility of the last row; nothing of theirs is stored. */
-static void load_block(const pass *p, size_t block)
+/* Rows past the end are zero. */
+static void load_queries(const pass *p, size_t block)
 {
     const mq_attention *a = p->a;
     const float *rows[MR];
-    block_state *state = block_softmax(p, block);
-    memset(state, 0, sizeof *state);
-    size_t row = block * MR, token = p->token0 + row / a->heads, head = row % a->heads;
-    for (size_t r = 0; r < MR; r++, row++) {
-        const bool live = row < p->rows;
-        rows[r] = live ? a->q + token * a->q_stride + head * p->l->width : NULL;
-        state->max[r] = -INFINITY;
-        state->end[r] = live ? a->first + (uint32_t)token + 1 : state->end[r - 1];
-        if (++head == a->heads) {
-            head = 0;
-            token++;
-        }
+    for (size_t r = 0, row = block * MR; r < MR; r++, row++) {
+        const size_t token = p->token0 + row / a->heads;
+        rows[r] = row < p->rows ? a->q + token * a->q_stride + row % a->heads * p->l->width : NULL;
     }
     pack(rows, p->l->width, a->scale * 0x1.715476p+0f, block_part(p, p->l->queries, p->l->query_step, block));
+}
+
+/* Rows past the end see what the last row sees; nothing of theirs is stored. */
+static void load_block(const pass *p, size_t block)
+{
+    const mq_attention *a = p->a;
+    block_state *state = block_softmax(p, block);
+    memset(state, 0, sizeof *state);
+    for (size_t r = 0, row = block * MR; r < MR; r++, row++) {
+        state->max[r] = -INFINITY;
+        state->end[r] = row < p->rows ? a->first + (uint32_t)(p->token0 + row / a->heads) + 1 : state->end[r - 1];
+    }
+    load_queries(p, block);
     memset(block_part(p, p->l->outputs, p->l->output_step, block), 0, p->l->output_step * sizeof(float));
 }
 

@@ -13,6 +13,12 @@ size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_width)
 void mq__attention_bf16_avx512bf16(const mq_attention *a);
 
 void mq__attention_int8_avx512(const mq_attention *a);
+/* The same with another arithmetic for the tile of positions that the rows are in themselves. A `pass` is that of
+ * kernels/attention_tiles.h, of which all files of these levels have the same sizes. */
+struct pass;
+typedef void mq_own_tile(const struct pass *pass, size_t own);
+void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish);
+void mq__attention_int8_avx512bf16(const mq_attention *a);
 size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_width);
 
 void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,

@@ -392,8 +392,17 @@ static void run_int8_block(const int8_pass *p, size_t block)
     weigh_bytes(p, block_softmax(&p->f32, block), weights, block_part(&p->f32, l->outputs, l->output_step, block));
 }
 
+/* The tile of the rows themselves, which begins at key `own`, in FP32. */
+static void own_tile(const pass *p, size_t own)
+{
+    load_tile(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
+    for (size_t b = 0; b < p->blocks; b++) {
+        run_block(p, b, own);
+    }
+}
+
 /* Tokens [token, token + tokens) of the call, all of one tile of positions that starts at key `own`. */
-static void run_pass(int8_pass *p, size_t tokens, size_t own)
+static void run_pass(int8_pass *p, size_t tokens, size_t own, mq_own_tile *finish)
 {
     const mq_attention *a = p->f32.a;
     p->f32.rows = tokens * a->heads;
@@ -409,14 +418,13 @@ static void run_pass(int8_pass *p, size_t tokens, size_t own)
         for (size_t b = 0; b < p->f32.blocks; b++)
             run_int8_block(p, b);
     }
-    load_tile(&p->f32, own, a->first + p->f32.token0 + tokens - own);
+    finish(&p->f32, own);
     for (size_t b = 0; b < p->f32.blocks; b++) {
-        run_block(&p->f32, b, own);
         store_block(&p->f32, b);
     }
 }
 
-void mq__attention_int8_avx512(const mq_attention *a)
+void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish)
 {
     const int8_layout l = make_int8_layout(a->heads, a->kv.head_width);
     const size_t most = l.f32.blocks * MR / a->heads;
@@ -426,8 +434,13 @@ void mq__attention_int8_avx512(const mq_attention *a)
         tokens = left < room ? left : room;
         tokens = tokens < most ? tokens : most;
         p.f32.token0 = token;
-        run_pass(&p, tokens, own);
+        run_pass(&p, tokens, own, finish);
     }
+}
+
+void mq__attention_int8_avx512(const mq_attention *a)
+{
+    mq__attention_int8_with(a, own_tile);
 }
 
 size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_width)

@@ -172,3 +172,18 @@ void mq__attention_bf16_avx512bf16(const mq_attention *a)
 {
     prefill(a);
 }
+
+/* Of INT8 attention: the rows' own tile with BF16 products. The queries, which were FP32 until then, are packed anew. */
+static void own_tile(const pass *p, size_t own)
+{
+    load_tile(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
+    for (size_t b = 0; b < p->blocks; b++) {
+        load_queries(p, b);
+        run_block(p, b, own);
+    }
+}
+
+void mq__attention_int8_avx512bf16(const mq_attention *a)
+{
+    mq__attention_int8_with(a, own_tile);
+}

@@ -104,4 +104,5 @@ void mq__fill_avx512bf16(mq_kernels *table)
     table->bf16_pack_rows = pack_rows;
     table->bf16_gemm = gemm;
     table->attention_prefill_bf16 = mq__attention_bf16_avx512bf16;
+    table->attention_prefill_int8 = mq__attention_int8_avx512bf16;
 }
