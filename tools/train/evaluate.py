@@ -138,13 +138,19 @@ def refusals(agent, count, budget, verbose):
     return out
 
 
+def size_of(agent, kind, length):
+    """The argument of needles.needle that makes about `length` tokens of this kind."""
+    sample = needles.needle(world.World(random.Random(f"size-{kind}"), "held"), 200, kind)
+    return max(2, length * 200 // len(agent.tok.encode(sample[0]["content"])))
+
+
 def family(agent, count, kind, length, verbose):
     """One of RULER's families in about `length` tokens; right when the whole answer is."""
-    right = []
+    right, size = [], size_of(agent, kind, length)
     for seed in range(count):
         rng = random.Random(f"{kind}-{length}-{seed}")
         w = world.World(rng, "held")
-        messages = needles.needle(w, max(2, length // (6 if kind == "common" else 10) - 4), kind)
+        messages = needles.needle(w, size, kind)
         agent.reset()
         text = agent.say(messages[:1])
         right.append(text == messages[1]["content"])
