@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: all deps demo check check-fast san bench eval eval-quick lint install clean
+.PHONY: all deps demo check check-fast san bench eval eval-quick eval-gptq lint install clean
 
 all:
 	cmake -S . -B $(BUILD) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
@@ -44,6 +44,11 @@ eval: all
 
 eval-quick: all
 	$(BUILD)/mixquant eval --task $(EVAL_TASKS) --plans $(EVAL_PLANS) --quick -o $(EVAL_DIR)-quick
+
+# The same with GPTQ's codes for the NVFP4 weights: what is left of the difference is the activations'.
+eval-gptq: all
+	test -d $(EVAL_DIR)-gptq/weights || $(BUILD)/mixquant quantize -m models/mixquant-agent -o $(EVAL_DIR)-gptq/weights --method gptq --scales four-six
+	$(BUILD)/mixquant eval --task agent,kld --plans bf16,w4a16,nvfp4,mix --prefill-model $(EVAL_DIR)-gptq/weights -o $(EVAL_DIR)-gptq
 
 lint:
 	scripts/lint $(BUILD)
