@@ -326,7 +326,12 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
             add_stages(b, &before, true, &got[f]);
             gb[f] = decode_bytes(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch * 1e-9;
             got[f].rate[run] = (double)batch * b->s->steps / seconds;
-            got[f].share[run] = gb[f] * got[f].rate[run] / b->machine.read_gb_s;
+        }
+        /* Memory that other machines share changes within seconds: the limit is what it is before and after. */
+        const double earlier = b->machine.read_gb_s;
+        if (code != CLI_DONE || run < 0 || (code = refresh_limits(b)) != CLI_DONE) continue;
+        for (size_t f = 0; f < list->count; f++) {
+            got[f].share[run] = gb[f] * got[f].rate[run] / (0.5 * (earlier + b->machine.read_gb_s));
         }
     }
     for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
