@@ -10,8 +10,8 @@
 
 enum {
     INT8_SLICE = 8,
-    INT8_PASS_ROWS = 280, /* a multiple of MQ_INT8_MR */
-    INT8_PANELS = 6,
+    INT8_PASS_ROWS = 420, /* a multiple of MQ_INT8_MR */
+    INT8_PANELS = 10,
     INT8_FEW_ROWS =
         28, /* up to so many, reading the weights is what takes time: one panel after the other, as in memory */
 };
