@@ -314,8 +314,8 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
     double gb[LIST_MAX] = {0}; /* per token */
     const point p = {"decode", batch, b->s->steps, depth};
     int code = fill(b, depth, batch);
+    if (code == CLI_DONE) code = refresh_limits(b);
     for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
-        code = refresh_limits(b);
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
             double seconds = 1;
             mq_profile before;
@@ -329,8 +329,8 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
         }
         /* Memory that other machines share changes within seconds: the limit is what it is before and after. */
         const double earlier = b->machine.read_gb_s;
-        if (code != CLI_DONE || run < 0 || (code = refresh_limits(b)) != CLI_DONE) continue;
-        for (size_t f = 0; f < list->count; f++) {
+        if (code == CLI_DONE) code = refresh_limits(b);
+        for (size_t f = 0; code == CLI_DONE && run >= 0 && f < list->count; f++) {
             got[f].share[run] = gb[f] * got[f].rate[run] / (0.5 * (earlier + b->machine.read_gb_s));
         }
     }

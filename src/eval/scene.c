@@ -21,32 +21,34 @@ static void put_json_line(mq_buf *text, const json_t *row)
     free(line);
 }
 
+/* Values with `between` between them, each after its name if `named`. */
+static void put_bare_line(mq_buf *text, const json_t *row, bool named, char between)
+{
+    const char *name;
+    json_t *value;
+    bool first = true;
+    json_object_foreach((json_t *)(uintptr_t)row, name, value)
+    {
+        if (!first) mq__buf_putc(text, between);
+        first = false;
+        if (named) {
+            mq__buf_puts(text, name);
+            mq__buf_putc(text, '=');
+        }
+        put_bare(text, value);
+    }
+}
+
 /* "name=value name=value" */
 static void put_log_line(mq_buf *text, const json_t *row)
 {
-    const char *name, *between = "";
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)row, name, value)
-    {
-        mq__buf_puts(text, between);
-        mq__buf_puts(text, name);
-        mq__buf_putc(text, '=');
-        put_bare(text, value);
-        between = " ";
-    }
+    put_bare_line(text, row, true, ' ');
 }
 
 /* "value|value" */
 static void put_table_line(mq_buf *text, const json_t *row)
 {
-    const char *name, *between = "";
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)row, name, value)
-    {
-        mq__buf_puts(text, between);
-        put_bare(text, value);
-        between = "|";
-    }
+    put_bare_line(text, row, false, '|');
 }
 
 /* "name|name" */

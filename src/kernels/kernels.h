@@ -227,8 +227,8 @@ typedef struct mq_kernels {
      * level the slot above. EXACT for any chunks, too. */
     void (*attention_prefill_bf16)(const mq_attention *a);
     /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
-     * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (AVX512_BF16: in BF16), those of earlier tiles in INT8: per tile,
-     * the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
+     * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (AVX512_BF16: in BF16), those of earlier
+     * tiles in INT8: per tile, the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
      * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
      * on positions only, so rows are EXACT for any chunks. */
     void (*attention_prefill_int8)(const mq_attention *a);

@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "engine/engine.h"
 #include "mixquant.h"
 
 #include <math.h>
@@ -174,6 +175,7 @@ static void test_placement_changes_nothing(void **state)
             mq_engine *engine;
             options.placement = copy ? MQ_PLACEMENT_COPY : MQ_PLACEMENT_MAP;
             assert_int_equal(mq_engine_open(&options, &engine, NULL), MQ_OK);
+            assert_true((engine->weights->face[mq__face_of(formats[i])].placed != NULL) == (copy == 1));
             logits[copy] = fresh_logits(engine, tokens, TOKENS);
             bytes = logits_bytes(engine);
             mq_engine_close(engine);

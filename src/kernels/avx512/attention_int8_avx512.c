@@ -392,15 +392,6 @@ static void run_int8_block(const int8_pass *p, size_t block)
     weigh_bytes(p, block_softmax(&p->f32, block), weights, block_part(&p->f32, l->outputs, l->output_step, block));
 }
 
-/* The tile of the rows themselves, which begins at key `own`, in FP32. */
-static void own_tile(const pass *p, size_t own)
-{
-    load_tile(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
-    for (size_t b = 0; b < p->blocks; b++) {
-        run_block(p, b, own);
-    }
-}
-
 /* Tokens [token, token + tokens) of the call, all of one tile of positions that starts at key `own`. */
 static void run_pass(int8_pass *p, size_t tokens, size_t own, mq_own_tile *finish)
 {

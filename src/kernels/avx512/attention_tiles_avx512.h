@@ -3,25 +3,24 @@
 #ifndef MQ_ATTENTION_TILES_AVX512_H
 #define MQ_ATTENTION_TILES_AVX512_H
 
-#include "kernels/avx512/attention_avx512.h"
+#include <immintrin.h>
 
-enum { MR = 14, NR = 32, LANES = 16, TILE = 256 };
+enum { PER_LANE = 1 };
 
-#include "kernels/attention_tiles.h"
-#include "kernels/avx512/attention_softmax_avx512.h"
+static inline __m512 multiply_add(__m512 sum, __m512 x, __m512 b)
+{
+    return _mm512_fmadd_ps(x, b, sum);
+}
+
+#include "kernels/avx512/attention_products_avx512.h"
 
 static inline __attribute__((always_inline)) void widen_block(const uint16_t *rows, size_t width, size_t count,
                                                               float *to)
 {
     for (size_t pair = 0; pair < width / 2; pair += 16) {
         const size_t pairs = width / 2 - pair < 16 ? width / 2 - pair : 16;
-        const __mmask16 mask = first_lanes(pairs);
         __m512i v[16];
-#pragma GCC unroll 16
-        for (size_t r = 0; r < 16; r++) {
-            v[r] = r < count ? _mm512_maskz_loadu_epi32(mask, rows + r * width + 2 * pair) : _mm512_setzero_si512();
-        }
-        transpose_16x16(v);
+        load_transposed(rows, width, count, pair, v);
 #pragma GCC unroll 16
         for (size_t i = 0; i < 16; i++) {
             if (i < pairs) {
@@ -80,42 +79,6 @@ static void pack(const float *const rows[MR], size_t width, float scale, float *
     }
 }
 
-/* acc [14][32] += a [14][k] * b [k][32]; a's element (r, i) lies at r*row_step + i*k_step. */
-static inline __attribute__((always_inline)) void multiply(const float *a, size_t row_step, size_t k_step,
-                                                           const float *b, size_t k, __m512 acc[MR][2])
-{
-    enum { AHEAD = 16 }; /* panel rows: the panels come from L2 */
-#pragma GCC unroll 4
-    for (size_t i = 0; i < k; i++, a += k_step, b += NR) {
-        const __m512 b0 = _mm512_load_ps(b), b1 = _mm512_load_ps(b + 16);
-        _mm_prefetch((const char *)(b + AHEAD * NR), _MM_HINT_T0);
-        _mm_prefetch((const char *)(b + AHEAD * NR + 16), _MM_HINT_T0);
-#pragma GCC unroll 14
-        for (size_t r = 0; r < MR; r++) {
-            const __m512 x = _mm512_set1_ps(a[r * row_step]);
-            acc[r][0] = _mm512_fmadd_ps(x, b0, acc[r][0]);
-            acc[r][1] = _mm512_fmadd_ps(x, b1, acc[r][1]);
-        }
-    }
-}
-
-static void score(const float *q, const float *keys, size_t width, size_t count, float *s)
-{
-    for (size_t column = 0; column < count; column += NR) {
-        __m512 acc[MR][2];
-#pragma GCC unroll 14
-        for (size_t r = 0; r < MR; r++) {
-            acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-        }
-        multiply(q, 1, MR, keys + column * width, width, acc);
-#pragma GCC unroll 14
-        for (size_t r = 0; r < MR; r++) {
-            _mm512_store_ps(s + r * TILE + column, acc[r][0]);
-            _mm512_store_ps(s + r * TILE + column + 16, acc[r][1]);
-        }
-    }
-}
-
 static void soften(float *s, block_state *state, size_t key0, size_t count)
 {
     find_maxima(s, state, key0, count);
@@ -128,25 +91,6 @@ static void soften(float *s, block_state *state, size_t key0, size_t count)
             sum = _mm512_add_ps(sum, p);
         }
         _mm512_store_ps(state->sum + r * LANES, sum);
-    }
-}
-
-static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o)
-{
-    for (size_t panel = 0; panel < panels; panel++, o += MR * NR, values += TILE * NR) {
-        __m512 acc[MR][2];
-#pragma GCC unroll 14
-        for (size_t r = 0; r < MR; r++) {
-            const __m512 correction = _mm512_set1_ps(state->correction[r]);
-            acc[r][0] = _mm512_mul_ps(_mm512_load_ps(o + r * NR), correction);
-            acc[r][1] = _mm512_mul_ps(_mm512_load_ps(o + r * NR + 16), correction);
-        }
-        multiply(s, TILE, 1, values, count, acc);
-#pragma GCC unroll 14
-        for (size_t r = 0; r < MR; r++) {
-            _mm512_store_ps(o + r * NR, acc[r][0]);
-            _mm512_store_ps(o + r * NR + 16, acc[r][1]);
-        }
     }
 }
 
