@@ -46,6 +46,20 @@ bool mq__cpu_avx_vnni(void)
 #endif
 }
 
+unsigned mq__cpu_amd_family(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || d != signature_AMD_edx || c != signature_AMD_ecx ||
+        !__get_cpuid(1, &a, &b, &c, &d)) {
+        return 0;
+    }
+    return (a >> 8 & 0xf) + (a >> 20 & 0xff); /* base and extended */
+#else
+    return 0;
+#endif
+}
+
 mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
 {
     const mq_isa best = mq__cpu_best_isa();

@@ -21,6 +21,9 @@ mq_isa mq__cpu_best_isa(void);
 /* AVX-VNNI, the VEX encoding of vpdpbusd. Not a level: processors with AVX-512 VNNI may lack it. The AVX2 level uses it. */
 bool mq__cpu_avx_vnni(void);
 
+/* The family of an AMD processor (0x19: Zen 3 and 4, 0x1a: Zen 5); 0 for others. */
+unsigned mq__cpu_amd_family(void);
+
 /* The level to use: the best one, lowered by the environment variable MQ_ISA=<name>. A name above what the machine has
  * is clamped to what it has; "<name>!" demands the level and fails with MQ_UNSUPPORTED without it; an unknown name is
  * MQ_USAGE. */

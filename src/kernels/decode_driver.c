@@ -40,9 +40,15 @@ static void start(const decode_core *core, const mq_attention *a, const place *p
 {
     const size_t width = a->kv.head_width, columns = columns_of(core, width), lanes = core->columns / 2;
     const float *q = a->q + (p->kv_head * a->heads + p->first) * width;
-    for (size_t k = 0; k < columns; k++) {
-        for (size_t h = 0; h < p->heads; h++) {
-            p->group.q[k * p->heads + h] = k < width ? q[h * width + k] * a->scale : 0;
+    memset(p->group.q, 0, p->heads * columns * sizeof(float));
+    for (size_t h = 0; h < p->heads; h++, q += width) {
+        for (size_t c = 0; c < width; c += core->columns) {
+            const size_t pairs = width - c < core->columns ? (width - c) / 2 : lanes; /* the width is even */
+            float *even = p->group.q + c * p->heads + h * core->columns, *odd = even + lanes;
+            for (size_t l = 0; l < pairs; l++) {
+                even[l] = q[c + 2 * l] * a->scale;
+                odd[l] = q[c + 2 * l + 1] * a->scale;
+            }
         }
     }
     memset(p->group.sums, 0, p->heads * columns * sizeof(float));
@@ -62,7 +68,8 @@ static void finish(const decode_core *core, const place *p, size_t width, float 
     for (size_t h = 0; h < p->heads; h++, partial += width + 2) {
         const float *sums = p->group.sums + h * columns_of(core, width), *rest = p->group.rest + h * rest_floats(core);
         for (size_t c = 0; c < width; c += columns, sums += columns) {
-            for (size_t l = 0; l < lanes && c + 2 * l < width; l++) { /* the width is even */
+            const size_t pairs = width - c < columns ? (width - c) / 2 : lanes;
+            for (size_t l = 0; l < pairs; l++) {
                 partial[c + 2 * l] = sums[l];
                 partial[c + 2 * l + 1] = sums[lanes + l];
             }
@@ -92,7 +99,9 @@ void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv
         const place p = place_of(core, a, i);
         start(core, a, &p);
     }
+    const size_t ahead = DECODE_AHEAD / (2 * width) / DECODE_KEYS * DECODE_KEYS;
     decode_side s = {.width = width,
+                     .ahead = ahead > 0 ? ahead : DECODE_KEYS,
                      .chunks = columns_of(core, width) / core->columns,
                      .scores = (float *)a->scratch + count * group_floats(core, width)};
     s.tail = (uint16_t *)(void *)(s.scores + core->heads * DECODE_SCORE_STEP);

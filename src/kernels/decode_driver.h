@@ -9,27 +9,38 @@
 
 enum {
     DECODE_KEYS = 16,                        /* keys that a level reads at once, at most */
+    DECODE_AHEAD = 4096,                     /* bytes between what is worked on and what is prefetched into L1 */
     DECODE_SCORE_STEP = MQ_PAGE_TOKENS + 16, /* floats between two heads' scores: in different sets of L1 */
 };
 
 /* Some query heads of one kv head: what they have seen of the span so far. `lanes` is half of the level's columns, chunks are
  * ceil(width / columns). All parts are 64-byte aligned. */
 typedef struct decode_group {
-    float *q;    /* [chunks*columns][heads], scaled */
+    float *q;    /* [chunks][heads][2][lanes]: even and odd columns, scaled */
     float *sums; /* [heads][chunks][2][lanes]: even and odd columns of sum(p * v) */
     float *rest; /* [heads][3][lanes]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
 } decode_group;
 
-/* A page side at work, and those to prefetch, a line of each for every line at work. */
+/* A page side at work. For every line of it that is read two are prefetched: one DECODE_AHEAD bytes further on into L1, and one
+ * in the same place of a side further on into L2. */
 typedef struct decode_side {
     size_t width, chunks;
     const uint16_t *rows;
     size_t keys;
-    const char *next; /* to L1 */
-    ptrdiff_t later;  /* bytes from there to the side after it, which AVX-512 sends for, too, to L2 */
+    size_t ahead;     /* DECODE_AHEAD in rows, a multiple of DECODE_KEYS */
+    const char *next; /* the side that is read after this one */
+    const char *far;  /* the one after that */
     float *scores;    /* [heads][DECODE_SCORE_STEP] */
     uint16_t *tail;   /* [DECODE_KEYS][width] */
 } decode_side;
+
+/* The row to prefetch into L1 while `row` is at work. */
+static inline const char *decode_near(const decode_side *s, size_t row)
+{
+    const size_t at = row + s->ahead;
+    return at < MQ_PAGE_TOKENS ? (const char *)(s->rows + at * s->width)
+                               : s->next + (at - MQ_PAGE_TOKENS) * s->width * sizeof *s->rows;
+}
 
 typedef struct decode_core {
     size_t heads, columns; /* query heads per pass, at most; bf16 per load */

@@ -214,6 +214,9 @@ typedef struct mq_kernels {
      * (8+8, 4+4, 2+2, 1+1). A row's result does not depend on `rows`. */
     void (*dense_thin)(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                        const mq_epilogue *out);
+    /* The same by another way through memory, where a level has two: what dense_thin is on other processors. */
+    void (*dense_thin_other)(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out);
     /* EXACT. Panels [p0, p1): per block s = FMA chain over its 16 k ascending (from 0) of x*e2m1, acc = FMA(s, e4m3, acc)
      * over ascending blocks, y = acc * multiplier. */
     void (*w4a16_thin)(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,

@@ -79,6 +79,7 @@ static const struct {
     SLOT(bf16_pack_rows),
     SLOT(bf16_gemm),
     SLOT(dense_thin),
+    SLOT(dense_thin_other),
     SLOT(w4a16_thin),
     SLOT(attention_prefill),
     SLOT(attention_prefill_bf16),

@@ -244,34 +244,36 @@ static void check_bf16(void)
 
 /* ------------------------------------------------------------------ thin product */
 
-static void check_thin_case(mq_dense_type type, size_t rows, size_t n, size_t k_width, kind k)
+typedef void thin_fn(const float *, size_t, size_t, const mq_dense *, size_t, size_t, const mq_epilogue *);
+
+static void check_thin_case(thin_fn *tested, mq_dense_type type, size_t rows, size_t n, size_t k_width, kind k)
 {
     const product p = draw_product(type, rows, n, k_width, k);
     const mq_epilogue expected = fresh_output(&p), got = fresh_output(&p), parts = fresh_output(&p);
     checkasm.ref->dense_thin(p.x, p.ldx, rows, &p.w, 0, n, &expected);
-    checkasm.tested->dense_thin(p.x, p.ldx, rows, &p.w, 0, n, &got);
+    tested(p.x, p.ldx, rows, &p.w, 0, n, &got);
     same_outputs(&p, &expected, &got);
     const size_t cut = checkasm_below(n); /* features in two calls, rows one by one */
     for (size_t row = 0; row < rows; row++) {
         mq_epilogue one = parts;
         one.y += row * one.ldy;
-        checkasm.tested->dense_thin(p.x + row * p.ldx, p.ldx, 1, &p.w, cut, n, &one);
-        if (cut) checkasm.tested->dense_thin(p.x + row * p.ldx, p.ldx, 1, &p.w, 0, cut, &one);
+        tested(p.x + row * p.ldx, p.ldx, 1, &p.w, cut, n, &one);
+        if (cut) tested(p.x + row * p.ldx, p.ldx, 1, &p.w, 0, cut, &one);
     }
     same_outputs(&p, &expected, &parts);
     if (k == KIND_NORMAL) near_exact(&p, &got);
 }
 
-static void check_thin(void)
+static void check_thin(thin_fn *tested)
 {
     static const size_t ks[] = {1, 3, 15, 16, 17, 31, 32, 33, 48, 64, 95, 100, 128, 255, 256, 515};
     for (int type = 0; type < 3; type++) {
         for (size_t i = 0; i < 192; i++) {
-            check_thin_case((mq_dense_type)type, 1 + i % 8, 1 + checkasm_below(70), ks[i / 4 % 16],
+            check_thin_case(tested, (mq_dense_type)type, 1 + i % 8, 1 + checkasm_below(70), ks[i / 4 % 16],
                             (kind)(i / 64 % KIND_COUNT));
         }
         for (size_t rows = 1; rows <= 8; rows++) { /* several slices of K and blocks of features */
-            check_thin_case((mq_dense_type)type, rows, 100 + rows, rows % 2 ? 1024 : 2085, KIND_NORMAL);
+            check_thin_case(tested, (mq_dense_type)type, rows, 100 + rows, rows % 2 ? 1024 : 2085, KIND_NORMAL);
         }
     }
 }
@@ -282,12 +284,14 @@ static void check(void)
     if (checkasm_slot("dense_gemm")) check_gemm();
     if (checkasm_slot("bf16_pack_rows")) check_bf16(); /* its layout is the level's own: seen through the product */
     if (checkasm_slot("bf16_gemm")) check_bf16();
-    if (checkasm_slot("dense_thin")) check_thin();
+    if (checkasm_slot("dense_thin")) check_thin(checkasm.tested->dense_thin);
+    if (checkasm_slot("dense_thin_other")) check_thin(checkasm.tested->dense_thin_other);
 }
 
 /* ------------------------------------------------------------------ benchmarks */
 
 typedef struct bench_case {
+    thin_fn *thin;
     mq_dense w;
     float *x, *panels;
     size_t rows;
@@ -364,7 +368,7 @@ static void bench_thin(void *context, int thread, int threads)
     for (size_t i = 0; i < c->matrices; i++) {
         mq_dense w = c->w;
         w.data = (const char *)c->w.data + i * c->matrix_bytes;
-        checkasm.tested->dense_thin(c->x, w.k_width, c->rows, &w, n0, n1, &c->out);
+        c->thin(c->x, w.k_width, c->rows, &w, n0, n1, &c->out);
     }
 }
 
@@ -381,8 +385,11 @@ static void bench_thin_shape(const void *weights, size_t bytes, const char *wher
     c.out = (mq_epilogue){.y = need(mq__alloc_aligned(rows * n * sizeof(float))), .ldy = n};
     char label[64];
     snprintf(label, sizeof label, "%s %s M=%zu N=%zu K=%zu", type_names[type], where, rows, n, k_width);
-    checkasm_bench_threads("dense_thin", label, bench_thin, &c, (double)(c.matrices * c.matrix_bytes), CHECKASM_BYTES,
-                           threads);
+    const double read = (double)(c.matrices * c.matrix_bytes);
+    c.thin = checkasm.tested->dense_thin;
+    checkasm_bench_threads("dense_thin", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
+    c.thin = checkasm.tested->dense_thin_other;
+    checkasm_bench_threads("dense_thin_other", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
     mq__free_aligned(c.x);
     mq__free_aligned(c.out.y);
 }
@@ -439,7 +446,7 @@ static void bench(void)
         bench_gemm_shape(32, 3072, 1024);
         bench_gemm_shape(128, 3072, 1024);
     }
-    if (checkasm_bench_wanted("dense_thin")) bench_thin_memory();
+    if (checkasm_bench_wanted("dense_thin") || checkasm_bench_wanted("dense_thin_other")) bench_thin_memory();
 }
 
 CHECKASM_SUITE(dense, check, bench)

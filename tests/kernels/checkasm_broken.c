@@ -121,6 +121,13 @@ static void bad_dense_thin(const float *x, size_t ldx, size_t rows, const mq_den
     spoil_linear(rows, n1, w->n, out);
 }
 
+static void bad_dense_thin_other(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                 const mq_epilogue *out)
+{
+    honest.dense_thin_other(x, ldx, rows, w, n0, n1, out);
+    spoil_linear(rows, n1, w->n, out);
+}
+
 static void bad_w4a16_thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                            const mq_epilogue *out)
 {
@@ -199,6 +206,7 @@ SPOILER(w4a16_gemm)
 SPOILER(bf16_pack_rows)
 SPOILER(bf16_gemm)
 SPOILER(dense_thin)
+SPOILER(dense_thin_other)
 SPOILER(w4a16_thin)
 SPOILER(attention_prefill)
 SPOILER(attention_prefill_bf16)
@@ -231,6 +239,7 @@ static const struct {
     ENTRY(bf16_pack_rows),
     ENTRY(bf16_gemm),
     ENTRY(dense_thin),
+    ENTRY(dense_thin_other),
     ENTRY(w4a16_thin),
     ENTRY(attention_prefill),
     ENTRY(attention_prefill_bf16),

@@ -13,71 +13,90 @@
 
 enum {
     HEADS = 4,    /* query heads per pass */
-    KEYS = 8,     /* keys per transposition */
+    KEYS = 8,     /* keys per block, at most */
     COLUMNS = 16, /* bf16 per load */
     REST = 24,    /* floats of a head's maximum, sum and factor */
 };
 
-/* Keeps the compiler from precomputing addresses that the addressing modes give for nothing. */
-#define OPAQUE(x) __asm__("" : "+r"(x))
-
-/* Scores of 8 keys, while 4 lines per chunk are prefetched from `next` on. */
-INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
-                       const char *next)
+/* Keys of a block: as many as make, with the heads (3 count as 4), a sum for every lane. */
+INLINE size_t keys_at_once(size_t heads)
 {
-    const size_t width = s->width, pairs = width / 2;
-    size_t step = 2 * width, step3 = 6 * width;
-    const char *low_rows = (const char *)rows, *high_rows = (const char *)(rows + 4 * width);
-    __m256 even[HEADS], odd[HEADS];
+    return heads == 1 ? 8 : heads == 2 ? 4 : 2;
+}
+
+/* Lane i is the sum of v[i]'s lanes: pairs of vectors folded into one, 7 times. */
+INLINE __m256 sums_of_8(__m256 v[8])
+{
 #pragma GCC unroll 4
-    for (size_t h = 0; h < heads; h++) {
-        even[h] = odd[h] = _mm256_setzero_ps();
+    for (size_t i = 0; i < 4; i++) { /* halves: i, i+4 */
+        v[i] = _mm256_add_ps(_mm256_blend_ps(v[i], v[i + 4], 0xf0), _mm256_permute2f128_ps(v[i], v[i + 4], 0x21));
     }
-    for (size_t pair = 0; pair < pairs; pair += 8) {
-        const __m256i mask = first_dwords(pairs - pair);
-        __m256i v[KEYS];
-        OPAQUE(step);
-        OPAQUE(step3);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 4; i += 2) { /* in each half, two lanes of i and two of i+1 */
+        const __m256d x = _mm256_castps_pd(v[i]), y = _mm256_castps_pd(v[i + 1]);
+        v[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+    }
+    return _mm256_add_ps(_mm256_shuffle_ps(v[0], v[2], 0x88), _mm256_shuffle_ps(v[0], v[2], 0xdd));
+}
+
+/* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. A load is half a line, so the first
+ * half prefetches near and the second far. */
+INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
+                       const char *near, const char *far)
+{
+    const size_t keys = keys_at_once(heads), step = 2 * s->width;
+    const char *at = (const char *)rows;
+    __m256 sums[KEYS];
+    float all[KEYS] __attribute__((aligned(32)));
 #pragma GCC unroll 8
-        for (size_t r = 0; r < KEYS; r++) {
-            const char *quad = r < 4 ? low_rows : high_rows;
-            v[r] = _mm256_maskload_epi32((const int *)(const void *)(quad + (r % 4 == 3 ? step3 : r % 4 * step)), mask);
-        }
-        transpose_8x8(v);
-#pragma GCC unroll 8
-        for (size_t i = 0; i < 8; i++, q += 2 * heads) {
-            const __m256 low = low_bf16(v[i]), high = high_bf16(v[i]);
-            if (i % 2 == 0) {
-                _mm_prefetch(next + 32 * i, _MM_HINT_T0);
+    for (size_t i = 0; i < KEYS; i++) {
+        sums[i] = _mm256_setzero_ps();
+    }
+    for (size_t pair = 0; pair < s->width / 2; pair += 8, at += 32, q += heads * COLUMNS) {
+        const __m256i mask = first_dwords(s->width / 2 - pair);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < keys; r += 2) {
+            const __m256i v0 = _mm256_maskload_epi32((const int *)(const void *)(at + r * step), mask),
+                          v1 = _mm256_maskload_epi32((const int *)(const void *)(at + (r + 1) * step), mask);
+            const __m256 low0 = low_bf16(v0), high0 = high_bf16(v0), low1 = low_bf16(v1), high1 = high_bf16(v1);
+            if (pair % 16 == 0) {
+                _mm_prefetch(near + r * step, _MM_HINT_T0);
+                _mm_prefetch(near + (r + 1) * step, _MM_HINT_T0);
+            } else {
+                _mm_prefetch(far + r * step, _MM_HINT_T1);
+                _mm_prefetch(far + (r + 1) * step, _MM_HINT_T1);
             }
 #pragma GCC unroll 4
             for (size_t h = 0; h < heads; h++) {
-                even[h] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + h), low, even[h]);
-                odd[h] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + heads + h), high, odd[h]);
+                const __m256 even = _mm256_load_ps(q + h * COLUMNS), odd = _mm256_load_ps(q + h * COLUMNS + 8);
+                __m256 *sum = sums + h * keys + r;
+                sum[0] = _mm256_fmadd_ps(even, low0, sum[0]);
+                sum[1] = _mm256_fmadd_ps(even, low1, sum[1]);
+                sum[0] = _mm256_fmadd_ps(odd, high0, sum[0]);
+                sum[1] = _mm256_fmadd_ps(odd, high1, sum[1]);
             }
         }
-        next += 4 * 64;
-        low_rows += 32;
-        high_rows += 32;
-        OPAQUE(low_rows);
-        OPAQUE(high_rows);
+        near += pair % 16 == 0 ? 64 : 0;
+        far += pair % 16 == 0 ? 0 : 64;
     }
+    _mm256_store_ps(all, sums_of_8(sums));
 #pragma GCC unroll 4
     for (size_t h = 0; h < heads; h++) {
-        _mm256_store_ps(scores + h * DECODE_SCORE_STEP, _mm256_add_ps(even[h], odd[h]));
+        memcpy(scores + h * DECODE_SCORE_STEP, all + h * keys, keys * sizeof *all);
     }
 }
 
 /* Scores of a page's keys. A block cut by the end goes through a copy, so that nothing past it is read. */
 INLINE void score_page(const decode_side *s, const float *q, size_t heads)
 {
-    for (size_t key = 0; key < s->keys; key += KEYS) {
-        const uint16_t *block = s->rows + key * s->width;
-        if (s->keys - key < KEYS) {
-            memset(s->tail, 0, KEYS * s->width * sizeof *s->tail);
-            block = memcpy(s->tail, block, (s->keys - key) * s->width * sizeof *s->tail);
+    const size_t keys = keys_at_once(heads), width = s->width;
+    for (size_t key = 0; key < s->keys; key += keys) {
+        const uint16_t *block = s->rows + key * width;
+        if (s->keys - key < keys) {
+            memset(s->tail, 0, keys * width * sizeof *s->tail);
+            block = memcpy(s->tail, block, (s->keys - key) * width * sizeof *s->tail);
         }
-        score_keys(s, q, block, s->scores + key, heads, s->next + key * s->chunks * 32);
+        score_keys(s, q, block, s->scores + key, heads, decode_near(s, key), s->far + key * width * sizeof *block);
     }
 }
 
@@ -164,14 +183,20 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
     }
     mask[0] = first_dwords(s->width / 2 - chunk * 8);
     mask[1] = first_dwords(wide == 2 ? s->width / 2 - chunk * 8 - 8 : 0);
-    const char *at = (const char *)(s->rows + chunk * COLUMNS), *next = s->next + chunk * MQ_PAGE_TOKENS * 32;
+    const size_t step = 2 * s->width, offset = chunk * COLUMNS * sizeof *s->rows;
+    const bool first_half = wide == 2 || chunk % 2 == 0, second_half = wide == 2 || chunk % 2 == 1;
+    const char *at = (const char *)s->rows + offset;
     const float *weights = s->scores;
-    size_t step = 2 * s->width, i = 0;
-    for (; i + 8 <= keys; i += 8, weights += 8, next += 4 * 64 * wide) {
-#pragma GCC unroll 8
-        for (size_t j = 0; j < 8; j++, at += step) {
-            if (wide == 2 || j % 2 == 0) {
-                _mm_prefetch(next + (wide == 2 ? j : j / 2) * 64, _MM_HINT_T0);
+    size_t i = 0;
+    for (; i + 4 <= keys; i += 4, weights += 4) {
+        const char *near = decode_near(s, i) + offset, *far = s->far + i * step + offset;
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 4; j++, at += step) {
+            if (first_half) {
+                _mm_prefetch(near + j * step, _MM_HINT_T0);
+            }
+            if (second_half) {
+                _mm_prefetch(far + j * step, _MM_HINT_T1);
             }
             weigh_row(at, weights + j, mask, even, odd, heads, wide);
         }
@@ -192,13 +217,16 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
 /* A page's keys, then its values: `s` is at the keys. after: what is read next. */
 INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *values, const char *after, size_t heads)
 {
+    const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
+    s.far = after;
     score_page(&s, t->q, heads);
     for (size_t h = 0; h < heads; h++) {
         soften(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }
     s.rows = values;
     s.next = after;
+    s.far = after + side;
     size_t chunk = 0;
     for (; heads <= 2 && chunk + 2 <= s.chunks; chunk += 2) { /* two chunks at once while the sums fit the registers */
         weigh_columns(&s, t, chunk, heads, 2);

@@ -141,5 +141,5 @@ static void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, siz
 
 void mq__fill_avx2_thin(mq_kernels *table)
 {
-    table->dense_thin = thin;
+    table->dense_thin = table->dense_thin_other = thin;
 }

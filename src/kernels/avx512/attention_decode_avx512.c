@@ -25,7 +25,7 @@
 
 enum {
     HEADS = 8,    /* query heads per pass */
-    KEYS = 16,    /* keys per transposition */
+    KEYS = 16,    /* keys per block, at most */
     COLUMNS = 32, /* bf16 per load */
     REST = 48,    /* floats of a head's maximum, sum and factor */
 };
@@ -35,79 +35,87 @@ static inline __mmask16 first_lanes(size_t count)
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
 
-/* Keeps the compiler from precomputing addresses that the addressing modes give for nothing. */
-#define OPAQUE(x) __asm__("" : "+r"(x))
-
-/* Address of row r < 16, `step` bytes apart. step3 is 3*step. */
-INLINE const char *row_at(const char *const quad[4], size_t r, size_t step, size_t step3)
+/* Keys of a block: as many as make, with the heads (3 count as 4, 5 to 7 as 8), a sum for every lane. */
+INLINE size_t keys_at_once(size_t heads)
 {
-    return r % 4 == 3 ? quad[r / 4] + step3 : quad[r / 4] + r % 4 * step;
+    return heads == 1 ? 16 : heads == 2 ? 8 : heads <= 4 ? 4 : 2;
 }
 
-/* Scores of 16 keys, while 16 lines per chunk are prefetched from `next` on. */
-INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
-                       const char *next)
+/* Lane i is the sum of v[i]'s lanes: pairs of vectors folded into one, 15 times. */
+INLINE __m512 sums_of_16(__m512 v[16])
 {
-    const char *later = next + s->later;
-    const size_t width = s->width, pairs = width / 2;
-    size_t step = 2 * width, step3 = 6 * width;
-    const char *quad[4] = {(const char *)rows, (const char *)(rows + 4 * width), (const char *)(rows + 8 * width),
-                           (const char *)(rows + 12 * width)};
-    __m512 even[HEADS], odd[HEADS];
-    const size_t chains = heads > 4 ? 1 : 2; /* enough chains for two ports of four cycles */
-#pragma GCC unroll 8
-    for (size_t h = 0; h < heads; h++) {
-        even[h] = odd[h] = _mm512_setzero_ps();
-    }
-    for (size_t pair = 0; pair < pairs; pair += 16) {
-        const __mmask16 mask = first_lanes(pairs - pair);
-        __m512i v[KEYS];
-        OPAQUE(step);
-        OPAQUE(step3);
-#pragma GCC unroll 16
-        for (size_t r = 0; r < KEYS; r++) {
-            v[r] = _mm512_maskz_loadu_epi32(mask, row_at(quad, r, step, step3));
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) { /* halves: i, i+4 and i+8, i+12 */
+#pragma GCC unroll 2
+        for (size_t j = i; j < 16; j += 8) {
+            v[j] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, v[j], v[j + 4]),
+                                 _mm512_shuffle_f32x4(v[j], v[j + 4], 0x4e));
         }
-        transpose_16x16(v);
+    }
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) { /* quarters: i, i+4, i+8, i+12 */
+        v[i] = _mm512_add_ps(_mm512_shuffle_f32x4(v[i], v[i + 8], 0x88), _mm512_shuffle_f32x4(v[i], v[i + 8], 0xdd));
+    }
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 4; i += 2) { /* in each quarter, two lanes of i and two of i+1 */
+        const __m512d x = _mm512_castps_pd(v[i]), y = _mm512_castps_pd(v[i + 1]);
+        v[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    return _mm512_add_ps(_mm512_shuffle_ps(v[0], v[2], 0x88), _mm512_shuffle_ps(v[0], v[2], 0xdd));
+}
+
+/* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. */
+INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
+                       const char *near, const char *far)
+{
+    const size_t keys = keys_at_once(heads), step = 2 * s->width;
+    const char *at = (const char *)rows;
+    __m512 sums[KEYS];
+    float all[KEYS] __attribute__((aligned(64)));
 #pragma GCC unroll 16
-        for (size_t i = 0; i < 16; i++, q += 2 * heads) {
-            const __m512 low = low_bf16(v[i]), high = high_bf16(v[i]);
-            _mm_prefetch(next + 64 * i, _MM_HINT_T0);
-            _mm_prefetch(later + 64 * i, _MM_HINT_T1);
+    for (size_t i = 0; i < KEYS; i++) {
+        sums[i] = _mm512_setzero_ps();
+    }
+    for (size_t pair = 0; pair < s->width / 2; pair += 16, at += 64, near += 64, far += 64, q += heads * COLUMNS) {
+        const __mmask16 mask = first_lanes(s->width / 2 - pair);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < keys; r += 2) {
+            const __m512i v0 = _mm512_maskz_loadu_epi32(mask, at + r * step),
+                          v1 = _mm512_maskz_loadu_epi32(mask, at + (r + 1) * step);
+            const __m512 low0 = low_bf16(v0), high0 = high_bf16(v0), low1 = low_bf16(v1), high1 = high_bf16(v1);
+            _mm_prefetch(near + r * step, _MM_HINT_T0);
+            _mm_prefetch(far + r * step, _MM_HINT_T1);
+            _mm_prefetch(near + (r + 1) * step, _MM_HINT_T0);
+            _mm_prefetch(far + (r + 1) * step, _MM_HINT_T1);
 #pragma GCC unroll 8
             for (size_t h = 0; h < heads; h++) {
-                even[h] = _mm512_fmadd_ps(_mm512_set1_ps(q[h]), low, even[h]);
-                if (chains == 2) {
-                    odd[h] = _mm512_fmadd_ps(_mm512_set1_ps(q[heads + h]), high, odd[h]);
-                } else {
-                    even[h] = _mm512_fmadd_ps(_mm512_set1_ps(q[heads + h]), high, even[h]);
-                }
+                const __m512 even = _mm512_load_ps(q + h * COLUMNS), odd = _mm512_load_ps(q + h * COLUMNS + 16);
+                __m512 *sum = sums + h * keys + r;
+                sum[0] = _mm512_fmadd_ps(even, low0, sum[0]);
+                sum[1] = _mm512_fmadd_ps(even, low1, sum[1]);
+                sum[0] = _mm512_fmadd_ps(odd, high0, sum[0]);
+                sum[1] = _mm512_fmadd_ps(odd, high1, sum[1]);
             }
         }
-        next += 16 * 64;
-        later += 16 * 64;
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; i++) {
-            quad[i] += 64;
-            OPAQUE(quad[i]);
-        }
     }
+    _mm512_store_ps(all, sums_of_16(sums));
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
-        _mm512_store_ps(scores + h * DECODE_SCORE_STEP, chains == 2 ? _mm512_add_ps(even[h], odd[h]) : even[h]);
+        memcpy(scores + h * DECODE_SCORE_STEP, all + h * keys, keys * sizeof *all);
     }
 }
 
 /* Scores of a page's keys. A block cut by the end goes through a copy, so that nothing past it is read. */
 INLINE void score_page(const decode_side *s, const float *q, size_t heads)
 {
-    for (size_t key = 0; key < s->keys; key += KEYS) {
-        const uint16_t *block = s->rows + key * s->width;
-        if (s->keys - key < KEYS) {
-            memset(s->tail, 0, KEYS * s->width * sizeof *s->tail);
-            block = memcpy(s->tail, block, (s->keys - key) * s->width * sizeof *s->tail);
+    const size_t keys = keys_at_once(heads), width = s->width;
+    for (size_t key = 0; key < s->keys; key += keys) {
+        const uint16_t *block = s->rows + key * width;
+        if (s->keys - key < keys) {
+            memset(s->tail, 0, keys * width * sizeof *s->tail);
+            block = memcpy(s->tail, block, (s->keys - key) * width * sizeof *s->tail);
         }
-        score_keys(s, q, block, s->scores + key, heads, s->next + key * s->chunks * 64);
+        score_keys(s, q, block, s->scores + key, heads, decode_near(s, key), s->far + key * width * sizeof *block);
     }
 }
 
@@ -194,17 +202,18 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
     }
     mask[0] = first_lanes(s->width / 2 - chunk * 16);
     mask[1] = wide == 2 ? first_lanes(s->width / 2 - chunk * 16 - 16) : 0;
-    const char *at = (const char *)(s->rows + chunk * COLUMNS), *next = s->next + chunk * MQ_PAGE_TOKENS * 64;
-    const char *later = next + s->later;
+    const size_t step = 2 * s->width, offset = chunk * COLUMNS * sizeof *s->rows;
+    const char *at = (const char *)s->rows + offset;
     const float *weights = s->scores;
-    size_t step = 2 * s->width, i = 0;
-    for (; i + 4 <= keys; i += 4, weights += 4, next += 4 * 64 * wide, later += 4 * 64 * wide) {
+    size_t i = 0;
+    for (; i + 4 <= keys; i += 4, weights += 4) {
+        const char *near = decode_near(s, i) + offset, *far = s->far + i * step + offset;
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; j++, at += step) {
 #pragma GCC unroll 2
             for (size_t w = 0; w < wide; w++) {
-                _mm_prefetch(next + (j * wide + w) * 64, _MM_HINT_T0);
-                _mm_prefetch(later + (j * wide + w) * 64, _MM_HINT_T1);
+                _mm_prefetch(near + j * step + w * 64, _MM_HINT_T0);
+                _mm_prefetch(far + j * step + w * 64, _MM_HINT_T1);
             }
             weigh_row(at, weights + j, mask, even, odd, heads, wide);
         }
@@ -227,7 +236,7 @@ INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *value
 {
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
-    s.later = after - s.next;
+    s.far = after;
     score_page(&s, t->q, heads);
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
@@ -235,7 +244,7 @@ INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *value
     }
     s.rows = values;
     s.next = after;
-    s.later = side;
+    s.far = after + side;
     size_t chunk = 0;
     for (; heads <= 6 && chunk + 2 <= s.chunks; chunk += 2) { /* two chunks at once while the sums fit the registers */
         weigh_columns(&s, t, chunk, heads, 2);

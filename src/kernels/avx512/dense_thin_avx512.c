@@ -1,25 +1,35 @@
 /* Thin dense products of the AVX-512 level: 1 to 8 rows of activations, weights streamed once.
  *
- * Idea: memory gives its all only to loads that are known far ahead, and one core's arithmetic must not be in their way.
+ * Idea: memory gives its all only to loads that are known far ahead, and one core's arithmetic must not be in their way. How to
+ * tell them is a matter of the processor's own prefetchers, so there are two ways through memory with the same results.
+ * The general one (Zen 5):
  *   1 or 2 rows: two streams of consecutive features, far apart, that never jump; the processor's own prefetchers follow
  *     them, and an explicit prefetch 4 KiB ahead carries them over page ends (weights are a file map of 4 KiB pages).
  *   3 to 8 rows: 4 or 3 neighbouring features, so that an activation is loaded once for all of them, while exactly the next
  *     tile is prefetched; K in slices whose activations stay in L1.
+ * Zen 4's: far streams for all rows; explicit prefetches only disturb a single row, and from 2 rows on each line is sent for
+ * twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
  *
- * Measured (2-core Zen 5 class, whole decode steps of the 0.6B shape beside a plain read of the same minute, 2 threads): 0.92
- * of 50 GB/s and 0.88 of 80, the machine's two states, with one row; a thread alone 0.95 of 41 GB/s with 1 row, 0.94 with 2,
- * 0.86 with 4, 0.66 with 8, which is 108 GMAC/s of a core's 137.
+ * Measured, whole decode steps of the 0.6B shape beside a plain read of the same minute. Zen 5 class, 2 threads: 0.92 of
+ * 50 GB/s and 0.88 of 80, the machine's two states, with one row; a thread alone 0.95 of 41 GB/s with 1 row, 0.94 with 2,
+ * 0.86 with 4, 0.66 with 8, which is 108 GMAC/s of a core's 137. Zen 4 class, a thread alone: 1.00 of 29 GB/s with 1 row, 0.94
+ * with 2, 0.91 with 3, 0.78 with 4, 0.43 with 8, which is 51 GMAC/s of a core's 59; the general way 0.83, 0.70, 0.40, 0.40, 0.32.
  *
  * Registers: W x R sums of 16 lanes (2 x 2, 4 x 4, 3 x 8), W weight vectors, 1 activation vector.
  * Throughput model per 16 k: W loads with widening and shift, R loads of activations, W*R FMA. */
+#include "base/cpu.h"
 #include "kernels/dense_common.h"
 
 #include <immintrin.h>
 
-#define FAR_AHEAD 4096 /* bytes */
-#define SLICE     1024 /* of K: 32 KiB for 8 rows */
-#define BLOCK     16   /* tiles; their sums are 24 to 32 KiB */
-#define INLINE    static inline __attribute__((always_inline))
+#define SLICE  1024 /* of K: 32 KiB for 8 rows */
+#define BLOCK  16   /* tiles; their sums are 24 to 32 KiB */
+#define INLINE static inline __attribute__((always_inline))
+
+/* What to prefetch, in bytes from what is read; 0: nothing. */
+typedef struct prefetch {
+    ptrdiff_t l1, l2;
+} prefetch;
 
 INLINE __m512 load_weights(const void *w, mq_dense_type type, size_t at)
 {
@@ -92,18 +102,21 @@ INLINE void copy_sums(thin_sums to, thin_sums from, const int W, const int R)
     }
 }
 
-/* k in [k0, k1) of W features, whose weights begin at at[i]; `ahead` is what to prefetch, in bytes from what is read. */
+/* k in [k0, k1) of W features, whose weights begin at at[i]. */
 INLINE void thin_span(const float *x, size_t ldx, const mq_dense *w, const size_t at[4], size_t k0, size_t k1,
-                      ptrdiff_t ahead, const mq_dense_type type, thin_sums sum, const int W, const int R)
+                      const prefetch ahead, const mq_dense_type type, thin_sums sum, const int W, const int R)
 {
     const size_t bytes = type == MQ_DENSE_F32 ? 4 : 2;
     size_t k = k0;
     for (; k + 32 <= k1; k += 32) {
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
-            const char *line = (const char *)w->data + (at[i] + k) * bytes + ahead;
-            _mm_prefetch(line, _MM_HINT_T0);
-            if (bytes == 4) _mm_prefetch(line + 64, _MM_HINT_T0);
+            const char *line = (const char *)w->data + (at[i] + k) * bytes;
+#pragma GCC unroll 2
+            for (size_t half = 0; half < 32 * bytes; half += 64) {
+                if (ahead.l1) _mm_prefetch(line + half + ahead.l1, _MM_HINT_T0);
+                if (ahead.l2) _mm_prefetch(line + half + ahead.l2, _MM_HINT_T1);
+            }
         }
         thin_step(x, ldx, w->data, at, k, type, sum, W, R);
         thin_step(x, ldx, w->data, at, k + 16, type, sum, W, R);
@@ -143,20 +156,20 @@ INLINE void thin_finish(const mq_epilogue *out, size_t n, size_t apart, thin_sum
 
 /* Features [n0, n1) in W streams of consecutive ones: memory is read in W sequences that never jump. */
 INLINE void thin_far(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                     const mq_dense_type type, const int W, const int R)
+                     const mq_dense_type type, const prefetch ahead, const int W, const int R)
 {
     const size_t each = (n1 - n0) / (size_t)W, width = w->k_width;
     thin_sums sum;
     for (size_t n = n0; n < n0 + each; n++) {
         const size_t at[4] = {n * width, (n + each) * width, (n + 2 * each) * width, (n + 3 * each) * width};
         zero_sums(sum, W, R);
-        thin_span(x, ldx, w, at, 0, width, FAR_AHEAD, type, sum, W, R);
+        thin_span(x, ldx, w, at, 0, width, ahead, type, sum, W, R);
         thin_finish(out, n, each, sum, W, R);
     }
     for (size_t n = n0 + each * (size_t)W; n < n1; n++) {
         const size_t at[4] = {n * width};
         zero_sums(sum, 1, R);
-        thin_span(x, ldx, w, at, 0, width, FAR_AHEAD, type, sum, 1, R);
+        thin_span(x, ldx, w, at, 0, width, ahead, type, sum, 1, R);
         thin_finish(out, n, 0, sum, 1, R);
     }
 }
@@ -177,7 +190,7 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
                 const size_t n = n0 + (t0 + t) * step;
                 const size_t at[4] = {n * width, (n + 1) * width, (n + 2) * width, (n + 3) * width};
                 const bool back = t + 1 == count && !last; /* next comes the block's first tile, a slice further */
-                const ptrdiff_t ahead = back ? slice_bytes - (ptrdiff_t)(t * step) * row_bytes : W * row_bytes;
+                const prefetch ahead = {back ? slice_bytes - (ptrdiff_t)(t * step) * row_bytes : W * row_bytes, 0};
                 thin_sums sum;
                 if (k0 == 0)
                     zero_sums(sum, W, R);
@@ -191,53 +204,76 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
             }
         }
     }
-    thin_far(x, ldx, w, n0 + tiles * step, n1, out, type, 1, R);
+    thin_far(x, ldx, w, n0 + tiles * step, n1, out, type, (prefetch){4096, 0}, 1, R);
 }
 
-INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                       const mq_epilogue *out, const mq_dense_type type)
+INLINE void thin_general(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                         const mq_epilogue *out, const mq_dense_type type)
 {
+    const prefetch ahead = {4096, 0};
     switch (rows) {
     case 1:
-        thin_far(x, ldx, w, n0, n1, out, type, 2, 1);
+        thin_far(x, ldx, w, n0, n1, out, type, ahead, 2, 1);
         break;
     case 2:
-        thin_far(x, ldx, w, n0, n1, out, type, 2, 2);
+        thin_far(x, ldx, w, n0, n1, out, type, ahead, 2, 2);
         break;
-    case 3:
-        thin_near(x, ldx, w, n0, n1, out, type, 4, 3);
-        break;
-    case 4:
-        thin_near(x, ldx, w, n0, n1, out, type, 4, 4);
-        break;
-    case 5:
-        thin_near(x, ldx, w, n0, n1, out, type, 3, 5);
-        break;
-    case 6:
-        thin_near(x, ldx, w, n0, n1, out, type, 3, 6);
-        break;
-    case 7:
-        thin_near(x, ldx, w, n0, n1, out, type, 3, 7);
-        break;
-    default:
-        thin_near(x, ldx, w, n0, n1, out, type, 3, 8);
-        break;
+#define CASE(R, W)                                                                                                     \
+    case R:                                                                                                            \
+        thin_near(x, ldx, w, n0, n1, out, type, W, R);                                                                 \
+        break
+        CASE(3, 4);
+        CASE(4, 4);
+        CASE(5, 3);
+        CASE(6, 3);
+        CASE(7, 3);
+        CASE(8, 3);
+#undef CASE
     }
 }
 
-static void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                 const mq_epilogue *out)
+INLINE void thin_zen4(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                      const mq_epilogue *out, const mq_dense_type type)
 {
-    if (w->type == MQ_DENSE_BF16) {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);
-    } else if (w->type == MQ_DENSE_F16) {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);
-    } else {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);
+    const prefetch none = {0, 0}, twice = {1024, 16384};
+    switch (rows) {
+    case 1:
+        thin_far(x, ldx, w, n0, n1, out, type, none, 2, 1);
+        break;
+#define CASE(R, W)                                                                                                     \
+    case R:                                                                                                            \
+        thin_far(x, ldx, w, n0, n1, out, type, twice, W, R);                                                           \
+        break
+        CASE(2, 2);
+        CASE(3, 4);
+        CASE(4, 4);
+        CASE(5, 3);
+        CASE(6, 3);
+        CASE(7, 3);
+        CASE(8, 3);
+#undef CASE
     }
 }
+
+/* One copy of the loops per type. */
+#define THIN(name, way)                                                                                                \
+    static void name(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,                 \
+                     const mq_epilogue *out)                                                                           \
+    {                                                                                                                  \
+        if (w->type == MQ_DENSE_BF16) {                                                                                \
+            way(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);                                                          \
+        } else if (w->type == MQ_DENSE_F16) {                                                                          \
+            way(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);                                                           \
+        } else {                                                                                                       \
+            way(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);                                                           \
+        }                                                                                                              \
+    }
+THIN(general, thin_general)
+THIN(zen4, thin_zen4)
 
 void mq__fill_avx512_thin(mq_kernels *table)
 {
-    table->dense_thin = thin;
+    const bool is_zen4 = mq__cpu_amd_family() == 0x19; /* Zen 3, too, but that has no AVX-512 */
+    table->dense_thin = is_zen4 ? zen4 : general;
+    table->dense_thin_other = is_zen4 ? general : zen4;
 }

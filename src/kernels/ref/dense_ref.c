@@ -67,6 +67,6 @@ void mq__fill_ref_dense(mq_kernels *table)
 {
     table->dense_pack_rows = pack_rows;
     table->dense_gemm = gemm;
-    table->dense_thin = thin;
+    table->dense_thin = table->dense_thin_other = thin;
     mq__fill_ref_w4a16(table);
 }
