@@ -151,6 +151,13 @@ typedef struct mq_attention {
 
 /* ------------------------------------------------------------------ the table */
 
+/* Ways to read memory; which is faster depends on the processor, and the faster one is the limit. */
+typedef enum mq_read_way {
+    MQ_READ_AHEAD, /* four streams, prefetched */
+    MQ_READ_PLAIN, /* two streams, left to the processor's own prefetchers */
+    MQ_READ_WAYS
+} mq_read_way;
+
 typedef struct mq_kernels {
     mq_isa isa;
 
@@ -247,8 +254,8 @@ typedef struct mq_kernels {
     /* -- measuring the machine */
     /* Runs `rounds` of independent FP32 FMAs on all vector registers; returns the multiply-adds done (never 0). */
     uint64_t (*burn_fma)(uint64_t rounds);
-    /* Reads all bytes (a multiple of 256, 64-byte aligned) in four streams and returns a checksum that depends on them. */
-    uint64_t (*read_stream)(const void *data, size_t bytes);
+    /* Reads all bytes (a multiple of 256, 64-byte aligned) and returns a checksum that depends on them. */
+    uint64_t (*read_stream)(const void *data, size_t bytes, mq_read_way way);
 
     size_t gemm_scratch_bytes; /* for the GEMMs */
     size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_width);

@@ -139,16 +139,17 @@ static void check_machine(void)
         checkasm_true(few > 0 && many > 50 * few, "the count of multiply-adds does not follow the rounds");
     }
     if (checkasm_slot("read_stream")) {
-        for (size_t bytes = 256; bytes < 20000; bytes = bytes * 3 / 256 * 256) {
-            checkasm_case("bytes=%zu", bytes);
+        for (size_t bytes = 256, i = 0; bytes < 20000; i++, bytes = i % MQ_READ_WAYS ? bytes : bytes * 3) {
+            const mq_read_way way = (mq_read_way)(i % MQ_READ_WAYS);
+            checkasm_case("bytes=%zu way=%d", bytes, way);
             uint8_t *data = checkasm_aligned(bytes);
             checkasm_fill_bytes(data, bytes);
-            const uint64_t sum = checkasm.tested->read_stream(data, bytes);
+            const uint64_t sum = checkasm.tested->read_stream(data, bytes, way);
             bool moves = true;
-            for (int i = 0; i < 40; i++) { /* any byte counts; the last one for certain */
-                uint8_t *at = data + (i ? checkasm_below(bytes) : bytes - 1);
+            for (int change = 0; change < 40; change++) { /* any byte counts; the last one for certain */
+                uint8_t *at = data + (change ? checkasm_below(bytes) : bytes - 1);
                 *at ^= 16;
-                moves = moves && checkasm.tested->read_stream(data, bytes) != sum;
+                moves = moves && checkasm.tested->read_stream(data, bytes, way) != sum;
                 *at ^= 16;
             }
             checkasm_true(moves, "a changed byte does not change the checksum");

@@ -181,9 +181,9 @@ static uint64_t bad_burn_fma(uint64_t rounds)
     return honest.burn_fma(rounds) * 0;
 }
 
-static uint64_t bad_read_stream(const void *data, size_t bytes)
+static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
 {
-    return honest.read_stream(data, bytes - 256);
+    return honest.read_stream(data, bytes - 256, way);
 }
 
 #define SPOILER(slot)                                                                                                  \

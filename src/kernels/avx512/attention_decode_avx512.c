@@ -64,37 +64,46 @@ INLINE __m512 sums_of_16(__m512 v[16])
     return _mm512_add_ps(_mm512_shuffle_ps(v[0], v[2], 0x88), _mm512_shuffle_ps(v[0], v[2], 0xdd));
 }
 
-/* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. */
+/* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. Four rows at a time are read to their
+ * end, so that memory is read in the order of its addresses: all rows of the block column by column is 6% slower. */
 INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
                        const char *near, const char *far)
 {
-    const size_t keys = keys_at_once(heads), step = 2 * s->width;
-    const char *at = (const char *)rows;
+    const size_t keys = keys_at_once(heads), together = keys < 4 ? keys : 4, step = 2 * s->width;
     __m512 sums[KEYS];
     float all[KEYS] __attribute__((aligned(64)));
 #pragma GCC unroll 16
     for (size_t i = 0; i < KEYS; i++) {
         sums[i] = _mm512_setzero_ps();
     }
-    for (size_t pair = 0; pair < s->width / 2; pair += 16, at += 64, near += 64, far += 64, q += heads * COLUMNS) {
-        const __mmask16 mask = first_lanes(s->width / 2 - pair);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < keys; r += 2) {
-            const __m512i v0 = _mm512_maskz_loadu_epi32(mask, at + r * step),
-                          v1 = _mm512_maskz_loadu_epi32(mask, at + (r + 1) * step);
-            const __m512 low0 = low_bf16(v0), high0 = high_bf16(v0), low1 = low_bf16(v1), high1 = high_bf16(v1);
-            _mm_prefetch(near + r * step, _MM_HINT_T0);
-            _mm_prefetch(far + r * step, _MM_HINT_T1);
-            _mm_prefetch(near + (r + 1) * step, _MM_HINT_T0);
-            _mm_prefetch(far + (r + 1) * step, _MM_HINT_T1);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < keys; r += together) {
+        const float *queries = q;
+        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += heads * COLUMNS) {
+            const __mmask16 mask = first_lanes(s->width / 2 - pair);
+            __m512 low[4], high[4];
+#pragma GCC unroll 4
+            for (size_t i = 0; i < together; i++) {
+                const size_t at = (r + i) * step + pair * 4;
+                const __m512i v = _mm512_maskz_loadu_epi32(mask, (const char *)rows + at);
+                _mm_prefetch(near + at, _MM_HINT_T0);
+                _mm_prefetch(far + at, _MM_HINT_T1);
+                low[i] = low_bf16(v);
+                high[i] = high_bf16(v);
+            }
 #pragma GCC unroll 8
             for (size_t h = 0; h < heads; h++) {
-                const __m512 even = _mm512_load_ps(q + h * COLUMNS), odd = _mm512_load_ps(q + h * COLUMNS + 16);
+                const __m512 even = _mm512_load_ps(queries + h * COLUMNS),
+                             odd = _mm512_load_ps(queries + h * COLUMNS + 16);
                 __m512 *sum = sums + h * keys + r;
-                sum[0] = _mm512_fmadd_ps(even, low0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(even, low1, sum[1]);
-                sum[0] = _mm512_fmadd_ps(odd, high0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(odd, high1, sum[1]);
+#pragma GCC unroll 4
+                for (size_t i = 0; i < together; i++) {
+                    sum[i] = _mm512_fmadd_ps(even, low[i], sum[i]);
+                }
+#pragma GCC unroll 4
+                for (size_t i = 0; i < together; i++) {
+                    sum[i] = _mm512_fmadd_ps(odd, high[i], sum[i]);
+                }
             }
         }
     }

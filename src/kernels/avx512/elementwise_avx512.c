@@ -150,16 +150,17 @@ static uint64_t burn_fma(uint64_t rounds)
     return rounds * CHAINS * 16 + 1;
 }
 
-static uint64_t read_stream(const void *data, size_t bytes)
+/* ahead: bytes to prefetch from what is read, past the end, too, which is harmless; 0: none. */
+static inline __attribute__((always_inline)) uint64_t read_in(const char *p, size_t bytes, const size_t streams,
+                                                              const size_t ahead)
 {
-    enum { AHEAD = 1024 }; /* bytes; prefetches past the end are harmless */
-    const size_t quarter = bytes / 4;
-    const char *p = data;
+    const size_t each = bytes / streams;
     __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-    for (size_t i = 0; i < quarter; i += 64) {
-        for (size_t s = 0; s < 4; s++) {
-            const char *line = p + s * quarter + i;
-            _mm_prefetch(line + AHEAD, _MM_HINT_T0);
+    for (size_t i = 0; i < each; i += 64) {
+#pragma GCC unroll 4
+        for (size_t s = 0; s < streams; s++) {
+            const char *line = p + s * each + i;
+            if (ahead) _mm_prefetch(line + ahead, _MM_HINT_T0);
             sum[s] = _mm512_add_epi64(sum[s], _mm512_loadu_si512(line));
         }
     }
@@ -170,6 +171,11 @@ static uint64_t read_stream(const void *data, size_t bytes)
         total += lanes[i];
     }
     return total;
+}
+
+static uint64_t read_stream(const void *data, size_t bytes, mq_read_way way)
+{
+    return way == MQ_READ_AHEAD ? read_in(data, bytes, 4, 1024) : read_in(data, bytes, 2, 0);
 }
 
 void mq__fill_avx512_elementwise(mq_kernels *table)
