@@ -137,9 +137,10 @@ typedef struct mq_plan_options {
 MQ_API mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size,
                                    mq_error *error);
 
-/* Where weights lie on machines with several memory nodes (NUMA). AUTO is COPY there and MAP elsewhere. */
+/* Where weights lie. */
 typedef enum mq_placement {
-    MQ_PLACEMENT_AUTO,
+    MQ_PLACEMENT_AUTO, /* COPY with several memory nodes (NUMA); else MAP at first, and what decoding reads moves to memory
+                          of 2 MiB pages while it decodes, given twice as much free memory */
     MQ_PLACEMENT_MAP, /* where the page cache has the file */
     MQ_PLACEMENT_COPY /* copied into the memory of the threads that read them; worker threads are bound to processors */
 } mq_placement;
@@ -172,6 +173,10 @@ MQ_API void mq_engine_close(mq_engine *engine); /* after all its sessions are fr
 /* Another plan for the same model; packs what is missing. Cached tokens of sessions stay valid only for the plan they
  * were made with: the next sync rebuilds them. */
 MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *plan, mq_error *error);
+
+/* Moves weights to large pages now instead of a slice after each decode step (MQ_PLACEMENT_AUTO): before timing, or while a
+ * server is idle. Sessions and results are unaffected. */
+MQ_API void mq_engine_settle(mq_engine *engine);
 
 typedef struct mq_engine_info {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width, context, chunk, max_positions;

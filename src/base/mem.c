@@ -1,10 +1,11 @@
 #include "base/mem.h"
 
 #include <stdatomic.h>
-#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static atomic_ulong made;
 static atomic_ulong fail_at;
@@ -71,6 +72,28 @@ void *mq__alloc_aligned(size_t bytes)
 void mq__free_aligned(void *block)
 {
     free(block);
+}
+
+bool mq__large_pages(void)
+{
+    char modes[64] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+    if (file && !fgets(modes, sizeof modes, file)) modes[0] = '\0';
+    if (file) fclose(file);
+    return modes[0] && !strstr(modes, "[never]");
+}
+
+uint64_t mq__memory_available(void)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[128];
+    unsigned long long kib = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    }
+    if (file) fclose(file);
+    if (kib) return (uint64_t)kib * 1024;
+    return (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 unsigned long mq__alloc_fail_at(unsigned long n)

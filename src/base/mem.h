@@ -2,7 +2,9 @@
 #ifndef MQ_BASE_MEM_H
 #define MQ_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* All return NULL when memory is short (or an injected failure is due); size 0 is treated as 1. Free with mq__free. */
 void *mq__alloc(size_t bytes);
@@ -15,6 +17,9 @@ void mq__free(void *block);
 /* 64-byte aligned (a cache line, a ZMM register); huge-page advised from 4 MiB up. Free with mq__free_aligned. */
 void *mq__alloc_aligned(size_t bytes);
 void mq__free_aligned(void *block);
+
+bool mq__large_pages(void);          /* whether the advice may be followed */
+uint64_t mq__memory_available(void); /* MemAvailable, or the free pages where the system does not say */
 
 /* Test hook: the n-th allocation from now (1 = the next) fails, and only that one; 0 switches the hook off.
  * Returns how many allocations were made since the last call. */

@@ -205,6 +205,7 @@ static int set_plan(bench *b, const variant *prefill, mq_linear_format decode)
     mq_error error = {0};
     const mq_plan_options plan = {.prefill = prefill->linear, .decode = decode, .attention = prefill->attention};
     if (mq_engine_set_plan(b->engine, &plan, &error) != MQ_OK) return cli_report(&error);
+    mq_engine_settle(b->engine);
     mq_engine_describe(b->engine, &b->info);
     return CLI_DONE;
 }

@@ -129,7 +129,7 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
         {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512)"},
         {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0, "where packed weights are kept"},
         {"no-cache", CLI_FLAG, &e->no_cache, 0, 0, "do not keep packed weights on disk"},
-        {"numa", CLI_TEXT, &e->numa, 0, 0, "copy weights near their threads: auto (default: several nodes), on, off"},
+        {"numa", CLI_TEXT, &e->numa, 0, 0, "copy weights near their threads: on, off (the file map), auto (default)"},
     };
     memcpy(options, all, sizeof all);
 }

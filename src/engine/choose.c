@@ -1,24 +1,10 @@
 /* --prefill auto: which format is the fastest that fits. Speeds relative to the FP32 FMA peak are those of docs/PERF.md. */
 #include "base/error.h"
+#include "base/mem.h"
 #include "engine/engine.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-/* MemAvailable, or the free pages where the system does not say. */
-static uint64_t free_bytes(void)
-{
-    FILE *file = fopen("/proc/meminfo", "re");
-    char line[128];
-    unsigned long long kib = 0;
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    }
-    if (file) fclose(file);
-    if (kib) return (uint64_t)kib * 1024;
-    return (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-}
 
 /* Bytes of the INT8 copy: 9 bits a weight of the linear layers. */
 static uint64_t int8_bytes(const mq_model_config *c)
@@ -35,7 +21,7 @@ mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, cha
     mq_status status = mq__cpu_choose_isa(&isa, error);
     if (status == MQ_OK) status = mq__model_config_read(model_dir, &config, error);
     if (status != MQ_OK) return status;
-    const double need = (double)int8_bytes(&config) * 0x1p-30, memory = (double)free_bytes() * 0x1p-30;
+    const double need = (double)int8_bytes(&config) * 0x1p-30, memory = (double)mq__memory_available() * 0x1p-30;
     if (isa == MQ_ISA_REF) {
         *format = MQ_LINEAR_BF16;
         snprintf(why, size, "bf16: no vector instructions that integer formats gain from");

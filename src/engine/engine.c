@@ -31,16 +31,19 @@ static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq
     return MQ_OK;
 }
 
-static bool needs_face(const mq_weights *w, const mq_phase_plan plan[MQ_PHASES], mq_face face)
+static bool phase_needs(const mq_weights *w, const mq_phase_plan *plan, mq_face face)
 {
     for (uint32_t l = 0; l < w->model.layers; l++) {
         for (int g = 0; g < MQ_GROUPS; g++) {
-            for (int phase = 0; phase < MQ_PHASES; phase++) {
-                if (mq__face_of(plan[phase].format[l][g]) == face) return true;
-            }
+            if (mq__face_of(plan->format[l][g]) == face) return true;
         }
     }
     return false;
+}
+
+static bool needs_face(const mq_weights *w, const mq_phase_plan plan[MQ_PHASES], mq_face face)
+{
+    return phase_needs(w, &plan[MQ_PHASE_PREFILL], face) || phase_needs(w, &plan[MQ_PHASE_DECODE], face);
 }
 
 /* Packs what the plan needs and does not have yet. */
@@ -64,6 +67,47 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
     return status;
 }
 
+/* ---- weights on their way to large pages */
+
+#define SETTLE_FROM  ((uint64_t)64 << 20) /* bytes of a decode step: what caches hold gains nothing */
+#define SETTLE_AFTER 512                  /* decode steps: the move takes as long as 40, and saves 2 to 10% of each */
+#define SETTLE_SLICE ((size_t)16 << 20)   /* bytes a step: some milliseconds */
+
+/* Prepares the move of what decoding reads, where large pages are to be had and memory is plentiful. */
+static void settle_begin(mq_engine *e)
+{
+    mq_engine_info info;
+    const mq_phase_plan *decode = &e->plan[MQ_PHASE_DECODE];
+    mq_engine_describe(e, &info);
+    e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && info.decode_bytes >= SETTLE_FROM &&
+                  mq__large_pages() && mq__memory_available() >= 2 * info.decode_bytes;
+    for (int face = 0; e->settling && face < MQ_FACES; face++) {
+        if (phase_needs(e->weights, decode, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face);
+    }
+}
+
+/* Moves about so many bytes; true while some are left. */
+static bool settle(mq_engine *e, size_t bytes)
+{
+    for (int face = 0; face < MQ_FACES; face++) {
+        if (!phase_needs(e->weights, &e->plan[MQ_PHASE_DECODE], (mq_face)face)) continue;
+        if (mq__weights_settle(e->weights, (mq_face)face, e->pool, bytes)) return true;
+    }
+    return false;
+}
+
+void mq__engine_stepped(mq_engine *e)
+{
+    if (e->settling && ++e->steps > SETTLE_AFTER) e->settling = settle(e, SETTLE_SLICE);
+}
+
+void mq_engine_settle(mq_engine *e)
+{
+    while (e->settling) {
+        e->settling = settle(e, SIZE_MAX);
+    }
+}
+
 mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, mq_error *error)
 {
     mq_phase_plan plan[MQ_PHASES];
@@ -82,6 +126,7 @@ mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, 
     engine->format[MQ_PHASE_PREFILL] = options->prefill;
     engine->format[MQ_PHASE_DECODE] = options->decode;
     engine->plan_id++;
+    settle_begin(engine);
     return MQ_OK;
 }
 

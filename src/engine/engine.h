@@ -24,6 +24,8 @@ struct mq_engine {
     mq_observer observer;
     bool observed; /* observer is set */
     bool placed;   /* weights are copied near the threads that read them */
+    bool settling; /* what decoding reads is on its way to memory of large pages */
+    uint64_t steps; /* decode steps while settling */
 };
 
 struct mq_session {
@@ -37,6 +39,11 @@ struct mq_session {
     float *logits;    /* [V] of the last token */
     bool logits_ready;
 };
+
+/* ---- engine.c */
+
+/* To be called after each decode step. */
+void mq__engine_stepped(mq_engine *engine);
 
 /* ---- plan.c */
 

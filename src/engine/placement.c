@@ -1,9 +1,15 @@
-/* Weights in the memory of the threads that read them, for machines with several nodes.
+/* Where weights lie.
  *
- * A map of a file lies wherever the page cache has put it; a page of new memory lies on the node of the thread that touches it
+ * On machines with several nodes: in the memory of the threads that read them. A map of a file lies wherever the page cache has put it; a page of new memory lies on the node of the thread that touches it
  * first. So each thread copies the panels that the products will give it, by the same partition as there (model/share.h), into
  * memory that nobody has touched. The threads are bound to processors (base/pool.h), or they would not stay with their
- * memory. */
+ * memory.
+ *
+ * Elsewhere: in large pages, in time. A file map has pages of 4 KiB, whose translations a core that streams weights has to look
+ * up all the time (Zen 4: 0.93 of what it reads from pages of 2 MiB; decode 0.81 and 0.90 of the read bandwidth). Copying all
+ * of them at the start would cost a second for every few GB, so a slice is copied after each decode step: what answers with a
+ * few words does not pay for it. */
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/weights.h"
@@ -11,6 +17,7 @@
 
 #include <string.h>
 
+#define LINE  64
 #define PANEL MQ_NVFP4_NR /* features per unit of the partition, as in model/linear.c */
 _Static_assert((int)PANEL == (int)MQ_INT8_NR, "all faces have panels of so many features");
 
@@ -122,4 +129,60 @@ mq_status mq__weights_place(mq_weights *w, mq_face face, mq_pool *pool, mq_error
         status = place_group(w, face, pool, first, last, error);
     }
     return status;
+}
+
+/* ---- little by little */
+
+typedef struct slice {
+    const uint8_t *from;
+    uint8_t *to;
+    size_t bytes;
+} slice;
+
+static void copy_slice(void *context, int thread, int threads)
+{
+    const slice *s = context;
+    size_t begin, end;
+    mq__partition(s->bytes, thread, threads, &begin, &end);
+    memcpy(s->to + begin, s->from + begin, end - begin);
+}
+
+static size_t face_linears(const mq_weights *w, mq_face face)
+{
+    return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER + (face == MQ_FACE_DENSE);
+}
+
+void mq__weights_settle_begin(mq_weights *w, mq_face face)
+{
+    mq_packed_face *f = &w->face[face];
+    size_t total = 0;
+    if (f->settling.block || f->placed || (face != MQ_FACE_DENSE && !f->file.map.data)) return;
+    for (size_t i = 0; i < face_linears(w, face); i++) {
+        const item it = item_of(face, linear_at(w, i));
+        total += it.from ? mq__round_up(it.bytes, LINE) : 0;
+    }
+    f->settling = (mq_settling){.block = mq__alloc_aligned(total)}; /* none: everything stays where it is */
+}
+
+bool mq__weights_settle(mq_weights *w, mq_face face, mq_pool *pool, size_t bytes)
+{
+    mq_settling *s = &w->face[face].settling;
+    const size_t count = s->block ? face_linears(w, face) : 0;
+    while (bytes > 0 && s->next < count) {
+        mq_linear *linear = linear_at(w, s->next);
+        const item it = item_of(face, linear);
+        const size_t left = it.from ? it.bytes - s->copied : 0, some = left < bytes ? left : bytes;
+        if (some > 0) {
+            slice piece = {it.from + s->copied, s->block + s->used + s->copied, some};
+            mq__pool_run(pool, copy_slice, &piece);
+            s->copied += some;
+            bytes -= some;
+        }
+        if (some < left) break;
+        if (it.from) use(linear, face, s->block + s->used);
+        s->used += mq__round_up(s->copied, LINE);
+        s->copied = 0;
+        s->next++;
+    }
+    return s->next < count;
 }

@@ -154,8 +154,10 @@ mq_status mq_session_step(mq_session *session, int32_t token, mq_error *error)
 {
     mq_status status = check_tokens(session, &token, 1, error);
     if (status == MQ_OK) status = reserve(session, session->count + 1, error);
-    if (status == MQ_OK) run(session, MQ_PHASE_DECODE, &token, 1, NULL);
-    return status;
+    if (status != MQ_OK) return status;
+    run(session, MQ_PHASE_DECODE, &token, 1, NULL);
+    mq__engine_stepped(session->engine);
+    return MQ_OK;
 }
 
 mq_status mq_session_step_batch(mq_session *const *sessions, const int32_t *tokens, uint32_t count, mq_error *error)
@@ -192,6 +194,7 @@ mq_status mq_session_step_batch(mq_session *const *sessions, const int32_t *toke
         sessions[i]->running = 0;
         sessions[i]->logits_ready = true;
     }
+    mq__engine_stepped(engine);
     return MQ_OK;
 }
 

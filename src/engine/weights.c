@@ -238,6 +238,7 @@ void mq__weights_close(mq_weights *w)
             mq__free_aligned(placed[i]);
         }
         mq__free(placed);
+        mq__free_aligned(w->face[face].settling.block);
         mq__packfile_close(&w->face[face].file);
     }
     for (size_t i = 0; i < w->vector_count; i++) {

@@ -17,11 +17,20 @@ typedef struct mq_linear_source {
     float multiplier;
 } mq_linear_source;
 
+/* Weights on their way from a file map to memory of large pages. */
+typedef struct mq_settling {
+    uint8_t *block; /* owned, for all of them; NULL: they stay */
+    size_t next;    /* linear layers before it have been moved */
+    size_t copied;  /* bytes of the next one */
+    size_t used;    /* bytes of the block */
+} mq_settling;
+
 /* What is packed of one face. */
 typedef struct mq_packed_face {
     mq_packfile file; /* mapped, when the panels come from the cache */
     uint8_t **panels; /* [L * 7] owned ones otherwise */
     uint8_t **placed; /* [L * 7, and the head's if dense] copies near the threads that read them, or NULL */
+    mq_settling settling;
     bool is_ready;
     uint64_t bytes;
 } mq_packed_face;
@@ -33,7 +42,7 @@ typedef struct mq_weights {
     mq_checkpoint *second;               /* a separate NVFP4 checkpoint for the prefill, or NULL */
     mq_linear_source *packed_source;     /* [L * 7] what the NVFP4 faces are made from */
     bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) an NVFP4 face */
-    mq_packed_face face[MQ_FACES];       /* of MQ_FACE_DENSE only `placed` is used */
+    mq_packed_face face[MQ_FACES];       /* of MQ_FACE_DENSE only `placed` and `settling` are used */
     float **vectors;                     /* owned norms, biases, frequencies and re-aligned tensors */
     size_t vector_count, vector_cap;
     const int32_t *eos;
@@ -87,6 +96,12 @@ void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float 
 
 /* Copies what the model reads of a face into memory near the threads that read it. Does nothing the second time. */
 mq_status mq__weights_place(mq_weights *weights, mq_face face, mq_pool *pool, mq_error *error);
+
+/* Reserves memory of large pages for what the model reads of a face from a file map. Does nothing the second time, for weights
+ * that are in such pages already, and where memory is short. */
+void mq__weights_settle_begin(mq_weights *weights, mq_face face);
+/* Copies the next `bytes` of them there; true while some are left. Between passes only. */
+bool mq__weights_settle(mq_weights *weights, mq_face face, mq_pool *pool, size_t bytes);
 
 /* ---- packing_cache.c */
 

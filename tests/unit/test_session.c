@@ -1,20 +1,10 @@
 /* Sessions on a small random model: reuse, extension and rebuilding give the bits of a fresh run; batches do not mix;
  * the token loop does not allocate; every allocation of opening may fail. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "unit_files.h"
 
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "engine/engine.h"
-#include "mixquant.h"
-
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define TOKENS 150
 
@@ -188,6 +178,47 @@ static void test_placement_changes_nothing(void **state)
     assert_int_equal(mq_placement_parse("on", &placement, NULL), MQ_OK);
     assert_int_equal(placement, MQ_PLACEMENT_COPY);
     assert_int_equal(mq_placement_parse("node0", &placement, NULL), MQ_USAGE);
+}
+
+/* Weights in the middle of their move to large pages, and after it, are the same weights. */
+static void test_settling_changes_nothing(void **state)
+{
+    (void)state;
+    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_INT8};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        assert_int_equal(unit_setup(NULL), 0);
+        mq_engine_options options = {.model_dir = model,
+                                     .plan = {.prefill = formats[i], .decode = formats[i]},
+                                     .threads = 3,
+                                     .sessions = 1,
+                                     .cache_dir = unit_dir};
+        const mq_face face = mq__face_of(formats[i]);
+        mq_engine *engine;
+        assert_int_equal(mq_engine_open(&options, &engine, NULL), MQ_OK); /* writes the cache */
+        mq_engine_close(engine);
+        assert_int_equal(mq_engine_open(&options, &engine, NULL), MQ_OK); /* maps it */
+        mq_weights *w = engine->weights;
+        const void *mapped = face == MQ_FACE_DENSE ? w->model.head.dense.data : mq__weights_linear(w, 3)->int8.panels;
+        const size_t bytes = logits_bytes(engine);
+        float *before = fresh_logits(engine, tokens, TOKENS);
+        mq__weights_settle_begin(w, face); /* the engine itself leaves so small a model where it is */
+        int slices = 0;
+        for (bool more = true; more; slices++) {
+            more = mq__weights_settle(w, face, engine->pool, 10007);
+            if (slices % 7 == 0 || !more) {
+                float *now = fresh_logits(engine, tokens, TOKENS);
+                assert_memory_equal(before, now, bytes);
+                free(now);
+            }
+        }
+        assert_true(slices > 7);
+        assert_false(mq__weights_settle(w, face, engine->pool, SIZE_MAX));
+        const void *now = face == MQ_FACE_DENSE ? w->model.head.dense.data : mq__weights_linear(w, 3)->int8.panels;
+        assert_ptr_not_equal(mapped, now);
+        mq_engine_close(engine);
+        free(before);
+        (void)unit_teardown(NULL);
+    }
 }
 
 /* 16 threads have more hands than the narrow layers have panels: rows are cut, too. */
@@ -448,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_extend_truncate_rebuild),
         cmocka_unit_test(test_attention_formats),
         cmocka_unit_test(test_placement_changes_nothing),
+        cmocka_unit_test(test_settling_changes_nothing),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_first_token_is_precise),
         cmocka_unit_test(test_batch_equals_single),
