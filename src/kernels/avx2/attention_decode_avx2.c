@@ -45,30 +45,31 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
                        const char *near, const char *far)
 {
     const size_t keys = keys_at_once(heads), step = 2 * s->width;
-    const char *at = (const char *)rows;
     __m256 sums[KEYS];
     float all[KEYS] __attribute__((aligned(32)));
 #pragma GCC unroll 8
     for (size_t i = 0; i < KEYS; i++) {
         sums[i] = _mm256_setzero_ps();
     }
-    for (size_t pair = 0; pair < s->width / 2; pair += 8, at += 32, q += heads * COLUMNS) {
-        const __m256i mask = first_dwords(s->width / 2 - pair);
 #pragma GCC unroll 4
-        for (size_t r = 0; r < keys; r += 2) {
-            const __m256i v0 = _mm256_maskload_epi32((const int *)(const void *)(at + r * step), mask),
-                          v1 = _mm256_maskload_epi32((const int *)(const void *)(at + (r + 1) * step), mask);
+    for (size_t r = 0; r < keys; r += 2) {
+        const char *row = (const char *)rows + r * step, *ahead[2] = {near + r * step, far + r * step};
+        const float *queries = q;
+        for (size_t pair = 0; pair < s->width / 2; pair += 8, queries += heads * COLUMNS) {
+            const __m256i mask = first_dwords(s->width / 2 - pair);
+            const __m256i v0 = _mm256_maskload_epi32((const int *)(const void *)(row + pair * 4), mask),
+                          v1 = _mm256_maskload_epi32((const int *)(const void *)(row + step + pair * 4), mask);
             const __m256 low0 = low_bf16(v0), high0 = high_bf16(v0), low1 = low_bf16(v1), high1 = high_bf16(v1);
             if (pair % 16 == 0) {
-                _mm_prefetch(near + r * step, _MM_HINT_T0);
-                _mm_prefetch(near + (r + 1) * step, _MM_HINT_T0);
+                _mm_prefetch(ahead[0] + pair * 4, _MM_HINT_T0);
+                _mm_prefetch(ahead[0] + step + pair * 4, _MM_HINT_T0);
             } else {
-                _mm_prefetch(far + r * step, _MM_HINT_T1);
-                _mm_prefetch(far + (r + 1) * step, _MM_HINT_T1);
+                _mm_prefetch(ahead[1] + pair * 4, _MM_HINT_T1);
+                _mm_prefetch(ahead[1] + step + pair * 4, _MM_HINT_T1);
             }
 #pragma GCC unroll 4
             for (size_t h = 0; h < heads; h++) {
-                const __m256 even = _mm256_load_ps(q + h * COLUMNS), odd = _mm256_load_ps(q + h * COLUMNS + 8);
+                const __m256 even = _mm256_load_ps(queries + h * COLUMNS), odd = _mm256_load_ps(queries + h * COLUMNS + 8);
                 __m256 *sum = sums + h * keys + r;
                 sum[0] = _mm256_fmadd_ps(even, low0, sum[0]);
                 sum[1] = _mm256_fmadd_ps(even, low1, sum[1]);
@@ -76,8 +77,6 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
                 sum[1] = _mm256_fmadd_ps(odd, high1, sum[1]);
             }
         }
-        near += pair % 16 == 0 ? 64 : 0;
-        far += pair % 16 == 0 ? 0 : 64;
     }
     _mm256_store_ps(all, sums_of_8(sums));
 #pragma GCC unroll 4
