@@ -122,6 +122,8 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         char why[256];
         status = mq_choose_prefill(options->model_dir, &options->plan.prefill, why, sizeof why, error);
         if (status == MQ_OK) fprintf(stderr, "mixquant: prefill %s\n", why);
+        /* Beside 4- or 8-bit products, BF16 queries lose nothing (docs/EVALUATION.md) and gain where AVX512_BF16 is. */
+        if (options->plan.prefill != MQ_LINEAR_BF16) options->plan.attention = MQ_ATTENTION_W16A16;
     } else if (o->prefill) {
         status = mq_linear_format_parse(o->prefill, &options->plan.prefill, error);
     }

@@ -40,15 +40,12 @@ static void start(const decode_core *core, const mq_attention *a, const place *p
 {
     const size_t width = a->kv.head_width, columns = columns_of(core, width), lanes = core->columns / 2;
     const float *q = a->q + (p->kv_head * a->heads + p->first) * width;
-    memset(p->group.q, 0, p->heads * columns * sizeof(float));
+    if (columns != width) memset(p->group.q, 0, p->heads * columns * sizeof(float));
     for (size_t h = 0; h < p->heads; h++, q += width) {
         for (size_t c = 0; c < width; c += core->columns) {
             const size_t pairs = width - c < core->columns ? (width - c) / 2 : lanes; /* the width is even */
-            float *even = p->group.q + c * p->heads + h * core->columns, *odd = even + lanes;
-            for (size_t l = 0; l < pairs; l++) {
-                even[l] = q[c + 2 * l] * a->scale;
-                odd[l] = q[c + 2 * l + 1] * a->scale;
-            }
+            float *even = p->group.q + c * p->heads + h * core->columns;
+            core->split(q + c, pairs, a->scale, even, even + lanes);
         }
     }
     memset(p->group.sums, 0, p->heads * columns * sizeof(float));
@@ -69,10 +66,7 @@ static void finish(const decode_core *core, const place *p, size_t width, float 
         const float *sums = p->group.sums + h * columns_of(core, width), *rest = p->group.rest + h * rest_floats(core);
         for (size_t c = 0; c < width; c += columns, sums += columns) {
             const size_t pairs = width - c < columns ? (width - c) / 2 : lanes;
-            for (size_t l = 0; l < pairs; l++) {
-                partial[c + 2 * l] = sums[l];
-                partial[c + 2 * l + 1] = sums[lanes + l];
-            }
+            core->join(sums, sums + lanes, pairs, partial + c);
         }
         partial[width] = rest[0];
         partial[width + 1] = 0;
@@ -107,7 +101,8 @@ void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv
     s.tail = (uint16_t *)(void *)(s.scores + core->heads * DECODE_SCORE_STEP);
     for (uint32_t key = key0; key < key1; key += MQ_PAGE_TOKENS) {
         const uint16_t *page = a->kv.pages[key / MQ_PAGE_TOKENS];
-        const uint16_t *next_page = key1 - key > MQ_PAGE_TOKENS ? a->kv.pages[key / MQ_PAGE_TOKENS + 1] : page;
+        const bool last = a->first - key < MQ_PAGE_TOKENS; /* else the next span, which most often this thread has, too */
+        const uint16_t *next_page = last ? page : a->kv.pages[key / MQ_PAGE_TOKENS + 1];
         s.keys = key1 - key < MQ_PAGE_TOKENS ? key1 - key : MQ_PAGE_TOKENS;
         for (size_t i = 0; i < count; i++) {
             const place p = place_of(core, a, i);

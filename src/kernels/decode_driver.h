@@ -44,6 +44,9 @@ static inline const char *decode_near(const decode_side *s, size_t row)
 
 typedef struct decode_core {
     size_t heads, columns; /* query heads per pass, at most; bf16 per load */
+    /* even[i], odd[i] = pairs[2i] * scale, pairs[2i + 1] * scale for i < count <= lanes, and back */
+    void (*split)(const float *pairs, size_t count, float scale, float *even, float *odd);
+    void (*join)(const float *even, const float *odd, size_t count, float *pairs);
     /* A page's keys (`keys` is at them), then its values. after: what is read next. */
     void (*run)(const decode_group *group, size_t heads, const decode_side *keys, const uint16_t *values,
                 const char *after);

@@ -1,10 +1,11 @@
 /* Decode attention on AVX2: the idea of attention_decode_avx512.c.
  *
- * Keys: 8 at a time, 16 elements of each, transposed as 8x8 dwords. Values: one or two chunks of 16 columns.
- * Registers: keys 8 (transposed) + heads (sums) + 2; values 2*heads*chunks (sums) + 2*chunks + 1, two chunks up to 2 heads.
+ * Keys: so many at once that they make 8 sums with the heads, 16 elements of two rows at a time. Values: one or two chunks of 16
+ * columns.
+ * Registers: keys 8 (sums) + 4 (columns of two rows) + 2; values 2*heads*chunks (sums) + 2*chunks + 1, two chunks up to 2 heads.
  * Up to 4 heads per pass, more in groups.
- * Measured (Zen 5 class, share of the read bandwidth at depth 4096, one thread / two): 0.74 / 0.80 at 1:1, 0.81 / 0.93 at 2:1;
- * at 4:1 (0.50 / 0.73) and 8:1 (0.26 / 0.39) the arithmetic of this vector width takes longer than the memory. */
+ * Measured (Zen 4 class, share of the read bandwidth at depth 4096, one thread of 32 GB/s / two of 36): 0.69 / 0.88 at 1:1, 0.73 /
+ * 0.87 at 2:1; at 4:1 (0.50 / 0.80) and 8:1 (0.26 / 0.45) the arithmetic of this vector width takes longer than the memory. */
 #include "kernels/avx2/attention_avx2.h"
 #include "kernels/decode_driver.h"
 #include "kernels/ref/math_ref.h"
@@ -252,7 +253,23 @@ static void run_heads(const decode_group *t, size_t heads, const decode_side *ke
     }
 }
 
-static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .run = run_heads};
+static void split(const float *pairs, size_t count, float scale, float *even, float *odd)
+{
+    for (size_t i = 0; i < count; i++) {
+        even[i] = pairs[2 * i] * scale;
+        odd[i] = pairs[2 * i + 1] * scale;
+    }
+}
+
+static void join(const float *even, const float *odd, size_t count, float *pairs)
+{
+    for (size_t i = 0; i < count; i++) {
+        pairs[2 * i] = even[i];
+        pairs[2 * i + 1] = odd[i];
+    }
+}
+
+static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .split = split, .join = join, .run = run_heads};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_width)

@@ -1,22 +1,22 @@
-/* Decode attention on AVX-512: one query token; the query heads of one kv head together, so that keys and values are read once.
+/* Decode attention on AVX-512: one query token; the query heads of one kv head together, so that keys and values are read
+ * once.
  *
  * Idea. decode_driver.h has the order in which memory is read; here is the arithmetic of one page.
- *   Keys: 16 at a time, 32 elements of each; the 16x16 dwords are transposed in registers, so that a lane is a key and each
- *     head's score vector is a plain FMA chain with a broadcast query element: no horizontal sums. A dword holds two bf16,
- *     so one transposition serves two FMA steps.
+ *   Keys: a row times the even and odd columns of each head's query, 16 lanes; so many keys at once that these sums, one
+ *     vector for each key and head, are 16, which are then folded into one vector with a lane for each: 45 operations, where
+ *     transposing the keys first took 256.
  *   Values: one or two chunks of 32 columns of each row; even and odd columns are the low and high halves of the dwords, summed
  *     apart and interleaved when the span is done.
- * While a page side (64 keys or values, 16 KiB at width 128) is worked on, the next one is prefetched into L1 and the one after
- * it into L2, evenly over the work: prefetches in bursts leave the memory idle in between, and those to L1 alone wait for its
- * few fill buffers (0.72 instead of 0.83 of a thread's read bandwidth at 2:1).
+ * For each line that is worked on, one 4 KiB ahead is sent for into L1 and one two page sides (32 KiB) ahead into L2: either
+ * alone leaves the memory waiting (on one thread of Zen 4 0.65 and 0.72 of its read bandwidth instead of 0.80 at 2:1; none 0.70).
  *
- * Registers: keys 16 (transposed) + heads (sums) + 2; values 2*heads*chunks (sums) + 2*chunks + 1, two chunks up to 6 heads.
- * Up to 8 heads per pass, more in groups.
+ * Registers: keys 16 (sums) + 8 (columns of four rows) + 2; values 2*heads*chunks (sums) + 2*chunks + 1, two chunks up to 6
+ * heads. Up to 8 heads per pass, more in groups.
  *
- * Throughput at width 128, cycles per key and value on two vector ports: keys 12 + 4*heads (16 of the shuffles on one of
- * them), values 4 + 4*heads, softmax 0.7*heads.
- * Measured (Zen 5 class, share of the read bandwidth at depth 4096, one thread / two, checkasm --bench attention_decode):
- * 0.74 / 0.95 at 1:1, 0.82 / 0.85 at 2:1, 0.70 / 0.94 at 4:1, 0.53 / 0.8 at 8:1, where the arithmetic takes longer. */
+ * Throughput at width 128, operations per key and value on two FMA ports: FMA 16*heads, widening 16, folding 3*heads, softmax
+ * 0.7*heads; 2:1 takes 44 cycles on Zen 4, where FMA alone take 32.
+ * Measured (Zen 4 class, share of the read bandwidth at depth 4096, one thread of 32 GB/s / two of 36-42): 0.69 / 0.87 at 1:1,
+ * 0.78 / 0.90 at 2:1, 0.64 / 0.91 at 4:1; 0.42 / 0.68 at 6:1 and 0.33 / 0.53 at 8:1, where the arithmetic takes longer. */
 #include "kernels/avx512/attention_avx512.h"
 #include "kernels/decode_driver.h"
 #include "kernels/ref/math_ref.h"
@@ -284,7 +284,27 @@ static void run_heads(const decode_group *t, size_t heads, const decode_side *ke
     }
 }
 
-static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .run = run_heads};
+static void split(const float *pairs, size_t count, float scale, float *even, float *odd)
+{
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __mmask16 low = first_lanes(2 * count), high = count > 8 ? first_lanes(2 * count - 16) : 0;
+    const __m512 a = _mm512_maskz_loadu_ps(low, pairs), b = _mm512_maskz_loadu_ps(high, pairs + 16);
+    const __m512 by = _mm512_set1_ps(scale);
+    _mm512_store_ps(even, _mm512_mul_ps(_mm512_permutex2var_ps(a, evens, b), by));
+    _mm512_store_ps(odd, _mm512_mul_ps(_mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b), by));
+}
+
+static void join(const float *even, const float *odd, size_t count, float *pairs)
+{
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __mmask16 low = first_lanes(2 * count), high = count > 8 ? first_lanes(2 * count - 16) : 0;
+    const __m512 a = _mm512_load_ps(even), b = _mm512_load_ps(odd);
+    _mm512_mask_storeu_ps(pairs, low, _mm512_permutex2var_ps(a, first, b));
+    _mm512_mask_storeu_ps(pairs + 16, high,
+                          _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b));
+}
+
+static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .split = split, .join = join, .run = run_heads};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_width)
