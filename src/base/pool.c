@@ -21,6 +21,8 @@ typedef struct worker {
     _Alignas(64) atomic_uint claimed; /* last generation of which this worker's part was begun, by it or by the owner */
     atomic_uint seen;                 /* last generation this worker finished itself */
     atomic_uint asleep;               /* 1 while in (or entering) futex_wait on the pool's generation */
+    atomic_uint away; /* 1 while it may not run where the owner does; `home` is where it may otherwise */
+    cpu_set_t home;
     pthread_t thread;
     mq_pool *pool;
     int index;
@@ -31,6 +33,7 @@ struct mq_pool {
     mq_pool_fn *fn;                      /* NULL: exit */
     void *context;
     int threads, started;
+    bool bound;      /* workers have processors of their own */
     double waited;   /* of the owner */
     worker *workers; /* [threads - 1] */
 };
@@ -88,12 +91,33 @@ static bool claim(worker *w, unsigned now)
                                                    memory_order_relaxed);
 }
 
+/* The kernel likes to wake a thread where its waker runs, and the two would share that processor for milliseconds, until it
+ * balances its queues. So workers are woken elsewhere, and may go where they like as soon as they run. */
+static void send_away(worker *w, int processor)
+{
+    cpu_set_t others;
+    if (atomic_load(&w->away) || pthread_getaffinity_np(w->thread, sizeof w->home, &w->home) != 0) return;
+    others = w->home;
+    CPU_CLR((size_t)processor, &others);
+    if (CPU_COUNT(&others) < w->pool->threads - 1) return; /* too few for all */
+    atomic_store(&w->away, 1);
+    (void)pthread_setaffinity_np(w->thread, sizeof others, &others);
+}
+
+static void come_home(worker *w)
+{
+    if (!atomic_load_explicit(&w->away, memory_order_relaxed)) return;
+    (void)pthread_setaffinity_np(w->thread, sizeof w->home, &w->home);
+    atomic_store(&w->away, 0);
+}
+
 static void *work(void *argument)
 {
     worker *w = argument;
     unsigned last = 0;
     for (;;) {
         last = wait_for_change(w, last);
+        come_home(w);
         if (!claim(w, last)) continue; /* too late: the owner did it */
         mq_pool_fn *fn = w->pool->fn;
         if (!fn) return NULL;
@@ -107,12 +131,14 @@ static void announce(mq_pool *pool, mq_pool_fn *fn, void *context)
     pool->fn = fn;
     pool->context = context;
     atomic_fetch_add(&pool->generation, 1);
+    bool asleep = false;
     for (int i = 0; i < pool->started; i++) {
-        if (atomic_load(&pool->workers[i].asleep)) {
-            futex(&pool->generation, FUTEX_WAKE_PRIVATE, (unsigned)pool->threads);
-            return;
-        }
+        worker *w = &pool->workers[i];
+        if (!atomic_load(&w->asleep)) continue;
+        asleep = true;
+        if (!pool->bound) send_away(w, sched_getcpu());
     }
+    if (asleep) futex(&pool->generation, FUTEX_WAKE_PRIVATE, (unsigned)pool->threads);
 }
 
 void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
@@ -186,6 +212,7 @@ void mq__pool_bind(mq_pool *pool)
 {
     int processors[CPU_SETSIZE];
     const size_t count = mq__cpu_list(processors, CPU_SETSIZE);
+    pool->bound = true;
     for (int i = 0; count > 0 && i < pool->started; i++) {
         const size_t t = (size_t)pool->workers[i].index, threads = (size_t)pool->threads;
         cpu_set_t set;

@@ -22,9 +22,9 @@ struct mq_engine {
     uint64_t plan_id;                   /* changes with every plan: tags the KV that was made with it */
     float *batch_logits;                /* [MQ_THIN_ROWS, V] */
     mq_observer observer;
-    bool observed; /* observer is set */
-    bool placed;   /* weights are copied near the threads that read them */
-    bool settling; /* what decoding reads is on its way to memory of large pages */
+    bool observed;  /* observer is set */
+    bool placed;    /* weights are copied near the threads that read them */
+    bool settling;  /* what decoding reads is on its way to memory of large pages */
     uint64_t steps; /* decode steps while settling */
 };
 

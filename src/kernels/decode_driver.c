@@ -101,7 +101,8 @@ void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv
     s.tail = (uint16_t *)(void *)(s.scores + core->heads * DECODE_SCORE_STEP);
     for (uint32_t key = key0; key < key1; key += MQ_PAGE_TOKENS) {
         const uint16_t *page = a->kv.pages[key / MQ_PAGE_TOKENS];
-        const bool last = a->first - key < MQ_PAGE_TOKENS; /* else the next span, which most often this thread has, too */
+        const bool last =
+            a->first - key < MQ_PAGE_TOKENS; /* else the next span, which most often this thread has, too */
         const uint16_t *next_page = last ? page : a->kv.pages[key / MQ_PAGE_TOKENS + 1];
         s.keys = key1 - key < MQ_PAGE_TOKENS ? key1 - key : MQ_PAGE_TOKENS;
         for (size_t i = 0; i < count; i++) {

@@ -8,6 +8,8 @@
 
 #include "base/pool.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 typedef struct counter {
@@ -65,6 +67,47 @@ static void test_partition_covers(void **state)
     }
 }
 
+typedef struct places {
+    pthread_t self[2];
+    int processor[2];
+    cpu_set_t allowed[2];
+} places;
+
+static void look_around(void *context, int thread, int threads)
+{
+    (void)threads;
+    places *p = context;
+    p->self[thread] = pthread_self();
+    p->processor[thread] = sched_getcpu();
+    assert_int_equal(pthread_getaffinity_np(pthread_self(), sizeof p->allowed[thread], &p->allowed[thread]), 0);
+    usleep(2000); /* so that the worker gets to its part before the owner does it */
+}
+
+/* A worker that slept runs beside its waker, not after it, and may go wherever it might before. Other programs can spoil
+ * single runs. */
+static void test_wakes_elsewhere(void **state)
+{
+    (void)state;
+    cpu_set_t all;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    if (CPU_COUNT(&all) < 2) skip();
+    mq_pool *pool;
+    int runs = 0, apart = 0;
+    assert_int_equal(mq__pool_new(2, &pool, NULL), MQ_OK);
+    for (int i = 0; i < 200 && runs < 20; i++) {
+        places p;
+        usleep(20000);
+        mq__pool_run(pool, look_around, &p);
+        assert_true(CPU_EQUAL(&p.allowed[1], &all));
+        if (pthread_equal(p.self[0], p.self[1])) continue; /* the owner did both parts */
+        runs++;
+        apart += p.processor[0] != p.processor[1];
+    }
+    assert_true(runs > 0);
+    assert_true(2 * apart > runs);
+    mq__pool_free(pool);
+}
+
 static void test_refuses_thread_counts(void **state)
 {
     (void)state;
@@ -80,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_part_once),
         cmocka_unit_test(test_partition_covers),
+        cmocka_unit_test(test_wakes_elsewhere),
         cmocka_unit_test(test_refuses_thread_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

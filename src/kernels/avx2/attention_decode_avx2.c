@@ -70,7 +70,8 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
             }
 #pragma GCC unroll 4
             for (size_t h = 0; h < heads; h++) {
-                const __m256 even = _mm256_load_ps(queries + h * COLUMNS), odd = _mm256_load_ps(queries + h * COLUMNS + 8);
+                const __m256 even = _mm256_load_ps(queries + h * COLUMNS),
+                             odd = _mm256_load_ps(queries + h * COLUMNS + 8);
                 __m256 *sum = sums + h * keys + r;
                 sum[0] = _mm256_fmadd_ps(even, low0, sum[0]);
                 sum[1] = _mm256_fmadd_ps(even, low1, sum[1]);

@@ -48,8 +48,8 @@ INLINE __m512 sums_of_16(__m512 v[16])
     for (size_t i = 0; i < 4; i++) { /* halves: i, i+4 and i+8, i+12 */
 #pragma GCC unroll 2
         for (size_t j = i; j < 16; j += 8) {
-            v[j] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, v[j], v[j + 4]),
-                                 _mm512_shuffle_f32x4(v[j], v[j + 4], 0x4e));
+            v[j] =
+                _mm512_add_ps(_mm512_mask_blend_ps(0xff00, v[j], v[j + 4]), _mm512_shuffle_f32x4(v[j], v[j + 4], 0x4e));
         }
     }
 #pragma GCC unroll 4
@@ -291,7 +291,8 @@ static void split(const float *pairs, size_t count, float scale, float *even, fl
     const __m512 a = _mm512_maskz_loadu_ps(low, pairs), b = _mm512_maskz_loadu_ps(high, pairs + 16);
     const __m512 by = _mm512_set1_ps(scale);
     _mm512_store_ps(even, _mm512_mul_ps(_mm512_permutex2var_ps(a, evens, b), by));
-    _mm512_store_ps(odd, _mm512_mul_ps(_mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b), by));
+    _mm512_store_ps(odd,
+                    _mm512_mul_ps(_mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b), by));
 }
 
 static void join(const float *even, const float *odd, size_t count, float *pairs)
