@@ -37,14 +37,15 @@ static void print_stats(const cli_turn *turn, const mq_engine *engine, double lo
 {
     mq_engine_info info;
     mq_engine_describe(engine, &info);
-    json_t *stats = json_pack(
-        "{si si si sf sf sf si sf sf sf ss s{ssss} si ss}", "prompt_tokens", (int)turn->prompt_tokens, "cached_tokens",
-        (int)turn->sync.cached, "prefill_tokens", (int)turn->sync.prefilled, "prefill_s", turn->sync.prefill_s,
-        "prefill_tok_s", cli_rate(turn->sync.prefilled, turn->sync.prefill_s), "last_token_s", turn->sync.last_s,
-        "generated_tokens", (int)turn->generated.generated, "decode_s", turn->generated.decode_s, "decode_tok_s",
-        cli_rate(turn->generated.steps, turn->generated.decode_s), "load_s", load_s, "finish",
-        cli_finish_name(turn->generated.finish), "plan", "prefill", mq_linear_format_name(info.prefill), "decode",
-        mq_linear_format_name(info.decode), "threads", info.threads, "isa", info.isa);
+    json_t *stats =
+        json_pack("{si si si sf sf sf si sf sf sf ss s{ssss} ss si ss}", "prompt_tokens", (int)turn->prompt_tokens,
+                  "cached_tokens", (int)turn->sync.cached, "prefill_tokens", (int)turn->sync.prefilled, "prefill_s",
+                  turn->sync.prefill_s, "prefill_tok_s", cli_rate(turn->sync.prefilled, turn->sync.prefill_s),
+                  "last_token_s", turn->sync.last_s, "generated_tokens", (int)turn->generated.generated, "decode_s",
+                  turn->generated.decode_s, "decode_tok_s", cli_rate(turn->generated.steps, turn->generated.decode_s),
+                  "load_s", load_s, "finish", cli_finish_name(turn->generated.finish), "plan", "prefill",
+                  mq_linear_format_name(info.prefill), "decode", mq_linear_format_name(info.decode), "attention",
+                  mq_attention_format_name(info.attention), "threads", info.threads, "isa", info.isa);
     char *line = stats ? json_dumps(stats, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     if (line) fprintf(stderr, "%s\n", line);
     free(line);

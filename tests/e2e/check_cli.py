@@ -61,12 +61,28 @@ def rewrite(path, change):
 
 # ---------------------------------------------------------------- answers
 
+def test_prefill_auto():
+    """Says what it took and why; attends in BF16 beside integer products, but not against the user's word."""
+    def plan(*flags, **environment):
+        _, error = mixquant("run", "-m", model(), "-p", "hello there", "-n", 1, "--stats", *flags, **environment)
+        *why, stats = error.strip().split("\n")
+        stats = json.loads(stats)
+        return stats["plan"]["prefill"], stats["attention"], "\n".join(why)
+
+    prefill, attention, why = plan("--prefill", "auto")
+    assert f"prefill {prefill}: " in why, why
+    assert attention == ("bf16" if prefill == "bf16" else "w16a16"), (prefill, attention)
+    again, attention, _ = plan("--prefill", "auto", "--attention", "bf16")
+    assert (again, attention) == (prefill, "bf16")
+
+
 def test_run_and_stats():
     m = model()
     out, error = mixquant("run", "-m", m, "-p", "hello there", "-n", 8, "--ignore-eos", "--stats")
     stats = json.loads(error)
     assert stats["prompt_tokens"] == stats["prefill_tokens"] + 1 == 11, stats
     assert stats["generated_tokens"] == 8 and stats["plan"] == {"prefill": "nvfp4", "decode": "bf16"}, stats
+    assert stats["attention"] == "bf16", stats
     again, _ = mixquant("run", "-m", m, "-n", 8, "--ignore-eos", text=b"hello there")
     assert again == out, "a prompt on stdin is another prompt"
     with open(SCRATCH + "/prompt", "w") as f:
