@@ -1,14 +1,14 @@
 /* Where weights lie.
  *
- * On machines with several nodes: in the memory of the threads that read them. A map of a file lies wherever the page cache has put it; a page of new memory lies on the node of the thread that touches it
- * first. So each thread copies the panels that the products will give it, by the same partition as there (model/share.h), into
- * memory that nobody has touched. The threads are bound to processors (base/pool.h), or they would not stay with their
- * memory.
+ * On machines with several nodes: in the memory of the threads that read them. A map of a file lies wherever the page cache has
+ * put it; a page of new memory lies on the node of the thread that touches it first. So each thread copies the panels that the
+ * products will give it, by the same partition as there (model/share.h), into memory that nobody has touched. The threads are
+ * bound to processors (base/pool.h), or they would not stay with their memory.
  *
  * Elsewhere: in large pages, in time. A file map has pages of 4 KiB, whose translations a core that streams weights has to look
- * up all the time (Zen 4: 0.93 of what it reads from pages of 2 MiB; decode 0.81 and 0.90 of the read bandwidth). Copying all
- * of them at the start would cost a second for every few GB, so a slice is copied after each decode step: what answers with a
- * few words does not pay for it. */
+ * up all the time (Zen 4: 0.93 of what it reads from pages of 2 MiB; decode 2 to 12% faster). Copying all of them at the start
+ * would cost a second for every few GB, so a slice is copied after each decode step of a long session: what answers with a few
+ * words does not pay for it. */
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/mem.h"
