@@ -67,3 +67,22 @@ void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const m
         }
     }
 }
+
+void mq__int8_run_few(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                      const mq_epilogue *out, void *scratch)
+{
+    tile *sums = scratch;
+    for (size_t p = p0; p < p1; p++) {
+        const size_t n0 = p * MQ_INT8_NR;
+        const int8_slice s = {.cells = mq__int8_panel(w, p),
+                              .groups = w->groups,
+                              .first = true,
+                              .last = true,
+                              .y = out->y + n0,
+                              .ldy = out->ldy,
+                              .bias = out->bias ? out->bias + n0 : NULL,
+                              .accumulate = out->accumulate,
+                              .features = w->n - n0 < MQ_INT8_NR ? w->n - n0 : MQ_INT8_NR};
+        run(&s, rows, a->panels, *sums);
+    }
+}

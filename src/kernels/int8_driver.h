@@ -12,8 +12,7 @@ enum {
     INT8_SLICE = 8,
     INT8_PASS_ROWS = 420, /* a multiple of MQ_INT8_MR */
     INT8_PANELS = 10,
-    INT8_FEW_ROWS =
-        28, /* up to so many, reading the weights is what takes time: one panel after the other, as in memory */
+    INT8_FEW_ROWS = 28, /* up to so many, reading the weights is what takes time: one panel after the other */
 };
 
 /* One slice of K of one panel, for one row group. */
@@ -35,6 +34,11 @@ typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, fl
 /* The slot int8_gemm by way of `run`. scratch: mq__int8_scratch_bytes, 64-byte aligned. */
 void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                   const mq_epilogue *out, void *scratch);
+
+/* The same for a single row group, rows <= MQ_INT8_MR, and levels that read a cell once: a panel is one slice, read as it lies in
+ * memory, which the processor fetches ahead by itself. */
+void mq__int8_run_few(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                      const mq_epilogue *out, void *scratch);
 
 size_t mq__int8_scratch_bytes(void);
 

@@ -69,7 +69,7 @@ static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile
 static void gemm(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1, const mq_epilogue *out,
                  void *scratch)
 {
-    mq__int8_run(run, a, rows, w, p0, p1, out, scratch);
+    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run, a, rows, w, p0, p1, out, scratch);
 }
 
 static void quantize_group(const float *x, uint8_t *codes, uint8_t *scale_at)

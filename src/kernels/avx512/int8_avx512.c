@@ -9,8 +9,9 @@
  * loads.
  *
  * Measured (Zen 4 class, one thread, the commit that added it): 3.17 to 3.38 times the FP32 FMA peak at M = 512 and 2048 over the
- * shapes of Qwen3 0.6B, 4B and 8B, best runs 3.4 to 3.7; 2.4 to 3.2 at M = 16; M = 1 reads 15 to 20 GB/s from memory. Zen 5 class,
- * passes of 420 rows and 10 panels, medians of four runs: 3.31 to 3.38, 4096x12288 at M = 2048 3.28. */
+ * shapes of Qwen3 0.6B, 4B and 8B, best runs 3.4 to 3.7; 2.4 to 3.2 at M = 16. Zen 5 class,
+ * passes of 420 rows and 10 panels, medians of four runs: 3.31 to 3.38, 4096x12288 at M = 2048 3.28; on Zen 4 so 3.38 to 3.44 everywhere. M = 1 on Zen 4: 0.86 of a
+ * thread's read bandwidth. */
 #include "kernels/int8_driver.h"
 #include "kernels/table.h"
 
@@ -138,7 +139,7 @@ static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile
 static void gemm(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1, const mq_epilogue *out,
                  void *scratch)
 {
-    mq__int8_run(run, a, rows, w, p0, p1, out, scratch);
+    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run, a, rows, w, p0, p1, out, scratch);
 }
 
 /* One group of `left` values (64 when whole). */
