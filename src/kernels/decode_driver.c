@@ -93,7 +93,7 @@ void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv
         const place p = place_of(core, a, i);
         start(core, a, &p);
     }
-    const size_t ahead = DECODE_AHEAD / (2 * width) / DECODE_KEYS * DECODE_KEYS;
+    const size_t ahead = core->ahead / (2 * width) / DECODE_KEYS * DECODE_KEYS;
     decode_side s = {.width = width,
                      .ahead = ahead > 0 ? ahead : DECODE_KEYS,
                      .chunks = columns_of(core, width) / core->columns,

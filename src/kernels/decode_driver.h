@@ -9,7 +9,6 @@
 
 enum {
     DECODE_KEYS = 16,                        /* keys that a level reads at once, at most */
-    DECODE_AHEAD = 4096,                     /* bytes between what is worked on and what is prefetched into L1 */
     DECODE_SCORE_STEP = MQ_PAGE_TOKENS + 16, /* floats between two heads' scores: in different sets of L1 */
 };
 
@@ -21,20 +20,20 @@ typedef struct decode_group {
     float *rest; /* [heads][3][lanes]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
 } decode_group;
 
-/* A page side at work. For every line of it that is read two are prefetched: one DECODE_AHEAD bytes further on into L1, and one
- * in the same place of a side further on into L2. */
+/* A page side at work. Every line is sent for twice: into L2 two sides before it is read, and again, into L1 or L2, `ahead` rows
+ * before. */
 typedef struct decode_side {
     size_t width, chunks;
     const uint16_t *rows;
     size_t keys;
-    size_t ahead;     /* DECODE_AHEAD in rows, a multiple of DECODE_KEYS */
+    size_t ahead;     /* a multiple of DECODE_KEYS */
     const char *next; /* the side that is read after this one */
     const char *far;  /* the one after that */
     float *scores;    /* [heads][DECODE_SCORE_STEP] */
     uint16_t *tail;   /* [DECODE_KEYS][width] */
 } decode_side;
 
-/* The row to prefetch into L1 while `row` is at work. */
+/* The row that is `ahead` of `row`. */
 static inline const char *decode_near(const decode_side *s, size_t row)
 {
     const size_t at = row + s->ahead;
@@ -44,6 +43,7 @@ static inline const char *decode_near(const decode_side *s, size_t row)
 
 typedef struct decode_core {
     size_t heads, columns; /* query heads per pass, at most; bf16 per load */
+    size_t ahead;          /* bytes between what is worked on and what is sent for the second time */
     /* even[i], odd[i] = pairs[2i] * scale, pairs[2i + 1] * scale for i < count <= lanes, and back */
     void (*split)(const float *pairs, size_t count, float scale, float *even, float *odd);
     void (*join)(const float *even, const float *odd, size_t count, float *pairs);

@@ -248,6 +248,9 @@ typedef struct mq_kernels {
      * A head's result does not depend on which others the call has. */
     void (*attention_decode_span)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                   float *partial, size_t stride);
+    /* The same by another way through memory, as dense_thin_other. */
+    void (*attention_decode_span_other)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                        float *partial, size_t stride);
     /* EXACT. Merges `spans` partials [spans][heads][head_width + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
 

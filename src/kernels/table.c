@@ -85,6 +85,7 @@ static const struct {
     SLOT(attention_prefill_bf16),
     SLOT(attention_prefill_int8),
     SLOT(attention_decode_span),
+    SLOT(attention_decode_span_other),
     SLOT(attention_decode_merge),
     SLOT(burn_fma),
     SLOT(read_stream),

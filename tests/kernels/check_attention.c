@@ -253,7 +253,9 @@ static void check_int8(void)
 }
 
 /* Two kv heads in one call; then the second one alone: the same bits. */
-static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
+typedef void span_fn(const mq_attention *, uint32_t, uint32_t, uint32_t, float *, size_t);
+
+static void decode_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
 {
     checkasm_case("width=%u heads=%u keys=%u deviation=%g growth=%g", width, heads, keys, (double)deviation,
                   (double)growth);
@@ -271,8 +273,8 @@ static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float dev
     float *partials = checkasm_floats(stride + spans * each), *alone = checkasm_floats(spans * each);
     for (uint32_t s = spans; s-- > 0;) {
         const uint32_t key0 = s * MQ_SPAN_TOKENS, key1 = keys - key0 < MQ_SPAN_TOKENS ? keys : key0 + MQ_SPAN_TOKENS;
-        checkasm.tested->attention_decode_span(&a, 2, key0, key1, partials + s * each, stride);
-        checkasm.tested->attention_decode_span(&second, 1, key0, key1, alone + s * each, 0);
+        tested(&a, 2, key0, key1, partials + s * each, stride);
+        tested(&second, 1, key0, key1, alone + s * each, 0);
     }
     checkasm_same_f32(alone, partials + stride, 1, spans * each, spans * each);
     checkasm.tested->attention_decode_merge(&a, spans, partials);
@@ -282,22 +284,22 @@ static void decode_case(uint32_t width, uint32_t heads, uint32_t keys, float dev
     compare_rows(&w, &second, 1e-5);
 }
 
-static void check_decode(void)
+static void check_decode(span_fn *tested)
 {
     static const uint32_t widths[] = {4, 8, 16, 34, 64, 80, 128, 256};
     static const uint32_t lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 1023, 1024, 1025, 2500};
     for (size_t i = 0; i < 8; i++) {
         for (size_t j = 0; j < 13; j++) {
-            decode_case(widths[i], (uint32_t)(1 + checkasm_below(9)), lengths[j], checkasm_uniform(0.1f, 3), 0);
+            decode_case(tested, widths[i], (uint32_t)(1 + checkasm_below(9)), lengths[j], checkasm_uniform(0.1f, 3), 0);
         }
     }
     for (uint32_t heads = 1; heads <= 20; heads++) {
-        decode_case(128, heads, 77 + heads, 1, 0);
+        decode_case(tested, 128, heads, 77 + heads, 1, 0);
     }
-    decode_case(1024, 3, 100, 1, 0);
-    decode_case(128, 2, 3000, 0, 0);
-    decode_case(128, 2, 3000, 0.3f, 0.001f);
-    decode_case(128, 2, 3000, 4, -0.001f);
+    decode_case(tested, 1024, 3, 100, 1, 0);
+    decode_case(tested, 128, 2, 3000, 0, 0);
+    decode_case(tested, 128, 2, 3000, 0.3f, 0.001f);
+    decode_case(tested, 128, 2, 3000, 4, -0.001f);
 }
 
 static void check_merge(void)
@@ -334,7 +336,10 @@ static void check(void)
         check_int8();
     }
     if (checkasm_slot("attention_decode_span")) {
-        check_decode();
+        check_decode(checkasm.tested->attention_decode_span);
+    }
+    if (checkasm_slot("attention_decode_span_other")) {
+        check_decode(checkasm.tested->attention_decode_span_other);
     }
     if (checkasm_slot("attention_decode_merge")) {
         check_merge();

@@ -170,6 +170,13 @@ static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, 
     partial[(size_t)a->heads * (a->kv.head_width + 2) - 1] *= 1.001f;
 }
 
+static void bad_attention_decode_span_other(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                            float *partial, size_t stride)
+{
+    honest.attention_decode_span_other(a, kv_heads, key0, key1, partial, stride);
+    partial[(size_t)a->heads * (a->kv.head_width + 2) - 1] *= 1.001f;
+}
+
 static void bad_attention_decode_merge(const mq_attention *a, uint32_t spans, const float *partials)
 {
     honest.attention_decode_merge(a, spans, partials);
@@ -212,6 +219,7 @@ SPOILER(attention_prefill)
 SPOILER(attention_prefill_bf16)
 SPOILER(attention_prefill_int8)
 SPOILER(attention_decode_span)
+SPOILER(attention_decode_span_other)
 SPOILER(attention_decode_merge)
 SPOILER(burn_fma)
 SPOILER(read_stream)
@@ -245,6 +253,7 @@ static const struct {
     ENTRY(attention_prefill_bf16),
     ENTRY(attention_prefill_int8),
     ENTRY(attention_decode_span),
+    ENTRY(attention_decode_span_other),
     ENTRY(attention_decode_merge),
     ENTRY(burn_fma),
     ENTRY(read_stream),

@@ -270,7 +270,8 @@ static void join(const float *even, const float *odd, size_t count, float *pairs
     }
 }
 
-static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .split = split, .join = join, .run = run_heads};
+static const decode_core core = {
+    .heads = HEADS, .columns = COLUMNS, .ahead = 4096, .split = split, .join = join, .run = run_heads};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_width)

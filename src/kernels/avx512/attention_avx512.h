@@ -23,6 +23,9 @@ size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_width);
 
 void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                       float *partial, size_t stride);
+/* The same by Zen 4's way through memory. */
+void mq__attention_decode_span_zen4(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                    float *partial, size_t stride);
 void mq__attention_decode_merge_avx512(const mq_attention *a, uint32_t spans, const float *partials);
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_width);
 

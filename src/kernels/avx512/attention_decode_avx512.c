@@ -7,8 +7,9 @@
  *     transposing the keys first took 256.
  *   Values: one or two chunks of 32 columns of each row; even and odd columns are the low and high halves of the dwords, summed
  *     apart and interleaved when the span is done.
- * For each line that is worked on, one 4 KiB ahead is sent for into L1 and one two page sides (32 KiB) ahead into L2: either
- * alone leaves the memory waiting (on one thread of Zen 4 0.65 and 0.72 of its read bandwidth instead of 0.80 at 2:1; none 0.70).
+ * Each line is sent for twice, two page sides (32 KiB) before it is read into L2 and 4 KiB before into L1, on Zen 4 8 KiB before
+ * and into L2 again: a prefetch into L1 takes one of its few miss buffers. Either alone leaves the memory waiting (on one thread
+ * of Zen 4 0.65 and 0.72 of its read bandwidth at 2:1; none 0.70, both 0.80, its own way 0.86).
  *
  * Registers: keys 16 (sums) + 8 (columns of four rows) + 2; values 2*heads*chunks (sums) + 2*chunks + 1, two chunks up to 6
  * heads. Up to 8 heads per pass, more in groups.
@@ -33,6 +34,17 @@ enum {
 static inline __mmask16 first_lanes(size_t count)
 {
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
+}
+
+/* A line that is soon read, and one that is read later. */
+INLINE void send_for(const char *near, const char *far, const bool to_l1)
+{
+    if (to_l1) {
+        _mm_prefetch(near, _MM_HINT_T0);
+    } else {
+        _mm_prefetch(near, _MM_HINT_T1);
+    }
+    _mm_prefetch(far, _MM_HINT_T1);
 }
 
 /* Keys of a block: as many as make, with the heads (3 count as 4, 5 to 7 as 8), a sum for every lane. */
@@ -67,7 +79,7 @@ INLINE __m512 sums_of_16(__m512 v[16])
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. Four rows at a time are read to their
  * end, so that memory is read in the order of its addresses: all rows of the block column by column is 6% slower. */
 INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
-                       const char *near, const char *far)
+                       const char *near, const char *far, const bool to_l1)
 {
     const size_t keys = keys_at_once(heads), together = keys < 4 ? keys : 4, step = 2 * s->width;
     __m512 sums[KEYS];
@@ -86,8 +98,7 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
             for (size_t i = 0; i < together; i++) {
                 const size_t at = (r + i) * step + pair * 4;
                 const __m512i v = _mm512_maskz_loadu_epi32(mask, (const char *)rows + at);
-                _mm_prefetch(near + at, _MM_HINT_T0);
-                _mm_prefetch(far + at, _MM_HINT_T1);
+                send_for(near + at, far + at, to_l1);
                 low[i] = low_bf16(v);
                 high[i] = high_bf16(v);
             }
@@ -115,7 +126,7 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
 }
 
 /* Scores of a page's keys. A block cut by the end goes through a copy, so that nothing past it is read. */
-INLINE void score_page(const decode_side *s, const float *q, size_t heads)
+INLINE void score_page(const decode_side *s, const float *q, size_t heads, const bool to_l1)
 {
     const size_t keys = keys_at_once(heads), width = s->width;
     for (size_t key = 0; key < s->keys; key += keys) {
@@ -124,7 +135,8 @@ INLINE void score_page(const decode_side *s, const float *q, size_t heads)
             memset(s->tail, 0, keys * width * sizeof *s->tail);
             block = memcpy(s->tail, block, (s->keys - key) * width * sizeof *s->tail);
         }
-        score_keys(s, q, block, s->scores + key, heads, decode_near(s, key), s->far + key * width * sizeof *block);
+        score_keys(s, q, block, s->scores + key, heads, decode_near(s, key), s->far + key * width * sizeof *block,
+                   to_l1);
     }
 }
 
@@ -194,7 +206,8 @@ INLINE void weigh_row(const char *row, const float *weights, const __mmask16 mas
 }
 
 /* sums [heads][2*wide][16] of columns [column, ...) = sums * factor + weights x values of one page. */
-INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t chunk, size_t heads, size_t wide)
+INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t chunk, size_t heads, size_t wide,
+                          const bool to_l1)
 {
     const size_t chunks = s->chunks, keys = s->keys;
     __mmask16 mask[2];
@@ -221,8 +234,7 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
         for (size_t j = 0; j < 4; j++, at += step) {
 #pragma GCC unroll 2
             for (size_t w = 0; w < wide; w++) {
-                _mm_prefetch(near + j * step + w * 64, _MM_HINT_T0);
-                _mm_prefetch(far + j * step + w * 64, _MM_HINT_T1);
+                send_for(near + j * step + w * 64, far + j * step + w * 64, to_l1);
             }
             weigh_row(at, weights + j, mask, even, odd, heads, wide);
         }
@@ -241,12 +253,13 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
 }
 
 /* A page's keys, then its values: `s` is at the keys. after: what is read next. */
-INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *values, const char *after, size_t heads)
+INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *values, const char *after, size_t heads,
+                     const bool to_l1)
 {
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
     s.far = after;
-    score_page(&s, t->q, heads);
+    score_page(&s, t->q, heads, to_l1);
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
         soften(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
@@ -256,33 +269,35 @@ INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *value
     s.far = after + side;
     size_t chunk = 0;
     for (; heads <= 6 && chunk + 2 <= s.chunks; chunk += 2) { /* two chunks at once while the sums fit the registers */
-        weigh_columns(&s, t, chunk, heads, 2);
+        weigh_columns(&s, t, chunk, heads, 2, to_l1);
     }
     for (; chunk < s.chunks; chunk++) {
-        weigh_columns(&s, t, chunk, heads, 1);
+        weigh_columns(&s, t, chunk, heads, 1, to_l1);
     }
 }
 
 /* One copy of the loops per number of heads: the sums stay in registers. */
-static void run_heads(const decode_group *t, size_t heads, const decode_side *keys, const uint16_t *values,
-                      const char *after)
-{
-    switch (heads) {
-#define CASE(n)                                                                                                        \
+#define CASE(n, to_l1)                                                                                                 \
     case n:                                                                                                            \
-        run_page(t, *keys, values, after, n);                                                                          \
-        break
-        CASE(1);
-        CASE(2);
-        CASE(3);
-        CASE(4);
-        CASE(5);
-        CASE(6);
-        CASE(7);
-        CASE(8);
-#undef CASE
+        run_page(t, *keys, values, after, n, to_l1);                                                                   \
+        break;
+#define RUN(name, to_l1)                                                                                               \
+    static void name(const decode_group *t, size_t heads, const decode_side *keys, const uint16_t *values,             \
+                     const char *after)                                                                                \
+    {                                                                                                                  \
+        switch (heads) {                                                                                               \
+            CASE(1, to_l1)                                                                                             \
+            CASE(2, to_l1)                                                                                             \
+            CASE(3, to_l1)                                                                                             \
+            CASE(4, to_l1)                                                                                             \
+            CASE(5, to_l1)                                                                                             \
+            CASE(6, to_l1)                                                                                             \
+            CASE(7, to_l1)                                                                                             \
+            CASE(8, to_l1)                                                                                             \
+        }                                                                                                              \
     }
-}
+RUN(run_general, true)
+RUN(run_zen4, false)
 
 static void split(const float *pairs, size_t count, float scale, float *even, float *odd)
 {
@@ -305,18 +320,27 @@ static void join(const float *even, const float *odd, size_t count, float *pairs
                           _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b));
 }
 
-static const decode_core core = {.heads = HEADS, .columns = COLUMNS, .split = split, .join = join, .run = run_heads};
+static const decode_core general = {
+    .heads = HEADS, .columns = COLUMNS, .ahead = 4096, .split = split, .join = join, .run = run_general};
+static const decode_core zen4 = {
+    .heads = HEADS, .columns = COLUMNS, .ahead = 8192, .split = split, .join = join, .run = run_zen4};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_width)
 {
-    return mq__decode_scratch_bytes(&core, heads, head_width);
+    return mq__decode_scratch_bytes(&general, heads, head_width);
 }
 
 void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                       float *partial, size_t stride)
 {
-    mq__decode_span(&core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&general, a, kv_heads, key0, key1, partial, stride);
+}
+
+void mq__attention_decode_span_zen4(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                    float *partial, size_t stride)
+{
+    mq__decode_span(&zen4, a, kv_heads, key0, key1, partial, stride);
 }
 
 /* The reference, 16 columns at a time. */
