@@ -16,8 +16,8 @@
  *
  * Throughput at width 128, operations per key and value on two FMA ports: FMA 16*heads, widening 16, folding 3*heads, softmax
  * 0.7*heads; 2:1 takes 44 cycles on Zen 4, where FMA alone take 32.
- * Measured (Zen 4 class, share of the read bandwidth at depth 4096, one thread of 32 GB/s / two of 36-42): 0.69 / 0.87 at 1:1,
- * 0.78 / 0.90 at 2:1, 0.64 / 0.91 at 4:1; 0.42 / 0.68 at 6:1 and 0.33 / 0.53 at 8:1, where the arithmetic takes longer. */
+ * Measured (Zen 4 class, checkasm --bench, share of the read bandwidth at depth 4096, one thread of 32 GB/s / two of 34): 0.69 /
+ * 0.88 at 1:1, 0.78 / 0.90 at 2:1, 0.65 / 0.87 at 4:1; 0.32 / 0.60 at 8:1, where the arithmetic takes longer. */
 #include "kernels/avx512/attention_avx512.h"
 #include "kernels/decode_driver.h"
 #include "kernels/ref/math_ref.h"
