@@ -46,17 +46,17 @@ bool mq__cpu_avx_vnni(void)
 #endif
 }
 
-unsigned mq__cpu_amd_family(void)
+bool mq__cpu_zen4(void)
 {
 #if defined(__x86_64__)
     unsigned a, b, c, d;
     if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || d != signature_AMD_edx || c != signature_AMD_ecx ||
         !__get_cpuid(1, &a, &b, &c, &d)) {
-        return 0;
+        return false;
     }
-    return (a >> 8 & 0xf) + (a >> 20 & 0xff); /* base and extended */
+    return (a >> 8 & 0xf) + (a >> 20 & 0xff) == 0x19; /* base and extended family */
 #else
-    return 0;
+    return false;
 #endif
 }
 

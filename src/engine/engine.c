@@ -73,7 +73,8 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
 #define SETTLE_AFTER 512                  /* decode steps: the move takes as long as 40, and saves 2 to 10% of each */
 #define SETTLE_SLICE ((size_t)16 << 20)   /* bytes a step: some milliseconds */
 
-/* Prepares the move of what decoding reads, where large pages are to be had and memory is plentiful. */
+/* Prepares the move of what decoding reads (the head only with dense layers), where large pages are to be had and memory is
+ * plentiful. */
 static void settle_begin(mq_engine *e)
 {
     mq_engine_info info;

@@ -7,6 +7,8 @@
 
 #include "kernels/kernels.h"
 
+#include <string.h>
+
 enum {
     DECODE_KEYS = 16,                        /* keys that a level reads at once, at most */
     DECODE_SCORE_STEP = MQ_PAGE_TOKENS + 16, /* floats between two heads' scores: in different sets of L1 */
@@ -39,6 +41,16 @@ static inline const char *decode_near(const decode_side *s, size_t row)
     const size_t at = row + s->ahead;
     return at < MQ_PAGE_TOKENS ? (const char *)(s->rows + at * s->width)
                                : s->next + (at - MQ_PAGE_TOKENS) * s->width * sizeof *s->rows;
+}
+
+/* `count` rows from `row` on. A block that the end cuts is a copy with zeros, so that nothing past the end is read. */
+static inline const uint16_t *decode_block(const decode_side *s, size_t row, size_t count)
+{
+    const uint16_t *rows = s->rows + row * s->width;
+    const size_t left = s->keys - row;
+    if (left >= count) return rows;
+    memset(s->tail, 0, count * s->width * sizeof *s->tail);
+    return memcpy(s->tail, rows, left * s->width * sizeof *s->tail);
 }
 
 typedef struct decode_core {

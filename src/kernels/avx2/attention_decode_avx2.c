@@ -87,17 +87,12 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
     }
 }
 
-/* Scores of a page's keys. A block cut by the end goes through a copy, so that nothing past it is read. */
 INLINE void score_page(const decode_side *s, const float *q, size_t heads)
 {
-    const size_t keys = keys_at_once(heads), width = s->width;
+    const size_t keys = keys_at_once(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        const uint16_t *block = s->rows + key * width;
-        if (s->keys - key < keys) {
-            memset(s->tail, 0, keys * width * sizeof *s->tail);
-            block = memcpy(s->tail, block, (s->keys - key) * width * sizeof *s->tail);
-        }
-        score_keys(s, q, block, s->scores + key, heads, decode_near(s, key), s->far + key * width * sizeof *block);
+        score_keys(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+                   s->far + key * s->width * sizeof *s->rows);
     }
 }
 

@@ -16,7 +16,7 @@ void mq__fill_avx512_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_avx512;
     table->attention_prefill_int8 = mq__attention_int8_avx512;
-    const bool is_zen4 = mq__cpu_amd_family() == 0x19; /* Zen 3, too, but that has no AVX-512 */
+    const bool is_zen4 = mq__cpu_zen4();
     table->attention_decode_span = is_zen4 ? mq__attention_decode_span_zen4 : mq__attention_decode_span_avx512;
     table->attention_decode_span_other = is_zen4 ? mq__attention_decode_span_avx512 : mq__attention_decode_span_zen4;
     table->attention_decode_merge = mq__attention_decode_merge_avx512;

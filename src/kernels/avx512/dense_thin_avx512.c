@@ -207,43 +207,29 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
     thin_far(x, ldx, w, n0 + tiles * step, n1, out, type, (prefetch){4096, 0}, 1, R);
 }
 
-INLINE void thin_general(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                         const mq_epilogue *out, const mq_dense_type type)
+/* R rows, W features at a time, by one of the two ways. */
+INLINE void thin_rows(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
+                      const mq_dense_type type, const bool is_zen4, const int W, const int R)
 {
-    const prefetch ahead = {4096, 0};
-    switch (rows) {
-    case 1:
-        thin_far(x, ldx, w, n0, n1, out, type, ahead, 2, 1);
-        break;
-    case 2:
-        thin_far(x, ldx, w, n0, n1, out, type, ahead, 2, 2);
-        break;
-#define CASE(R, W)                                                                                                     \
-    case R:                                                                                                            \
-        thin_near(x, ldx, w, n0, n1, out, type, W, R);                                                                 \
-        break
-        CASE(3, 4);
-        CASE(4, 4);
-        CASE(5, 3);
-        CASE(6, 3);
-        CASE(7, 3);
-        CASE(8, 3);
-#undef CASE
+    const prefetch none = {0, 0}, page = {4096, 0}, twice = {1024, 16384};
+    if (is_zen4) {
+        thin_far(x, ldx, w, n0, n1, out, type, R == 1 ? none : twice, W, R);
+    } else if (R <= 2) {
+        thin_far(x, ldx, w, n0, n1, out, type, page, W, R);
+    } else {
+        thin_near(x, ldx, w, n0, n1, out, type, W, R);
     }
 }
 
-INLINE void thin_zen4(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                      const mq_epilogue *out, const mq_dense_type type)
+INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                       const mq_epilogue *out, const mq_dense_type type, const bool is_zen4)
 {
-    const prefetch none = {0, 0}, twice = {1024, 16384};
     switch (rows) {
-    case 1:
-        thin_far(x, ldx, w, n0, n1, out, type, none, 2, 1);
-        break;
 #define CASE(R, W)                                                                                                     \
     case R:                                                                                                            \
-        thin_far(x, ldx, w, n0, n1, out, type, twice, W, R);                                                           \
+        thin_rows(x, ldx, w, n0, n1, out, type, is_zen4, W, R);                                                        \
         break
+        CASE(1, 2);
         CASE(2, 2);
         CASE(3, 4);
         CASE(4, 4);
@@ -255,25 +241,33 @@ INLINE void thin_zen4(const float *x, size_t ldx, size_t rows, const mq_dense *w
     }
 }
 
-/* One copy of the loops per type. */
-#define THIN(name, way)                                                                                                \
-    static void name(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,                 \
-                     const mq_epilogue *out)                                                                           \
-    {                                                                                                                  \
-        if (w->type == MQ_DENSE_BF16) {                                                                                \
-            way(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);                                                          \
-        } else if (w->type == MQ_DENSE_F16) {                                                                          \
-            way(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);                                                           \
-        } else {                                                                                                       \
-            way(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);                                                           \
-        }                                                                                                              \
+INLINE void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                 const mq_epilogue *out, const bool is_zen4)
+{
+    if (w->type == MQ_DENSE_BF16) {
+        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16, is_zen4);
+    } else if (w->type == MQ_DENSE_F16) {
+        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16, is_zen4);
+    } else {
+        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32, is_zen4);
     }
-THIN(general, thin_general)
-THIN(zen4, thin_zen4)
+}
+
+static void general(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                    const mq_epilogue *out)
+{
+    thin(x, ldx, rows, w, n0, n1, out, false);
+}
+
+static void zen4(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                 const mq_epilogue *out)
+{
+    thin(x, ldx, rows, w, n0, n1, out, true);
+}
 
 void mq__fill_avx512_thin(mq_kernels *table)
 {
-    const bool is_zen4 = mq__cpu_amd_family() == 0x19; /* Zen 3, too, but that has no AVX-512 */
+    const bool is_zen4 = mq__cpu_zen4();
     table->dense_thin = is_zen4 ? zen4 : general;
     table->dense_thin_other = is_zen4 ? general : zen4;
 }

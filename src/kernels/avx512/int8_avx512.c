@@ -8,10 +8,9 @@
  * Throughput of one group of 7 rows x 32 features: 224 vpdpbusd + 28 FMA (a ceiling of 3.56 times the FP32 FMA peak), 158
  * loads.
  *
- * Measured (Zen 4 class, one thread, the commit that added it): 3.17 to 3.38 times the FP32 FMA peak at M = 512 and 2048 over the
- * shapes of Qwen3 0.6B, 4B and 8B, best runs 3.4 to 3.7; 2.4 to 3.2 at M = 16. Zen 5 class,
- * passes of 420 rows and 10 panels, medians of four runs: 3.31 to 3.38, 4096x12288 at M = 2048 3.28; on Zen 4 so 3.38 to 3.44 everywhere. M = 1 on Zen 4: 0.86 of a
- * thread's read bandwidth. */
+ * Measured (one thread, M = 512 and 2048, shapes of Qwen3 0.6B, 4B and 8B, times the FP32 FMA peak): Zen 4 class 3.38 to 3.44;
+ * Zen 5 class, medians of four runs, 3.31 to 3.38, 4096x12288 at M = 2048 3.28. Zen 4 at M = 16 2.9 to 3.1; M = 1 in whole decode
+ * steps 0.86 of a thread's read bandwidth. */
 #include "kernels/int8_driver.h"
 #include "kernels/table.h"
 

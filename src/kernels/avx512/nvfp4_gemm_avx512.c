@@ -38,9 +38,9 @@ enum {
     AHEAD_BYTES = 4608,     /* prefetched then: 16 cells */
 };
 
-/* AHEAD_BYTES, or 0 where the processor's own prefetchers do better undisturbed (dense_thin_avx512.c): one row on one thread of
- * Zen 4 reads 0.84 of the bandwidth then, and 0.66 otherwise. */
-static size_t ahead_bytes;
+/* For one row: AHEAD_BYTES, or 0 on Zen 4, whose own prefetchers do better undisturbed (dense_thin_avx512.c): in decode steps a
+ * thread reads 0.84 of its bandwidth then, and 0.66 otherwise. 4 rows and more want AHEAD_BYTES there, too. */
+static size_t ahead_of_one;
 
 /* A weight cell as the micro-kernel reads it. */
 typedef struct wide_cell {
@@ -250,9 +250,10 @@ static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float
 INLINE void add_cell(int rows, const uint8_t *a, const uint8_t *cell, __m512 (*acc)[2])
 {
     __m512i w[4][2], start[2];
+    const size_t ahead = rows == 1 ? ahead_of_one : AHEAD_BYTES;
     UNROLL
     for (int line = 0; line < 5; line++)
-        _mm_prefetch((const char *)cell + ahead_bytes + 64 * line, _MM_HINT_T0);
+        _mm_prefetch((const char *)cell + ahead + 64 * line, _MM_HINT_T0);
     unpack(cell, w, start);
     const __m512 sw[2] = {block_scales(cell, 0), block_scales(cell, 1)};
     const __m512 c[2] = {_mm512_mul_ps(sw[0], _mm512_set1_ps(-12582912.0f)),
@@ -363,7 +364,7 @@ static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp
 void mq__fill_avx512_nvfp4(mq_kernels *table)
 {
     const size_t need = mq__nvfp4_scratch_bytes();
-    ahead_bytes = mq__cpu_amd_family() == 0x19 ? 0 : AHEAD_BYTES;
+    ahead_of_one = mq__cpu_zen4() ? 0 : AHEAD_BYTES;
     table->nvfp4_quantize = mq__nvfp4_quantize_avx512;
     table->nvfp4_gemm = nvfp4_gemm_avx512;
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
