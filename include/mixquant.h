@@ -156,7 +156,7 @@ typedef struct mq_engine_options {
     int threads;           /* 0: one per available processor */
     uint32_t context;      /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
-    uint32_t sessions;     /* sessions that may hold a full context at once; 0: 1 */
+    uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */
     mq_placement placement;
@@ -179,7 +179,7 @@ MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *pl
 MQ_API void mq_engine_settle(mq_engine *engine);
 
 typedef struct mq_engine_info {
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width, context, chunk, max_positions;
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions;
     int threads;
     const char *isa, *model_type; /* valid while the engine lives */
     uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token;
@@ -199,10 +199,10 @@ MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);
 
 /* One timeline of tokens and their KV. Used by one thread at a time; sessions of one engine are used by one thread at a
  * time altogether (the engine has one thread pool). */
-typedef struct mq_session mq_session;
+typedef struct mq_sequence mq_sequence;
 
-MQ_API mq_status mq_session_new(mq_engine *engine, mq_session **session, mq_error *error);
-MQ_API void mq_session_free(mq_session *session);
+MQ_API mq_status mq_sequence_new(mq_engine *engine, mq_sequence **session, mq_error *error);
+MQ_API void mq_sequence_free(mq_sequence *session);
 
 typedef struct mq_sync_options {
     /* Called after each chunk; return false to cancel (MQ_CANCELLED; what is computed stays in the session). */
@@ -220,19 +220,19 @@ typedef struct mq_sync_stats {
 /* Makes the session hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
  * prefill plan, the last one in the decode plan, and its logits are ready afterwards (paper, section 3). options and
  * stats may be NULL. On an error other than MQ_CANCELLED the session keeps the tokens that are complete. */
-MQ_API mq_status mq_session_sync(mq_session *session, const int32_t *tokens, uint32_t count,
-                                 const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);
+MQ_API mq_status mq_sequence_sync(mq_sequence *session, const int32_t *tokens, uint32_t count,
+                                  const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);
 
 /* Appends one token in the decode plan; its logits are ready afterwards. */
-MQ_API mq_status mq_session_step(mq_session *session, int32_t token, mq_error *error);
+MQ_API mq_status mq_sequence_step(mq_sequence *session, int32_t token, mq_error *error);
 
 /* The same for `count` sessions of one engine at once (1 to 8): the weights are read once. */
-MQ_API mq_status mq_session_step_batch(mq_session *const *sessions, const int32_t *tokens, uint32_t count,
-                                       mq_error *error);
+MQ_API mq_status mq_sequence_step_batch(mq_sequence *const *sessions, const int32_t *tokens, uint32_t count,
+                                        mq_error *error);
 
-MQ_API const float *mq_session_logits(const mq_session *session); /* [vocab], valid until the next call on it */
-MQ_API const int32_t *mq_session_tokens(const mq_session *session, uint32_t *count);
-MQ_API void mq_session_truncate(mq_session *session, uint32_t count); /* forgets tokens from `count` on; logits too */
+MQ_API const float *mq_sequence_logits(const mq_sequence *session); /* [vocab], valid until the next call on it */
+MQ_API const int32_t *mq_sequence_tokens(const mq_sequence *session, uint32_t *count);
+MQ_API void mq_sequence_truncate(mq_sequence *session, uint32_t count); /* forgets tokens from `count` on; logits too */
 
 /* ---------------------------------------------------------------- where the time goes */
 
@@ -261,30 +261,6 @@ typedef struct mq_profile {
 MQ_API const char *mq_stage_name(mq_stage stage);
 /* Everything since the engine was opened. Two clock readings a stage: well below 0.1% of a decode step. */
 MQ_API void mq_engine_profile(const mq_engine *engine, mq_profile *profile);
-
-/* ---------------------------------------------------------------- watching a pass */
-
-/* What passes by, for calibration and analysis. Each may be NULL. Called on the caller's thread between the stages of every
- * pass, prefill or decode; the values are valid during the call and must not be changed. */
-typedef struct mq_observer {
-    /* The input rows [count, width] of a linear group, as FP32 before any quantisation: normed rows, the attention's
-     * output, or silu(gate) * up. In the order of the layers, after the group has been computed. */
-    void (*linear)(void *context, uint32_t layer, mq_linear_group group, const float *rows, uint32_t count,
-                   uint32_t width);
-    /* The queries [rows, heads * head_width] of positions first .. first+rows-1, rotated, not yet scaled by
-     * 1/sqrt(head_width). Once per sequence of the pass; its keys up to these positions can be read then. */
-    void (*queries)(void *context, uint32_t layer, uint32_t first, const float *queries, uint32_t rows);
-    void *context;
-} mq_observer;
-
-/* Watches all sessions of the engine from now on; NULL ends it. Copied. */
-MQ_API void mq_engine_observe(mq_engine *engine, const mq_observer *observer);
-
-/* Keys and values [count, head_width] of one kv head at positions first .. first+count-1, as attention reads them: BF16
- * widened to FP32, keys rotated. Either may be NULL. Inside a callback of the session's own pass, positions of that pass
- * can be read as well. MQ_USAGE for a place that the session does not hold. */
-MQ_API mq_status mq_session_read_kv(const mq_session *session, uint32_t layer, uint32_t kv_head, uint32_t first,
-                                    uint32_t count, float *keys, float *values, mq_error *error);
 
 /* ---------------------------------------------------------------- sampling and generation */
 
@@ -340,110 +316,8 @@ typedef struct mq_generate_result {
 
 /* Samples from the session's ready logits until an end, a stop or max_tokens. The session holds the answer afterwards
  * (all but its last token, which has not been computed), so that the next turn extends it. */
-MQ_API mq_status mq_generate(mq_session *session, const mq_text *text, const mq_generate_options *options,
+MQ_API mq_status mq_generate(mq_sequence *session, const mq_text *text, const mq_generate_options *options,
                              mq_generate_result *result, mq_error *error);
-
-/* ---------------------------------------------------------------- tools */
-
-/* Random weights of a published shape, to benchmark without downloading */
-
-typedef struct mq_synth_options {
-    const char *shape;   /* one of mq_synth_shape_name: "qwen3-0.6b" */
-    uint32_t layers;     /* 0: all of the shape's; else the first `layers` */
-    uint64_t seed;       /* equal seeds give equal bytes; a cut model has the first layers of the whole one */
-    const char *out_dir; /* must not exist, or be empty */
-} mq_synth_options;
-
-/* Writes a BF16 checkpoint in HF form: config, weights, and a tokenizer of the 256 bytes. On failure nothing stays. */
-MQ_API mq_status mq_synth_checkpoint(const mq_synth_options *options, mq_error *error);
-
-MQ_API const char *mq_synth_shape_name(size_t i); /* NULL past the last */
-
-/* The same with seed 1, made once: <cache_dir>/synth/<shape>[-L<layers>]. cache_dir NULL: $XDG_CACHE_HOME/mixquant or
- * ~/.cache/mixquant. *dir is owned by the caller: mq_free. */
-MQ_API mq_status mq_synth_cached(const char *shape, uint32_t layers, const char *cache_dir, char **dir,
-                                 mq_error *error);
-
-typedef enum mq_checkpoint_layout {
-    MQ_LAYOUT_COMPRESSED_TENSORS, /* stores divisors */
-    MQ_LAYOUT_MODELOPT,           /* stores multipliers */
-    MQ_LAYOUTS
-} mq_checkpoint_layout;
-
-MQ_API const char *mq_checkpoint_layout_name(mq_checkpoint_layout layout); /* "compressed-tensors", "modelopt" */
-MQ_API mq_status mq_checkpoint_layout_parse(const char *name, mq_checkpoint_layout *layout, mq_error *error);
-
-/* How codes are found, given the rule of the scales: each weight to its nearest value, or (GPTQ) the columns one after the
- * other, each taking up the errors of those before it, weighted with what the inputs of calibration texts look like. */
-typedef enum mq_quantize_method { MQ_METHOD_RTN, MQ_METHOD_GPTQ, MQ_METHODS } mq_quantize_method;
-
-MQ_API const char *mq_quantize_method_name(mq_quantize_method method); /* "rtn", "gptq" */
-MQ_API mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method, mq_error *error);
-
-/* A calibration text: token ids, borrowed during the call. */
-typedef struct mq_token_span {
-    const int32_t *tokens;
-    uint32_t count;
-} mq_token_span;
-
-typedef struct mq_quantize_options {
-    const char *in_dir;  /* a BF16, F16 or F32 checkpoint */
-    const char *out_dir; /* must not exist, or be empty */
-    mq_checkpoint_layout layout;
-    mq_scale_rule scales;
-    const char *ignore; /* NULL, or a regular expression (PCRE2) that is matched from the start of a module's name, as
-                           "model.layers.0.self_attn.q_proj"; q, k and v (gate and up) can only be left out together */
-    int threads;        /* 0: one per available processor */
-    mq_quantize_method method;
-    /* 0: none; else SmoothQuant's alpha, in (0, 1]: how much of the inputs' range the weights before which stands a norm take
-     * over, through that norm's weights, by powers of two (docs/CALIBRATION.md). */
-    float smooth;
-    const mq_token_span *texts; /* for GPTQ and smoothing */
-    size_t text_count;
-    /* Called before each linear layer; return false to cancel. NULL: none. */
-    bool (*progress)(void *context, uint32_t done, uint32_t total);
-    void *context;
-} mq_quantize_options;
-
-/* Writes the linear layers of the transformer as NVFP4 and copies everything else: weights, tokenizer, templates. Layers
- * whose input width is no multiple of 16 stay as they are. The result is labelled weight-only (W4A16): a static
- * activation scale needs calibration data, and a made-up one would clip; this library scales activations itself, token
- * by token, and runs such a checkpoint as W4A4. On failure nothing stays of out_dir. */
-MQ_API mq_status mq_quantize_checkpoint(const mq_quantize_options *options, mq_error *error);
-
-typedef struct mq_sensitivity_options {
-    const char *model_dir, *prefill_model_dir; /* as in mq_engine_options */
-    mq_scale_rule scales;
-    int threads;                /* 0: one per available processor */
-    const mq_token_span *texts; /* the last quarter of each (128 tokens at most) is its answer */
-    size_t text_count;
-    double budget; /* of the prefill's time: 1.05 lets the plan take 5% longer than NVFP4 does; at least 1 */
-    /* Called before each measurement; return false to cancel. NULL: none. */
-    bool (*progress)(void *context, uint32_t done, uint32_t total);
-    void *context;
-} mq_sensitivity_options;
-
-/* Measures for each linear group of each layer how far the answer's logits move when it alone prefills the prompt in NVFP4 or
- * INT8, and what each format's time is, and chooses a plan within the budget (docs/CALIBRATION.md). *plan is the text of a
- * plan file with what was measured in it; owned by the caller: mq_free. */
-MQ_API mq_status mq_sensitivity_plan(const mq_sensitivity_options *options, char **plan, mq_error *error);
-
-/* Architecture, tensors, formats, what each phase would use, and what it takes in memory; as lines for people or as one
- * JSON object. Checks the checkpoint as opening it does. *text is owned by the caller: mq_free. */
-MQ_API mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error);
-
-/* This machine: level, caches, and (when measured) its limits, the yardsticks of every benchmark. */
-typedef struct mq_machine {
-    char cpu[96];
-    const char *isa;
-    int threads;
-    double read_gb_s, fma_gmac_s; /* of all threads together; 0 when not measured */
-    size_t l1d_bytes, l2_bytes, l3_bytes;
-} mq_machine;
-
-MQ_API mq_status mq_machine_measure(int threads, bool measure, mq_machine *machine, mq_error *error);
-/* Kernel slots: returns false past the last; *isa names the level that provides the slot. */
-MQ_API bool mq_machine_kernel(size_t slot, const char **name, const char **isa);
 
 MQ_API const char *mq_version(void); /* "0.1.0" */
 MQ_API const char *mq_commit(void);  /* of the build, or "unknown" */

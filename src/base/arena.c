@@ -13,7 +13,7 @@ typedef struct mq_arena_block {
     size_t bytes;
 } mq_arena_block;
 
-static bool add_block(mq_arena *arena, size_t bytes)
+static bool add_block_arena(mq_arena *arena, size_t bytes)
 {
     /* Blocks double, so that their number stays small, up to a step that wastes little of the bound. */
     size_t want = arena->blocks ? arena->blocks->bytes * 2 : FIRST_BLOCK;
@@ -37,7 +37,7 @@ static bool add_block(mq_arena *arena, size_t bytes)
     return true;
 }
 
-static void *take(mq_arena *arena, size_t bytes, size_t align)
+static void *take_arena(mq_arena *arena, size_t bytes, size_t align)
 {
     arena->over = false;
     for (int attempt = 0; attempt < 2; attempt++) {
@@ -48,14 +48,14 @@ static void *take(mq_arena *arena, size_t bytes, size_t align)
             arena->next = start + bytes;
             return start;
         }
-        if (!add_block(arena, bytes)) return NULL;
+        if (!add_block_arena(arena, bytes)) return NULL;
     }
     return NULL;
 }
 
 void *mq__arena_alloc(mq_arena *arena, size_t bytes)
 {
-    return take(arena, bytes ? bytes : 1, 16);
+    return take_arena(arena, bytes ? bytes : 1, 16);
 }
 
 void *mq__arena_alloc_zero(mq_arena *arena, size_t count, size_t bytes_each)
@@ -69,7 +69,7 @@ void *mq__arena_alloc_zero(mq_arena *arena, size_t count, size_t bytes_each)
 
 char *mq__arena_text(mq_arena *arena, size_t bytes)
 {
-    return take(arena, bytes ? bytes : 1, 1);
+    return take_arena(arena, bytes ? bytes : 1, 1);
 }
 
 bool mq__arena_extend(mq_arena *arena, const char *end, size_t bytes)

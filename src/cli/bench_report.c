@@ -12,7 +12,7 @@
 
 enum { POINTS_MAX = 256, LINES_MAX = 32 };
 
-static const char *text_of(const json_t *object, const char *key)
+static const char *text_of_bench_report(const json_t *object, const char *key)
 {
     return json_string_value(json_object_get(object, key));
 }
@@ -44,8 +44,8 @@ int bench_write_csv(const json_t *document, const char *path)
     {
         if (!file) break;
         const json_t *rate = json_object_get(r, "tok_s");
-        fprintf(file, "%s,%s,%.0f,%.0f,%.0f,%.4g,%.4g,%.4g,%.4g,%.4g,%.4g,%.4g\n", text_of(r, "phase"),
-                text_of(r, "format"), number_of(r, "batch"), number_of(r, "tokens"), number_of(r, "depth"),
+        fprintf(file, "%s,%s,%.0f,%.0f,%.0f,%.4g,%.4g,%.4g,%.4g,%.4g,%.4g,%.4g\n", text_of_bench_report(r, "phase"),
+                text_of_bench_report(r, "format"), number_of(r, "batch"), number_of(r, "tokens"), number_of(r, "depth"),
                 number_of(rate, "min"), number_of(rate, "median"), number_of(rate, "max"), number_of(r, "gmac_s"),
                 number_of(r, "gb_s"), number_of(r, "share"), number_of(r, "mac_per_byte"));
     }
@@ -98,9 +98,9 @@ static void name_line(const json_t *r, const char *prefix, char name[64])
 {
     const double batch = number_of(r, "batch");
     if (batch > 1) {
-        snprintf(name, 64, "%s%s x%.0f", prefix, text_of(r, "format"), batch);
+        snprintf(name, 64, "%s%s x%.0f", prefix, text_of_bench_report(r, "format"), batch);
     } else {
-        snprintf(name, 64, "%s%s", prefix, text_of(r, "format"));
+        snprintf(name, 64, "%s%s", prefix, text_of_bench_report(r, "format"));
     }
 }
 
@@ -130,7 +130,7 @@ static int plot_speedup(const json_t *document, const char *folder, chart *c)
     char name[64];
     json_array_foreach(json_object_get(document, "ratios"), i, r)
     {
-        if (strcmp(text_of(r, "phase"), "prefill") != 0) continue;
+        if (strcmp(text_of_bench_report(r, "phase"), "prefill") != 0) continue;
         name_line(r, "", name);
         add_point(c, name, number_of(r, "tokens"), number_of(r, "median"));
     }
@@ -147,7 +147,7 @@ static int plot_decode(const json_t *document, const char *folder, chart *c)
     char name[64];
     json_array_foreach(json_object_get(document, "results"), i, r)
     {
-        if (strcmp(text_of(r, "phase"), "decode") != 0) continue;
+        if (strcmp(text_of_bench_report(r, "phase"), "decode") != 0) continue;
         name_line(r, "", name);
         add_point(c, name, number_of(r, "depth"), number_of(json_object_get(r, "tok_s"), "median"));
     }
@@ -172,9 +172,9 @@ static int plot_roofline(const json_t *document, const char *folder, chart *c)
     }
     json_array_foreach(json_object_get(document, "results"), i, r)
     {
-        const bool prefill = strcmp(text_of(r, "phase"), "prefill") == 0;
+        const bool prefill = strcmp(text_of_bench_report(r, "phase"), "prefill") == 0;
         const double intensity = number_of(r, "mac_per_byte");
-        snprintf(prefix, sizeof prefix, "%s ", text_of(r, "phase"));
+        snprintf(prefix, sizeof prefix, "%s ", text_of_bench_report(r, "phase"));
         name_line(r, prefix, name);
         add_point(c, name, intensity, prefill ? number_of(r, "gmac_s") : number_of(r, "gb_s") * intensity);
     }

@@ -3,6 +3,7 @@
 #define MQ_CLI_H
 
 #include "mixquant.h"
+#include "mixquant_tools.h"
 
 #include <stdio.h>
 

@@ -18,7 +18,7 @@ typedef struct episode {
     int questions, right;
 } episode;
 
-static int ask(episode *e)
+static int ask_agent(episode *e)
 {
     mq_error error = {0};
     char *prompt;
@@ -54,12 +54,12 @@ static void print_result(const char *result)
 }
 
 /* Runs the calls of one question until the model answers in text. *called is the last tool used. */
-static int answer(episode *e, char called[64])
+static int answer_agent(episode *e, char called[64])
 {
     int code = CLI_DONE;
     called[0] = '\0';
     for (int round = 0; round <= CALLS_MAX; round++) {
-        code = ask(e);
+        code = ask_agent(e);
         if (code != CLI_DONE) return code;
         json_t *call = round < CALLS_MAX ? mq__scene_parse_call(e->turn.answer) : NULL;
         if (!call) break;
@@ -82,7 +82,7 @@ static int answer(episode *e, char called[64])
     return code;
 }
 
-static bool is_right(const json_t *turn, const char *text, const char *called)
+static bool is_right_turn(const json_t *turn, const char *text, const char *called)
 {
     const char *expect = json_string_value(json_object_get(turn, "expect"));
     const char *call = json_string_value(json_object_get(turn, "call"));
@@ -114,9 +114,9 @@ static int play(episode *e)
         indent("user", json_string_value(json_object_get(turn, "user")));
         json_array_append_new(e->messages,
                               json_pack("{sssO}", "role", "user", "content", json_object_get(turn, "user")));
-        code = answer(e, called);
+        code = answer_agent(e, called);
         if (code != CLI_DONE) return code;
-        const bool right = is_right(turn, e->turn.answer, called);
+        const bool right = is_right_turn(turn, e->turn.answer, called);
         indent("answer", e->turn.answer);
         printf("  %-9s %s\n\n", "check", right ? "right" : "wrong");
         e->questions++;
@@ -126,12 +126,12 @@ static int play(episode *e)
 }
 
 /* The same prompt once more, in each format: what the whole conversation costs without any reuse. */
-static int compare(episode *e, const mq_engine_info *info, double *nvfp4_rate, double *bf16_rate)
+static int compare_agent(episode *e, const mq_engine_info *info, double *nvfp4_rate, double *bf16_rate)
 {
     const mq_linear_format formats[] = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16};
     double *const rates[] = {nvfp4_rate, bf16_rate};
     uint32_t count;
-    const int32_t *held = mq_session_tokens(e->turn.session, &count);
+    const int32_t *held = mq_sequence_tokens(e->turn.session, &count);
     int32_t *tokens = malloc(count * sizeof *tokens);
     mq_error error = {0};
     mq_status status = MQ_OK;
@@ -141,8 +141,8 @@ static int compare(episode *e, const mq_engine_info *info, double *nvfp4_rate, d
         mq_sync_stats stats;
         const mq_plan_options plan = {.prefill = formats[run % 2], .decode = info->decode};
         status = mq_engine_set_plan(e->engine, &plan, &error);
-        mq_session_truncate(e->turn.session, 0);
-        if (status == MQ_OK) status = mq_session_sync(e->turn.session, tokens, count, NULL, &stats, &error);
+        mq_sequence_truncate(e->turn.session, 0);
+        if (status == MQ_OK) status = mq_sequence_sync(e->turn.session, tokens, count, NULL, &stats, &error);
         const double rate = status == MQ_OK ? cli_rate(stats.prefilled, stats.prefill_s) : 0;
         if (rate > *rates[run % 2]) *rates[run % 2] = rate;
     }
@@ -163,8 +163,8 @@ static int print_table(episode *e)
     printf("%-8s %-10s %8u %10.1f\n", "decode", mq_linear_format_name(info.decode), e->decoded,
            cli_rate(e->decoded, e->decode_s));
     uint32_t count;
-    (void)mq_session_tokens(e->turn.session, &count);
-    const int code = compare(e, &info, &nvfp4, &bf16);
+    (void)mq_sequence_tokens(e->turn.session, &count);
+    const int code = compare_agent(e, &info, &nvfp4, &bf16);
     if (code != CLI_DONE) return code;
     printf("\nthe whole conversation in one prefill, without reuse:\n");
     printf("%-8s %-10s %8u %10.1f\n", "prefill", "nvfp4", count - 1, nvfp4);
@@ -189,20 +189,20 @@ static int run_episode(const cli_engine *options, const cli_sampling *sampling, 
     e.tools = mq__scene_tools(scene);
     int code = cli_open(options, &e.engine, &text);
     e.turn.text = text;
-    if (code == CLI_DONE && mq_session_new(e.engine, &e.turn.session, &error) != MQ_OK) code = cli_report(&error);
+    if (code == CLI_DONE && mq_sequence_new(e.engine, &e.turn.session, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE) code = play(&e);
     if (code == CLI_DONE) code = print_table(&e);
     json_decref(e.messages);
     json_decref(e.tools);
     json_decref(scene);
     cli_turn_clear(&e.turn);
-    mq_session_free(e.turn.session);
+    mq_sequence_free(e.turn.session);
     mq_engine_close(e.engine);
     mq_text_close(text);
     return code;
 }
 
-static int run(int argc, char **argv)
+static int run_agent(int argc, char **argv)
 {
     cli_engine options;
     cli_sampling sampling_values;
@@ -222,4 +222,4 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_agent = {"agent", "[options]", "a tool-using episode over local data, and what each phase cost",
-                               run};
+                               run_agent};

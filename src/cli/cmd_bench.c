@@ -27,7 +27,7 @@ typedef struct bench {
     mq_machine machine; /* its limits: those of the latest run */
     double read_gb_s[LIMITS_MAX], fma_gmac_s[LIMITS_MAX];
     size_t limit_count;
-    mq_session *sessions[8];
+    mq_sequence *sessions[8];
     size_t session_count;
     int32_t *tokens; /* [context] */
     json_t *results, *ratios;
@@ -71,7 +71,7 @@ static double median(const double *values, size_t count)
     return count % 2 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
 }
 
-static int parse_formats(const char *text, formats *list)
+static int parse_formats_bench(const char *text, formats *list)
 {
     char copy[128], *save = NULL;
     snprintf(copy, sizeof copy, "%s", text);
@@ -93,7 +93,7 @@ static int parse_formats(const char *text, formats *list)
 /* Multiply-adds of a prefill of n tokens: linear layers, and attention over the keys that each token sees. */
 static double prefill_macs(const mq_engine_info *m, double n)
 {
-    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_width * m->layers;
+    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_dim * m->layers;
 }
 
 /* Bytes that a decode step of `batch` sequences at some depth reads: the weights once, each sequence's KV. */
@@ -119,7 +119,7 @@ static double prefill_bytes(const mq_engine_info *m, mq_linear_format format, do
 static double decode_macs(const mq_engine_info *m, double batch, double depth)
 {
     return batch *
-           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_width * m->layers);
+           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_dim * m->layers);
 }
 
 /* {"linear": 0.7, ...}: where the time went. */
@@ -240,8 +240,9 @@ static int prefill_all(bench *b, long batch, uint32_t count, double *rate)
     for (long i = 0; i < batch; i++) {
         mq_error error = {0};
         mq_sync_stats stats;
-        mq_session_truncate(b->sessions[i], 0);
-        if (mq_session_sync(b->sessions[i], b->tokens, count, NULL, &stats, &error) != MQ_OK) return cli_report(&error);
+        mq_sequence_truncate(b->sessions[i], 0);
+        if (mq_sequence_sync(b->sessions[i], b->tokens, count, NULL, &stats, &error) != MQ_OK)
+            return cli_report(&error);
         seconds += stats.prefill_s;
         tokens += stats.prefilled;
     }
@@ -284,25 +285,25 @@ static int time_steps(bench *b, long depth, long batch, int steps, double *secon
     mq_error error = {0};
     int32_t tokens[8];
     for (long i = 0; i < batch; i++) {
-        mq_session_truncate(b->sessions[i], (uint32_t)depth);
+        mq_sequence_truncate(b->sessions[i], (uint32_t)depth);
     }
     const double start = cli_seconds();
     for (int step = 0; step < steps; step++) {
         for (long i = 0; i < batch; i++) {
             tokens[i] = b->tokens[(step + i) % 64];
         }
-        if (mq_session_step_batch(b->sessions, tokens, (uint32_t)batch, &error) != MQ_OK) return cli_report(&error);
+        if (mq_sequence_step_batch(b->sessions, tokens, (uint32_t)batch, &error) != MQ_OK) return cli_report(&error);
     }
     *seconds = cli_seconds() - start;
     return CLI_DONE;
 }
 
-static int fill(bench *b, long depth, long batch)
+static int fill_bench(bench *b, long depth, long batch)
 {
     int code = set_plan(b, &mix, MQ_LINEAR_BF16);
     for (long i = 0; code == CLI_DONE && depth > 0 && i < batch; i++) {
         mq_error error = {0};
-        if (mq_session_sync(b->sessions[i], b->tokens, (uint32_t)depth, NULL, NULL, &error) != MQ_OK) {
+        if (mq_sequence_sync(b->sessions[i], b->tokens, (uint32_t)depth, NULL, NULL, &error) != MQ_OK) {
             code = cli_report(&error);
         }
     }
@@ -314,7 +315,7 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
     samples got[LIST_MAX] = {0};
     double gb[LIST_MAX] = {0}; /* per token */
     const point p = {"decode", batch, b->s->steps, depth};
-    int code = fill(b, depth, batch);
+    int code = fill_bench(b, depth, batch);
     if (code == CLI_DONE) code = refresh_limits(b);
     for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
@@ -372,8 +373,8 @@ static int run_all(bench *b, const long *prompts, size_t prompt_count, const lon
                    const long *batches, size_t batch_count)
 {
     formats prefill, decode;
-    int code = parse_formats(b->s->prefill, &prefill);
-    if (code == CLI_DONE) code = parse_formats(b->s->decode, &decode);
+    int code = parse_formats_bench(b->s->prefill, &prefill);
+    if (code == CLI_DONE) code = parse_formats_bench(b->s->decode, &decode);
     if (code == CLI_DONE && !b->s->json) {
         printf("%s, %s, %d threads: read %.1f GB/s, FP32 FMA %.1f GMAC/s\n", b->machine.cpu, b->machine.isa,
                b->machine.threads, b->machine.read_gb_s, b->machine.fma_gmac_s);
@@ -393,7 +394,7 @@ static int run_all(bench *b, const long *prompts, size_t prompt_count, const lon
     return code;
 }
 
-static long largest(const long *values, size_t count)
+static long largest_bench(const long *values, size_t count)
 {
     long best = 0;
     for (size_t i = 0; i < count; i++) {
@@ -414,7 +415,7 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
         .threads = s->engine.threads,
         .context = (uint32_t)context,
         .chunk = (uint32_t)s->engine.chunk,
-        .sessions = (uint32_t)sessions,
+        .sequences = (uint32_t)sessions,
         .cache_dir = s->engine.cache_dir,
         .no_cache = s->engine.no_cache,
         .placement = placement,
@@ -425,7 +426,7 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
     const int code = refresh_limits(b);
     if (code != CLI_DONE) return code;
     for (size_t i = 0; i < sessions; i++) {
-        if (mq_session_new(b->engine, &b->sessions[i], &error) != MQ_OK) return cli_report(&error);
+        if (mq_sequence_new(b->engine, &b->sessions[i], &error) != MQ_OK) return cli_report(&error);
         b->session_count++;
     }
     b->tokens = malloc((size_t)context * sizeof *b->tokens);
@@ -449,14 +450,14 @@ static int bench_model(const settings *s, const char *model, const char *name)
     if (!prompt_count) return cli_usage_error("bench: -p: expected lengths such as 512,2048, got %s", s->prompts);
     if (!depth_count) return cli_usage_error("bench: -d: expected depths such as 0,4096, got %s", s->depths);
     if (!batch_count) return cli_usage_error("bench: -b: expected batches from 1 to 8, got %s", s->batches);
-    const long deepest = largest(depths, depth_count) + s->steps, longest = largest(prompts, prompt_count);
+    const long deepest = largest_bench(depths, depth_count) + s->steps, longest = largest_bench(prompts, prompt_count);
     const long context = (deepest > longest ? deepest : longest) + 64;
     bench b = {.s = s};
-    int code = open_bench(&b, model, context, (size_t)largest(batches, batch_count));
+    int code = open_bench(&b, model, context, (size_t)largest_bench(batches, batch_count));
     if (code == CLI_DONE) code = run_all(&b, prompts, prompt_count, depths, depth_count, batches, batch_count);
     if (code == CLI_DONE) code = report(&b, name);
     for (size_t i = 0; i < b.session_count; i++) {
-        mq_session_free(b.sessions[i]);
+        mq_sequence_free(b.sessions[i]);
     }
     mq_engine_close(b.engine);
     json_decref(b.results);
@@ -465,7 +466,7 @@ static int bench_model(const settings *s, const char *model, const char *name)
     return code;
 }
 
-static int run(int argc, char **argv)
+static int run_bench(int argc, char **argv)
 {
     settings s = {.prompts = "512,2048",
                   .depths = "0",
@@ -509,4 +510,4 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_bench = {"bench", "[-m DIR | --shape NAME [--layers N]] [options]",
-                               "tokens per second of each phase, formats compared in turn", run};
+                               "tokens per second of each phase, formats compared in turn", run_bench};

@@ -11,18 +11,18 @@ typedef struct conversation {
     bool stats;
 } conversation;
 
-static bool add_message(json_t *messages, const char *role, const char *content, size_t bytes)
+static bool add_message_chat(json_t *messages, const char *role, const char *content, size_t bytes)
 {
     json_t *text = json_stringn(content, bytes);
     return text && json_array_append_new(messages, json_pack("{ssso}", "role", role, "content", text)) == 0;
 }
 
-static int answer(conversation *c, const char *line, size_t bytes)
+static int answer_chat(conversation *c, const char *line, size_t bytes)
 {
     mq_error error = {0};
     char *prompt;
     size_t count;
-    if (!add_message(c->messages, "user", line, bytes)) {
+    if (!add_message_chat(c->messages, "user", line, bytes)) {
         fprintf(stderr, "mixquant: chat: input: expected UTF-8, got other bytes\n");
         return CLI_DONE; /* the conversation goes on */
     }
@@ -44,7 +44,7 @@ static int answer(conversation *c, const char *line, size_t bytes)
                 cli_rate(t->generated.steps, t->generated.decode_s));
     }
     /* Text of the model is text: bytes that are no UTF-8 (a cut answer) stay out of the history. */
-    if (!add_message(c->messages, "assistant", c->turn.answer, c->turn.answer_bytes)) {
+    if (!add_message_chat(c->messages, "assistant", c->turn.answer, c->turn.answer_bytes)) {
         json_array_remove(c->messages, json_array_size(c->messages) - 1);
     }
     return CLI_DONE;
@@ -72,14 +72,14 @@ static int converse(conversation *c)
                 json_array_remove(c->messages, json_array_size(c->messages) - 1);
             }
         } else if (length > 0) {
-            code = answer(c, line, (size_t)length);
+            code = answer_chat(c, line, (size_t)length);
         }
     }
     free(line);
     return code;
 }
 
-static int run(int argc, char **argv)
+static int run_chat(int argc, char **argv)
 {
     cli_engine options;
     conversation c = {0};
@@ -106,18 +106,18 @@ static int run(int argc, char **argv)
     c.turn.max_tokens = (uint32_t)max_tokens;
     c.turn.echo = stdout;
     c.messages = json_array();
-    if (system && !add_message(c.messages, "system", system, strlen(system))) {
+    if (system && !add_message_chat(c.messages, "system", system, strlen(system))) {
         code = cli_usage_error("chat: --system: expected UTF-8, got other bytes");
     }
-    if (code == CLI_DONE && mq_session_new(opened, &c.turn.session, &error) != MQ_OK) code = cli_report(&error);
+    if (code == CLI_DONE && mq_sequence_new(opened, &c.turn.session, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE) code = converse(&c);
     json_decref(c.messages);
     cli_turn_clear(&c.turn);
-    mq_session_free(c.turn.session);
+    mq_sequence_free(c.turn.session);
     mq_engine_close(opened);
     mq_text_close(text);
     return code;
 }
 
 const cli_command cli_chat = {"chat", "[-m DIR] [options]", "conversation in the terminal (/clear forgets, /exit ends)",
-                              run};
+                              run_chat};

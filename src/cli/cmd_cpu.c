@@ -3,7 +3,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-static int print_json(const mq_machine *m)
+static int print_json_cpu(const mq_machine *m)
 {
     json_t *kernels = json_object();
     const char *name, *isa;
@@ -21,7 +21,7 @@ static int print_json(const mq_machine *m)
     return text ? CLI_DONE : CLI_FAILED;
 }
 
-static int run(int argc, char **argv)
+static int run_cpu(int argc, char **argv)
 {
     int threads = 0;
     bool json = false, quick = false;
@@ -37,7 +37,7 @@ static int run(int argc, char **argv)
     mq_machine m;
     mq_error error = {0};
     if (mq_machine_measure(threads, !quick, &m, &error) != MQ_OK) return cli_report(&error);
-    if (json) return print_json(&m);
+    if (json) return print_json_cpu(&m);
     printf("%s\nlevel %s, %d threads, L1d %zu KiB, L2 %zu KiB, L3 %zu KiB\n", m.cpu, m.isa, m.threads,
            m.l1d_bytes >> 10, m.l2_bytes >> 10, m.l3_bytes >> 10);
     if (!quick)
@@ -50,4 +50,4 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_cpu = {"cpu", "[options]", "this machine: kernel level, caches, limits, kernel per operation",
-                             run};
+                             run_cpu};

@@ -202,7 +202,7 @@ static int evaluate(settings *s)
     return code;
 }
 
-static int run(int argc, char **argv)
+static int run_eval(int argc, char **argv)
 {
     settings s = {.tasks = "agent", .plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
@@ -244,4 +244,4 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_eval = {"eval", "--task NAME[,NAME] [options]",
-                              "accuracy, divergence and attention of a model under phase plans", run};
+                              "accuracy, divergence and attention of a model under phase plans", run_eval};

@@ -1,6 +1,6 @@
 #include "cli/cli.h"
 
-static int run(int argc, char **argv)
+static int run_inspect(int argc, char **argv)
 {
     const char *model = NULL;
     bool json = false;
@@ -21,4 +21,4 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_inspect = {"inspect", "-m DIR [--json]",
-                                 "architecture, tensors, formats, what each phase would use, memory", run};
+                                 "architecture, tensors, formats, what each phase would use, memory", run_inspect};

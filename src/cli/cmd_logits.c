@@ -14,7 +14,7 @@ typedef struct sink {
     bool only_last, failed;
 } sink;
 
-static void take(void *context, uint32_t first, uint32_t rows, const float *logits)
+static void take_logits(void *context, uint32_t first, uint32_t rows, const float *logits)
 {
     (void)first;
     sink *s = context;
@@ -22,7 +22,7 @@ static void take(void *context, uint32_t first, uint32_t rows, const float *logi
 }
 
 /* Ids from "1,2,3" or from a file with a JSON array; owned, NULL after a report. */
-static int32_t *read_tokens(const char *list, const char *file, uint32_t *count)
+static int32_t *read_tokens_logits(const char *list, const char *file, uint32_t *count)
 {
     char *data = NULL, *wrapped = NULL;
     size_t bytes = 0;
@@ -57,20 +57,20 @@ static int32_t *read_tokens(const char *list, const char *file, uint32_t *count)
 static int compute(mq_engine *engine, const int32_t *tokens, uint32_t count, sink *s)
 {
     mq_error error = {0};
-    mq_session *session;
-    if (mq_session_new(engine, &session, &error) != MQ_OK) return cli_report(&error);
-    const mq_sync_options sync = {.logits = s->only_last ? NULL : take, .context = s};
+    mq_sequence *session;
+    if (mq_sequence_new(engine, &session, &error) != MQ_OK) return cli_report(&error);
+    const mq_sync_options sync = {.logits = s->only_last ? NULL : take_logits, .context = s};
     int code = CLI_DONE;
-    if (mq_session_sync(session, tokens, count, &sync, NULL, &error) != MQ_OK) {
+    if (mq_sequence_sync(session, tokens, count, &sync, NULL, &error) != MQ_OK) {
         code = cli_report(&error);
     } else if (s->only_last) {
-        s->failed = fwrite(mq_session_logits(session), sizeof(float), s->vocab, s->file) != s->vocab;
+        s->failed = fwrite(mq_sequence_logits(session), sizeof(float), s->vocab, s->file) != s->vocab;
     }
-    mq_session_free(session);
+    mq_sequence_free(session);
     return code;
 }
 
-static int run(int argc, char **argv)
+static int run_logits(int argc, char **argv)
 {
     cli_engine options;
     const char *list = NULL, *tokens_file = NULL, *output = NULL;
@@ -91,7 +91,7 @@ static int run(int argc, char **argv)
         return cli_usage_error("logits: expected -o FILE and one of --tokens and --tokens-file, got other options");
     }
     uint32_t count;
-    int32_t *tokens = read_tokens(list, tokens_file, &count);
+    int32_t *tokens = read_tokens_logits(list, tokens_file, &count);
     if (!tokens) return CLI_USAGE;
     mq_engine *engine = NULL;
     code = cli_open(&options, &engine, NULL);
@@ -119,4 +119,5 @@ static int run(int argc, char **argv)
     return code;
 }
 
-const cli_command cli_logits = {"logits", "-m DIR --tokens 1,2,3 -o FILE", "float32 logits of every position", run};
+const cli_command cli_logits = {"logits", "-m DIR --tokens 1,2,3 -o FILE", "float32 logits of every position",
+                                run_logits};

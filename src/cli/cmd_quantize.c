@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* The plan goes to a file that appears whole. prefill_model: the checkpoint just written, or NULL. */
-static int write_plan(const mq_quantize_options *o, const char *path, float budget)
+static int write_plan_quantize(const mq_quantize_options *o, const char *path, float budget)
 {
     mq_error error = {0};
     char *plan = NULL;
@@ -27,7 +27,7 @@ static int write_plan(const mq_quantize_options *o, const char *path, float budg
     return status == MQ_OK ? CLI_DONE : cli_report(&error);
 }
 
-static int run(int argc, char **argv)
+static int run_quantize(int argc, char **argv)
 {
     mq_quantize_options options = {.progress = cli_progress};
     const char *layout = "compressed-tensors", *scales = "rtn", *method = "rtn", *file = NULL, *plan = NULL;
@@ -70,7 +70,7 @@ static int run(int argc, char **argv)
     }
     code = CLI_DONE;
     if (options.out_dir && mq_quantize_checkpoint(&options, &error) != MQ_OK) code = cli_report(&error);
-    if (code == CLI_DONE && plan) code = write_plan(&options, plan, budget);
+    if (code == CLI_DONE && plan) code = write_plan_quantize(&options, plan, budget);
     cli_calibration_close(&calibration);
     return code;
 }
@@ -78,4 +78,4 @@ static int run(int argc, char **argv)
 const cli_command cli_quantize = {
     "quantize",
     "-m DIR -o OUT [--format F] [--scales S] [--method M] [--smooth ALPHA] [--sensitivity PLAN] [--ignore REGEX]",
-    "an NVFP4 checkpoint of a dense one", run};
+    "an NVFP4 checkpoint of a dense one", run_quantize};

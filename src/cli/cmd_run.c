@@ -68,7 +68,7 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
                      .keep_special = s->special};
     char *prompt = NULL;
     size_t count = 0;
-    if (mq_session_new(engine, &turn.session, &error) != MQ_OK) code = cli_report(&error);
+    if (mq_sequence_new(engine, &turn.session, &error) != MQ_OK) code = cli_report(&error);
     const double load_s = cli_seconds() - start;
     if (code == CLI_DONE && s->chat) code = render_chat(text, s, input, bytes, &prompt, &count);
     if (code == CLI_DONE) {
@@ -82,13 +82,13 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     }
     mq_free(prompt);
     cli_turn_clear(&turn);
-    mq_session_free(turn.session);
+    mq_sequence_free(turn.session);
     mq_engine_close(engine);
     mq_text_close(text);
     return code;
 }
 
-static int run(int argc, char **argv)
+static int run_once(int argc, char **argv)
 {
     settings s = {.max_tokens = 256};
     cli_option engine[CLI_ENGINE_OPTION_COUNT], sampling[CLI_SAMPLING_OPTION_COUNT];
@@ -119,4 +119,4 @@ static int run(int argc, char **argv)
     return code;
 }
 
-const cli_command cli_run = {"run", "[-m DIR] [-p TEXT | -f FILE] [options]", "prompt in, text out", run};
+const cli_command cli_run = {"run", "[-m DIR] [-p TEXT | -f FILE] [options]", "prompt in, text out", run_once};

@@ -1,6 +1,6 @@
 #include "cli/cli.h"
 
-static int run(int argc, char **argv)
+static int run_synth(int argc, char **argv)
 {
     mq_synth_options options = {.seed = 1};
     int layers = 0;
@@ -32,4 +32,4 @@ static int run(int argc, char **argv)
 }
 
 const cli_command cli_synth = {"synth", "--shape NAME -o DIR [--seed 1] [--layers N]",
-                               "random BF16 weights of a published shape, to benchmark without downloading", run};
+                               "random BF16 weights of a published shape, to benchmark without downloading", run_synth};

@@ -110,7 +110,7 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .threads = o->threads,
         .context = (uint32_t)o->context,
         .chunk = (uint32_t)o->chunk,
-        .sessions = o->sessions,
+        .sequences = o->sessions,
         .cache_dir = o->cache_dir,
         .no_cache = o->no_cache,
         .log = print_log,

@@ -9,7 +9,7 @@ static const cli_command *const commands[] = {
     &cli_detokenize, &cli_render, &cli_inspect, &cli_synth, &cli_cpu,      &cli_eval,
 };
 
-static void print_help(FILE *file)
+static void print_help_main(FILE *file)
 {
     fprintf(file, "mixquant %s: NVFP4 prefill, BF16 decode, on CPUs\n\nusage: mixquant <command> [options]\n\n",
             mq_version());
@@ -24,11 +24,11 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file-size limit are write errors with a message, not signals */
     signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
-        print_help(stderr);
+        print_help_main(stderr);
         return CLI_USAGE;
     }
     if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
-        print_help(stdout);
+        print_help_main(stdout);
         return cli_finish(CLI_DONE);
     }
     if (strcmp(argv[1], "--version") == 0) {

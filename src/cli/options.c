@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_help(const cli_command *command, const cli_options *tables, size_t table_count)
+static void print_help_options(const cli_command *command, const cli_options *tables, size_t table_count)
 {
     printf("mixquant %s %s\n%s\n\n", command->name, command->arguments, command->summary);
     for (size_t t = 0; t < table_count; t++) {
@@ -20,7 +20,7 @@ static void print_help(const cli_command *command, const cli_options *tables, si
     printf("  %-26s %s\n", "-h, --help", "this text");
 }
 
-static const cli_option *find(const cli_options *tables, size_t table_count, const char *name, size_t length)
+static const cli_option *find_options(const cli_options *tables, size_t table_count, const char *name, size_t length)
 {
     for (size_t t = 0; t < table_count; t++) {
         for (size_t i = 0; i < tables[t].count; i++) {
@@ -90,13 +90,13 @@ int cli_parse(const cli_command *command, const cli_options *tables, size_t tabl
             continue;
         }
         if (strcmp(argument, "-h") == 0 || strcmp(argument, "--help") == 0) {
-            print_help(command, tables, table_count);
+            print_help_options(command, tables, table_count);
             return CLI_DONE;
         }
         const char *name = argument + (argument[1] == '-' ? 2 : 1);
         const char *equals = argument[1] == '-' ? strchr(name, '=') : NULL;
         const size_t length = equals ? (size_t)(equals - name) : strlen(name);
-        const cli_option *o = find(tables, table_count, name, length);
+        const cli_option *o = find_options(tables, table_count, name, length);
         if (!o || (length == 1) != (argument[1] != '-')) {
             return cli_usage_error("%s: expected a known option (see -h), got %s", command->name, argument);
         }

@@ -22,7 +22,7 @@ const char *cli_finish_name(mq_finish finish)
     return names[finish];
 }
 
-static bool take_text(void *context, const char *bytes, size_t count)
+static bool take_text_turn(void *context, const char *bytes, size_t count)
 {
     cli_turn *turn = context;
     char *larger = realloc(turn->answer, turn->answer_bytes + count + 1);
@@ -58,7 +58,7 @@ int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flag
     turn->prompt_tokens = (uint32_t)count;
     const mq_sync_options sync = {.progress = cli_progress};
     if (status == MQ_OK) {
-        status = mq_session_sync(turn->session, tokens, (uint32_t)count, &sync, &turn->sync, &error);
+        status = mq_sequence_sync(turn->session, tokens, (uint32_t)count, &sync, &turn->sync, &error);
     }
     mq_free(tokens);
     const mq_generate_options options = {
@@ -68,7 +68,7 @@ int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flag
         .stop_count = turn->sampling.stops.count,
         .ignore_eos = turn->ignore_eos,
         .keep_special = turn->keep_special,
-        .text = take_text,
+        .text = take_text_turn,
         .context = turn,
     };
     if (status == MQ_OK) status = mq_generate(turn->session, turn->text, &options, &turn->generated, &error);

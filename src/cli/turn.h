@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 
 typedef struct cli_turn {
-    mq_session *session;
+    mq_sequence *session;
     const mq_text *text;
     cli_sampling sampling;
     uint32_t max_tokens;

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "mixquant_tools.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 /* Bytes of the INT8 copy: 9 bits a weight of the linear layers. */
 static uint64_t int8_bytes(const mq_model_config *c)
 {
-    const uint64_t q = (uint64_t)c->heads * c->head_width, kv = (uint64_t)c->kv_heads * c->head_width;
+    const uint64_t q = (uint64_t)c->heads * c->head_dim, kv = (uint64_t)c->kv_heads * c->head_dim;
     const uint64_t layer = (uint64_t)c->width * (2 * q + 2 * kv + 3 * (uint64_t)c->ffn);
     return c->layers * layer / 8 * 9;
 }

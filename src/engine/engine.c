@@ -88,7 +88,7 @@ static void settle_begin(mq_engine *e)
 }
 
 /* Moves about so many bytes; true while some are left. */
-static bool settle(mq_engine *e, size_t bytes)
+static bool settle_engine(mq_engine *e, size_t bytes)
 {
     for (int face = 0; face < MQ_FACES; face++) {
         if (!phase_needs(e->weights, &e->plan[MQ_PHASE_DECODE], (mq_face)face)) continue;
@@ -99,13 +99,13 @@ static bool settle(mq_engine *e, size_t bytes)
 
 void mq__engine_stepped(mq_engine *e)
 {
-    if (e->settling && ++e->steps > SETTLE_AFTER) e->settling = settle(e, SETTLE_SLICE);
+    if (e->settling && ++e->steps > SETTLE_AFTER) e->settling = settle_engine(e, SETTLE_SLICE);
 }
 
 void mq_engine_settle(mq_engine *e)
 {
     while (e->settling) {
-        e->settling = settle(e, SIZE_MAX);
+        e->settling = settle_engine(e, SIZE_MAX);
     }
 }
 
@@ -152,8 +152,8 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
 {
     const uint32_t own = e->weights->config.max_positions, asked = e->options.context;
     const uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    const uint64_t sessions = e->options.sessions ? e->options.sessions : 1;
-    const uint64_t fits = memory / 2 / sessions / mq__kv_token_bytes(&e->kv_layout);
+    const uint64_t sequences = e->options.sequences ? e->options.sequences : 1;
+    const uint64_t fits = memory / 2 / sequences / mq__kv_token_bytes(&e->kv_layout);
     if (asked > own) {
         return mq__fail(error, MQ_USAGE,
                         "engine: context: expected at most %u tokens (max_position_embeddings), got %u", own, asked);
@@ -170,13 +170,13 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
     return MQ_OK;
 }
 
-static mq_status start(mq_engine *e, mq_error *error)
+static mq_status start_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
-    const uint32_t sessions = e->options.sessions ? e->options.sessions : 1;
-    e->kv_layout = (mq_kv_layout){.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width};
+    const uint32_t sequences = e->options.sequences ? e->options.sequences : 1;
+    e->kv_layout = (mq_kv_layout){.layers = m->layers, .kv_heads = m->kv_heads, .head_dim = m->head_dim};
     mq_status s = choose_context(e, error);
-    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, e->pages_per_session * sessions, &e->kv, error);
+    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, e->pages_per_session * sequences, &e->kv, error);
     if (s == MQ_OK) s = mq__runtime_new(m, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
     if (s != MQ_OK) return s;
     e->batch_logits = mq__alloc_aligned((size_t)MQ_THIN_ROWS * m->vocab * sizeof *e->batch_logits);
@@ -202,7 +202,7 @@ mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_e
     e->placed = options->placement == MQ_PLACEMENT_COPY || (options->placement == MQ_PLACEMENT_AUTO && cpu.nodes > 1);
     if (s == MQ_OK && e->placed) mq__pool_bind(e->pool);
     if (s == MQ_OK) s = mq__weights_open(e->model_dir, e->prefill_model_dir, &e->weights, error);
-    if (s == MQ_OK) s = start(e, error);
+    if (s == MQ_OK) s = start_engine(e, error);
     if (s == MQ_OK) s = mq_engine_set_plan(e, &options->plan, error);
     if (s != MQ_OK) {
         mq_engine_close(e);
@@ -229,7 +229,7 @@ void mq_engine_close(mq_engine *e)
 
 /* ---- describing */
 
-static uint64_t dense_bytes(const mq_dense *d)
+static uint64_t dense_bytes_engine(const mq_dense *d)
 {
     return (uint64_t)d->n * d->k_width * (d->type == MQ_DENSE_F32 ? 4 : 2);
 }
@@ -245,7 +245,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .layers = m->layers,
         .heads = m->heads,
         .kv_heads = m->kv_heads,
-        .head_width = m->head_width,
+        .head_dim = m->head_dim,
         .context = e->context,
         .chunk = e->chunk,
         .max_positions = w->config.max_positions,
@@ -263,16 +263,15 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .decode = e->format[MQ_PHASE_DECODE],
     };
     info->head_weights = (uint64_t)m->vocab * m->width;
-    info->decode_bytes = dense_bytes(&m->head.dense);
+    info->decode_bytes = dense_bytes_engine(&m->head.dense);
     for (size_t i = 0; i < (size_t)m->layers * MQ_LINEARS_PER_LAYER; i++) {
         const mq_linear *linear = mq__weights_linear(w, i);
         const mq_linear_format format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
         info->linear_weights += (uint64_t)linear->n * linear->k_width;
         const mq_face face = mq__face_of(format);
-        info->decode_bytes += face == MQ_FACE_DENSE ? dense_bytes(&linear->dense) : mq__face_bytes(face, linear);
+        info->decode_bytes += face == MQ_FACE_DENSE ? dense_bytes_engine(&linear->dense) : mq__face_bytes(face, linear);
     }
-    const uint64_t norms =
-        (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;
+    const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_dim : 0)) + m->width;
     info->parameters = info->linear_weights + info->head_weights + norms;
     if (!w->config.tied_head) info->parameters += info->head_weights; /* embedding and head */
 }

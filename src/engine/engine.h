@@ -1,4 +1,4 @@
-/* The engine's insides: what an mq_engine and an mq_session own. Internal to src/engine. */
+/* The engine's insides: what an mq_engine and an mq_sequence own. Internal to src/engine. */
 #ifndef MQ_ENGINE_H
 #define MQ_ENGINE_H
 
@@ -28,7 +28,7 @@ struct mq_engine {
     uint64_t steps; /* decode steps while settling */
 };
 
-struct mq_session {
+struct mq_sequence {
     mq_engine *engine;
     int32_t *tokens; /* [context], the first `count` have their KV in the pages */
     uint32_t count;

@@ -5,23 +5,23 @@
 #include "engine/weights.h"
 #include "kernels/nvfp4_pack.h"
 #include "kv/kv_pool.h"
-#include "mixquant.h"
+#include "mixquant_tools.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-static json_t *number(uint64_t value)
+static json_t *number_inspect(uint64_t value)
 {
     return json_integer((json_int_t)value);
 }
 
-static uint64_t dense_bytes(const mq_dense *dense)
+static uint64_t dense_bytes_inspect(const mq_dense *dense)
 {
     return dense->data ? (uint64_t)dense->n * dense->k_width * (dense->type == MQ_DENSE_F32 ? 4 : 2) : 0;
 }
 
-static json_t *model_of(const mq_model_config *c)
+static json_t *model_of_inspect(const mq_model_config *c)
 {
     json_t *eos = json_array();
     for (size_t i = 0; i < c->eos_count; i++) {
@@ -30,11 +30,11 @@ static json_t *model_of(const mq_model_config *c)
     const mq_rope_config *r = &c->rope;
     json_t *rope = json_pack("{ss sf}", "type", mq__rope_type_name(r->type), "theta", r->theta);
     if (r->type != MQ_ROPE_DEFAULT) json_object_set_new(rope, "factor", json_real(r->factor));
-    if (r->original_positions) json_object_set_new(rope, "original_positions", number(r->original_positions));
+    if (r->original_positions) json_object_set_new(rope, "original_positions", number_inspect(r->original_positions));
     static const char *const methods[] = {"none", "compressed-tensors", "modelopt"};
     return json_pack("{ss si si si si si si si si sb sb sb so so ss}", "type", mq__architecture_name(c->architecture),
                      "layers", c->layers, "width", c->width, "ffn", c->ffn, "heads", c->heads, "kv_heads", c->kv_heads,
-                     "head_width", c->head_width, "vocab", c->vocab, "max_positions", c->max_positions, "tied_head",
+                     "head_dim", c->head_dim, "vocab", c->vocab, "max_positions", c->max_positions, "tied_head",
                      c->tied_head, "qkv_bias", c->qkv_bias, "qk_norm", c->qk_norm, "rope", rope, "eos", eos,
                      "quantization", methods[c->quant_method]);
 }
@@ -56,8 +56,8 @@ static json_t *files_of(const mq_checkpoint *c)
         json_object_set_new(types, mq__dtype_name((mq_dtype)t),
                             json_pack("{sI sI}", "tensors", (json_int_t)count[t], "bytes", (json_int_t)bytes[t]));
     }
-    return json_pack("{so so so so}", "shards", number(mq__checkpoint_shards(c)), "tensors", number(tensors), "bytes",
-                     number(mq__checkpoint_bytes(c)), "types", types);
+    return json_pack("{so so so so}", "shards", number_inspect(mq__checkpoint_shards(c)), "tensors",
+                     number_inspect(tensors), "bytes", number_inspect(mq__checkpoint_bytes(c)), "types", types);
 }
 
 typedef struct counts {
@@ -77,7 +77,7 @@ static counts count_linears(mq_weights *w)
         *(packs ? &c.prefill_nvfp4 : &c.prefill_bf16) += 1;
         *(linear->dense.data ? &c.decode_bf16 : &c.decode_impossible) += 1;
         c.weights += (uint64_t)linear->n * linear->k_width;
-        c.dense_bytes += dense_bytes(&linear->dense);
+        c.dense_bytes += dense_bytes_inspect(&linear->dense);
         if (packs) c.packed_bytes += mq__nvfp4_panel_bytes(linear->n, linear->k_width);
     }
     return c;
@@ -87,21 +87,23 @@ static json_t *report_of(mq_weights *w, const char *dir)
 {
     const mq_model *m = &w->model;
     const counts c = count_linears(w);
-    const mq_kv_layout kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width};
+    const mq_kv_layout kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_dim = m->head_dim};
     const uint64_t head = (uint64_t)m->vocab * m->width;
-    const uint64_t norms =
-        (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_width : 0)) + m->width;
+    const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_dim : 0)) + m->width;
     const uint64_t parameters = c.weights + norms + head + (w->config.tied_head ? 0 : head);
-    json_t *linears =
-        json_pack("{so so so}", "dense", number(c.dense), "nvfp4", number(c.nvfp4), "weights", number(c.weights));
-    json_t *prefill = json_pack("{so so}", "nvfp4", number(c.prefill_nvfp4), "bf16", number(c.prefill_bf16));
-    json_t *decode = json_pack("{so so}", "bf16", number(c.decode_bf16), "w4a16", number(c.decode_impossible));
-    json_t *bytes = json_pack("{so so so so so}", "mapped", number(mq__checkpoint_bytes(w->dense)), "linear_dense",
-                              number(c.dense_bytes), "linear_packed", number(c.packed_bytes), "embedding",
-                              number(dense_bytes(&m->embedding)), "kv_per_token", number(mq__kv_token_bytes(&kv)));
-    return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of(&w->config), "parameters",
-                     number(parameters), "files", files_of(w->dense), "linears", linears, "phases", "prefill", prefill,
-                     "decode", decode, "bytes", bytes);
+    json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
+                                "weights", number_inspect(c.weights));
+    json_t *prefill =
+        json_pack("{so so}", "nvfp4", number_inspect(c.prefill_nvfp4), "bf16", number_inspect(c.prefill_bf16));
+    json_t *decode =
+        json_pack("{so so}", "bf16", number_inspect(c.decode_bf16), "w4a16", number_inspect(c.decode_impossible));
+    json_t *bytes = json_pack(
+        "{so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
+        number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
+        number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(mq__kv_token_bytes(&kv)));
+    return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of_inspect(&w->config), "parameters",
+                     number_inspect(parameters), "files", files_of(w->dense), "linears", linears, "phases", "prefill",
+                     prefill, "decode", decode, "bytes", bytes);
 }
 
 /* ---- the text */
@@ -143,7 +145,7 @@ static void print_text(const json_t *report, mq_buf *b)
     mq__buf_printf(b, "shape       L %lld, D %lld, F %lld, H %lld, G %lld, K %lld, V %lld, positions %lld\n",
                    (long long)at(report, "model", "layers"), (long long)at(report, "model", "width"),
                    (long long)at(report, "model", "ffn"), (long long)at(report, "model", "heads"),
-                   (long long)at(report, "model", "kv_heads"), (long long)at(report, "model", "head_width"),
+                   (long long)at(report, "model", "kv_heads"), (long long)at(report, "model", "head_dim"),
                    (long long)at(report, "model", "vocab"), (long long)at(report, "model", "max_positions"));
     mq__buf_printf(b, "variant     %s head, %s, %s\n",
                    json_is_true(json_object_get(model, "tied_head")) ? "tied" : "own",

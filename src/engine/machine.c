@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "engine/engine.h"
+#include "mixquant_tools.h"
 
 #include <string.h>
 
@@ -51,7 +52,7 @@ static double best_seconds(mq_pool *pool, mq_pool_fn *fn, measurement *m)
     return best;
 }
 
-static mq_status measure(mq_machine *machine, const mq_kernels *kernels, mq_error *error)
+static mq_status measure_machine(mq_machine *machine, const mq_kernels *kernels, mq_error *error)
 {
     mq_pool *pool;
     mq_status status = mq__pool_new(machine->threads, &pool, error);
@@ -99,7 +100,7 @@ mq_status mq_machine_measure(int threads, bool with_limits, mq_machine *machine,
     machine->l1d_bytes = info.l1d_bytes;
     machine->l2_bytes = info.l2_bytes;
     machine->l3_bytes = info.l3_bytes;
-    return with_limits ? measure(machine, mq__kernels_get(isa), error) : MQ_OK;
+    return with_limits ? measure_machine(machine, mq__kernels_get(isa), error) : MQ_OK;
 }
 
 bool mq_machine_kernel(size_t slot, const char **name, const char **isa)

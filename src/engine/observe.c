@@ -1,6 +1,7 @@
-/* Watching passes: who is told, and the keys and values of a session as attention reads them. */
+/* Watching passes: who is told, and the keys and values of a sequence as attention reads them. */
 #include "base/error.h"
 #include "engine/engine.h"
+#include "mixquant_tools.h"
 
 void mq_engine_observe(mq_engine *engine, const mq_observer *observer)
 {
@@ -8,27 +9,28 @@ void mq_engine_observe(mq_engine *engine, const mq_observer *observer)
     engine->observer = observer ? *observer : (mq_observer){0};
 }
 
-mq_status mq_session_read_kv(const mq_session *session, uint32_t layer, uint32_t kv_head, uint32_t first,
-                             uint32_t count, float *keys, float *values, mq_error *error)
+mq_status mq_sequence_read_kv(const mq_sequence *sequence, uint32_t layer, uint32_t kv_head, uint32_t first,
+                              uint32_t count, float *keys, float *values, mq_error *error)
 {
-    const mq_engine *e = session->engine;
+    const mq_engine *e = sequence->engine;
     const mq_kv_layout *kv = &e->kv_layout;
-    const uint32_t held = session->count + session->running;
+    const uint32_t held = sequence->count + sequence->running;
     if (layer >= kv->layers || kv_head >= kv->kv_heads) {
-        return mq__fail(error, MQ_USAGE, "session: KV: expected a layer below %u and a kv head below %u, got %u and %u",
-                        kv->layers, kv->kv_heads, layer, kv_head);
+        return mq__fail(error, MQ_USAGE,
+                        "sequence: KV: expected a layer below %u and a kv head below %u, got %u and %u", kv->layers,
+                        kv->kv_heads, layer, kv_head);
     }
     if (first > held || count > held - first) {
-        return mq__fail(error, MQ_USAGE, "session: KV: expected positions below %u, got %u tokens from %u", held, count,
-                        first);
+        return mq__fail(error, MQ_USAGE, "sequence: KV: expected positions below %u, got %u tokens from %u", held,
+                        count, first);
     }
     const size_t k_offset = mq__kv_key_offset(kv, layer, kv_head), v_offset = mq__kv_value_offset(kv, layer, kv_head);
     for (size_t i = 0; i < count; i++) {
-        const size_t position = first + i, slot = position % MQ_PAGE_TOKENS * kv->head_width;
-        const uint16_t *page = session->pages[position / MQ_PAGE_TOKENS];
-        const size_t at = i * kv->head_width;
-        if (keys) e->kernels->dense_to_f32(keys + at, page + k_offset + slot, MQ_DENSE_BF16, kv->head_width);
-        if (values) e->kernels->dense_to_f32(values + at, page + v_offset + slot, MQ_DENSE_BF16, kv->head_width);
+        const size_t position = first + i, slot = position % MQ_PAGE_TOKENS * kv->head_dim;
+        const uint16_t *page = sequence->pages[position / MQ_PAGE_TOKENS];
+        const size_t at = i * kv->head_dim;
+        if (keys) e->kernels->dense_to_f32(keys + at, page + k_offset + slot, MQ_DENSE_BF16, kv->head_dim);
+        if (values) e->kernels->dense_to_f32(values + at, page + v_offset + slot, MQ_DENSE_BF16, kv->head_dim);
     }
     return MQ_OK;
 }

@@ -9,12 +9,12 @@
 #include <math.h>
 #include <string.h>
 
-static mq_nvfp4_rule rule_of(mq_scale_rule rule)
+static mq_nvfp4_rule rule_of_packing(mq_scale_rule rule)
 {
     return rule == MQ_SCALES_FOUR_SIX ? MQ_NVFP4_FOUR_SIX : rule == MQ_SCALES_SWEEP ? MQ_NVFP4_SWEEP : MQ_NVFP4_RTN;
 }
 
-static size_t linear_count(const mq_weights *w)
+static size_t linear_count_packing(const mq_weights *w)
 {
     return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER;
 }
@@ -75,7 +75,7 @@ static const uint8_t *row_of(const build *b, size_t row)
     return (const uint8_t *)b->source->dense.data + row * b->k_width * element_bytes(b->source->dense.type);
 }
 
-static void find_amax(void *context, int thread, int threads)
+static void find_amax_packing(void *context, int thread, int threads)
 {
     build *b = context;
     size_t begin, end;
@@ -117,7 +117,7 @@ static mq_status group_amax(mq_weights *w, const mq_packing *how, build *b, size
         b->source = &w->packed_source[i];
         b->n = linear->n;
         b->k_width = linear->k_width;
-        mq__pool_run(how->pool, find_amax, b);
+        mq__pool_run(how->pool, find_amax_packing, b);
         for (int t = 0; t < mq__pool_threads(how->pool); t++) {
             if (isnan(b->amax[t])) {
                 return mq__fail(error, MQ_FORMAT, "model: layer %zu, linear %zu: expected finite weights, got others",
@@ -165,13 +165,13 @@ static mq_status build_group(mq_weights *w, const mq_packing *how, build *b, siz
 static mq_status build_nvfp4(mq_weights *w, const mq_packing *how, mq_error *error)
 {
     const uint32_t widest = w->model.ffn > w->model.width ? w->model.ffn : w->model.width;
-    const uint32_t q_width = w->model.heads * w->model.head_width;
+    const uint32_t q_width = w->model.heads * w->model.head_dim;
     const size_t blocks = mq__nvfp4_blocks(widest > q_width ? widest : q_width);
-    build b = {.rule = rule_of(how->rule), .scratch_each = mq__round_up(blocks * 9 * MQ_NVFP4_NR, 64)};
+    build b = {.rule = rule_of_packing(how->rule), .scratch_each = mq__round_up(blocks * 9 * MQ_NVFP4_NR, 64)};
     b.scratch = mq__alloc_aligned(b.scratch_each * (size_t)mq__pool_threads(how->pool));
     if (!b.scratch) return mq__fail(error, MQ_NO_MEMORY, "model: packing: expected memory, got none");
     mq_status status = MQ_OK;
-    for (size_t first = 0, last; status == MQ_OK && first < linear_count(w); first = last) {
+    for (size_t first = 0, last; status == MQ_OK && first < linear_count_packing(w); first = last) {
         last = first + 1;
         while (last % MQ_LINEARS_PER_LAYER != 0 && mq__weights_group(last) == mq__weights_group(first)) {
             last++;
@@ -199,13 +199,13 @@ static void make_int8_panels(void *context, int thread, int threads)
 
 static mq_status build_int8(mq_weights *w, const mq_packing *how, mq_error *error)
 {
-    for (size_t i = 0; i < linear_count(w); i++) {
+    for (size_t i = 0; i < linear_count_packing(w); i++) {
         mq_linear *linear = mq__weights_linear(w, i);
         if (!mq__weights_can_have(w, i, MQ_FACE_INT8)) continue;
         int8_build b = {.dense = &linear->dense};
         build check = {
             .source = &(mq_linear_source){.dense = linear->dense}, .n = linear->n, .k_width = linear->k_width};
-        mq__pool_run(how->pool, find_amax, &check);
+        mq__pool_run(how->pool, find_amax_packing, &check);
         for (int t = 0; t < mq__pool_threads(how->pool); t++) {
             if (!isnan(check.amax[t])) continue;
             return mq__fail(error, MQ_FORMAT, "model: layer %zu, linear %zu: expected finite weights, got others",
@@ -233,7 +233,7 @@ mq_status mq__weights_pack(mq_weights *w, mq_face face, const mq_packing *how, m
     }
     if (status == MQ_OK) {
         w->face[face].is_ready = true;
-        for (size_t i = 0; i < linear_count(w); i++) {
+        for (size_t i = 0; i < linear_count_packing(w); i++) {
             if (mq__weights_can_have(w, i, face)) w->face[face].bytes += mq__face_bytes(face, mq__weights_linear(w, i));
         }
     }

@@ -19,7 +19,7 @@ static const char *recipe_of(mq_face face, mq_scale_rule rule)
     return face == MQ_FACE_INT8 ? "int8" : mq_scale_rule_name(rule);
 }
 
-static size_t linear_count(const mq_weights *w)
+static size_t linear_count_packing_cache(const mq_weights *w)
 {
     return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER;
 }
@@ -89,7 +89,7 @@ mq_pack_cache mq__pack_cache(const mq_weights *w, mq_face face, const mq_packing
 /* Points the model at the sections; false when they are not those of this model. */
 static bool use_sections(mq_weights *w, mq_face face, const mq_packfile *file)
 {
-    const size_t count = linear_count(w);
+    const size_t count = linear_count_packing_cache(w);
     size_t bytes;
     if (file->sections != count + 1) return false;
     const uint8_t *multipliers = mq__packfile_section(file, count, &bytes);
@@ -133,7 +133,7 @@ bool mq__pack_load(mq_weights *w, mq_face face, const mq_packing *how, const mq_
 
 mq_status mq__pack_save(mq_weights *w, mq_face face, const mq_packing *how, const mq_pack_cache *cache, mq_error *error)
 {
-    const size_t count = linear_count(w);
+    const size_t count = linear_count_packing_cache(w);
     char *dir = mq__path_join(how->cache_dir, "packed");
     mq_pack_section *sections = mq__alloc_zero(count + 1, sizeof *sections);
     float *multipliers = mq__alloc_zero(count, sizeof *multipliers);

@@ -7,7 +7,7 @@
  *
  * Elsewhere: in large pages, in time. A file map has pages of 4 KiB, whose translations a core that streams weights has to look
  * up all the time (Zen 4: 0.93 of what it reads from pages of 2 MiB; decode 2 to 12% faster). Copying all of them at the start
- * would cost a second for every few GB, so a slice is copied after each decode step of a long session: what answers with a few
+ * would cost a second for every few GB, so a slice is copied after each decode step of a long sequence: what answers with a few
  * words does not pay for it. */
 #include "base/checked.h"
 #include "base/error.h"

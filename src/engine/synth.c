@@ -6,7 +6,7 @@
 #include "engine/cache_dir.h"
 #include "engine/synth_shapes.h"
 #include "format/checkpoint_write.h"
-#include "mixquant.h"
+#include "mixquant_tools.h"
 
 #include <math.h>
 #include <string.h>
@@ -37,7 +37,7 @@ typedef struct generator {
     uint64_t s[4]; /* xoshiro256++ (Blackman and Vigna) */
 } generator;
 
-static uint64_t rotate(uint64_t x, int k)
+static uint64_t rotate_synth(uint64_t x, int k)
 {
     return x << k | x >> (64 - k);
 }
@@ -45,13 +45,13 @@ static uint64_t rotate(uint64_t x, int k)
 static uint64_t next_number(generator *g)
 {
     uint64_t *s = g->s;
-    const uint64_t result = rotate(s[0] + s[3], 23) + s[0], t = s[1] << 17;
+    const uint64_t result = rotate_synth(s[0] + s[3], 23) + s[0], t = s[1] << 17;
     s[2] ^= s[0];
     s[3] ^= s[1];
     s[1] ^= s[2];
     s[0] ^= s[3];
     s[2] ^= t;
-    s[3] = rotate(s[3], 45);
+    s[3] = rotate_synth(s[3], 45);
     return result;
 }
 
@@ -78,7 +78,7 @@ typedef struct plan {
     size_t count, max;
 } plan;
 
-static void add(plan *p, const char *name, uint64_t rows, uint64_t columns, float mean, float deviation)
+static void add_synth(plan *p, const char *name, uint64_t rows, uint64_t columns, float mean, float deviation)
 {
     const size_t i = p->count++;
     snprintf(p->names[i], NAME_BYTES, "%s", name);
@@ -90,7 +90,7 @@ static void add(plan *p, const char *name, uint64_t rows, uint64_t columns, floa
 
 static void add_norm(plan *p, const char *name, uint64_t width)
 {
-    add(p, name, width, 0, 1.0f, 0.05f);
+    add_synth(p, name, width, 0, 1.0f, 0.05f);
 }
 
 /* Weights of deviation 1/sqrt(inputs) keep the scale of normalised activations. */
@@ -98,16 +98,16 @@ static void add_linear(plan *p, const char *prefix, const char *name, uint64_t n
 {
     char full[NAME_BYTES];
     snprintf(full, sizeof full, "%s%s.weight", prefix, name);
-    add(p, full, n, k, 0.0f, 1.0f / sqrtf((float)k));
+    add_synth(p, full, n, k, 0.0f, 1.0f / sqrtf((float)k));
     if (!bias) return;
     snprintf(full, sizeof full, "%s%s.bias", prefix, name);
-    add(p, full, n, 0, 0.0f, 0.1f);
+    add_synth(p, full, n, 0, 0.0f, 0.1f);
 }
 
 static void add_layer(plan *p, const mq_synth_shape *s, uint32_t layer)
 {
     char prefix[48], name[NAME_BYTES];
-    const uint64_t q = (uint64_t)s->heads * s->head_width, kv = (uint64_t)s->kv_heads * s->head_width;
+    const uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
     const bool bias = s->architecture == MQ_ARCH_QWEN2;
     snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
     snprintf(name, sizeof name, "%sinput_layernorm.weight", prefix);
@@ -118,9 +118,9 @@ static void add_layer(plan *p, const mq_synth_shape *s, uint32_t layer)
     add_linear(p, prefix, "self_attn.o_proj", s->width, q, false);
     if (s->architecture == MQ_ARCH_QWEN3) {
         snprintf(name, sizeof name, "%sself_attn.q_norm.weight", prefix);
-        add_norm(p, name, s->head_width);
+        add_norm(p, name, s->head_dim);
         snprintf(name, sizeof name, "%sself_attn.k_norm.weight", prefix);
-        add_norm(p, name, s->head_width);
+        add_norm(p, name, s->head_dim);
     }
     snprintf(name, sizeof name, "%spost_attention_layernorm.weight", prefix);
     add_norm(p, name, s->width);
@@ -145,7 +145,7 @@ static bool make_plan(const mq_synth_shape *s, uint32_t layers, plan *p)
     p->names = mq__alloc_zero(p->max, sizeof *p->names);
     if (!p->specs || !p->normal || !p->names) return false;
     const float small = 1.0f / sqrtf((float)s->width);
-    add(p, "model.embed_tokens.weight", s->vocab, s->width, 0, s->tied ? small : 1.0f);
+    add_synth(p, "model.embed_tokens.weight", s->vocab, s->width, 0, s->tied ? small : 1.0f);
     for (uint32_t i = 0; i < layers; i++) {
         add_layer(p, s, i);
     }

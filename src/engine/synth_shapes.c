@@ -61,7 +61,7 @@ json_t *mq__synth_config(const mq_synth_shape *s, uint32_t layers)
         "{s[s] ss si si si si si si si si sf sf so sb ss ss sb si si sf}", "architectures", classes[s->architecture],
         "model_type", mq__architecture_name(s->architecture), "vocab_size", (int)s->vocab, "hidden_size", (int)s->width,
         "intermediate_size", (int)s->ffn, "num_hidden_layers", (int)layers, "num_attention_heads", (int)s->heads,
-        "num_key_value_heads", (int)s->kv_heads, "head_dim", (int)s->head_width, "max_position_embeddings",
+        "num_key_value_heads", (int)s->kv_heads, "head_dim", (int)s->head_dim, "max_position_embeddings",
         (int)s->max_positions, "rms_norm_eps", s->eps, "rope_theta", s->theta, "rope_scaling", rope,
         "tie_word_embeddings", s->tied, "torch_dtype", "bfloat16", "hidden_act", "silu", "use_cache", 1, "bos_token_id",
         MQ_SYNTH_END_OF_TEXT, "eos_token_id", MQ_SYNTH_IM_END, "attention_dropout", 0.0);

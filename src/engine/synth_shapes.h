@@ -3,13 +3,14 @@
 #define MQ_SYNTH_SHAPES_H
 
 #include "format/model_config.h"
+#include "mixquant_tools.h"
 
 #include <jansson.h>
 
 typedef struct mq_synth_shape {
     const char *name;
     mq_architecture architecture;
-    uint32_t layers, width, ffn, heads, kv_heads, head_width, vocab, max_positions; /* L D F H G K V */
+    uint32_t layers, width, ffn, heads, kv_heads, head_dim, vocab, max_positions; /* L D F H G K V */
     bool tied;
     double theta, eps;
     double llama3_factor; /* 0: no llama3 rope scaling */

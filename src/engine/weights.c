@@ -31,9 +31,9 @@ static uint32_t size_of(const mq_model *m, char letter)
     case 'D':
         return m->width;
     case 'Q':
-        return m->heads * m->head_width;
+        return m->heads * m->head_dim;
     case 'G':
-        return m->kv_heads * m->head_width;
+        return m->kv_heads * m->head_dim;
     default:
         return m->ffn;
     }
@@ -99,7 +99,7 @@ static mq_status read_norms(mq_weights *w, const char *name, const float *norm[M
 
 static mq_status read_head_norm(mq_weights *w, const char *name, const float **norm, mq_error *error)
 {
-    if (w->config.qk_norm) return mq__weights_vector(w, w->dense, name, w->model.head_width, norm, error);
+    if (w->config.qk_norm) return mq__weights_vector(w, w->dense, name, w->model.head_dim, norm, error);
     if (!mq__checkpoint_find(w->dense, name)) return MQ_OK;
     return mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected none by config.json, got one", name);
 }
@@ -160,7 +160,7 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
     if (s != MQ_OK) return s;
     if (other.architecture == c->architecture && other.layers == c->layers && other.width == c->width &&
         other.ffn == c->ffn && other.heads == c->heads && other.kv_heads == c->kv_heads &&
-        other.head_width == c->head_width && other.vocab == c->vocab) {
+        other.head_dim == c->head_dim && other.vocab == c->vocab) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "prefill model: %s: expected the same architecture and sizes, got others", dir);
@@ -185,7 +185,7 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
                     .layers = c->layers,
                     .heads = c->heads,
                     .kv_heads = c->kv_heads,
-                    .head_width = c->head_width,
+                    .head_dim = c->head_dim,
                     .norm_eps = (float)c->norm_eps};
     const size_t count = (size_t)c->layers * MQ_LINEARS_PER_LAYER;
     m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
@@ -196,7 +196,7 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
         w->face[face].panels = mq__alloc_zero(count, sizeof *w->face[face].panels);
         complete = complete && w->face[face].panels;
     }
-    inv_freq = mq__alloc_aligned(c->head_width / 2 * sizeof *inv_freq);
+    inv_freq = mq__alloc_aligned(c->head_dim / 2 * sizeof *inv_freq);
     if (!m->layer || !w->packed_source || !w->packed_available || !complete || !inv_freq) {
         s = mq__fail(error, MQ_NO_MEMORY, "model: %u layers: expected memory, got none", c->layers);
         goto out;

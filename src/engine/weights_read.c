@@ -29,7 +29,7 @@ static mq_status wrong_shape(const mq_tensor *t, uint64_t n, uint64_t k, mq_erro
                     t->name, (unsigned long long)n, (unsigned long long)k, got);
 }
 
-static mq_status find(const mq_checkpoint *c, const char *name, const mq_tensor **t, mq_error *error)
+static mq_status find_weights_read(const mq_checkpoint *c, const char *name, const mq_tensor **t, mq_error *error)
 {
     *t = mq__checkpoint_find(c, name);
     if (*t) return MQ_OK;
@@ -74,7 +74,7 @@ mq_status mq__weights_vector(mq_weights *w, const mq_checkpoint *c, const char *
     const mq_tensor *t;
     mq_dense_type type;
     *vector = NULL;
-    const mq_status status = find(c, name, &t, error);
+    const mq_status status = find_weights_read(c, name, &t, error);
     if (status != MQ_OK) return status;
     if (!has_shape(t, count, 0)) return wrong_shape(t, count, 0, error);
     if (!dense_type(t->dtype, &type)) {
@@ -124,7 +124,7 @@ mq_status mq__dense_read(mq_weights *w, const mq_checkpoint *c, const char *name
                          mq_dense *dense, mq_error *error)
 {
     const mq_tensor *t;
-    const mq_status status = find(c, name, &t, error);
+    const mq_status status = find_weights_read(c, name, &t, error);
     return status == MQ_OK ? dense_of(w, t, n, k_width, dense, error) : status;
 }
 

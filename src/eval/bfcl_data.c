@@ -122,7 +122,8 @@ json_t *mq__bfcl_tools(const json_t *functions, mq_bfcl_language language)
 
 /* ------------------------------------------------------------------ files */
 
-static mq_status read_named(const char *folder, const char *format, const char *name, json_t **values, mq_error *error)
+static mq_status read_named_bfcl_data(const char *folder, const char *format, const char *name, json_t **values,
+                                      mq_error *error)
 {
     char file[128];
     snprintf(file, sizeof file, format, name);
@@ -200,7 +201,7 @@ static mq_status read_docs(const char *folder, json_t **docs, mq_error *error)
     *docs = json_object();
     for (size_t i = 0; status == MQ_OK && i < sizeof classes / sizeof classes[0]; i++) {
         json_t *functions = NULL;
-        status = read_named(folder, "multi_turn_func_doc/%s.json", classes[i][1], &functions, error);
+        status = read_named_bfcl_data(folder, "multi_turn_func_doc/%s.json", classes[i][1], &functions, error);
         if (status == MQ_OK && !functions_are_named(functions)) {
             status = mq__fail(error, MQ_FORMAT,
                               "eval: bfcl: %s.json: expected functions with names, got something else", classes[i][1]);
@@ -251,9 +252,9 @@ static mq_status read_category(const char *folder, const char *category, json_t 
 {
     const bool answered = !strstr(category, "relevance"), multi = strncmp(category, "multi_turn", 10) == 0;
     json_t *answers = NULL, *docs = NULL;
-    mq_status status = read_named(folder, "BFCL_v4_%s.json", category, items, error);
+    mq_status status = read_named_bfcl_data(folder, "BFCL_v4_%s.json", category, items, error);
     if (status == MQ_OK && answered) {
-        status = read_named(folder, "possible_answer/BFCL_v4_%s.json", category, &answers, error);
+        status = read_named_bfcl_data(folder, "possible_answer/BFCL_v4_%s.json", category, &answers, error);
     }
     if (status == MQ_OK && multi) status = read_docs(folder, &docs, error);
     if (status == MQ_OK) status = complete(*items, category, answers, docs, error);

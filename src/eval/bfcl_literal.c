@@ -18,16 +18,16 @@ typedef struct reader {
 
 static json_t *read_value(reader *r);
 
-static void skip_space(reader *r)
+static void skip_space_bfcl_literal(reader *r)
 {
     while (isspace((unsigned char)*r->p)) {
         r->p++;
     }
 }
 
-static bool take(reader *r, const char *text)
+static bool take_bfcl_literal(reader *r, const char *text)
 {
-    skip_space(r);
+    skip_space_bfcl_literal(r);
     const size_t length = strlen(text);
     if (strncmp(r->p, text, length) != 0) return false;
     r->p += length;
@@ -38,7 +38,7 @@ static bool take(reader *r, const char *text)
 static bool read_word(reader *r, char word[WORD_MAX])
 {
     size_t length = 0;
-    skip_space(r);
+    skip_space_bfcl_literal(r);
     if (!isalpha((unsigned char)*r->p) && *r->p != '_' && *r->p != '$') return false;
     while (isalnum((unsigned char)r->p[length]) || (r->p[length] && strchr("_$.", r->p[length]))) {
         length++;
@@ -68,7 +68,7 @@ static size_t utf8(unsigned code, char out[4])
 }
 
 /* What follows a backslash; returns bytes written. */
-static size_t read_escape(reader *r, char out[4])
+static size_t read_escape_bfcl_literal(reader *r, char out[4])
 {
     static const char names[] = "nrtbf0", codes[] = "\n\r\t\b\f\0";
     const char c = *r->p++;
@@ -92,7 +92,7 @@ static json_t *read_string(reader *r)
     while (text && *r->p && *r->p != quote) {
         if (*r->p == '\\' && r->p[1]) {
             r->p++;
-            length += read_escape(r, text + length);
+            length += read_escape_bfcl_literal(r, text + length);
         } else {
             text[length++] = *r->p++;
         }
@@ -103,7 +103,7 @@ static json_t *read_string(reader *r)
     return value;
 }
 
-static json_t *read_number(reader *r)
+static json_t *read_number_bfcl_literal(reader *r)
 {
     char *end;
     const char *p = r->p + (*r->p == '-' || *r->p == '+');
@@ -124,9 +124,10 @@ static json_t *read_number(reader *r)
 static json_t *read_list(reader *r, const char *close)
 {
     json_t *list = json_array();
-    while (list && !take(r, close)) {
+    while (list && !take_bfcl_literal(r, close)) {
         json_t *value = read_value(r);
-        if (!value || json_array_append_new(list, value) != 0 || (!take(r, ",") && (skip_space(r), *r->p != *close))) {
+        if (!value || json_array_append_new(list, value) != 0 ||
+            (!take_bfcl_literal(r, ",") && (skip_space_bfcl_literal(r), *r->p != *close))) {
             json_decref(list);
             return NULL;
         }
@@ -137,7 +138,7 @@ static json_t *read_list(reader *r, const char *close)
 /* A key as text: a string, a number, or a bare name. */
 static bool read_key(reader *r, char key[WORD_MAX])
 {
-    skip_space(r);
+    skip_space_bfcl_literal(r);
     if (*r->p && strchr("'\"", *r->p)) {
         json_t *text = read_string(r);
         const bool fits = text && json_string_length(text) < WORD_MAX;
@@ -160,9 +161,10 @@ static json_t *read_map(reader *r)
 {
     json_t *map = json_object();
     char key[WORD_MAX];
-    while (map && !take(r, "}")) {
-        json_t *value = read_key(r, key) && take(r, ":") ? read_value(r) : NULL;
-        if (!value || json_object_set_new(map, key, value) != 0 || (!take(r, ",") && (skip_space(r), *r->p != '}'))) {
+    while (map && !take_bfcl_literal(r, "}")) {
+        json_t *value = read_key(r, key) && take_bfcl_literal(r, ":") ? read_value(r) : NULL;
+        if (!value || json_object_set_new(map, key, value) != 0 ||
+            (!take_bfcl_literal(r, ",") && (skip_space_bfcl_literal(r), *r->p != '}'))) {
             json_decref(map);
             return NULL;
         }
@@ -175,10 +177,11 @@ static json_t *read_puts(reader *r)
 {
     json_t *map = json_object();
     char key[WORD_MAX];
-    while (map && !take(r, "}}")) {
+    while (map && !take_bfcl_literal(r, "}}")) {
         json_t *value = NULL;
-        if (take(r, "put(") && read_key(r, key) && take(r, ",")) value = read_value(r);
-        if (!value || json_object_set_new(map, key, value) != 0 || !take(r, ")") || !take(r, ";")) {
+        if (take_bfcl_literal(r, "put(") && read_key(r, key) && take_bfcl_literal(r, ",")) value = read_value(r);
+        if (!value || json_object_set_new(map, key, value) != 0 || !take_bfcl_literal(r, ")") ||
+            !take_bfcl_literal(r, ";")) {
             json_decref(map);
             return NULL;
         }
@@ -191,24 +194,25 @@ static json_t *read_new(reader *r)
 {
     char word[WORD_MAX];
     if (!read_word(r, word)) return NULL;
-    if (take(r, "<")) {
+    if (take_bfcl_literal(r, "<")) {
         for (int open = 1; open && *r->p; r->p++) {
             open += *r->p == '<' ? 1 : *r->p == '>' ? -1 : 0;
         }
     }
-    if (take(r, "[")) return take(r, "]") && take(r, "{") ? read_list(r, "}") : NULL;
-    if (!take(r, "(")) return NULL;
-    if (take(r, ")")) {
-        if (take(r, "{{")) return read_puts(r);
+    if (take_bfcl_literal(r, "["))
+        return take_bfcl_literal(r, "]") && take_bfcl_literal(r, "{") ? read_list(r, "}") : NULL;
+    if (!take_bfcl_literal(r, "(")) return NULL;
+    if (take_bfcl_literal(r, ")")) {
+        if (take_bfcl_literal(r, "{{")) return read_puts(r);
         return strstr(word, "Map") ? json_object() : json_array();
     }
     json_t *inner = read_value(r);
-    if (inner && take(r, ")")) return inner;
+    if (inner && take_bfcl_literal(r, ")")) return inner;
     json_decref(inner);
     return NULL;
 }
 
-static json_t *read_named(reader *r)
+static json_t *read_named_bfcl_literal(reader *r)
 {
     char word[WORD_MAX];
     if (!read_word(r, word)) return NULL;
@@ -217,7 +221,7 @@ static json_t *read_named(reader *r)
     if (strcmp(word, "None") == 0 || strcmp(word, "null") == 0) return json_null();
     if (r->language == MQ_BFCL_JAVA && strcmp(word, "new") == 0) return read_new(r);
     if (r->language == MQ_BFCL_JAVA && (strcmp(word, "Arrays.asList") == 0 || strcmp(word, "List.of") == 0)) {
-        return take(r, "(") ? read_list(r, ")") : NULL;
+        return take_bfcl_literal(r, "(") ? read_list(r, ")") : NULL;
     }
     return json_string(word); /* a variable */
 }
@@ -225,28 +229,28 @@ static json_t *read_named(reader *r)
 static json_t *read_value(reader *r)
 {
     json_t *value;
-    skip_space(r);
+    skip_space_bfcl_literal(r);
     if (++r->depth > DEPTH_MAX) return NULL;
     if (*r->p == '\'' || *r->p == '"' || (*r->p == '`' && r->language == MQ_BFCL_JAVASCRIPT)) {
         value = read_string(r);
-    } else if (take(r, "[")) {
+    } else if (take_bfcl_literal(r, "[")) {
         value = read_list(r, "]");
-    } else if (r->language == MQ_BFCL_PYTHON && take(r, "(")) {
+    } else if (r->language == MQ_BFCL_PYTHON && take_bfcl_literal(r, "(")) {
         value = read_list(r, ")");
-    } else if (r->language != MQ_BFCL_JAVA && take(r, "{")) {
+    } else if (r->language != MQ_BFCL_JAVA && take_bfcl_literal(r, "{")) {
         value = read_map(r);
     } else if (*r->p == '-' || *r->p == '+' || *r->p == '.' || isdigit((unsigned char)*r->p)) {
-        value = read_number(r);
+        value = read_number_bfcl_literal(r);
     } else {
-        value = read_named(r);
+        value = read_named_bfcl_literal(r);
     }
     r->depth--;
     return value;
 }
 
-static bool at_end(reader *r)
+static bool at_end_bfcl_literal(reader *r)
 {
-    skip_space(r);
+    skip_space_bfcl_literal(r);
     return *r->p == '\0';
 }
 
@@ -254,7 +258,7 @@ json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language)
 {
     reader r = {text, language, 0};
     json_t *value = read_value(&r);
-    if (value && at_end(&r)) return value;
+    if (value && at_end_bfcl_literal(&r)) return value;
     json_decref(value);
     return NULL;
 }
@@ -263,17 +267,17 @@ json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language)
 static json_t *read_call(reader *r)
 {
     char name[WORD_MAX], key[WORD_MAX];
-    if (!read_word(r, name) || !take(r, "(")) return NULL;
+    if (!read_word(r, name) || !take_bfcl_literal(r, "(")) return NULL;
     json_t *arguments = json_object(), *positional = json_array();
     bool ok = arguments && positional;
-    while (ok && !take(r, ")")) {
+    while (ok && !take_bfcl_literal(r, ")")) {
         const char *before = r->p;
-        const bool named = read_word(r, key) && take(r, "=");
+        const bool named = read_word(r, key) && take_bfcl_literal(r, "=");
         if (!named) r->p = before;
         json_t *value = read_value(r);
         ok = value &&
              (named ? json_object_set_new(arguments, key, value) : json_array_append_new(positional, value)) == 0;
-        ok = ok && (take(r, ",") || (skip_space(r), *r->p == ')'));
+        ok = ok && (take_bfcl_literal(r, ",") || (skip_space_bfcl_literal(r), *r->p == ')'));
     }
     json_t *call = ok ? json_pack("{sssOsO}", "name", name, "arguments", arguments, "positional", positional) : NULL;
     json_decref(arguments);
@@ -285,17 +289,17 @@ json_t *mq__bfcl_python_calls(const char *text)
 {
     reader r = {text, MQ_BFCL_PYTHON, 0};
     json_t *calls = json_array();
-    const bool list = take(&r, "[");
+    const bool list = take_bfcl_literal(&r, "[");
     bool ok = calls != NULL;
-    while (ok && !(list ? take(&r, "]") : at_end(&r))) {
+    while (ok && !(list ? take_bfcl_literal(&r, "]") : at_end_bfcl_literal(&r))) {
         json_t *call = read_call(&r);
         ok = call && json_array_append_new(calls, call) == 0;
-        if (ok && !take(&r, ",")) {
-            skip_space(&r);
+        if (ok && !take_bfcl_literal(&r, ",")) {
+            skip_space_bfcl_literal(&r);
             ok = list ? *r.p == ']' : true; /* without brackets, one call a line */
         }
     }
-    if (ok && at_end(&r)) return calls;
+    if (ok && at_end_bfcl_literal(&r)) return calls;
     json_decref(calls);
     return NULL;
 }

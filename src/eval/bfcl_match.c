@@ -153,7 +153,7 @@ static char *standard(const char *text)
     return result;
 }
 
-static bool same_text(const char *a, const char *b, bool loose)
+static bool same_text_bfcl_match(const char *a, const char *b, bool loose)
 {
     if (!loose) return strcmp(a, b) == 0;
     char *x = standard(a), *y = standard(b);
@@ -164,15 +164,15 @@ static bool same_text(const char *a, const char *b, bool loose)
 }
 
 /* Python's ==: 1 equals 1.0. loose: strings, at any depth, are compared in their standard form. Depth is bounded by the parsers. */
-static bool same(const json_t *a, const json_t *b, bool loose)
+static bool same_bfcl_match(const json_t *a, const json_t *b, bool loose)
 {
     if (json_is_number(a) && json_is_number(b)) return json_number_value(a) == json_number_value(b);
     if (json_typeof(a) != json_typeof(b)) return false;
-    if (json_is_string(a)) return same_text(json_string_value(a), json_string_value(b), loose);
+    if (json_is_string(a)) return same_text_bfcl_match(json_string_value(a), json_string_value(b), loose);
     if (json_is_array(a)) {
         bool equal = json_array_size(a) == json_array_size(b);
         for (size_t i = 0; equal && i < json_array_size(a); i++) {
-            equal = same(json_array_get(a, i), json_array_get(b, i), loose);
+            equal = same_bfcl_match(json_array_get(a, i), json_array_get(b, i), loose);
         }
         return equal;
     }
@@ -183,7 +183,7 @@ static bool same(const json_t *a, const json_t *b, bool loose)
     json_object_foreach((json_t *)(uintptr_t)a, key, value)
     {
         const json_t *other = json_object_get(b, key);
-        equal = equal && other && same(value, other, loose);
+        equal = equal && other && same_bfcl_match(value, other, loose);
     }
     return equal;
 }
@@ -194,7 +194,7 @@ static bool is_among(const json_t *value, const json_t *accepted, bool loose)
     size_t i;
     json_array_foreach(accepted, i, one)
     {
-        if (same(value, one, loose)) return true;
+        if (same_bfcl_match(value, one, loose)) return true;
     }
     return false;
 }
@@ -220,7 +220,8 @@ static bool map_matches(const json_t *value, const json_t *truth)
     json_object_foreach((json_t *)(uintptr_t)value, key, item)
     {
         const json_t *accepted = json_object_get(truth, key); /* one published map has a bare value */
-        if (!accepted || !(json_is_array(accepted) ? is_among(item, accepted, true) : same(item, accepted, true))) {
+        if (!accepted ||
+            !(json_is_array(accepted) ? is_among(item, accepted, true) : same_bfcl_match(item, accepted, true))) {
             return false;
         }
     }
@@ -289,7 +290,7 @@ static bool value_matches(const json_t *value, const json_t *property, const jso
     if (wanted != got && wanted != KIND_ANY) {
         json_array_foreach(accepted, i, one)
         {
-            if (kind_of_value(one) == got && same(value, one, false)) return true;
+            if (kind_of_value(one) == got && same_bfcl_match(value, one, false)) return true;
         }
         return false;
     }
@@ -380,9 +381,9 @@ bool mq__bfcl_same_calls(const json_t *calls, const json_t *functions, const jso
         json_t *expected = json_is_string(text) ? python_calls(json_string_value(text), functions) : NULL;
         const json_t *call = json_array_get(calls, i), *one = json_array_get(expected, 0);
         equal = one &&
-                same_text(json_string_value(json_object_get(call, "name")),
-                          json_string_value(json_object_get(one, "name")), false) &&
-                same(json_object_get(call, "arguments"), json_object_get(one, "arguments"), false);
+                same_text_bfcl_match(json_string_value(json_object_get(call, "name")),
+                                     json_string_value(json_object_get(one, "name")), false) &&
+                same_bfcl_match(json_object_get(call, "arguments"), json_object_get(one, "arguments"), false);
         json_decref(expected);
     }
     return equal;

@@ -11,7 +11,7 @@
 #define TEXT_MAX ((size_t)64 << 20)
 
 /* Takes the tokens; false when memory is short. */
-static bool add(mq_eval_corpus *corpus, const char *id, const int32_t *tokens, size_t count)
+static bool add_corpus(mq_eval_corpus *corpus, const char *id, const int32_t *tokens, size_t count)
 {
     mq_eval_sequence *larger = mq__realloc(corpus->item, (corpus->count + 1) * sizeof *larger);
     if (!larger) return false;
@@ -26,7 +26,7 @@ static bool add(mq_eval_corpus *corpus, const char *id, const int32_t *tokens, s
     return true;
 }
 
-static mq_status no_memory(mq_error *error)
+static mq_status no_memory_corpus(mq_error *error)
 {
     return mq__fail(error, MQ_NO_MEMORY, "eval: texts: expected memory, got none");
 }
@@ -45,7 +45,7 @@ static mq_status add_windows(const mq_eval_context *context, const mq_eval_corpu
     mq__free(text);
     const bool has_bos = count && tokens[0] == context->info.bos;
     int32_t *window = mq__alloc(o->length * sizeof *window);
-    if (status == MQ_OK && !window) status = no_memory(error);
+    if (status == MQ_OK && !window) status = no_memory_corpus(error);
     for (size_t at = has_bos; status == MQ_OK && at < count && corpus->count < o->most;) {
         const size_t room = o->length - has_bos, some = count - at < room ? count - at : room;
         char id[32];
@@ -53,7 +53,7 @@ static mq_status add_windows(const mq_eval_context *context, const mq_eval_corpu
         if (has_bos) window[0] = tokens[0];
         memcpy(window + has_bos, tokens + at, some * sizeof *tokens);
         snprintf(id, sizeof id, "window-%04zu", corpus->count);
-        if (!add(corpus, id, window, some + has_bos)) status = no_memory(error);
+        if (!add_corpus(corpus, id, window, some + has_bos)) status = no_memory_corpus(error);
         at += some;
     }
     mq__free(window);
@@ -61,7 +61,7 @@ static mq_status add_windows(const mq_eval_context *context, const mq_eval_corpu
     return status;
 }
 
-static void add_message(json_t *messages, const char *role, const json_t *content)
+static void add_message_corpus(json_t *messages, const char *role, const json_t *content)
 {
     json_array_append_new(messages, json_pack("{sssO}", "role", role, "content", content));
 }
@@ -73,12 +73,12 @@ static json_t *dialogue(const json_t *scene, bool prompt_only)
     const json_t *turn;
     size_t i;
     bool open = false;
-    add_message(messages, "system", json_object_get(scene, "system"));
+    add_message_corpus(messages, "system", json_object_get(scene, "system"));
     json_array_foreach(json_object_get(scene, "turns"), i, turn)
     {
         const json_t *arguments = json_object_get(turn, "arguments"), *expect = json_object_get(turn, "expect");
         const char *name = json_string_value(json_object_get(turn, "call"));
-        add_message(messages, "user", json_object_get(turn, "user"));
+        add_message_corpus(messages, "user", json_object_get(turn, "user"));
         open = true;
         if (name && json_is_object(arguments)) {
             char *result = mq__scene_call(scene, name, arguments);
@@ -90,7 +90,7 @@ static json_t *dialogue(const json_t *scene, bool prompt_only)
             if (prompt_only) break;
         }
         if (!json_is_string(expect)) break;
-        add_message(messages, "assistant", expect);
+        add_message_corpus(messages, "assistant", expect);
         open = false;
     }
     return json_pack("{sososb}", "messages", messages, "tools", mq__scene_tools(scene), "add_generation_prompt",
@@ -110,14 +110,14 @@ static mq_status add_episode(const mq_eval_context *context, const mq_eval_corpu
     json_t *body = dialogue(scene, o->prompts);
     char *request = body ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
-    if (!request) return no_memory(error);
+    if (!request) return no_memory_corpus(error);
     status = mq_render(context->text, request, strlen(request), &rendered, &bytes, error);
     if (status == MQ_OK) {
         status = mq_tokenize(context->text, rendered, bytes, MQ_TOKENIZE_PARSE_SPECIAL, &tokens, &count, error);
     }
     if (status == MQ_OK && count >= o->shortest && count <= o->length &&
-        !add(corpus, name ? name : id, tokens, count)) {
-        status = no_memory(error);
+        !add_corpus(corpus, name ? name : id, tokens, count)) {
+        status = no_memory_corpus(error);
     }
     free(request);
     mq_free(rendered);
@@ -131,7 +131,7 @@ mq_status mq__eval_corpus_open(const mq_eval_context *context, const mq_eval_cor
     const mq_eval_options *o = context->options;
     json_t *scenes = NULL;
     *corpus = (mq_eval_corpus){.path = o->text ? mq__strdup(o->text) : mq__path_join(o->model_dir, "episodes.jsonl")};
-    if (!corpus->path) return no_memory(error);
+    if (!corpus->path) return no_memory_corpus(error);
     mq_map map = {0};
     mq_status status = mq__map_open(corpus->path, &map, error);
     if (status != MQ_OK) return status;

@@ -11,7 +11,7 @@
 
 /* One item in progress. */
 typedef struct slot {
-    mq_session *session;
+    mq_sequence *session;
     size_t item;
     void *episode; /* NULL: idle */
     bool asked;    /* a prompt is being answered */
@@ -70,7 +70,7 @@ static size_t cut_middle(int32_t *tokens, size_t count, size_t most)
 }
 
 /* Prefills the prompt. One that leaves no room for an answer is answered with nothing. */
-static mq_status ask(runner *r, slot *s, bool *fits, mq_error *error)
+static mq_status ask_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
 {
     int32_t *tokens = NULL;
     size_t count = 0;
@@ -84,7 +84,7 @@ static mq_status ask(runner *r, slot *s, bool *fits, mq_error *error)
     mq__buf_clear(&s->text);
     mq_sync_stats stats = {0};
     if (status == MQ_OK && *fits) {
-        status = mq_session_sync(s->session, tokens, (uint32_t)count, NULL, &stats, error);
+        status = mq_sequence_sync(s->session, tokens, (uint32_t)count, NULL, &stats, error);
         s->input_tokens += stats.prefilled + 1;
     }
     if (status == MQ_OK) {
@@ -107,7 +107,7 @@ static void take_token(void *context, int32_t token, float logprob, const mq_tok
 }
 
 /* The first stop string in the answer cuts it. */
-static bool find_stop(slot *s)
+static bool find_stop_dialogue(slot *s)
 {
     size_t first = s->text.len;
     for (size_t i = 0; i < s->prompt.stop_count && s->text.len; i++) {
@@ -122,7 +122,7 @@ static bool find_stop(slot *s)
 
 /* Draws the next token from the session's logits; *finished with *finish when the answer is complete. A seed of its own
  * for each token makes draws independent of what else is in the batch. */
-static mq_status draw(runner *r, slot *s, bool *finished, mq_finish *finish, mq_error *error)
+static mq_status draw_dialogue(runner *r, slot *s, bool *finished, mq_finish *finish, mq_error *error)
 {
     char name[320];
     const char *bytes;
@@ -145,13 +145,13 @@ static mq_status draw(runner *r, slot *s, bool *finished, mq_finish *finish, mq_
     if (status == MQ_OK && (s->text.len + count > ANSWER_BYTES_MAX || !mq__buf_append(&s->text, bytes, count))) {
         status = mq__fail(error, MQ_NO_MEMORY, "eval: answer: expected memory, got none");
     }
-    if (status == MQ_OK && find_stop(s)) {
+    if (status == MQ_OK && find_stop_dialogue(s)) {
         *finished = true;
         *finish = MQ_FINISH_STOP;
         return MQ_OK;
     }
     uint32_t held;
-    (void)mq_session_tokens(s->session, &held);
+    (void)mq_sequence_tokens(s->session, &held);
     *finished = s->output >= s->prompt.max_tokens || held >= r->d->context->info.context;
     *finish = MQ_FINISH_LENGTH;
     s->has_token = !*finished;
@@ -168,7 +168,7 @@ static mq_status turn(runner *r, slot *s, const mq_eval_answer *answer, bool *fi
     s->prompt = prompt;
     if (status != MQ_OK) return status;
     s->turn += answer != NULL;
-    if (prompt.request || prompt.prompt) return ask(r, s, fits, error);
+    if (prompt.request || prompt.prompt) return ask_dialogue(r, s, fits, error);
     json_t *record = r->d->task->end(s->episode, true);
     s->episode = NULL;
     if (!record) return mq__fail(error, MQ_NO_MEMORY, "eval: record: expected memory, got none");
@@ -177,18 +177,18 @@ static mq_status turn(runner *r, slot *s, const mq_eval_answer *answer, bool *fi
     return r->d->take(r->d->take_context, s->item, record, error);
 }
 
-static mq_status begin(runner *r, slot *s, bool *fits, mq_error *error)
+static mq_status begin_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
 {
     s->item = r->d->items[r->next++];
     s->turn = 0;
     s->input_tokens = s->output_tokens = 0;
-    mq_session_truncate(s->session, 0); /* what an earlier item left must not be reused: it was made in another way */
+    mq_sequence_truncate(s->session, 0); /* what an earlier item left must not be reused: it was made in another way */
     const mq_status status = r->d->task->begin(r->d->state, s->item, &s->episode, error);
     return status == MQ_OK ? turn(r, s, NULL, fits, error) : status;
 }
 
 /* Brings a slot to where it waits for a decode step, or to idleness when no item is left. */
-static mq_status advance(runner *r, slot *s, mq_error *error)
+static mq_status advance_dialogue(runner *r, slot *s, mq_error *error)
 {
     mq_status status = MQ_OK;
     s->has_token = false;
@@ -197,10 +197,10 @@ static mq_status advance(runner *r, slot *s, mq_error *error)
         mq_finish finish = MQ_FINISH_LENGTH;
         if (!s->episode) {
             if (r->next == r->d->count) return MQ_OK;
-            status = begin(r, s, &fits, error);
+            status = begin_dialogue(r, s, &fits, error);
             finished = !fits;
         }
-        if (status == MQ_OK && s->episode && fits) status = draw(r, s, &finished, &finish, error);
+        if (status == MQ_OK && s->episode && fits) status = draw_dialogue(r, s, &finished, &finish, error);
         while (status == MQ_OK && s->episode && finished) {
             const char *bytes;
             size_t count;
@@ -224,18 +224,18 @@ static mq_status advance(runner *r, slot *s, mq_error *error)
 static mq_status lockstep(runner *r, mq_error *error)
 {
     for (;;) {
-        mq_session *sessions[MQ_EVAL_BATCH];
+        mq_sequence *sessions[MQ_EVAL_BATCH];
         int32_t tokens[MQ_EVAL_BATCH];
         uint32_t count = 0;
         for (uint32_t i = 0; i < r->d->batch; i++) {
-            const mq_status status = advance(r, &r->slots[i], error);
+            const mq_status status = advance_dialogue(r, &r->slots[i], error);
             if (status != MQ_OK) return status;
             if (!r->slots[i].has_token) continue;
             sessions[count] = r->slots[i].session;
             tokens[count++] = r->slots[i].token;
         }
         if (count == 0) return MQ_OK;
-        const mq_status status = mq_session_step_batch(sessions, tokens, count, error);
+        const mq_status status = mq_sequence_step_batch(sessions, tokens, count, error);
         if (status != MQ_OK) return status;
     }
 }
@@ -245,7 +245,7 @@ mq_status mq__eval_dialogue_run(const mq_eval_dialogue *dialogue, mq_error *erro
     runner r = {.d = dialogue};
     mq_status status = MQ_OK;
     for (uint32_t i = 0; status == MQ_OK && i < dialogue->batch; i++) {
-        status = mq_session_new(dialogue->context->engine, &r.slots[i].session, error);
+        status = mq_sequence_new(dialogue->context->engine, &r.slots[i].session, error);
     }
     if (status == MQ_OK) status = lockstep(&r, error);
     for (uint32_t i = 0; i < dialogue->batch; i++) {
@@ -253,7 +253,7 @@ mq_status mq__eval_dialogue_run(const mq_eval_dialogue *dialogue, mq_error *erro
         if (s->episode) json_decref(dialogue->task->end(s->episode, false));
         clear_prompt(s);
         mq__buf_free(&s->text);
-        mq_session_free(s->session);
+        mq_sequence_free(s->session);
     }
     return status;
 }

@@ -8,6 +8,7 @@
 #define MQ_EVAL_EVAL_H
 
 #include "mixquant.h"
+#include "mixquant_tools.h"
 
 #include <jansson.h>
 

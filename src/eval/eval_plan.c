@@ -27,7 +27,7 @@ static mq_status parse_pair(const char *name, const char *prefill, const char *d
 }
 
 /* The formats that a name without suffix stands for. */
-static mq_status parse_formats(const char *name, mq_plan_options *options, mq_error *error)
+static mq_status parse_formats_eval_plan(const char *name, mq_plan_options *options, mq_error *error)
 {
     char prefill[64];
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -64,5 +64,5 @@ mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *er
         const mq_status status = mq_attention_format_parse(plus + 1, &plan->options.attention, error);
         if (status != MQ_OK) return status;
     }
-    return parse_formats(formats, &plan->options, error);
+    return parse_formats_eval_plan(formats, &plan->options, error);
 }

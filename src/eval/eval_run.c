@@ -32,7 +32,7 @@ static void report_progress(const running *r)
     if (run->progress) run->progress(run->progress_context, run->task->name, r->plan, r->done, r->items);
 }
 
-static mq_status take(void *context, size_t item, json_t *record, mq_error *error)
+static mq_status take_eval_run(void *context, size_t item, json_t *record, mq_error *error)
 {
     running *r = context;
     json_t *whole = json_pack("{ssss}", "plan", r->plan, "id", r->run->task->id(r->task, item));
@@ -67,7 +67,7 @@ static mq_status run_dialogues(running *r, mq_error *error)
                                            .items = items,
                                            .count = count,
                                            .batch = run->batch ? run->batch : MQ_EVAL_BATCH,
-                                           .take = take,
+                                           .take = take_eval_run,
                                            .take_context = r};
         const double start = now();
         if (count) status = mq_engine_set_plan(run->context->engine, &run->plans[p].options, error);
@@ -110,7 +110,7 @@ static mq_status run_measures(running *r, mq_error *error)
             if (status == MQ_OK && p >= extra && records[p]) {
                 r->plan = plans[p].name;
                 r->done--; /* counted by the item, not by plan */
-                status = take(r, i, records[p], error);
+                status = take_eval_run(r, i, records[p], error);
             } else {
                 json_decref(records[p]);
             }
@@ -127,7 +127,7 @@ static mq_status run_measures(running *r, mq_error *error)
 static mq_status fingerprint(const mq_eval_context *context, char text[32], mq_error *error)
 {
     int32_t tokens[16];
-    mq_session *session = NULL;
+    mq_sequence *session = NULL;
     uint32_t count = context->info.context < 16 ? context->info.context : 16;
     if (count > context->info.vocab) count = context->info.vocab;
     for (uint32_t i = 0; i < count; i++) {
@@ -135,13 +135,13 @@ static mq_status fingerprint(const mq_eval_context *context, char text[32], mq_e
     }
     const mq_plan_options plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16};
     mq_status status = mq_engine_set_plan(context->engine, &plan, error);
-    if (status == MQ_OK) status = mq_session_new(context->engine, &session, error);
-    if (status == MQ_OK) status = mq_session_sync(session, tokens, count, NULL, NULL, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &session, error);
+    if (status == MQ_OK) status = mq_sequence_sync(session, tokens, count, NULL, NULL, error);
     if (status == MQ_OK) {
-        const uint64_t hash = mq__eval_hash(0, mq_session_logits(session), context->info.vocab * sizeof(float));
+        const uint64_t hash = mq__eval_hash(0, mq_sequence_logits(session), context->info.vocab * sizeof(float));
         snprintf(text, 32, "%016llx", (unsigned long long)hash);
     }
-    mq_session_free(session);
+    mq_sequence_free(session);
     return status;
 }
 

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static double number(const json_t *object, const char *key)
+static double number_plots(const json_t *object, const char *key)
 {
     return json_number_value(json_object_get(object, key));
 }
@@ -41,14 +41,15 @@ static void plot_bars(json_t *plots, const char *task, const char *metric, const
     size_t i = 0, n = json_object_size(cells);
     json_object_foreach((json_t *)(uintptr_t)cells, plan, cell)
     {
-        high = fmax(high, number(cell, "high"));
-        low = fmin(low, number(cell, "low"));
+        high = fmax(high, number_plots(cell, "high"));
+        low = fmin(low, number_plots(cell, "low"));
     }
     snprintf(title, sizeof title, "%s: %s by plan, mean and 95%% interval", task, metric);
     mq__svg_begin(&svg, title, axis(0, 1, NULL), axis(low, high <= 1 && high > 0.5 ? 1 : high * 1.05, NULL));
     json_object_foreach((json_t *)(uintptr_t)cells, plan, cell)
     {
-        mq__svg_bar(&svg, i++, n, plan, number(cell, "mean"), number(cell, "low"), number(cell, "high"));
+        mq__svg_bar(&svg, i++, n, plan, number_plots(cell, "mean"), number_plots(cell, "low"),
+                    number_plots(cell, "high"));
     }
     file_chart(plots, &svg, task, metric);
 }
@@ -67,7 +68,7 @@ typedef struct range {
     size_t points;
 } range;
 
-static void widen(range *r, const json_t *curve)
+static void widen_plots(range *r, const json_t *curve)
 {
     const json_t *point;
     size_t k;
@@ -94,7 +95,7 @@ static void plot_lines(json_t *plots, const char *task, const char *name, json_t
     size_t i = 0;
     json_object_foreach(lines, line, curve)
     {
-        widen(&r, curve);
+        widen_plots(&r, curve);
     }
     snprintf(title, sizeof title, "%s: %s", task, name);
     const double top = r.y_high <= 1 && r.y_high > 0.5 ? 1 : r.y_high > 0 ? r.y_high * 1.05 : 1e-6;
@@ -148,7 +149,7 @@ static void plot_tokens(json_t *plots, const json_t *tasks)
     {
         const json_t *tokens = json_object_iter_value(json_object_iter(json_object_get(task, "tokens")));
         if (!tokens) continue;
-        high = fmax(high, fmax(number(tokens, "input"), number(tokens, "output")));
+        high = fmax(high, fmax(number_plots(tokens, "input"), number_plots(tokens, "output")));
         n += 2;
     }
     if (n == 0) return;
@@ -159,9 +160,9 @@ static void plot_tokens(json_t *plots, const json_t *tasks)
         const json_t *tokens = json_object_iter_value(json_object_iter(json_object_get(task, "tokens")));
         if (!tokens) continue;
         snprintf(bar, sizeof bar, "%s in", name);
-        mq__svg_bar(&svg, i++, n, bar, number(tokens, "input"), 0, 0);
+        mq__svg_bar(&svg, i++, n, bar, number_plots(tokens, "input"), 0, 0);
         snprintf(bar, sizeof bar, "%s out", name);
-        mq__svg_bar(&svg, i++, n, bar, number(tokens, "output"), 0, 0);
+        mq__svg_bar(&svg, i++, n, bar, number_plots(tokens, "output"), 0, 0);
     }
     file_chart(plots, &svg, "tokens", "by-task");
 }

@@ -21,7 +21,7 @@ typedef struct episode {
     char *answer;
 } episode;
 
-static mq_status no_memory(const mq_benchmark *b, mq_error *error)
+static mq_status no_memory_question(const mq_benchmark *b, mq_error *error)
 {
     return mq__fail(error, MQ_NO_MEMORY, "eval: %s: expected memory, got none", b->name);
 }
@@ -51,7 +51,7 @@ static mq_status choose(questions *q, const json_t *all, const char *path, mq_er
     size_t i;
     q->items = json_array();
     q->ids = mq__alloc_zero(json_array_size(all) + 1, sizeof *q->ids);
-    if (!q->items || !q->ids) return no_memory(b, error);
+    if (!q->items || !q->ids) return no_memory_question(b, error);
     json_array_foreach(all, i, item)
     {
         const json_t *id = b->id_key ? json_object_get(item, b->id_key) : NULL;
@@ -66,7 +66,7 @@ static mq_status choose(questions *q, const json_t *all, const char *path, mq_er
         } else {
             snprintf(q->ids[at], sizeof q->ids[at], "%s-%04zu", b->name, i);
         }
-        if (json_array_append(q->items, (json_t *)(uintptr_t)item) != 0) return no_memory(b, error);
+        if (json_array_append(q->items, (json_t *)(uintptr_t)item) != 0) return no_memory_question(b, error);
     }
     if (json_array_size(q->items) > 0) return MQ_OK;
     return mq__fail(error, MQ_FORMAT, "eval: %s: %s: expected questions, got none", b->name, path);
@@ -79,7 +79,7 @@ mq_status mq__question_open(const mq_benchmark *benchmark, const mq_eval_context
     questions *q = mq__alloc_zero(1, sizeof *q);
     json_t *all = NULL;
     *task = q;
-    if (!q) return no_memory(benchmark, error);
+    if (!q) return no_memory_question(benchmark, error);
     *q = (questions){.benchmark = benchmark, .context = context, .chat = mq__eval_has_template(context->text)};
     if (!o->data) {
         return mq__fail(error, MQ_USAGE, "eval: %s: data: expected the published file (--data), got none",
@@ -89,7 +89,7 @@ mq_status mq__question_open(const mq_benchmark *benchmark, const mq_eval_context
     if (status == MQ_OK) status = choose(q, all, o->data, error);
     json_decref(all);
     char *text = status == MQ_OK ? json_dumps(q->items, JSON_COMPACT) : NULL;
-    if (status == MQ_OK && !text) status = no_memory(benchmark, error);
+    if (status == MQ_OK && !text) status = no_memory_question(benchmark, error);
     if (text) snprintf(q->hash, sizeof q->hash, "%016llx", (unsigned long long)mq__eval_hash(0, text, strlen(text)));
     free(text);
     *items = json_array_size(q->items);
@@ -102,14 +102,15 @@ const char *mq__question_id(void *task, size_t item)
     return ((const questions *)task)->ids[item];
 }
 
-static uint32_t max_tokens_of(const questions *q)
+static uint32_t max_tokens_of_question(const questions *q)
 {
     return q->context->options->max_tokens ? q->context->options->max_tokens : q->benchmark->max_tokens;
 }
 
 json_t *mq__question_settings(void *task)
 {
-    return json_pack("{sssi}", "data", ((const questions *)task)->hash, "max_tokens", (int)max_tokens_of(task));
+    return json_pack("{sssi}", "data", ((const questions *)task)->hash, "max_tokens",
+                     (int)max_tokens_of_question(task));
 }
 
 mq_status mq__question_begin(void *task, size_t item, void **out, mq_error *error)
@@ -117,7 +118,7 @@ mq_status mq__question_begin(void *task, size_t item, void **out, mq_error *erro
     const questions *q = task;
     episode *e = mq__alloc_zero(1, sizeof *e);
     *out = e;
-    if (!e) return no_memory(q->benchmark, error);
+    if (!e) return no_memory_question(q->benchmark, error);
     *e = (episode){.task = q, .item = json_array_get(q->items, item)};
     return MQ_OK;
 }
@@ -130,10 +131,10 @@ mq_status mq__question_next(void *context, const mq_eval_answer *answer, mq_eval
     const questions *q = e->task;
     if (answer) {
         e->answer = mq__strndup(answer->text, answer->bytes);
-        return e->answer ? MQ_OK : no_memory(q->benchmark, error);
+        return e->answer ? MQ_OK : no_memory_question(q->benchmark, error);
     }
     const mq_sampling *sampling = q->context->options->sampling;
-    const uint32_t room = q->context->info.context, most = max_tokens_of(q);
+    const uint32_t room = q->context->info.context, most = max_tokens_of_question(q);
     mq_buf text = {0};
     q->benchmark->ask(e->item, &text);
     prompt->sampling = sampling ? *sampling : paper;
@@ -146,7 +147,7 @@ mq_status mq__question_next(void *context, const mq_eval_answer *answer, mq_eval
         prompt->prompt = mq__buf_take(&text);
     }
     mq__buf_free(&text);
-    return prompt->request || prompt->prompt ? MQ_OK : no_memory(q->benchmark, error);
+    return prompt->request || prompt->prompt ? MQ_OK : no_memory_question(q->benchmark, error);
 }
 
 json_t *mq__question_end(void *context, bool want_record)

@@ -73,7 +73,7 @@ static const struct row_format {
     {"json", NULL, put_json_line}, {"log", NULL, put_log_line}, {"table", put_table_head, put_table_line}};
 
 /* The tool's format, or NULL if there is none of that name. */
-static const struct row_format *format_of(const json_t *tool)
+static const struct row_format *format_of_scene(const json_t *tool)
 {
     const json_t *format = json_object_get(tool, "format");
     if (!format) return &row_formats[0];
@@ -90,7 +90,7 @@ static bool tool_is_valid(const json_t *tool, const json_t *tables)
     const json_t *table = json_object_get(tables, json_string_value(json_object_get(tool, "table")));
     return json_is_string(json_object_get(tool, "name")) && json_is_string(json_object_get(tool, "description")) &&
            json_is_object(json_object_get(tool, "parameters")) && json_is_array(table) && json_is_array(columns) &&
-           format_of(tool) && json_object_size(filter) == 1 && json_is_integer(json_object_get(tool, "limit")) &&
+           format_of_scene(tool) && json_object_size(filter) == 1 && json_is_integer(json_object_get(tool, "limit")) &&
            json_is_string(json_object_iter_value(json_object_iter((json_t *)(uintptr_t)filter)));
 }
 
@@ -170,7 +170,7 @@ static char *select_rows(const json_t *tool, const json_t *table, const json_t *
 {
     const json_t *columns = json_object_get(tool, "columns"), *row, *name;
     const json_int_t limit = json_integer_value(json_object_get(tool, "limit"));
-    const struct row_format *format = format_of(tool);
+    const struct row_format *format = format_of_scene(tool);
     mq_buf text = {0};
     json_int_t found = 0;
     size_t i, k;

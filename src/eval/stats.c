@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static int compare(const void *a, const void *b)
+static int compare_stats(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -31,7 +31,7 @@ static void resample(const double *values, size_t count, uint64_t seed, double m
         }
         means[r] = sum / (double)count;
     }
-    qsort(means, MQ_EVAL_RESAMPLES, sizeof *means, compare);
+    qsort(means, MQ_EVAL_RESAMPLES, sizeof *means, compare_stats);
 }
 
 static mq_eval_interval interval_of(const double *values, size_t count, const double means[MQ_EVAL_RESAMPLES])
@@ -62,7 +62,7 @@ mq_eval_paired mq__eval_paired_bootstrap(const double *a, const double *b, size_
         }
         means[r] = sum / (double)count;
     }
-    qsort(means, MQ_EVAL_RESAMPLES, sizeof *means, compare);
+    qsort(means, MQ_EVAL_RESAMPLES, sizeof *means, compare_stats);
     size_t below = 0, above = 0;
     for (size_t r = 0; r < MQ_EVAL_RESAMPLES; r++) {
         below += means[r] <= 0;

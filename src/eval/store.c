@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static mq_status keep(mq_eval_store *store, json_t *record, mq_error *error)
+static mq_status keep_store(mq_eval_store *store, json_t *record, mq_error *error)
 {
     const char *plan = json_string_value(json_object_get(record, "plan"));
     const char *id = json_string_value(json_object_get(record, "id"));
@@ -61,7 +61,7 @@ static mq_status read_back(mq_eval_store *store, const json_t *header, bool *emp
     }
     json_array_foreach(lines, i, line)
     {
-        if (status == MQ_OK && i > 0) status = keep(store, line, error);
+        if (status == MQ_OK && i > 0) status = keep_store(store, line, error);
     }
     json_decref(lines);
     return status;
@@ -114,7 +114,7 @@ const json_t *mq__eval_store_get(const mq_eval_store *store, const char *plan, c
 mq_status mq__eval_store_add(mq_eval_store *store, json_t *record, mq_error *error)
 {
     mq_status status = write_line(store, record, error);
-    if (status == MQ_OK) status = keep(store, record, error);
+    if (status == MQ_OK) status = keep_store(store, record, error);
     json_decref(record);
     return status;
 }

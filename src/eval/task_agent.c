@@ -89,17 +89,17 @@ static const char *agent_id(void *task, size_t item)
     return json_string_value(json_object_get(json_array_get(a->scenes, item), "id"));
 }
 
-static uint32_t max_tokens_of(const agent *a)
+static uint32_t max_tokens_of_agent(const agent *a)
 {
     return a->context->options->max_tokens ? a->context->options->max_tokens : MAX_TOKENS;
 }
 
-static json_t *settings(void *task)
+static json_t *settings_agent(void *task)
 {
-    return json_pack("{sssi}", "data", ((const agent *)task)->hash, "max_tokens", (int)max_tokens_of(task));
+    return json_pack("{sssi}", "data", ((const agent *)task)->hash, "max_tokens", (int)max_tokens_of_agent(task));
 }
 
-static mq_status begin(void *task, size_t item, void **out, mq_error *error)
+static mq_status begin_agent(void *task, size_t item, void **out, mq_error *error)
 {
     const agent *a = task;
     episode *e = mq__alloc_zero(1, sizeof *e);
@@ -144,16 +144,16 @@ static void run_call(episode *e, json_t *call)
 }
 
 /* tools/train/README.md: an answer is right when its last line contains the expected statement. */
-static bool is_right(const json_t *turn, const char *text)
+static bool is_right_agent(const json_t *turn, const char *text)
 {
     const char *expect = json_string_value(json_object_get(turn, "expect")), *last = strrchr(text, '\n');
     return !expect || strstr(last ? last + 1 : text, expect) != NULL;
 }
 
-static void finish_turn(episode *e, const mq_eval_answer *answer)
+static void finish_turn_agent(episode *e, const mq_eval_answer *answer)
 {
     const bool wants_call = json_is_string(json_object_get(turn_of(e), "call"));
-    const bool call = wants_call ? e->call_right : e->calls == 0, right = is_right(turn_of(e), answer->text);
+    const bool call = wants_call ? e->call_right : e->calls == 0, right = is_right_agent(turn_of(e), answer->text);
     e->calls_right += call;
     e->answers_right += right;
     e->turns_right += call && right;
@@ -169,12 +169,12 @@ static void finish_turn(episode *e, const mq_eval_answer *answer)
     e->turn++;
 }
 
-static mq_status next(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
+static mq_status next_agent(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
 {
     episode *e = context;
     json_t *call = answer && e->calls < CALLS_MAX ? mq__scene_parse_call(answer->text) : NULL;
     if (call) run_call(e, call);
-    if (answer && !call) finish_turn(e, answer);
+    if (answer && !call) finish_turn_agent(e, answer);
     if (!call) {
         const json_t *turn = turn_of(e);
         if (!turn) return MQ_OK;
@@ -183,12 +183,12 @@ static mq_status next(void *context, const mq_eval_answer *answer, mq_eval_promp
     }
     const mq_sampling *sampling = e->task->context->options->sampling;
     prompt->sampling = sampling ? *sampling : MQ_SAMPLING_GREEDY;
-    prompt->max_tokens = max_tokens_of(e->task);
+    prompt->max_tokens = max_tokens_of_agent(e->task);
     prompt->request = json_pack("{sOsO}", "messages", e->messages, "tools", e->tools);
     return prompt->request ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "eval: agent: expected memory, got none");
 }
 
-static json_t *end(void *context, bool want_record)
+static json_t *end_agent(void *context, bool want_record)
 {
     episode *e = context;
     const double turns = (double)json_array_size(json_object_get(e->scene, "turns"));
@@ -214,8 +214,8 @@ const mq_eval_task mq__eval_agent = {
     .open = open_agent,
     .close = close_agent,
     .id = agent_id,
-    .settings = settings,
-    .begin = begin,
-    .next = next,
-    .end = end,
+    .settings = settings_agent,
+    .begin = begin_agent,
+    .next = next_agent,
+    .end = end_agent,
 };

@@ -27,7 +27,7 @@ typedef struct item {
 typedef struct attention {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
-    mq_session *exact, *session; /* BF16's; the present plan's */
+    mq_sequence *exact, *session; /* BF16's; the present plan's */
     item *items;
     size_t count;
     uint32_t longest;
@@ -43,8 +43,8 @@ static void close_attention(void *task)
 {
     attention *a = task;
     if (!a) return;
-    mq_session_free(a->exact);
-    mq_session_free(a->session);
+    mq_sequence_free(a->exact);
+    mq_sequence_free(a->session);
     mq__eval_corpus_close(&a->corpus);
     mq__free(a->items);
     mq__free(a->queries);
@@ -57,16 +57,16 @@ static void close_attention(void *task)
     mq__free(a);
 }
 
-static mq_status no_memory(mq_error *error)
+static mq_status no_memory_attention(mq_error *error)
 {
     return mq__fail(error, MQ_NO_MEMORY, "eval: attention: expected memory, got none");
 }
 
-static mq_status allocate(attention *a, mq_error *error)
+static mq_status allocate_attention(attention *a, mq_error *error)
 {
     const mq_engine_info *info = &a->context->info;
-    const size_t head_bytes = (size_t)a->longest * info->head_width * sizeof(float);
-    a->queries = mq__alloc((size_t)info->layers * QUERIES * info->heads * info->head_width * sizeof(float));
+    const size_t head_bytes = (size_t)a->longest * info->head_dim * sizeof(float);
+    a->queries = mq__alloc((size_t)info->layers * QUERIES * info->heads * info->head_dim * sizeof(float));
     a->mass = mq__alloc((size_t)info->layers * info->heads * a->longest * sizeof(float));
     a->sorted = mq__alloc(a->longest * sizeof(float));
     bool memory = a->queries && a->mass && a->sorted;
@@ -75,14 +75,14 @@ static mq_status allocate(attention *a, mq_error *error)
         a->values[i] = mq__alloc(head_bytes);
         memory = memory && a->keys[i] && a->values[i];
     }
-    return memory ? MQ_OK : no_memory(error);
+    return memory ? MQ_OK : no_memory_attention(error);
 }
 
 /* For each length, the first texts that have so many tokens. */
 static mq_status choose_items(attention *a, const uint32_t *lengths, size_t length_count, size_t each, mq_error *error)
 {
     a->items = mq__alloc_zero(length_count * each, sizeof *a->items);
-    if (!a->items) return no_memory(error);
+    if (!a->items) return no_memory_attention(error);
     for (size_t l = 0; l < length_count; l++) {
         size_t found = 0;
         for (size_t t = 0; t < a->corpus.count && found < each; t++) {
@@ -104,7 +104,7 @@ static mq_status open_attention(const mq_eval_context *context, void **task, siz
     const mq_eval_options *o = context->options;
     attention *a = mq__alloc_zero(1, sizeof *a);
     *task = a;
-    if (!a) return no_memory(error);
+    if (!a) return no_memory_attention(error);
     a->context = context;
     const uint32_t *lengths = o->length_count ? o->lengths : defaults;
     const size_t length_count = o->length_count ? o->length_count : sizeof defaults / sizeof *defaults;
@@ -118,9 +118,9 @@ static mq_status open_attention(const mq_eval_context *context, void **task, siz
     mq_status status = mq__eval_corpus_open(context, &options, &a->corpus, error);
     const size_t each = o->limit ? o->limit : o->quick ? QUICK : ITEMS;
     if (status == MQ_OK) status = choose_items(a, lengths, length_count, each < 1000 ? each : 1000, error);
-    if (status == MQ_OK) status = allocate(a, error);
-    if (status == MQ_OK) status = mq_session_new(context->engine, &a->exact, error);
-    if (status == MQ_OK) status = mq_session_new(context->engine, &a->session, error);
+    if (status == MQ_OK) status = allocate_attention(a, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &a->exact, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &a->session, error);
     *items = a->count;
     return status;
 }
@@ -130,7 +130,7 @@ static const char *attention_id(void *task, size_t i)
     return ((attention *)task)->items[i].id;
 }
 
-static json_t *settings(void *task)
+static json_t *settings_attention(void *task)
 {
     return json_pack("{sssi}", "text", ((attention *)task)->corpus.hash, "queries", QUERIES);
 }
@@ -140,7 +140,7 @@ static json_t *settings(void *task)
 static void take_queries(void *context, uint32_t layer, uint32_t first, const float *queries, uint32_t rows)
 {
     attention *a = context;
-    const size_t width = (size_t)a->context->info.heads * a->context->info.head_width;
+    const size_t width = (size_t)a->context->info.heads * a->context->info.head_dim;
     for (uint32_t i = 0; i < rows; i++) {
         if (first + i < a->first) continue;
         memcpy(a->queries + ((size_t)layer * QUERIES + first + i - a->first) * width, queries + i * width,
@@ -148,15 +148,16 @@ static void take_queries(void *context, uint32_t layer, uint32_t first, const fl
     }
 }
 
-static mq_status watch(attention *a, mq_session *session, const item *chosen, const mq_eval_plan *plan, mq_error *error)
+static mq_status watch(attention *a, mq_sequence *session, const item *chosen, const mq_eval_plan *plan,
+                       mq_error *error)
 {
     const mq_observer observer = {.queries = take_queries, .context = a};
     a->first = chosen->length - QUERIES;
     mq_status status = mq_engine_set_plan(a->context->engine, &plan->options, error);
     if (status != MQ_OK) return status;
-    mq_session_truncate(session, 0);
+    mq_sequence_truncate(session, 0);
     mq_engine_observe(a->context->engine, &observer);
-    status = mq_session_sync(session, a->corpus.item[chosen->text].tokens, chosen->length, NULL, NULL, error);
+    status = mq_sequence_sync(session, a->corpus.item[chosen->text].tokens, chosen->length, NULL, NULL, error);
     mq_engine_observe(a->context->engine, NULL);
     return status;
 }
@@ -196,8 +197,8 @@ static void head_mass(attention *a, uint32_t layer, uint32_t head, uint32_t leng
     const mq_engine_info *info = &a->context->info;
     memset(mass, 0, length * sizeof *mass);
     for (uint32_t q = 0; q < QUERIES; q++) {
-        const float *query = a->queries + (((size_t)layer * QUERIES + q) * info->heads + head) * info->head_width;
-        add_softmax(query, a->keys[which], info->head_width, a->first + q, a->sorted, mass);
+        const float *query = a->queries + (((size_t)layer * QUERIES + q) * info->heads + head) * info->head_dim;
+        add_softmax(query, a->keys[which], info->head_dim, a->first + q, a->sorted, mass);
     }
 }
 
@@ -250,7 +251,7 @@ static double ratio(double error, double norm)
 
 /* ---- one pass */
 
-static json_t *curve_of(const double *points, size_t count, uint32_t length, double divisor)
+static json_t *curve_of_attention(const double *points, size_t count, uint32_t length, double divisor)
 {
     json_t *x = json_array(), *y = json_array();
     uint32_t k = 1;
@@ -263,10 +264,10 @@ static json_t *curve_of(const double *points, size_t count, uint32_t length, dou
 
 static mq_status read_head(attention *a, uint32_t layer, uint32_t kv_head, uint32_t length, mq_error *error)
 {
-    mq_session *const sessions[] = {a->exact, a->session};
+    mq_sequence *const sessions[] = {a->exact, a->session};
     mq_status status = MQ_OK;
     for (int i = 0; status == MQ_OK && i < 2; i++) {
-        status = mq_session_read_kv(sessions[i], layer, kv_head, 0, length, a->keys[i], a->values[i], error);
+        status = mq_sequence_read_kv(sessions[i], layer, kv_head, 0, length, a->keys[i], a->values[i], error);
     }
     return status;
 }
@@ -282,7 +283,7 @@ static mq_status look_at_layer(attention *a, uint32_t layer, uint32_t length, bo
     char name[96];
     float *own = mq__alloc(length * sizeof *own);
     json_t *heads_x = json_array(), *heads_y = json_array();
-    mq_status status = own && heads_x && heads_y ? MQ_OK : no_memory(error);
+    mq_status status = own && heads_x && heads_y ? MQ_OK : no_memory_attention(error);
     for (uint32_t h = 0; status == MQ_OK && h < info->heads; h++) {
         float *exact = a->mass + ((size_t)layer * info->heads + h) * a->longest;
         if (h % group == 0) status = read_head(a, layer, h / group, length, error);
@@ -292,12 +293,12 @@ static mq_status look_at_layer(attention *a, uint32_t layer, uint32_t length, bo
         json_array_append_new(heads_x, json_integer(h));
         json_array_append_new(heads_y, json_real(head_top));
         *top += head_top;
-        add_difference(keys, a->keys[0], a->keys[1], exact, length, info->head_width);
-        add_difference(values, a->values[0], a->values[1], exact, length, info->head_width);
+        add_difference(keys, a->keys[0], a->keys[1], exact, length, info->head_dim);
+        add_difference(values, a->values[0], a->values[1], exact, length, info->head_dim);
     }
     mq__free(own);
     snprintf(name, sizeof name, "mass on the top k of %u tokens|layer %u", length, layer);
-    json_object_set_new(curves, name, curve_of(points, count, length, info->heads));
+    json_object_set_new(curves, name, curve_of_attention(points, count, length, info->heads));
     snprintf(name, sizeof name, "mass on the top %d of %u tokens by head|layer %u", TOP, length, layer);
     json_object_set_new(curves, name, json_pack("{soso}", "x", heads_x, "y", heads_y));
     return status;
@@ -310,7 +311,7 @@ static mq_status look(attention *a, uint32_t length, bool reference, json_t **re
     double top = 0;
     char group[32];
     json_t *curves = json_object();
-    mq_status status = curves ? MQ_OK : no_memory(error);
+    mq_status status = curves ? MQ_OK : no_memory_attention(error);
     for (uint32_t layer = 0; status == MQ_OK && layer < info->layers; layer++) {
         status = look_at_layer(a, layer, length, reference, curves, &keys, &values, &top, error);
     }
@@ -327,8 +328,8 @@ static mq_status look(attention *a, uint32_t length, bool reference, json_t **re
     return status;
 }
 
-static mq_status measure(void *task, size_t index, const mq_eval_plan *plans, size_t plan_count, json_t **records,
-                         mq_error *error)
+static mq_status measure_attention(void *task, size_t index, const mq_eval_plan *plans, size_t plan_count,
+                                   json_t **records, mq_error *error)
 {
     attention *a = task;
     const item *chosen = &a->items[index];
@@ -348,8 +349,8 @@ const mq_eval_task mq__eval_attention = {
     .open = open_attention,
     .close = close_attention,
     .id = attention_id,
-    .settings = settings,
+    .settings = settings_attention,
     .own_limit = true, /* of each length */
     .compares_with_bf16 = true,
-    .measure = measure,
+    .measure = measure_attention,
 };

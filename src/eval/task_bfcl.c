@@ -61,17 +61,17 @@ static const char *bfcl_id(void *task, size_t item)
     return json_string_value(json_object_get(json_array_get(((const bfcl *)task)->items, item), "id"));
 }
 
-static int max_tokens_of(const bfcl *b)
+static int max_tokens_of_bfcl(const bfcl *b)
 {
     return b->context->options->max_tokens ? (int)b->context->options->max_tokens : MAX_TOKENS;
 }
 
-static json_t *settings(void *task)
+static json_t *settings_bfcl(void *task)
 {
-    return json_pack("{sssi}", "data", ((const bfcl *)task)->hash, "max_tokens", max_tokens_of(task));
+    return json_pack("{sssi}", "data", ((const bfcl *)task)->hash, "max_tokens", max_tokens_of_bfcl(task));
 }
 
-static mq_status begin(void *task, size_t index, void **out, mq_error *error)
+static mq_status begin_bfcl(void *task, size_t index, void **out, mq_error *error)
 {
     const bfcl *b = task;
     episode *e = mq__alloc_zero(1, sizeof *e);
@@ -132,7 +132,7 @@ static bool turn_is_right(const episode *e)
     return wants_call == (json_array_size(e->calls) > 0);
 }
 
-static void finish_turn(episode *e)
+static void finish_turn_bfcl(episode *e)
 {
     e->right += turn_is_right(e);
     e->turn++;
@@ -149,14 +149,14 @@ static void take_answer(episode *e, const mq_eval_answer *answer)
     } else {
         json_array_append_new(e->messages,
                               json_pack("{ssss%}", "role", "assistant", "content", answer->text, answer->bytes));
-        finish_turn(e);
+        finish_turn_bfcl(e);
         if (e->turn < e->turns) begin_turn(e);
     }
     json_decref(calls);
     mq__free(text);
 }
 
-static mq_status next(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
+static mq_status next_bfcl(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
 {
     episode *e = context;
     if (answer) {
@@ -167,12 +167,12 @@ static mq_status next(void *context, const mq_eval_answer *answer, mq_eval_promp
     if (e->turn == e->turns) return MQ_OK;
     const mq_sampling *sampling = e->task->context->options->sampling;
     prompt->sampling = sampling ? *sampling : MQ_SAMPLING_GREEDY;
-    prompt->max_tokens = (uint32_t)max_tokens_of(e->task);
+    prompt->max_tokens = (uint32_t)max_tokens_of_bfcl(e->task);
     prompt->request = json_pack("{sOso}", "messages", e->messages, "tools", mq__bfcl_tools(e->functions, e->language));
     return prompt->request ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "eval: bfcl: expected memory, got none");
 }
 
-static json_t *end(void *context, bool want_record)
+static json_t *end_bfcl(void *context, bool want_record)
 {
     episode *e = context;
     json_t *record = NULL;
@@ -198,8 +198,8 @@ const mq_eval_task mq__eval_bfcl = {
     .open = open_bfcl,
     .close = close_bfcl,
     .id = bfcl_id,
-    .settings = settings,
-    .begin = begin,
-    .next = next,
-    .end = end,
+    .settings = settings_bfcl,
+    .begin = begin_bfcl,
+    .next = next_bfcl,
+    .end = end_bfcl,
 };

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-static bool usable(const json_t *item)
+static bool usable_gsm8k(const json_t *item)
 {
     static const char *const keys[] = {"question", "answer"};
     double number;
@@ -11,13 +11,13 @@ static bool usable(const json_t *item)
            mq__final_number(json_string_value(json_object_get(item, "answer")), &number);
 }
 
-static void ask(const json_t *item, mq_buf *text)
+static void ask_gsm8k(const json_t *item, mq_buf *text)
 {
     mq__buf_puts(text, json_string_value(json_object_get(item, "question")));
     mq__buf_puts(text, "\n\nThink step by step. End with a line of its own: #### and the final number.");
 }
 
-static json_t *score(const json_t *item, const char *answer)
+static json_t *score_gsm8k(const json_t *item, const char *answer)
 {
     double got = 0, wanted = 0;
     const bool found = mq__final_number(answer, &got);
@@ -27,7 +27,7 @@ static json_t *score(const json_t *item, const char *answer)
 }
 
 static const mq_benchmark benchmark = {
-    .name = "gsm8k", .max_tokens = 1024, .quick = 24, .usable = usable, .ask = ask, .score = score};
+    .name = "gsm8k", .max_tokens = 1024, .quick = 24, .usable = usable_gsm8k, .ask = ask_gsm8k, .score = score_gsm8k};
 
 static mq_status open_gsm8k(const mq_eval_context *context, void **task, size_t *items, mq_error *error)
 {

@@ -22,7 +22,7 @@
 typedef struct kld {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
-    mq_session *session;
+    mq_sequence *session;
     uint32_t length, answer, vocab;
     float *prompt_logits, *answer_logits; /* of BF16 */
     int32_t *written;                     /* [answer] by BF16 */
@@ -34,7 +34,7 @@ static void close_kld(void *task)
 {
     kld *k = task;
     if (!k) return;
-    mq_session_free(k->session);
+    mq_sequence_free(k->session);
     mq__eval_corpus_close(&k->corpus);
     mq__free(k->prompt_logits);
     mq__free(k->answer_logits);
@@ -51,7 +51,7 @@ static uint32_t kept_rows(const kld *k, uint32_t count)
     return count < rows ? count : (uint32_t)rows;
 }
 
-static mq_status allocate(kld *k, mq_error *error)
+static mq_status allocate_kld(kld *k, mq_error *error)
 {
     const size_t row = k->vocab * sizeof(float);
     k->prompt_logits = mq__alloc(kept_rows(k, k->length) * row);
@@ -87,8 +87,8 @@ static mq_status open_kld(const mq_eval_context *context, void **task, size_t *i
                                                                : ITEMS,
                                             .prompts = true};
     mq_status status = mq__eval_corpus_open(context, &options, &k->corpus, error);
-    if (status == MQ_OK) status = allocate(k, error);
-    if (status == MQ_OK) status = mq_session_new(context->engine, &k->session, error);
+    if (status == MQ_OK) status = allocate_kld(k, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &k->session, error);
     *items = k->corpus.count;
     return status;
 }
@@ -98,7 +98,7 @@ static const char *kld_id(void *task, size_t item)
     return ((kld *)task)->corpus.item[item].id;
 }
 
-static json_t *settings(void *task)
+static json_t *settings_kld(void *task)
 {
     const kld *k = task;
     return json_pack("{sssisi}", "text", k->corpus.hash, "length", (int)k->length, "answer", (int)k->answer);
@@ -115,7 +115,7 @@ typedef struct reading {
     uint32_t agree, rows;
 } reading;
 
-static void take_logits(void *context, uint32_t first, uint32_t rows, const float *logits)
+static void take_logits_kld(void *context, uint32_t first, uint32_t rows, const float *logits)
 {
     reading *r = context;
     const uint32_t vocab = r->k->vocab;
@@ -134,15 +134,16 @@ static void take_logits(void *context, uint32_t first, uint32_t rows, const floa
     }
 }
 
-static mq_status prefill(kld *k, const mq_eval_sequence *text, const mq_eval_plan *plan, reading *r, mq_error *error)
+static mq_status prefill_kld(kld *k, const mq_eval_sequence *text, const mq_eval_plan *plan, reading *r,
+                             mq_error *error)
 {
-    const mq_sync_options sync = {.logits = take_logits, .context = r};
+    const mq_sync_options sync = {.logits = take_logits_kld, .context = r};
     r->k = k;
     r->last = text->count - 1;
     r->first = r->last - kept_rows(k, r->last);
     mq_status status = mq_engine_set_plan(k->context->engine, &plan->options, error);
-    mq_session_truncate(k->session, 0);
-    if (status == MQ_OK) status = mq_session_sync(k->session, text->tokens, text->count, &sync, NULL, error);
+    mq_sequence_truncate(k->session, 0);
+    if (status == MQ_OK) status = mq_sequence_sync(k->session, text->tokens, text->count, &sync, NULL, error);
     return status;
 }
 
@@ -151,10 +152,10 @@ static mq_status write_reference(kld *k, mq_error *error)
 {
     mq_status status = MQ_OK;
     for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
-        const float *logits = mq_session_logits(k->session);
+        const float *logits = mq_sequence_logits(k->session);
         memcpy(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab * sizeof *logits);
         k->written[t] = (int32_t)mq__largest(logits, k->vocab);
-        if (t + 1 < k->answer) status = mq_session_step(k->session, k->written[t], error);
+        if (t + 1 < k->answer) status = mq_sequence_step(k->session, k->written[t], error);
     }
     return status;
 }
@@ -163,10 +164,10 @@ static mq_status follow_reference(kld *k, mq_error *error)
 {
     mq_status status = MQ_OK;
     for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
-        const float *logits = mq_session_logits(k->session);
+        const float *logits = mq_sequence_logits(k->session);
         k->divergence[t] = mq__divergence(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab);
         k->agrees[t] = (int32_t)mq__largest(logits, k->vocab) == k->written[t];
-        if (t + 1 < k->answer) status = mq_session_step(k->session, k->written[t], error);
+        if (t + 1 < k->answer) status = mq_sequence_step(k->session, k->written[t], error);
     }
     return status;
 }
@@ -182,19 +183,19 @@ static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *dive
     *divergence_step = at;
     if (at == k->answer) return MQ_OK;
     const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
-    mq_session_truncate(k->session, text->count + at - 1);
-    mq_status status = mq_session_step(k->session, before, error);
+    mq_sequence_truncate(k->session, text->count + at - 1);
+    mq_status status = mq_sequence_step(k->session, before, error);
     for (uint32_t t = at; status == MQ_OK && t < k->answer; t++) {
-        const int32_t token = (int32_t)mq__largest(mq_session_logits(k->session), k->vocab);
+        const int32_t token = (int32_t)mq__largest(mq_sequence_logits(k->session), k->vocab);
         k->same[t] = token == k->written[t];
-        if (t + 1 < k->answer) status = mq_session_step(k->session, token, error);
+        if (t + 1 < k->answer) status = mq_sequence_step(k->session, token, error);
     }
     return status;
 }
 
 /* ---- records */
 
-static json_t *curve_of(json_t *y)
+static json_t *curve_of_kld(json_t *y)
 {
     json_t *x = json_array();
     for (size_t t = 0; t < json_array_size(y); t++) {
@@ -219,23 +220,23 @@ static json_t *record_of(const kld *k, const reading *r, uint32_t divergence_ste
     const double n = k->answer, rows = r->rows ? r->rows : 1;
     return json_pack("{sfsfsfsfsisfs{sosososo}}", "decode_kld", sum / n, "decode_top1", agree / n, "prefill_kld",
                      r->sum / rows, "prefill_top1", r->agree / rows, "divergence_step", (int)divergence_step,
-                     "free_same", same / n, "curves", "teacher-forced KL by step", curve_of(divergence),
-                     "teacher-forced top-1 by step", curve_of(agreement), "free-running same token by step",
-                     curve_of(alike), "free-running not yet diverged by step", curve_of(undiverged));
+                     "free_same", same / n, "curves", "teacher-forced KL by step", curve_of_kld(divergence),
+                     "teacher-forced top-1 by step", curve_of_kld(agreement), "free-running same token by step",
+                     curve_of_kld(alike), "free-running not yet diverged by step", curve_of_kld(undiverged));
 }
 
-static mq_status measure(void *task, size_t item, const mq_eval_plan *plans, size_t plan_count, json_t **records,
-                         mq_error *error)
+static mq_status measure_kld(void *task, size_t item, const mq_eval_plan *plans, size_t plan_count, json_t **records,
+                             mq_error *error)
 {
     kld *k = task;
     const mq_eval_sequence *text = &k->corpus.item[item];
     reading reference = {.reference = true};
-    mq_status status = prefill(k, text, &plans[0], &reference, error);
+    mq_status status = prefill_kld(k, text, &plans[0], &reference, error);
     if (status == MQ_OK) status = write_reference(k, error);
     for (size_t p = 0; status == MQ_OK && p < plan_count; p++) {
         reading r = {0};
         uint32_t divergence_step = 0;
-        status = prefill(k, text, &plans[p], &r, error);
+        status = prefill_kld(k, text, &plans[p], &r, error);
         if (status == MQ_OK) status = follow_reference(k, error);
         if (status == MQ_OK) status = run_freely(k, text, &divergence_step, error);
         if (status != MQ_OK) break;
@@ -253,7 +254,7 @@ const mq_eval_task mq__eval_kld = {
     .open = open_kld,
     .close = close_kld,
     .id = kld_id,
-    .settings = settings,
+    .settings = settings_kld,
     .compares_with_bf16 = true,
-    .measure = measure,
+    .measure = measure_kld,
 };

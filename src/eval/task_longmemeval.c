@@ -7,7 +7,7 @@
 
 static const char *const keys[] = {"question_id", "question_type", "question", "question_date"};
 
-static bool usable(const json_t *item)
+static bool usable_longmemeval(const json_t *item)
 {
     const json_t *answer = json_object_get(item, "answer"), *dates = json_object_get(item, "haystack_dates");
     const json_t *sessions = json_object_get(item, "haystack_sessions");
@@ -24,7 +24,7 @@ static bool skipped(const json_t *item)
     return length > 4 && strcmp(id + length - 4, "_abs") == 0;
 }
 
-static void ask(const json_t *item, mq_buf *text)
+static void ask_longmemeval(const json_t *item, mq_buf *text)
 {
     const json_t *session, *message;
     size_t i, k;
@@ -47,7 +47,7 @@ static void ask(const json_t *item, mq_buf *text)
     mq__buf_puts(text, json_string_value(json_object_get(item, "question")));
 }
 
-static json_t *score(const json_t *item, const char *answer)
+static json_t *score_longmemeval(const json_t *item, const char *answer)
 {
     char number[32];
     const json_t *wanted = json_object_get(item, "answer");
@@ -64,10 +64,10 @@ static json_t *score(const json_t *item, const char *answer)
 static const mq_benchmark benchmark = {.name = "longmemeval",
                                        .max_tokens = 512,
                                        .quick = 12,
-                                       .usable = usable,
+                                       .usable = usable_longmemeval,
                                        .skipped = skipped,
-                                       .ask = ask,
-                                       .score = score,
+                                       .ask = ask_longmemeval,
+                                       .score = score_longmemeval,
                                        .id_key = "question_id"};
 
 static mq_status open_longmemeval(const mq_eval_context *context, void **task, size_t *items, mq_error *error)

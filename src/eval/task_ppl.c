@@ -15,7 +15,7 @@
 typedef struct ppl {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
-    mq_session *session;
+    mq_sequence *session;
     uint32_t length;
 } ppl;
 
@@ -23,7 +23,7 @@ static void close_ppl(void *task)
 {
     ppl *p = task;
     if (!p) return;
-    mq_session_free(p->session);
+    mq_sequence_free(p->session);
     mq__eval_corpus_close(&p->corpus);
     mq__free(p);
 }
@@ -43,7 +43,7 @@ static mq_status open_ppl(const mq_eval_context *context, void **task, size_t *i
                                                     : o->quick ? QUICK
                                                                : ITEMS};
     mq_status status = mq__eval_corpus_open(context, &options, &p->corpus, error);
-    if (status == MQ_OK) status = mq_session_new(context->engine, &p->session, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &p->session, error);
     *items = p->corpus.count;
     return status;
 }
@@ -53,7 +53,7 @@ static const char *ppl_id(void *task, size_t item)
     return ((ppl *)task)->corpus.item[item].id;
 }
 
-static json_t *settings(void *task)
+static json_t *settings_ppl(void *task)
 {
     const ppl *p = task;
     return json_pack("{sssi}", "text", p->corpus.hash, "length", (int)p->length);
@@ -65,7 +65,7 @@ typedef struct reading {
     double loss;
 } reading;
 
-static void take_logits(void *context, uint32_t first, uint32_t rows, const float *logits)
+static void take_logits_ppl(void *context, uint32_t first, uint32_t rows, const float *logits)
 {
     reading *r = context;
     for (uint32_t i = 0; i < rows && first + i + 1 < r->text->count; i++) {
@@ -74,18 +74,18 @@ static void take_logits(void *context, uint32_t first, uint32_t rows, const floa
     }
 }
 
-static mq_status measure(void *task, size_t item, const mq_eval_plan *plans, size_t plan_count, json_t **records,
-                         mq_error *error)
+static mq_status measure_ppl(void *task, size_t item, const mq_eval_plan *plans, size_t plan_count, json_t **records,
+                             mq_error *error)
 {
     ppl *p = task;
     const mq_eval_sequence *text = &p->corpus.item[item];
     mq_status status = MQ_OK;
     for (size_t k = 0; status == MQ_OK && k < plan_count; k++) {
         reading r = {.text = text, .vocab = p->context->info.vocab};
-        const mq_sync_options sync = {.logits = take_logits, .context = &r};
+        const mq_sync_options sync = {.logits = take_logits_ppl, .context = &r};
         status = mq_engine_set_plan(p->context->engine, &plans[k].options, error);
-        mq_session_truncate(p->session, 0);
-        if (status == MQ_OK) status = mq_session_sync(p->session, text->tokens, text->count, &sync, NULL, error);
+        mq_sequence_truncate(p->session, 0);
+        if (status == MQ_OK) status = mq_sequence_sync(p->session, text->tokens, text->count, &sync, NULL, error);
         if (status != MQ_OK) break;
         const double loss = r.loss / (text->count - 1);
         records[k] = json_pack("{sfsfsi}", "loss", loss, "perplexity", exp(loss), "tokens", (int)text->count);
@@ -102,6 +102,6 @@ const mq_eval_task mq__eval_ppl = {
     .open = open_ppl,
     .close = close_ppl,
     .id = ppl_id,
-    .settings = settings,
-    .measure = measure,
+    .settings = settings_ppl,
+    .measure = measure_ppl,
 };

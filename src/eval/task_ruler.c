@@ -94,7 +94,7 @@ static mq_status choose_wording(ruler *r, mq_error *error)
 }
 
 /* Samples go round first: any limit has all families and lengths. */
-static void split(const ruler *r, size_t item, mq_ruler_kind *kind, uint32_t *length, size_t *sample)
+static void split_ruler(const ruler *r, size_t item, mq_ruler_kind *kind, uint32_t *length, size_t *sample)
 {
     *kind = r->kinds[item % r->kind_count];
     *length = r->lengths[item / r->kind_count % r->length_count];
@@ -124,7 +124,7 @@ static mq_status open_ruler(const mq_eval_context *context, void **task, size_t 
         mq_ruler_kind kind;
         uint32_t length;
         size_t sample;
-        split(r, i, &kind, &length, &sample);
+        split_ruler(r, i, &kind, &length, &sample);
         snprintf(r->ids[i], sizeof r->ids[i], "%s-%u-%03zu", mq__ruler_kind_names[kind], length, sample);
     }
     return MQ_OK;
@@ -135,14 +135,14 @@ static const char *ruler_id(void *task, size_t item)
     return ((const ruler *)task)->ids[item];
 }
 
-static json_t *settings(void *task)
+static json_t *settings_ruler(void *task)
 {
     const ruler *r = task;
     return json_pack("{sssi}", "wording", r->wording == MQ_RULER_BUNDLED ? "bundled" : "ruler", "answer",
                      (int)r->answer);
 }
 
-static mq_status begin(void *task, size_t index, void **out, mq_error *error)
+static mq_status begin_ruler(void *task, size_t index, void **out, mq_error *error)
 {
     const ruler *r = task;
     mq_ruler_kind kind;
@@ -152,7 +152,7 @@ static mq_status begin(void *task, size_t index, void **out, mq_error *error)
     if (!e) return mq__fail(error, MQ_NO_MEMORY, "eval: ruler: expected memory, got none");
     e->task = r;
     e->index = index;
-    split(r, index, &kind, &e->length, &sample);
+    split_ruler(r, index, &kind, &e->length, &sample);
     mq__ruler_make(&e->item, kind, r->wording, r->context->options->seed, r->ids[index]);
     return MQ_OK;
 }
@@ -194,7 +194,7 @@ static void drop_prompt(mq_eval_prompt *prompt)
 }
 
 /* The most noise that fits: doubled until it does not, then halved in. */
-static mq_status fill(episode *e, mq_eval_prompt *prompt, mq_error *error)
+static mq_status fill_ruler(episode *e, mq_eval_prompt *prompt, mq_error *error)
 {
     const uint32_t budget = e->length - e->task->answer;
     uint32_t low = 0, high = 1;
@@ -222,7 +222,7 @@ static mq_status fill(episode *e, mq_eval_prompt *prompt, mq_error *error)
     return status;
 }
 
-static mq_status next(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
+static mq_status next_ruler(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
 {
     episode *e = context;
     if (answer) {
@@ -230,14 +230,14 @@ static mq_status next(void *context, const mq_eval_answer *answer, mq_eval_promp
         e->answer = mq__strndup(answer->text, answer->bytes);
         return e->answer ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "eval: ruler: expected memory, got none");
     }
-    const mq_status status = fill(e, prompt, error);
+    const mq_status status = fill_ruler(e, prompt, error);
     const mq_sampling *sampling = e->task->context->options->sampling;
     prompt->sampling = sampling ? *sampling : MQ_SAMPLING_GREEDY;
     prompt->max_tokens = e->task->answer;
     return status;
 }
 
-static json_t *end(void *context, bool want_record)
+static json_t *end_ruler(void *context, bool want_record)
 {
     episode *e = context;
     json_t *record = NULL;
@@ -265,8 +265,8 @@ const mq_eval_task mq__eval_ruler = {
     .open = open_ruler,
     .close = close_ruler,
     .id = ruler_id,
-    .settings = settings,
-    .begin = begin,
-    .next = next,
-    .end = end,
+    .settings = settings_ruler,
+    .begin = begin_ruler,
+    .next = next_ruler,
+    .end = end_ruler,
 };

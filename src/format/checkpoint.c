@@ -1,8 +1,8 @@
 #include "format/checkpoint.h"
 
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
-#include "format/json_read.h"
 
 #include <string.h>
 
@@ -21,7 +21,7 @@ static bool is_plain_name(const char *name)
     return length > 0 && length < 256 && name[0] != '.' && !strchr(name, '/') && !strchr(name, '\\');
 }
 
-static mq_status open_shard(mq_checkpoint *c, const char *name, mq_error *error)
+static mq_status open_shard_checkpoint(mq_checkpoint *c, const char *name, mq_error *error)
 {
     char *path = mq__path_join(c->dir, name);
     c->names[c->count] = mq__strdup(name);
@@ -48,7 +48,7 @@ static size_t find_shard(const mq_checkpoint *c, const char *name)
     return i;
 }
 
-static mq_status allocate(mq_checkpoint *c, size_t shards, mq_error *error)
+static mq_status allocate_checkpoint(mq_checkpoint *c, size_t shards, mq_error *error)
 {
     c->shards = mq__alloc_zero(shards, sizeof *c->shards);
     c->names = mq__alloc_zero(shards, sizeof *c->names);
@@ -61,7 +61,7 @@ static mq_status open_indexed(mq_checkpoint *c, const json_t *map, mq_error *err
     const char *tensor;
     json_t *value;
     size_t tensors = 0;
-    mq_status status = allocate(c, SHARDS_MAX, error);
+    mq_status status = allocate_checkpoint(c, SHARDS_MAX, error);
     json_object_foreach((json_t *)(uintptr_t)map, tensor, value)
     {
         const char *name = json_string_value(value);
@@ -75,7 +75,7 @@ static mq_status open_indexed(mq_checkpoint *c, const json_t *map, mq_error *err
             if (shard == SHARDS_MAX) {
                 return mq__fail(error, MQ_LIMIT, "checkpoint: index: expected at most %d shards, got more", SHARDS_MAX);
             }
-            status = open_shard(c, name, error);
+            status = open_shard_checkpoint(c, name, error);
         }
         if (status == MQ_OK && !mq__safetensors_find(&c->shards[shard], tensor)) {
             status = mq__fail(error, MQ_FORMAT,
@@ -113,8 +113,8 @@ mq_status mq__checkpoint_open(const char *dir, mq_checkpoint **out, mq_error *er
         }
         if (status == MQ_OK) status = open_indexed(c, map, error);
     } else {
-        status = allocate(c, 1, error);
-        if (status == MQ_OK) status = open_shard(c, "model.safetensors", error);
+        status = allocate_checkpoint(c, 1, error);
+        if (status == MQ_OK) status = open_shard_checkpoint(c, "model.safetensors", error);
     }
     if (status == MQ_OK) {
         *out = c;

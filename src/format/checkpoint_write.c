@@ -21,7 +21,7 @@ uint64_t mq__tensor_spec_bytes(const mq_tensor_spec *spec)
     return bytes;
 }
 
-static mq_status no_memory(const mq_checkpoint_writer *w, mq_error *error)
+static mq_status no_memory_checkpoint_write(const mq_checkpoint_writer *w, mq_error *error)
 {
     return mq__fail(error, MQ_NO_MEMORY, "write: %s: expected memory, got none", w->dir ? w->dir : "checkpoint");
 }
@@ -79,7 +79,7 @@ mq_status mq__checkpoint_create(const char *dir, mq_checkpoint_writer *w, mq_err
     w->temporary = mq__alloc(length + strlen(suffix) + 1);
     mq_status status = MQ_OK;
     if (!w->dir || !w->temporary) {
-        status = no_memory(w, error);
+        status = no_memory_checkpoint_write(w, error);
     } else {
         strcpy(w->temporary, w->dir);
         strcat(w->temporary, suffix);
@@ -115,17 +115,17 @@ static mq_status write_index(mq_checkpoint_writer *w, uint64_t total, mq_error *
         shard_name(w, w->shard_of[i], name);
         if (json_object_set_new(map, w->specs[i].name, json_string(name)) != 0) {
             json_decref(map);
-            return no_memory(w, error);
+            return no_memory_checkpoint_write(w, error);
         }
     }
     json_t *index = json_pack("{s{sI}so}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    if (!index) return no_memory(w, error);
+    if (!index) return no_memory_checkpoint_write(w, error);
     const mq_status status = mq__checkpoint_put_json(w, "model.safetensors.index.json", index, error);
     json_decref(index);
     return status;
 }
 
-static mq_status open_shard(mq_checkpoint_writer *w, uint32_t shard, mq_error *error)
+static mq_status open_shard_checkpoint_write(mq_checkpoint_writer *w, uint32_t shard, mq_error *error)
 {
     char name[64];
     size_t end = w->next;
@@ -134,7 +134,7 @@ static mq_status open_shard(mq_checkpoint_writer *w, uint32_t shard, mq_error *e
     }
     shard_name(w, shard, name);
     char *path = mq__path_join(w->temporary, name);
-    if (!path) return no_memory(w, error);
+    if (!path) return no_memory_checkpoint_write(w, error);
     const mq_status status = mq__safetensors_begin(path, w->specs + w->next, end - w->next, &w->shard, error);
     w->shard_is_open = status == MQ_OK;
     mq__free(path);
@@ -149,14 +149,14 @@ static mq_status close_shard(mq_checkpoint_writer *w, mq_error *error)
 }
 
 /* Goes to the first tensor from `next` on that has bytes to come, opening and closing shards on the way. */
-static mq_status settle(mq_checkpoint_writer *w, mq_error *error)
+static mq_status settle_checkpoint_write(mq_checkpoint_writer *w, mq_error *error)
 {
     mq_status status = MQ_OK;
     while (status == MQ_OK && w->next < w->count) {
         const uint32_t shard = w->shard_of[w->next];
         if (w->next == 0 || shard != w->shard_of[w->next - 1]) {
             status = close_shard(w, error);
-            if (status == MQ_OK) status = open_shard(w, shard, error);
+            if (status == MQ_OK) status = open_shard_checkpoint_write(w, shard, error);
         }
         w->left = mq__tensor_spec_bytes(&w->specs[w->next]);
         if (w->left) return status;
@@ -173,7 +173,7 @@ mq_status mq__checkpoint_declare(mq_checkpoint_writer *w, const mq_tensor_spec *
     w->specs = specs;
     w->count = count;
     w->shard_of = mq__alloc_zero(count, sizeof *w->shard_of);
-    if (!w->shard_of) return no_memory(w, error);
+    if (!w->shard_of) return no_memory_checkpoint_write(w, error);
     w->shards = 1;
     for (size_t i = 0; i < count; i++) {
         const uint64_t bytes = mq__tensor_spec_bytes(&specs[i]);
@@ -186,7 +186,7 @@ mq_status mq__checkpoint_declare(mq_checkpoint_writer *w, const mq_tensor_spec *
         total += bytes;
     }
     mq_status status = w->shards > 1 ? write_index(w, total, error) : MQ_OK;
-    if (status == MQ_OK) status = settle(w, error);
+    if (status == MQ_OK) status = settle_checkpoint_write(w, error);
     return status;
 }
 
@@ -202,7 +202,7 @@ mq_status mq__checkpoint_put(mq_checkpoint_writer *w, const void *bytes, size_t 
     w->left -= count;
     if (w->left == 0) {
         w->next++;
-        status = settle(w, error);
+        status = settle_checkpoint_write(w, error);
     }
     return status;
 }
@@ -212,7 +212,7 @@ mq_status mq__checkpoint_put_file(mq_checkpoint_writer *w, const char *name, con
 {
     mq_writer file;
     char *path = mq__path_join(w->temporary, name);
-    if (!path) return no_memory(w, error);
+    if (!path) return no_memory_checkpoint_write(w, error);
     mq_status status = mq__writer_open(&file, path, error);
     if (status == MQ_OK) {
         status = mq__writer_put(&file, bytes, count, error);
@@ -227,7 +227,7 @@ mq_status mq__checkpoint_put_file(mq_checkpoint_writer *w, const char *name, con
 
 /* JSON text of a value; free with mq__buf_free. Fifteen digits print 1e-6 as people write it; where they do not give the
  * same numbers back, seventeen do. */
-static bool print_json(const json_t *value, mq_buf *text)
+static bool print_json_checkpoint_write(const json_t *value, mq_buf *text)
 {
     for (size_t digits = 15; digits <= 17; digits += 2) {
         char *dump = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
@@ -247,8 +247,9 @@ static bool print_json(const json_t *value, mq_buf *text)
 mq_status mq__checkpoint_put_json(mq_checkpoint_writer *w, const char *name, const json_t *value, mq_error *error)
 {
     mq_buf text = {0};
-    const mq_status status =
-        print_json(value, &text) ? mq__checkpoint_put_file(w, name, text.data, text.len, error) : no_memory(w, error);
+    const mq_status status = print_json_checkpoint_write(value, &text)
+                                 ? mq__checkpoint_put_file(w, name, text.data, text.len, error)
+                                 : no_memory_checkpoint_write(w, error);
     mq__buf_free(&text);
     return status;
 }

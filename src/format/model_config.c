@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
-#include "format/json_read.h"
 
 #include <string.h>
 
@@ -23,7 +23,7 @@ const char *mq__rope_type_name(mq_rope_type type)
 }
 
 /* Index of name in names, or count. */
-static int find_name(const char *name, const char *const *names, int count)
+static int find_name_model_config(const char *name, const char *const *names, int count)
 {
     int i = 0;
     while (i < count && (!name || strcmp(name, names[i]) != 0)) {
@@ -50,15 +50,15 @@ static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *er
     if (s == MQ_OK) s = read_u32(root, "num_attention_heads", 1, 1024, -1, &c->heads, error);
     if (s == MQ_OK) s = read_u32(root, "num_key_value_heads", 1, 1024, (int64_t)c->heads, &c->kv_heads, error);
     const int64_t derived = s == MQ_OK ? c->width / c->heads : 0;
-    if (s == MQ_OK) s = read_u32(root, "head_dim", 2, 1024, derived, &c->head_width, error);
+    if (s == MQ_OK) s = read_u32(root, "head_dim", 2, 1024, derived, &c->head_dim, error);
     if (s == MQ_OK) s = read_u32(root, "max_position_embeddings", 1, 1 << 24, 2048, &c->max_positions, error);
     if (s == MQ_OK) s = mq__json_number(root, "rms_norm_eps", 1e-30, 1, 1e-6, &c->norm_eps, error);
     if (s != MQ_OK) return s;
-    if (c->heads % c->kv_heads != 0 || c->head_width % 2 != 0) {
+    if (c->heads % c->kv_heads != 0 || c->head_dim % 2 != 0) {
         return mq__fail(error, MQ_UNSUPPORTED,
                         "config: num_attention_heads: expected a multiple of num_key_value_heads and an even head_dim, "
                         "got %u, %u and %u",
-                        c->heads, c->kv_heads, c->head_width);
+                        c->heads, c->kv_heads, c->head_dim);
     }
     return MQ_OK;
 }
@@ -151,7 +151,7 @@ static mq_status read_rope(const json_t *root, mq_model_config *c, mq_error *err
     s = mq__json_string(p, "rope_type", &name, error);
     if (s == MQ_OK && !name) s = mq__json_string(p, "type", &name, error);
     if (s != MQ_OK) return s;
-    const int type = name ? find_name(name, rope_names, MQ_ROPE_COUNT) : MQ_ROPE_DEFAULT;
+    const int type = name ? find_name_model_config(name, rope_names, MQ_ROPE_COUNT) : MQ_ROPE_DEFAULT;
     if (type == MQ_ROPE_COUNT) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: rope_type: expected default, linear, llama3 or yarn, got %.64s",
                         name);
@@ -221,7 +221,7 @@ static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_er
     const char *type = NULL, *class_name = NULL;
     mq_status s = mq__json_string(root, "model_type", &type, error);
     if (s != MQ_OK) return s;
-    const int found = find_name(type, architecture_names, MQ_ARCH_COUNT);
+    const int found = find_name_model_config(type, architecture_names, MQ_ARCH_COUNT);
     static const char *const classes[MQ_ARCH_COUNT] = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
     if (found == MQ_ARCH_COUNT) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: model_type: expected llama, qwen2 or qwen3, got %.64s",

@@ -26,7 +26,7 @@ typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QU
 
 typedef struct mq_model_config {
     mq_architecture architecture;
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width, max_positions; /* V D F L H G K */
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, max_positions; /* V D F L H G K */
     double norm_eps;
     bool tied_head;                           /* lm_head is the embedding */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* which tensors exist */
@@ -43,7 +43,7 @@ const char *mq__rope_type_name(mq_rope_type type);
 /* Reads dir/config.json and, where present, dir/generation_config.json. */
 mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);
 
-/* inv_freq [head_width/2] and the factor on cos and sin; computed in double (models-and-formats 3.1, 3.3). */
+/* inv_freq [head_dim/2] and the factor on cos and sin; computed in double (models-and-formats 3.1, 3.3). */
 void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor);
 
 #endif

@@ -27,7 +27,7 @@ unsigned mq__e2m1_encode(float value)
 #define BLOCK MQ_NVFP4_VALUES
 
 /* One block as floats, zeros past the row's end. */
-static void load_block(const void *weights, mq_weight_type type, size_t first, size_t width, float x[BLOCK])
+static void load_block_nvfp4(const void *weights, mq_weight_type type, size_t first, size_t width, float x[BLOCK])
 {
     const size_t count = width - first < BLOCK ? width - first : BLOCK;
     if (type == MQ_WEIGHT_F32) {
@@ -215,7 +215,7 @@ static uint8_t quantize_sweep(mq_nvfp4_scale scale, block *b)
     return chosen;
 }
 
-static uint8_t quantize_block(mq_nvfp4_rule rule, mq_nvfp4_scale scale, block *b)
+static uint8_t quantize_block_nvfp4(mq_nvfp4_rule rule, mq_nvfp4_scale scale, block *b)
 {
     switch (rule) {
     case MQ_NVFP4_MODELOPT:
@@ -235,9 +235,9 @@ void mq__nvfp4_quantize_row(mq_nvfp4_rule rule, mq_nvfp4_scale scale, const void
 {
     block b;
     for (size_t n = 0; n < mq__nvfp4_blocks(width); n++, nibbles += BLOCK / 2) {
-        load_block(weights, type, n * BLOCK, width, b.x);
+        load_block_nvfp4(weights, type, n * BLOCK, width, b.x);
         b.amax = block_amax(b.x);
-        scales[n] = quantize_block(rule, scale, &b);
+        scales[n] = quantize_block_nvfp4(rule, scale, &b);
         for (int i = 0; i < BLOCK / 2; i++) {
             nibbles[i] = (uint8_t)(b.codes[2 * i] | b.codes[2 * i + 1] << 4);
         }

@@ -43,7 +43,7 @@ static const uint8_t *entry_of(const mq_packfile *file, size_t section)
     return file->map.data + HEADER + section * ENTRY;
 }
 
-static bool same(const uint8_t *bytes, mq_digest digest)
+static bool same_packfile(const uint8_t *bytes, mq_digest digest)
 {
     return memcmp(bytes, digest.bytes, sizeof digest.bytes) == 0;
 }
@@ -52,11 +52,12 @@ static const char *what_is_wrong(const mq_packfile *file, mq_digest fingerprint)
 {
     const mq_map *map = &file->map;
     if (map->bytes < HEADER || memcmp(map->data, MAGIC, 8) != 0) return "another kind or version of file";
-    if (!same(map->data + 8, fingerprint)) return "weights of another model or recipe";
+    if (!same_packfile(map->data + 8, fingerprint)) return "weights of another model or recipe";
     const uint64_t sections = get_u64(map->data + 24);
     if (sections > SECTIONS_MAX || HEADER + sections * ENTRY > map->bytes) return "a truncated table";
     if (get_u64(map->data + 32) != map->bytes) return "a truncated file";
-    if (!same(map->data + 40, mq__digest(map->data + HEADER, (size_t)sections * ENTRY))) return "a damaged table";
+    if (!same_packfile(map->data + 40, mq__digest(map->data + HEADER, (size_t)sections * ENTRY)))
+        return "a damaged table";
     for (size_t i = 0; i < sections; i++) {
         uint64_t end;
         const uint64_t offset = get_u64(entry_of(file, i));
@@ -98,7 +99,7 @@ bool mq__packfile_section_is_intact(const mq_packfile *file, size_t section)
 {
     size_t bytes;
     const uint8_t *data = mq__packfile_section(file, section, &bytes);
-    return same(entry_of(file, section) + 16, mq__digest(data, bytes));
+    return same_packfile(entry_of(file, section) + 16, mq__digest(data, bytes));
 }
 
 static mq_status write_sections(mq_writer *writer, const mq_pack_section *sections, size_t count, mq_error *error)

@@ -3,8 +3,8 @@
 #include "base/buf.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
-#include "format/json_read.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -63,8 +63,8 @@ static bool find_dtype(const char *name, mq_dtype *dtype)
 }
 
 /* One header entry: exactly dtype, shape and data_offsets, consistent with each other and with the file. */
-static mq_status read_entry(const char *name, const json_t *entry, const uint8_t *data, uint64_t data_bytes,
-                            mq_tensor *t, mq_error *error)
+static mq_status read_entry_safetensors(const char *name, const json_t *entry, const uint8_t *data, uint64_t data_bytes,
+                                        mq_tensor *t, mq_error *error)
 {
     const json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
@@ -135,7 +135,8 @@ static mq_status read_tensors(mq_safetensors *file, json_t *header, uint64_t hea
             if (json_is_object(entry)) continue;
             return mq__fail(error, MQ_FORMAT, "safetensors: metadata: expected an object, got something else");
         }
-        const mq_status status = read_entry(name, entry, data, data_bytes, &file->tensors[file->count], error);
+        const mq_status status =
+            read_entry_safetensors(name, entry, data, data_bytes, &file->tensors[file->count], error);
         if (status != MQ_OK) return status;
         file->count++;
     }

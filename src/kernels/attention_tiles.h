@@ -1,5 +1,5 @@
 /* Prefill attention, the part that all vector levels share. Included once by a level's attention_prefill file after it
- * has defined its tile and the six functions below; it then provides prefill() and prefill_scratch_bytes().
+ * has defined its tile and the six functions below; it then provides prefill_attention_tiles() and prefill_scratch_bytes().
  *
  * Idea. The rows x query heads of one kv head form a tall matrix of `rows * heads` query rows, row t*heads + h, cut into
  * blocks of MR. For each tile of TILE keys (aligned to positions) keys and values are widened once into the scratch, keys
@@ -14,13 +14,13 @@
  *
  * What the level defines:
  *     enum { MR, NR, LANES, TILE };   query rows of a block, floats of a panel, of a vector; keys of a tile
- *     widen_keys(rows, width, count, column, keys)   16 bf16 rows [count <= 16][width] become columns [column, column + 16)
+ *     tile_widen_keys(rows, width, count, column, keys)   16 bf16 rows [count <= 16][width] become columns [column, column + 16)
  *                                                    of keys; columns past count are zero
- *     widen_values(rows, width, count, key, values)  bf16 rows [count][width] become keys [key, key + count) of values
- *     score(q, keys, width, count, s)                s for the first `count` keys, rounded up to a multiple of NR
- *     pack(rows, width, scale, q)                    q [width][MR] = scale * rows; a row may be NULL: zero
- *     soften(s, state, key0, count)                  row r keeps its keys before end[r], the rest of count gets 0
- *     weigh(s, values, state, panels, count, o)      o = o * state->correction + s * values over `count` keys */
+ *     tile_widen_values(rows, width, count, key, values)  bf16 rows [count][width] become keys [key, key + count) of values
+ *     tile_score(q, keys, width, count, s)                s for the first `count` keys, rounded up to a multiple of NR
+ *     tile_pack(rows, width, scale, q)                    q [width][MR] = scale * rows; a row may be NULL: zero
+ *     tile_soften(s, state, key0, count)                  row r keeps its keys before end[r], the rest of count gets 0
+ *     tile_weigh(s, values, state, panels, count, o)      o = o * state->correction + s * values over `count` keys */
 #ifndef MQ_KERNELS_ATTENTION_TILES_H
 #define MQ_KERNELS_ATTENTION_TILES_H
 
@@ -37,12 +37,13 @@ typedef struct block_state {
     float sum[MR * LANES];         /* [MR][LANES]: sum of the weights, by lane */
 } block_state;
 
-static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys);
-static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values);
-static void score(const float *q, const float *keys, size_t width, size_t count, float *s);
-static void pack(const float *const rows[MR], size_t width, float scale, float *q);
-static void soften(float *s, block_state *state, size_t key0, size_t count);
-static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o);
+static void tile_widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys);
+static void tile_widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values);
+static void tile_score(const float *q, const float *keys, size_t width, size_t count, float *s);
+static void tile_pack(const float *const rows[MR], size_t width, float scale, float *q);
+static void tile_soften(float *s, block_state *state, size_t key0, size_t count);
+static void tile_weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count,
+                       float *o);
 
 /* Where everything lies in the scratch, in floats from its start; every part is a multiple of 16 floats. */
 typedef struct layout {
@@ -104,11 +105,11 @@ static void load_queries(const pass *p, size_t block)
         const size_t token = p->token0 + row / a->heads;
         rows[r] = row < p->rows ? a->q + token * a->q_stride + row % a->heads * p->l->width : NULL;
     }
-    pack(rows, p->l->width, a->scale * 0x1.715476p+0f, block_part(p, p->l->queries, p->l->query_step, block));
+    tile_pack(rows, p->l->width, a->scale * 0x1.715476p+0f, block_part(p, p->l->queries, p->l->query_step, block));
 }
 
 /* Rows past the end see what the last row sees; nothing of theirs is stored. */
-static void load_block(const pass *p, size_t block)
+static void load_block_attention_tiles(const pass *p, size_t block)
 {
     const mq_attention *a = p->a;
     block_state *state = block_softmax(p, block);
@@ -122,7 +123,7 @@ static void load_block(const pass *p, size_t block)
 }
 
 /* Keys and values [key0, key0 + count) of the sequence; count <= TILE. Nothing past them is read. */
-static void load_tile(const pass *p, size_t key0, size_t count)
+static void load_tile_attention_tiles(const pass *p, size_t key0, size_t count)
 {
     const mq_kv_view *kv = &p->a->kv;
     float *keys = block_part(p, p->l->keys, 0, 0), *values = block_part(p, p->l->values, 0, 0);
@@ -132,13 +133,13 @@ static void load_tile(const pass *p, size_t key0, size_t count)
             if (i % NR == 0) {
                 break; /* no panel of NR columns reaches here */
             }
-            widen_keys(NULL, p->l->width, 0, i, keys);
+            tile_widen_keys(NULL, p->l->width, 0, i, keys);
             continue;
         }
         const uint16_t *page = kv->pages[at / MQ_PAGE_TOKENS];
         const size_t offset = at % MQ_PAGE_TOKENS * p->l->width;
-        widen_keys(page + kv->k_offset + offset, p->l->width, here, i, keys);
-        widen_values(page + kv->v_offset + offset, p->l->width, here, i, values);
+        tile_widen_keys(page + kv->k_offset + offset, p->l->width, here, i, keys);
+        tile_widen_values(page + kv->v_offset + offset, p->l->width, here, i, values);
     }
 }
 
@@ -151,10 +152,10 @@ static void run_block(const pass *p, size_t block, size_t key0)
     }
     const size_t count = end - key0 < TILE ? end - key0 : TILE;
     float *s = block_part(p, p->l->scores, 0, 0), *o = block_part(p, p->l->outputs, p->l->output_step, block);
-    score(block_part(p, p->l->queries, p->l->query_step, block), block_part(p, p->l->keys, 0, 0), p->l->width, count,
-          s);
-    soften(s, state, key0, count);
-    weigh(s, block_part(p, p->l->values, 0, 0), state, p->l->panels, count, o);
+    tile_score(block_part(p, p->l->queries, p->l->query_step, block), block_part(p, p->l->keys, 0, 0), p->l->width,
+               count, s);
+    tile_soften(s, state, key0, count);
+    tile_weigh(s, block_part(p, p->l->values, 0, 0), state, p->l->panels, count, o);
 }
 
 static void store_block(const pass *p, size_t block)
@@ -186,25 +187,25 @@ static void store_block(const pass *p, size_t block)
 }
 
 /* The whole slot, and its scratch; a file that only wants the parts above leaves them out. */
-static inline size_t prefill_scratch_bytes(uint32_t heads, uint32_t head_width)
+static inline size_t prefill_scratch_bytes(uint32_t heads, uint32_t head_dim)
 {
-    return make_layout(heads, head_width, pass_rows(head_width)).total_floats * sizeof(float);
+    return make_layout(heads, head_dim, pass_rows(head_dim)).total_floats * sizeof(float);
 }
 
-static inline void prefill(const mq_attention *a)
+static inline void prefill_attention_tiles(const mq_attention *a)
 {
-    const layout l = make_layout(a->heads, a->kv.head_width, pass_rows(a->kv.head_width));
+    const layout l = make_layout(a->heads, a->kv.head_dim, pass_rows(a->kv.head_dim));
     const size_t step = l.blocks * MR / a->heads;
     for (size_t token = 0; token < a->rows; token += step) {
         const size_t tokens = a->rows - token < step ? a->rows - token : step;
         pass p = {.a = a, .l = &l, .token0 = token, .rows = tokens * a->heads};
         p.blocks = (p.rows + MR - 1) / MR;
         for (size_t b = 0; b < p.blocks; b++) {
-            load_block(&p, b);
+            load_block_attention_tiles(&p, b);
         }
         const size_t keys = (size_t)a->first + token + tokens;
         for (size_t key = 0; key < keys; key += TILE) {
-            load_tile(&p, key, keys - key < TILE ? keys - key : TILE);
+            load_tile_attention_tiles(&p, key, keys - key < TILE ? keys - key : TILE);
             for (size_t b = 0; b < p.blocks; b++) {
                 run_block(&p, b, key);
             }

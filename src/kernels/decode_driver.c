@@ -27,7 +27,7 @@ typedef struct place {
 
 static place place_of(const decode_core *core, const mq_attention *a, size_t i)
 {
-    const size_t width = a->kv.head_width, groups = (a->heads + core->heads - 1) / core->heads;
+    const size_t width = a->kv.head_dim, groups = (a->heads + core->heads - 1) / core->heads;
     const size_t columns = core->heads * columns_of(core, width);
     float *memory = (float *)a->scratch + i * group_floats(core, width);
     place p = {.kv_head = i / groups, .first = i % groups * core->heads, .last = i % groups + 1 == groups};
@@ -36,9 +36,9 @@ static place place_of(const decode_core *core, const mq_attention *a, size_t i)
     return p;
 }
 
-static void start(const decode_core *core, const mq_attention *a, const place *p)
+static void start_decode_driver(const decode_core *core, const mq_attention *a, const place *p)
 {
-    const size_t width = a->kv.head_width, columns = columns_of(core, width), lanes = core->columns / 2;
+    const size_t width = a->kv.head_dim, columns = columns_of(core, width), lanes = core->columns / 2;
     const float *q = a->q + (p->kv_head * a->heads + p->first) * width;
     if (columns != width) memset(p->group.q, 0, p->heads * columns * sizeof(float));
     for (size_t h = 0; h < p->heads; h++, q += width) {
@@ -59,7 +59,7 @@ static void start(const decode_core *core, const mq_attention *a, const place *p
 }
 
 /* partial [heads][width + 2] */
-static void finish(const decode_core *core, const place *p, size_t width, float *partial)
+static void finish_decode_driver(const decode_core *core, const place *p, size_t width, float *partial)
 {
     const size_t columns = core->columns, lanes = columns / 2;
     for (size_t h = 0; h < p->heads; h++, partial += width + 2) {
@@ -76,22 +76,22 @@ static void finish(const decode_core *core, const place *p, size_t width, float 
     }
 }
 
-size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_width)
+size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_dim)
 {
     const size_t groups = MQ_DECODE_KV_HEADS * ((heads + core->heads - 1) / core->heads);
-    return (groups * group_floats(core, head_width) + core->heads * DECODE_SCORE_STEP) * sizeof(float) +
-           DECODE_KEYS * columns_of(core, head_width) * sizeof(uint16_t);
+    return (groups * group_floats(core, head_dim) + core->heads * DECODE_SCORE_STEP) * sizeof(float) +
+           DECODE_KEYS * columns_of(core, head_dim) * sizeof(uint16_t);
 }
 
 void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                      float *partial, size_t stride)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_dim;
     const size_t count = kv_heads * ((a->heads + core->heads - 1) / core->heads); /* groups of heads */
     const size_t head_step = 2 * MQ_PAGE_TOKENS * width; /* elements between two kv heads of a page */
     for (size_t i = 0; i < count; i++) {
         const place p = place_of(core, a, i);
-        start(core, a, &p);
+        start_decode_driver(core, a, &p);
     }
     const size_t ahead = core->ahead / (2 * width) / DECODE_KEYS * DECODE_KEYS;
     decode_side s = {.width = width,
@@ -119,6 +119,6 @@ void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv
     }
     for (size_t i = 0; i < count; i++) {
         const place p = place_of(core, a, i);
-        finish(core, &p, width, partial + p.kv_head * stride + p.first * (width + 2));
+        finish_decode_driver(core, &p, width, partial + p.kv_head * stride + p.first * (width + 2));
     }
 }

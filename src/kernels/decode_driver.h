@@ -64,7 +64,7 @@ typedef struct decode_core {
                 const char *after);
 } decode_core;
 
-size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_width);
+size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_dim);
 
 /* The slot attention_decode_span. */
 void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,

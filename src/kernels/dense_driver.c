@@ -40,8 +40,8 @@ static const char *prefetch_share(const dense_source *source, const block *at, s
     return r0 < r1 ? from + r0 * stride : NULL;
 }
 
-static void run_slice(const float *rows_panels, size_t rows, const dense_source *source, const block *at,
-                      const mq_epilogue *out, float *scratch)
+static void run_slice_dense_driver(const float *rows_panels, size_t rows, const dense_source *source, const block *at,
+                                   const mq_epilogue *out, float *scratch)
 {
     const dense_core *core = source->core;
     const size_t panel_floats = core->kc * DENSE_NR, tiles = (at->g1 - at->g0) * at->panels;
@@ -86,7 +86,7 @@ void mq__dense_run(const float *rows_panels, size_t rows, const dense_source *so
                 const bool more = at.k0 + at.kc < source->k_width;
                 at.next_k0 = more ? at.k0 + at.kc : 0;
                 at.next_panel = more ? at.panel : at.panel + at.panels < p1 ? at.panel + at.panels : p0;
-                run_slice(rows_panels, rows, source, &at, out, scratch);
+                run_slice_dense_driver(rows_panels, rows, source, &at, out, scratch);
             }
         }
     }

@@ -9,8 +9,8 @@ size_t mq__int8_scratch_bytes(void)
 
 /* All rows of a pass through one slice. cold: the slice of the activations is not in L2 yet; each row group's part of it is
  * short, over before the processor would fetch ahead. next: the `bytes` of weights that come after, brought to L2 on the way. */
-static void run_pass(int8_rows_fn *run, int8_slice *s, size_t rows, const uint8_t *a, size_t group_bytes, bool cold,
-                     float (*sums)[MQ_INT8_NR], const uint8_t *next, size_t bytes)
+static void run_pass_int8_driver(int8_rows_fn *run, int8_slice *s, size_t rows, const uint8_t *a, size_t group_bytes,
+                                 bool cold, float (*sums)[MQ_INT8_NR], const uint8_t *next, size_t bytes)
 {
     const size_t row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR, lines = (bytes / 64 + row_groups - 1) / row_groups;
     for (size_t row = 0; row < rows; row += MQ_INT8_MR) {
@@ -60,8 +60,8 @@ void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const m
                     const uint8_t *next = q + 1 < count ? s.cells + groups * MQ_INT8_CELL
                                           : s.last      ? mq__int8_panel(w, p + count) /* only prefetched */
                                                         : mq__int8_panel(w, p) + (g + step) * MQ_INT8_CELL;
-                    run_pass(run, &s, pass, cells + g * MQ_INT8_ROW_CELL, group_bytes, q == 0, tiles[q], next,
-                             s.groups * MQ_INT8_CELL);
+                    run_pass_int8_driver(run, &s, pass, cells + g * MQ_INT8_ROW_CELL, group_bytes, q == 0, tiles[q],
+                                         next, s.groups * MQ_INT8_CELL);
                 }
             }
         }

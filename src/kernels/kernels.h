@@ -115,15 +115,15 @@ typedef struct mq_epilogue {
 #define MQ_PAGE_TOKENS 64 /* tokens per KV page */
 
 /* One kv head of one sequence. Page j holds tokens [64 j, 64 j + 64): K at pages[j] + k_offset, V at
- * pages[j] + v_offset, each [64, head_width] bf16; the offsets select layer and kv head. */
+ * pages[j] + v_offset, each [64, head_dim] bf16; the offsets select layer and kv head. */
 typedef struct mq_kv_view {
     uint16_t *const *pages;
     size_t k_offset, v_offset; /* in elements */
-    uint32_t head_width;       /* even, <= 1024 */
+    uint32_t head_dim;         /* even, <= 1024 */
 } mq_kv_view;
 
 /* The query heads that share that kv head. Query row t (0 <= t < rows) is the token at position first + t and sees keys
- * 0 .. first + t. Query head i of the group is at q + t*q_stride + i*head_width; outputs likewise. */
+ * 0 .. first + t. Query head i of the group is at q + t*q_stride + i*head_dim; outputs likewise. */
 typedef struct mq_attention {
     mq_kv_view kv;
     const float *q; /* FP32, rotated, not yet scaled */
@@ -131,7 +131,7 @@ typedef struct mq_attention {
     size_t q_stride, out_stride; /* in floats, between tokens */
     uint32_t heads;              /* query heads per kv head */
     uint32_t first, rows;
-    float scale;   /* 1/sqrt(head_width) */
+    float scale;   /* 1/sqrt(head_dim) */
     void *scratch; /* attention_scratch_bytes() of the level, 64-byte aligned, private to the thread */
 } mq_attention;
 
@@ -165,9 +165,9 @@ typedef struct mq_kernels {
     /* EXACT. y[i] = x[i] * r * w[i], r = 1/sqrt(mean(x^2) + eps): squares are summed by FMA in 16 lanes (lane = i mod 16),
      * lanes are added pairwise (8+8, 4+4, 2+2, 1+1); then (x*r)*w. y may be x. */
     void (*rmsnorm)(float *y, const float *x, const float *weight, size_t n, float eps);
-    /* EXACT. Per head: optional rmsnorm over head_width (weight NULL: none), then rotate_half with cos/sin [head_width/2]:
+    /* EXACT. Per head: optional rmsnorm over head_dim (weight NULL: none), then rotate_half with cos/sin [head_dim/2]:
      * y1 = x1*cos - x2*sin, y2 = x2*cos + x1*sin (products rounded, then FMA: fmaf(x1, cos, -(x2*sin))). In place. */
-    void (*norm_rope)(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
+    void (*norm_rope)(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
                       const float *sin);
     /* EXACT. y = silu(gate) * up, with the polynomial exp of ref/math_ref.h. y may be gate. */
     void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
@@ -244,14 +244,14 @@ typedef struct mq_kernels {
     void (*attention_prefill_int8)(const mq_attention *a);
     /* BOUND 1e-5. rows == 1. The keys [key0, key1) of one span (key0 a multiple of MQ_SPAN_TOKENS) for kv_heads <=
      * MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
-     * one's unnormalised partials, [heads][head_width + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
+     * one's unnormalised partials, [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
      * A head's result does not depend on which others the call has. */
     void (*attention_decode_span)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                   float *partial, size_t stride);
     /* The same by another way through memory, as dense_thin_other. */
     void (*attention_decode_span_other)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                         float *partial, size_t stride);
-    /* EXACT. Merges `spans` partials [spans][heads][head_width + 2] in order into out (as in mq_attention). */
+    /* EXACT. Merges `spans` partials [spans][heads][head_dim + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
 
     /* -- measuring the machine */
@@ -261,7 +261,7 @@ typedef struct mq_kernels {
     uint64_t (*read_stream)(const void *data, size_t bytes, mq_read_way way);
 
     size_t gemm_scratch_bytes; /* for the GEMMs */
-    size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_width);
+    size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_dim);
 } mq_kernels;
 
 /* The table of a level; the level must be supported by the processor. Constant for the life of the process. */

@@ -15,7 +15,7 @@ static void bf16_from_dense(mq_kernels *t)
     t->attention_prefill_bf16 = t->attention_prefill;
 }
 
-static void fill(void)
+static void fill_table(void)
 {
     mq_kernels t = {.isa = MQ_ISA_REF};
     mq__fill_ref_elementwise(&t);
@@ -50,7 +50,7 @@ static void fill(void)
 
 const mq_kernels *mq__kernels_get(mq_isa isa)
 {
-    pthread_once(&once, fill);
+    pthread_once(&once, fill_table);
     return &tables[isa];
 }
 

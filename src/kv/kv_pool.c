@@ -17,7 +17,7 @@ struct mq_kv_pool {
 
 size_t mq__kv_page_elements(const mq_kv_layout *layout)
 {
-    return (size_t)layout->layers * layout->kv_heads * 2 * MQ_PAGE_TOKENS * layout->head_width;
+    return (size_t)layout->layers * layout->kv_heads * 2 * MQ_PAGE_TOKENS * layout->head_dim;
 }
 
 size_t mq__kv_token_bytes(const mq_kv_layout *layout)
@@ -27,12 +27,12 @@ size_t mq__kv_token_bytes(const mq_kv_layout *layout)
 
 size_t mq__kv_key_offset(const mq_kv_layout *layout, uint32_t layer, uint32_t kv_head)
 {
-    return ((size_t)layer * layout->kv_heads + kv_head) * 2 * MQ_PAGE_TOKENS * layout->head_width;
+    return ((size_t)layer * layout->kv_heads + kv_head) * 2 * MQ_PAGE_TOKENS * layout->head_dim;
 }
 
 size_t mq__kv_value_offset(const mq_kv_layout *layout, uint32_t layer, uint32_t kv_head)
 {
-    return mq__kv_key_offset(layout, layer, kv_head) + (size_t)MQ_PAGE_TOKENS * layout->head_width;
+    return mq__kv_key_offset(layout, layer, kv_head) + (size_t)MQ_PAGE_TOKENS * layout->head_dim;
 }
 
 mq_status mq__kv_pool_new(const mq_kv_layout *layout, uint32_t pages, mq_kv_pool **out, mq_error *error)

@@ -6,10 +6,10 @@
 
 #include "mixquant.h"
 
-/* One page holds MQ_PAGE_TOKENS tokens of all layers: [layers][kv_heads][K|V][MQ_PAGE_TOKENS][head_width] bf16, so the
+/* One page holds MQ_PAGE_TOKENS tokens of all layers: [layers][kv_heads][K|V][MQ_PAGE_TOKENS][head_dim] bf16, so the
  * keys of one head are contiguous and its values follow them. */
 typedef struct mq_kv_layout {
-    uint32_t layers, kv_heads, head_width;
+    uint32_t layers, kv_heads, head_dim;
 } mq_kv_layout;
 
 size_t mq__kv_page_elements(const mq_kv_layout *layout);

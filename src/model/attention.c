@@ -18,8 +18,8 @@ static void rotate_query(const job *j, size_t row, float *q)
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t half = m->head_width / 2;
-    rt->kernels->norm_rope(q, m->heads, m->head_width, j->weights->q_norm, m->norm_eps, rt->cos + row * half,
+    const size_t half = m->head_dim / 2;
+    rt->kernels->norm_rope(q, m->heads, m->head_dim, j->weights->q_norm, m->norm_eps, rt->cos + row * half,
                            rt->sin + row * half);
 }
 
@@ -28,7 +28,7 @@ static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t width = m->head_width, half = width / 2, row = segment->row + i, position = segment->first + i;
+    const size_t width = m->head_dim, half = width / 2, row = segment->row + i, position = segment->first + i;
     float *k = rt->k + row * m->kv_heads * width, *v = rt->v + row * m->kv_heads * width;
     uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
     const size_t slot = position % MQ_PAGE_TOKENS * width;
@@ -50,7 +50,7 @@ static void rotate_and_store(void *context, int thread, int threads)
         size_t begin, end;
         mq__partition(segment->rows, thread, threads, &begin, &end);
         for (size_t i = begin; i < end; i++) {
-            rotate_query(j, segment->row + i, rt->q + (segment->row + i) * m->heads * m->head_width);
+            rotate_query(j, segment->row + i, rt->q + (segment->row + i) * m->heads * m->head_dim);
             store_keys(j, segment, (uint32_t)i, 0, m->kv_heads);
         }
     }
@@ -62,13 +62,13 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
     const uint32_t heads = m->heads / m->kv_heads;
-    const size_t stride = (size_t)m->heads * m->head_width;
-    const size_t offset = (segment->row + row) * stride + (size_t)g * heads * m->head_width;
+    const size_t stride = (size_t)m->heads * m->head_dim;
+    const size_t offset = (segment->row + row) * stride + (size_t)g * heads * m->head_dim;
     return (mq_attention){
         .kv = {.pages = segment->pages,
                .k_offset = mq__kv_key_offset(&j->kv, j->layer, g),
                .v_offset = mq__kv_value_offset(&j->kv, j->layer, g),
-               .head_width = m->head_width},
+               .head_dim = m->head_dim},
         .q = rt->q + offset,
         .out = rt->x + offset,
         .q_stride = stride,
@@ -132,7 +132,7 @@ static uint32_t spans_of(const mq_segment *segment)
 /* What a kv head's query heads leave of a span. */
 static size_t partial_floats(const mq_model *m)
 {
-    return (size_t)(m->heads / m->kv_heads) * (m->head_width + 2);
+    return (size_t)(m->heads / m->kv_heads) * (m->head_dim + 2);
 }
 
 static float *partials_of(const mq_runtime *rt, uint32_t segment, uint32_t g)
@@ -152,13 +152,13 @@ static void decode_span(const job *j, uint32_t s, uint32_t span, uint32_t g0, ui
     for (uint32_t g = g0, count; g < g1; g += count) {
         count = g1 - g < MQ_DECODE_KV_HEADS ? g1 - g : MQ_DECODE_KV_HEADS;
         mq_attention a = view(j, segment, g, 0, 1, thread);
-        a.q = q + (size_t)g * a.heads * m->head_width;
+        a.q = q + (size_t)g * a.heads * m->head_dim;
         rt->kernels->attention_decode_span(&a, count, key0, key0 + (left < MQ_SPAN_TOKENS ? left : MQ_SPAN_TOKENS),
                                            partials_of(rt, s, g) + span * one, stride);
     }
 }
 
-static void merge(const job *j, uint32_t s, uint32_t g, int thread)
+static void merge_attention(const job *j, uint32_t s, uint32_t g, int thread)
 {
     const mq_segment *segment = &j->rt->pass->segments[s];
     const mq_attention a = view(j, segment, g, 0, 1, thread);
@@ -173,7 +173,7 @@ static void attend_decode(void *context, int thread, int threads)
     const job *j = context;
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t q_width = (size_t)m->heads * m->head_width;
+    const size_t q_width = (size_t)m->heads * m->head_dim;
     float *q = rt->own_rows[thread];
     double total = 0, at = 0;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
@@ -196,7 +196,7 @@ static void attend_decode(void *context, int thread, int threads)
             if (span + 1 == spans && !j->rotated) store_keys(j, segment, 0, g0, g1);
             decode_span(j, s, span, g0, g1, q, thread);
             for (uint32_t g = g0; g < g1 && spans == 1; g++) {
-                merge(j, s, g, thread);
+                merge_attention(j, s, g, thread);
             }
         }
     }
@@ -211,7 +211,7 @@ static void merge_decode(void *context, int thread, int threads)
     mq__partition((size_t)j->rt->pass->segment_count * kv_heads, thread, threads, &begin, &end);
     for (size_t unit = begin; unit < end; unit++) {
         const uint32_t s = (uint32_t)(unit / kv_heads);
-        if (spans_of(&j->rt->pass->segments[s]) > 1) merge(j, s, (uint32_t)(unit % kv_heads), thread);
+        if (spans_of(&j->rt->pass->segments[s]) > 1) merge_attention(j, s, (uint32_t)(unit % kv_heads), thread);
     }
 }
 
@@ -226,7 +226,7 @@ static bool several_spans(const mq_pass *pass)
 static void show_queries(const mq_runtime *rt, uint32_t layer)
 {
     const mq_observer *observer = rt->pass->observer;
-    const size_t width = (size_t)rt->model->heads * rt->model->head_width;
+    const size_t width = (size_t)rt->model->heads * rt->model->head_dim;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
         observer->queries(observer->context, layer, segment->first, rt->q + segment->row * width, segment->rows);
@@ -239,7 +239,7 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
     job j = {.rt = rt,
              .weights = &m->layer[layer],
              .layer = layer,
-             .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_width = m->head_width}};
+             .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_dim = m->head_dim}};
     const mq_observer *observer = rt->pass->observer;
     const bool shown = observer && observer->queries;
     j.rotated = rt->pass->phase == MQ_PHASE_PREFILL || shown;

@@ -11,7 +11,7 @@
 #include <assert.h>
 #include <math.h>
 
-static mq_linear_format format_of(const mq_pass *pass, uint32_t layer, mq_linear_group group)
+static mq_linear_format format_of_forward(const mq_pass *pass, uint32_t layer, mq_linear_group group)
 {
     return (mq_linear_format)pass->plan.format[layer][group];
 }
@@ -28,7 +28,7 @@ static void embed(void *context, int thread, int threads)
     mq_runtime *rt = context;
     const mq_model *m = rt->model;
     const mq_pass *pass = rt->pass;
-    const size_t half = m->head_width / 2;
+    const size_t half = m->head_dim / 2;
     const size_t element = m->embedding.type == MQ_DENSE_F32 ? 4 : 2;
     for (uint32_t s = 0; s < pass->segment_count; s++) {
         const mq_segment *segment = &pass->segments[s];
@@ -53,7 +53,7 @@ static void linear(mq_runtime *rt, uint32_t l, mq_linear_group group, mq_input i
                    int count)
 {
     const mq_observer *observer = rt->pass->observer;
-    mq__linear_group(rt, format_of(rt->pass, l, group), input, outputs, count);
+    mq__linear_group(rt, format_of_forward(rt->pass, l, group), input, outputs, count);
     if (observer && observer->linear) {
         observer->linear(observer->context, l, group, input.rows, input.count, input.width);
     }
@@ -69,20 +69,20 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
     /* h += o(attention(q, k, v)), with q, k, v = linear(norm(h)) */
     linear(rt, l, MQ_GROUP_QKV,
            (mq_input){.kind = MQ_INPUT_NORM,
-                      .norm_weight = norm_of(w->attention_norm, format_of(pass, l, MQ_GROUP_QKV)),
+                      .norm_weight = norm_of(w->attention_norm, format_of_forward(pass, l, MQ_GROUP_QKV)),
                       .rows = rt->x,
                       .width = m->width,
                       .count = rows},
            (mq_output[]){{&w->q, rt->q, false}, {&w->k, rt->k, false}, {&w->v, rt->v, false}}, 3);
     mq__attention(rt, l);
     linear(rt, l, MQ_GROUP_O,
-           (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_width, .count = rows},
+           (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_dim, .count = rows},
            (mq_output[]){{&w->o, rt->h, true}}, 1);
 
     /* h += down(silu(gate) * up), with gate, up = linear(norm(h)) */
     linear(rt, l, MQ_GROUP_GATE_UP,
            (mq_input){.kind = MQ_INPUT_NORM,
-                      .norm_weight = norm_of(w->mlp_norm, format_of(pass, l, MQ_GROUP_GATE_UP)),
+                      .norm_weight = norm_of(w->mlp_norm, format_of_forward(pass, l, MQ_GROUP_GATE_UP)),
                       .rows = rt->x,
                       .width = m->width,
                       .count = rows},

@@ -4,6 +4,7 @@
 
 #include "base/pool.h"
 #include "kv/kv_pool.h"
+#include "mixquant_tools.h"
 #include "model/model.h"
 
 #define MQ_THIN_ROWS 8 /* rows of a decode pass at most: the thin kernels read the weights once for up to 8 */

@@ -142,7 +142,7 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     }
 }
 
-static void multiply(void *context, int thread, int threads)
+static void multiply_linear(void *context, int thread, int threads)
 {
     const job *j = context;
     size_t panels = 0, begin, end;
@@ -172,6 +172,6 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
     j.own = j.layout == ROWS && input.kind != MQ_INPUT_PLAIN && input.count <= MQ_OWN_ROWS && !rt->pass->observer;
     if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
-    mq__pool_run(rt->pool, multiply, &j);
+    mq__pool_run(rt->pool, multiply_linear, &j);
     mq__lap(rt, MQ_STAGE_LINEAR);
 }

@@ -42,7 +42,7 @@ typedef struct mq_layer {
 } mq_layer;
 
 typedef struct mq_model {
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_width; /* V D F L H G K */
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
     float norm_eps;
     const float *inv_freq;   /* [K/2] rotary frequencies after scaling */
     float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */

@@ -26,7 +26,7 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     mq_runtime *rt = mq__alloc_zero(1, sizeof *rt);
     if (!rt) return mq__fail(error, MQ_NO_MEMORY, "runtime: expected memory, got none");
     const size_t rows = max_size(max_rows, MQ_THIN_ROWS);
-    const size_t q_width = (size_t)m->heads * m->head_width, kv_width = (size_t)m->kv_heads * m->head_width;
+    const size_t q_width = (size_t)m->heads * m->head_dim, kv_width = (size_t)m->kv_heads * m->head_dim;
     const size_t widest = max_size(max_size(m->width, q_width), m->ffn);
     const int threads = mq__pool_threads(pool);
     *rt = (mq_runtime){.model = m,
@@ -34,7 +34,7 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
                        .pool = pool,
                        .max_rows = (uint32_t)rows,
                        .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
-    rt->attention_scale = (float)(1.0 / sqrt((double)m->head_width));
+    rt->attention_scale = (float)(1.0 / sqrt((double)m->head_dim));
     rt->h = floats(rows, m->width);
     rt->x = floats(rows, max_size(m->width, q_width));
     rt->q = floats(rows, q_width);
@@ -42,20 +42,20 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     rt->v = floats(rows, kv_width);
     rt->gate = floats(rows, m->ffn);
     rt->up = floats(rows, m->ffn);
-    rt->cos = floats(rows, m->head_width / 2);
-    rt->sin = floats(rows, m->head_width / 2);
+    rt->cos = floats(rows, m->head_dim / 2);
+    rt->sin = floats(rows, m->head_dim / 2);
     rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
     rt->nvfp4.panels = mq__alloc_aligned(mq__nvfp4_row_bytes(rows, widest));
     rt->int8.panels = mq__alloc_aligned(mq__int8_row_bytes(rows, widest));
     rt->nvfp4.multiplier = floats(rows + MQ_NVFP4_MR, 1);
-    rt->partials = floats((size_t)MQ_THIN_ROWS * rt->max_spans, (size_t)m->heads * (m->head_width + 2));
+    rt->partials = floats((size_t)MQ_THIN_ROWS * rt->max_spans, (size_t)m->heads * (m->head_dim + 2));
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     rt->own_rows = mq__alloc_zero((size_t)threads, sizeof *rt->own_rows);
     bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->cos && rt->sin &&
                     rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials &&
                     rt->thread_scratch && rt->own_rows;
     const size_t scratch =
-        max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_width));
+        max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_dim));
     for (int t = 0; complete && t < threads; t++) {
         rt->thread_scratch[t] = mq__alloc_aligned(scratch);
         rt->own_rows[t] = floats(MQ_OWN_ROWS, widest);

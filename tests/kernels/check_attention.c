@@ -316,7 +316,7 @@ static void check_merge(void)
             partials[h * (width + 2) + width + 1] = checkasm_uniform(1, 1024);
             partials[h * (width + 2) + width] *= checkasm_below(8) ? 1 : 20; /* beyond the exponential's range, too */
         }
-        mq_attention a = {.kv.head_width = width, .heads = heads, .rows = 1, .out = expected};
+        mq_attention a = {.kv.head_dim = width, .heads = heads, .rows = 1, .out = expected};
         checkasm.ref->attention_decode_merge(&a, spans, partials);
         a.out = got;
         checkasm.tested->attention_decode_merge(&a, spans, partials);

@@ -20,11 +20,11 @@ static void bad_rmsnorm(float *y, const float *x, const float *weight, size_t n,
     flip(&y[n - 1]);
 }
 
-static void bad_norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
+static void bad_norm_rope(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
                           const float *sin)
 {
-    honest.norm_rope(x, heads, head_width, weight, eps, cos, sin);
-    flip(&x[heads * head_width - 1]);
+    honest.norm_rope(x, heads, head_dim, weight, eps, cos, sin);
+    flip(&x[heads * head_dim - 1]);
 }
 
 static void bad_swiglu(float *y, const float *gate, const float *up, size_t n)
@@ -137,12 +137,12 @@ static void bad_w4a16_thin(const float *x, size_t ldx, size_t rows, const mq_nvf
 
 static void spoil_attention(const mq_attention *a)
 {
-    float *row = a->out + (a->rows - 1) * a->out_stride + (size_t)(a->heads - 1) * a->kv.head_width;
+    float *row = a->out + (a->rows - 1) * a->out_stride + (size_t)(a->heads - 1) * a->kv.head_dim;
     float largest = 0;
-    for (uint32_t k = 0; k < a->kv.head_width; k++) {
+    for (uint32_t k = 0; k < a->kv.head_dim; k++) {
         largest = row[k] > largest ? row[k] : -row[k] > largest ? -row[k] : largest;
     }
-    row[a->kv.head_width - 1] += 1e-3f * largest;
+    row[a->kv.head_dim - 1] += 1e-3f * largest;
 }
 
 static void bad_attention_prefill(const mq_attention *a)
@@ -167,14 +167,14 @@ static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, 
                                       float *partial, size_t stride)
 {
     honest.attention_decode_span(a, kv_heads, key0, key1, partial, stride);
-    partial[(size_t)a->heads * (a->kv.head_width + 2) - 1] *= 1.001f;
+    partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
 static void bad_attention_decode_span_other(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                             float *partial, size_t stride)
 {
     honest.attention_decode_span_other(a, kv_heads, key0, key1, partial, stride);
-    partial[(size_t)a->heads * (a->kv.head_width + 2) - 1] *= 1.001f;
+    partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
 static void bad_attention_decode_merge(const mq_attention *a, uint32_t spans, const float *partials)

@@ -1,12 +1,12 @@
 /* Calibration: GPTQ against its textbook form and against rounding to nearest; smoothing that changes no bit; the choice of a
  * plan against all choices; refusals and failing allocations. */
 #include "base/halffloat.h"
+#include "base/json_read.h"
 #include "base/mem.h"
-#include "engine/gptq.h"
-#include "engine/sensitivity.h"
-#include "engine/smoothquant.h"
 #include "format/checkpoint_write.h"
-#include "format/json_read.h"
+#include "quantize/gptq.h"
+#include "quantize/sensitivity.h"
+#include "quantize/smoothquant.h"
 #include "unit_files.h"
 
 enum { TEXT = 60, TEXTS = 3, LAYERS = 3 };
@@ -225,14 +225,14 @@ static void test_gptq_of_white_inputs_is_nearest(void **state)
 static void logits_of(const char *dir, float *logits, size_t bytes)
 {
     mq_engine *engine;
-    mq_session *session;
+    mq_sequence *session;
     mq_error error = {0};
     const mq_engine_options options = {.model_dir = unit_path(dir), .threads = 2, .context = TEXT, .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
-    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
-    assert_int_equal(mq_session_sync(session, tokens[0], TEXT, NULL, NULL, NULL), MQ_OK);
-    memcpy(logits, mq_session_logits(session), bytes);
-    mq_session_free(session);
+    assert_int_equal(mq_sequence_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(session, tokens[0], TEXT, NULL, NULL, NULL), MQ_OK);
+    memcpy(logits, mq_sequence_logits(session), bytes);
+    mq_sequence_free(session);
     mq_engine_close(engine);
 }
 

@@ -1,6 +1,6 @@
 /* Loading from a checkpoint directory, special tokens, and what is changed in a request on its way to the template. */
 #include "base/mem.h"
-#include "format/chat_template.h"
+#include "text/chat_template.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

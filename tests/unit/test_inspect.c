@@ -1,8 +1,8 @@
 /* What a checkpoint is said to be, and that one whose config.json and tensors contradict each other is refused by name. */
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "format/checkpoint.h"
 #include "format/checkpoint_write.h"
-#include "format/json_read.h"
 #include "unit_files.h"
 
 static void synth(const char *shape, const char *out)
@@ -82,7 +82,7 @@ static void test_dense_model(void **state)
     assert_int_equal(number_at(report, "phases.prefill.nvfp4"), 21);
     assert_int_equal(number_at(report, "phases.prefill.bf16"), 0);
     assert_int_equal(number_at(report, "phases.decode.bf16"), 21);
-    assert_int_equal(number_at(report, "model.head_width"), 24);
+    assert_int_equal(number_at(report, "model.head_dim"), 24);
     json_decref(report);
 }
 

@@ -1,6 +1,6 @@
 /* The interpreter: values of built-in templates, errors with their lines, budgets, short memory, the C stack. */
 #include "base/mem.h"
-#include "format/jinja.h"
+#include "jinja/jinja.h"
 
 #include <pthread.h>
 #include <setjmp.h>

@@ -63,7 +63,7 @@ static void test_sizes(void **state)
     assert_int_equal(c.layers, 3);
     assert_int_equal(c.heads, 8);
     assert_int_equal(c.kv_heads, 2);
-    assert_int_equal(c.head_width, 128); /* H*K is not D */
+    assert_int_equal(c.head_dim, 128); /* H*K is not D */
     assert_int_equal(c.max_positions, 4096);
     assert_true(c.norm_eps == 1e-6);
     assert_true(c.tied_head);
@@ -75,7 +75,7 @@ static void test_sizes(void **state)
     c = read_config("{\"num_key_value_heads\":null,\"head_dim\":\"-absent-\",\"tie_word_embeddings\":\"-absent-\","
                     "\"rope_theta\":\"-absent-\",\"bos_token_id\":null,\"eos_token_id\":null}");
     assert_int_equal(c.kv_heads, 8);
-    assert_int_equal(c.head_width, 32);
+    assert_int_equal(c.head_dim, 32);
     assert_false(c.tied_head);
     assert_true(c.rope.theta == 10000);
     assert_int_equal(c.bos, -1);

@@ -9,7 +9,7 @@
 
 #include "base/halffloat.h"
 #include "format/checkpoint.h"
-#include "mixquant.h"
+#include "mixquant_tools.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -27,8 +27,8 @@ typedef struct seen {
     float rows[LAYERS][MQ_GROUPS][TOKENS][FFN]; /* at most FFN wide */
     uint32_t count[LAYERS][MQ_GROUPS];
     float q[LAYERS][TOKENS][Q_WIDTH];
-    const mq_session *session; /* NULL: do not read inside the callback */
-    float last_value;          /* read inside it */
+    const mq_sequence *session; /* NULL: do not read inside the callback */
+    float last_value;           /* read inside it */
 } seen;
 
 static uint32_t width_of(mq_linear_group group)
@@ -57,9 +57,9 @@ static void take_queries(void *context, uint32_t layer, uint32_t first, const fl
     memcpy(s->q[layer][first], queries, rows * sizeof s->q[0][0]);
     if (!s->session) return;
     float value[HEAD];
-    assert_int_equal(mq_session_read_kv(s->session, layer, 1, first + rows - 1, 1, NULL, value, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_read_kv(s->session, layer, 1, first + rows - 1, 1, NULL, value, NULL), MQ_OK);
     s->last_value = value[HEAD - 1];
-    assert_int_equal(mq_session_read_kv(s->session, layer, 1, first + rows, 1, NULL, value, NULL), MQ_USAGE);
+    assert_int_equal(mq_sequence_read_kv(s->session, layer, 1, first + rows, 1, NULL, value, NULL), MQ_USAGE);
 }
 
 static mq_engine *open_engine(mq_linear_format prefill, mq_linear_format decode)
@@ -114,17 +114,17 @@ static void test_attention_follows_from_what_is_seen(void **state)
     float keys[TOKENS * HEAD], values[TOKENS * HEAD];
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
         mq_engine *engine = open_engine(formats[f], formats[f]);
-        mq_session *session;
-        assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+        mq_sequence *session;
+        assert_int_equal(mq_sequence_new(engine, &session, NULL), MQ_OK);
         *s = (seen){.session = session};
         mq_engine_observe(engine, &(mq_observer){.linear = take_linear, .queries = take_queries, .context = s});
-        assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
+        assert_int_equal(mq_sequence_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
         for (uint32_t l = 0; l < LAYERS; l++) {
             for (int g = 0; g < MQ_GROUPS; g++) {
                 assert_int_equal(s->count[l][g], TOKENS);
             }
             for (uint32_t h = 0; h < HEADS; h++) {
-                assert_int_equal(mq_session_read_kv(session, l, h * KV_HEADS / HEADS, 0, TOKENS, keys, values, NULL),
+                assert_int_equal(mq_sequence_read_kv(session, l, h * KV_HEADS / HEADS, 0, TOKENS, keys, values, NULL),
                                  MQ_OK);
                 for (uint32_t position = 0; position < TOKENS; position++) {
                     assert_true(attention_error(s, l, h, position, keys, values) < 1e-4);
@@ -132,7 +132,7 @@ static void test_attention_follows_from_what_is_seen(void **state)
             }
         }
         assert_true(s->last_value == values[TOKENS * HEAD - 1]);
-        mq_session_free(session);
+        mq_sequence_free(session);
         mq_engine_close(engine);
     }
     free(s);
@@ -145,18 +145,18 @@ static void test_values_follow_from_the_rows(void **state)
     mq_checkpoint *c;
     assert_int_equal(mq__checkpoint_open(model, &c, NULL), MQ_OK);
     mq_engine *engine = open_engine(MQ_LINEAR_BF16, MQ_LINEAR_BF16);
-    mq_session *session;
+    mq_sequence *session;
     seen *s = calloc(1, sizeof *s);
     float values[TOKENS * HEAD];
-    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_new(engine, &session, NULL), MQ_OK);
     mq_engine_observe(engine, &(mq_observer){.linear = take_linear, .context = s});
-    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
     for (uint32_t l = 0; l < LAYERS; l++) {
         char name[96];
         snprintf(name, sizeof name, "model.layers.%u.self_attn.v_proj.weight", l);
         const mq_tensor *t = mq__checkpoint_find(c, name);
         assert_non_null(t);
-        assert_int_equal(mq_session_read_kv(session, l, 1, 0, TOKENS, NULL, values, NULL), MQ_OK);
+        assert_int_equal(mq_sequence_read_kv(session, l, 1, 0, TOKENS, NULL, values, NULL), MQ_OK);
         for (uint32_t i = 0; i < TOKENS * HEAD; i++) {
             double sum = 0;
             for (uint32_t k = 0; k < WIDTH; k++) {
@@ -167,7 +167,7 @@ static void test_values_follow_from_the_rows(void **state)
             assert_true(fabs(sum - (double)values[i]) <= fabs(sum) * 0x1p-8 + 1e-6);
         }
     }
-    mq_session_free(session);
+    mq_sequence_free(session);
     mq_engine_close(engine);
     mq__checkpoint_close(c);
     free(s);
@@ -182,28 +182,28 @@ static void test_watching_changes_nothing_and_ends(void **state)
     const size_t bytes = info.vocab * sizeof(float);
     float *plain = malloc(bytes);
     seen *s = calloc(1, sizeof *s);
-    mq_session *session;
-    assert_int_equal(mq_session_new(engine, &session, NULL), MQ_OK);
-    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
-    memcpy(plain, mq_session_logits(session), bytes);
-    mq_session_truncate(session, 0);
+    mq_sequence *session;
+    assert_int_equal(mq_sequence_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
+    memcpy(plain, mq_sequence_logits(session), bytes);
+    mq_sequence_truncate(session, 0);
     mq_engine_observe(engine, &(mq_observer){.linear = take_linear, .queries = take_queries, .context = s});
-    assert_int_equal(mq_session_sync(session, tokens, TOKENS - 1, NULL, NULL, NULL), MQ_OK);
-    mq_session_truncate(session, TOKENS - 2); /* the precise last token would stay in the prefill's KV */
+    assert_int_equal(mq_sequence_sync(session, tokens, TOKENS - 1, NULL, NULL, NULL), MQ_OK);
+    mq_sequence_truncate(session, TOKENS - 2); /* the precise last token would stay in the prefill's KV */
     mq_engine_observe(engine, NULL);
-    assert_int_equal(mq_session_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
-    assert_memory_equal(mq_session_logits(session), plain, bytes);
+    assert_int_equal(mq_sequence_sync(session, tokens, TOKENS, NULL, NULL, NULL), MQ_OK);
+    assert_memory_equal(mq_sequence_logits(session), plain, bytes);
     assert_int_equal(s->count[0][MQ_GROUP_DOWN], TOKENS - 1);
 
     float one[HEAD];
     mq_error error = {0};
-    assert_int_equal(mq_session_read_kv(session, LAYERS, 0, 0, 1, one, NULL, &error), MQ_USAGE);
-    assert_int_equal(mq_session_read_kv(session, 0, KV_HEADS, 0, 1, one, NULL, &error), MQ_USAGE);
-    assert_int_equal(mq_session_read_kv(session, 0, 0, TOKENS, 1, one, NULL, &error), MQ_USAGE);
-    assert_int_equal(mq_session_read_kv(session, 0, 0, 1, UINT32_MAX, one, NULL, &error), MQ_USAGE);
-    assert_int_equal(mq_session_read_kv(session, 0, 0, TOKENS - 1, 1, one, NULL, &error), MQ_OK);
-    assert_int_equal(mq_session_read_kv(session, 0, 0, TOKENS, 0, one, NULL, &error), MQ_OK);
-    mq_session_free(session);
+    assert_int_equal(mq_sequence_read_kv(session, LAYERS, 0, 0, 1, one, NULL, &error), MQ_USAGE);
+    assert_int_equal(mq_sequence_read_kv(session, 0, KV_HEADS, 0, 1, one, NULL, &error), MQ_USAGE);
+    assert_int_equal(mq_sequence_read_kv(session, 0, 0, TOKENS, 1, one, NULL, &error), MQ_USAGE);
+    assert_int_equal(mq_sequence_read_kv(session, 0, 0, 1, UINT32_MAX, one, NULL, &error), MQ_USAGE);
+    assert_int_equal(mq_sequence_read_kv(session, 0, 0, TOKENS - 1, 1, one, NULL, &error), MQ_OK);
+    assert_int_equal(mq_sequence_read_kv(session, 0, 0, TOKENS, 0, one, NULL, &error), MQ_OK);
+    mq_sequence_free(session);
     mq_engine_close(engine);
     free(plain);
     free(s);
@@ -214,18 +214,18 @@ static void test_batches(void **state)
 {
     (void)state;
     mq_engine *engine = open_engine(MQ_LINEAR_BF16, MQ_LINEAR_BF16);
-    mq_session *one, *two;
+    mq_sequence *one, *two;
     seen *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);
-    assert_int_equal(mq_session_new(engine, &one, NULL), MQ_OK);
-    assert_int_equal(mq_session_sync(one, tokens, 1, NULL, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_new(engine, &one, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(one, tokens, 1, NULL, NULL, NULL), MQ_OK);
     mq_engine_observe(engine, &(mq_observer){.linear = take_linear, .context = a});
-    assert_int_equal(mq_session_step(one, 7, NULL), MQ_OK);
-    mq_session_truncate(one, 1);
-    assert_int_equal(mq_session_new(engine, &two, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_step(one, 7, NULL), MQ_OK);
+    mq_sequence_truncate(one, 1);
+    assert_int_equal(mq_sequence_new(engine, &two, NULL), MQ_OK);
     mq_engine_observe(engine, NULL);
-    assert_int_equal(mq_session_sync(two, tokens, 20, NULL, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(two, tokens, 20, NULL, NULL, NULL), MQ_OK);
     mq_engine_observe(engine, &(mq_observer){.linear = take_linear, .context = b});
-    assert_int_equal(mq_session_step_batch((mq_session *[]){two, one}, (int32_t[]){9, 7}, 2, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_step_batch((mq_sequence *[]){two, one}, (int32_t[]){9, 7}, 2, NULL), MQ_OK);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int g = 0; g < MQ_GROUPS; g++) {
             assert_int_equal(b->count[l][g], 2);
@@ -233,8 +233,8 @@ static void test_batches(void **state)
             assert_memory_not_equal(b->rows[l][g][0], a->rows[l][g][0], width_of((mq_linear_group)g) * sizeof(float));
         }
     }
-    mq_session_free(one);
-    mq_session_free(two);
+    mq_sequence_free(one);
+    mq_sequence_free(two);
     mq_engine_close(engine);
     free(a);
     free(b);

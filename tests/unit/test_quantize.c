@@ -1,9 +1,9 @@
 /* Quantised checkpoints: what the two layouts hold, that they mean the same weights, and that a failure leaves nothing. */
 #include "base/halffloat.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "format/checkpoint.h"
 #include "format/checkpoint_write.h"
-#include "format/json_read.h"
 #include "format/nvfp4.h"
 #include "unit_files.h"
 

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "model/sampler.h"
+#include "gen/sampler.h"
 
 #include <math.h>
 #include <string.h>

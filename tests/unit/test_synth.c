@@ -113,11 +113,11 @@ static void test_published_shapes(void **state)
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         const mq_synth_shape *s = mq__synth_shape_find(known[i].name);
         assert_non_null(s);
-        const uint64_t q = (uint64_t)s->heads * s->head_width, kv = (uint64_t)s->kv_heads * s->head_width;
+        const uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
         uint64_t layer =
             2 * (uint64_t)s->width + 2 * q * s->width + 2 * kv * s->width + 3 * (uint64_t)s->width * s->ffn;
         if (s->architecture == MQ_ARCH_QWEN2) layer += q + 2 * kv;
-        if (s->architecture == MQ_ARCH_QWEN3) layer += 2 * (uint64_t)s->head_width;
+        if (s->architecture == MQ_ARCH_QWEN3) layer += 2 * (uint64_t)s->head_dim;
         const uint64_t total = layer * s->layers + s->width + (uint64_t)s->vocab * s->width * (s->tied ? 1 : 2);
         assert_int_equal(total, known[i].parameters);
     }
@@ -144,7 +144,7 @@ static void test_configs(void **state)
         assert_int_equal(c.ffn, s->ffn);
         assert_int_equal(c.heads, s->heads);
         assert_int_equal(c.kv_heads, s->kv_heads);
-        assert_int_equal(c.head_width, s->head_width);
+        assert_int_equal(c.head_dim, s->head_dim);
         assert_int_equal(c.vocab, s->vocab);
         assert_int_equal(c.max_positions, s->max_positions);
         assert_int_equal(c.tied_head, s->tied);

@@ -14,7 +14,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
-#include "format/tokenizer_impl.h"
+#include "text/tokenizer_impl.h"
 
 typedef struct fixture {       /* each text is JSON; NULL is the default */
     bool marks;                /* SentencePiece style: letters, U+2581 and <0xXX>; else the byte alphabet */

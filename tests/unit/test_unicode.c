@@ -10,7 +10,7 @@
 #include <utf8proc.h>
 
 #include "base/mem.h"
-#include "format/unicode.h"
+#include "base/unicode.h"
 
 static void test_decode_all(void **state)
 {

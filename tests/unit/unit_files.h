@@ -2,7 +2,7 @@
 #ifndef MQ_UNIT_FILES_H
 #define MQ_UNIT_FILES_H
 
-#include "mixquant.h"
+#include "mixquant_tools.h"
 
 #include <math.h>
 #include <setjmp.h>

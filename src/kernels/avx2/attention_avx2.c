@@ -2,10 +2,10 @@
 #include "kernels/avx2/attention_avx2.h"
 #include "kernels/table.h"
 
-static size_t scratch_bytes(uint32_t heads, uint32_t head_width)
+static size_t scratch_bytes_attention_avx2(uint32_t heads, uint32_t head_dim)
 {
-    const size_t prefill = mq__attention_prefill_scratch_avx2(heads, head_width);
-    const size_t decode = mq__attention_decode_scratch_avx2(heads, head_width);
+    const size_t prefill = mq__attention_prefill_scratch_avx2(heads, head_dim);
+    const size_t decode = mq__attention_decode_scratch_avx2(heads, head_dim);
     return prefill > decode ? prefill : decode;
 }
 
@@ -15,5 +15,5 @@ void mq__fill_avx2_attention(mq_kernels *table)
     table->attention_prefill_int8 = mq__attention_prefill_avx2; /* no integer dot product beats FP32 here */
     table->attention_decode_span = table->attention_decode_span_other = mq__attention_decode_span_avx2;
     table->attention_decode_merge = mq__attention_decode_merge_avx2;
-    table->attention_scratch_bytes = scratch_bytes;
+    table->attention_scratch_bytes = scratch_bytes_attention_avx2;
 }

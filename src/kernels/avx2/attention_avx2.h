@@ -7,12 +7,12 @@
 #include <immintrin.h>
 
 void mq__attention_prefill_avx2(const mq_attention *a);
-size_t mq__attention_prefill_scratch_avx2(uint32_t heads, uint32_t head_width);
+size_t mq__attention_prefill_scratch_avx2(uint32_t heads, uint32_t head_dim);
 
 void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                     float *partial, size_t stride);
 void mq__attention_decode_merge_avx2(const mq_attention *a, uint32_t spans, const float *partials);
-size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_width);
+size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_dim);
 
 /* The first `count` of 8 dwords. */
 static inline __m256i first_dwords(size_t count)
@@ -46,12 +46,12 @@ static inline __attribute__((always_inline)) void transpose_8x8(__m256i v[8])
 }
 
 /* The two bf16 of each dword as floats: element 2i from the low half, 2i + 1 from the high half. */
-static inline __m256 low_bf16(__m256i dwords)
+static inline __m256 low_bf16_attention_avx2(__m256i dwords)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(dwords, 16));
 }
 
-static inline __m256 high_bf16(__m256i dwords)
+static inline __m256 high_bf16_attention_avx2(__m256i dwords)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(dwords, _mm256_set1_epi32((int)0xffff0000)));
 }

@@ -20,7 +20,7 @@ enum {
 };
 
 /* Keys of a block: as many as make, with the heads (3 count as 4), a sum for every lane. */
-INLINE size_t keys_at_once(size_t heads)
+INLINE size_t keys_at_once_decode_avx2(size_t heads)
 {
     return heads == 1 ? 8 : heads == 2 ? 4 : 2;
 }
@@ -42,10 +42,10 @@ INLINE __m256 sums_of_8(__m256 v[8])
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. A load is half a line, so the first
  * half prefetches near and the second far. */
-INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
-                       const char *near, const char *far)
+INLINE void score_keys_decode_avx2(const decode_side *s, const float *q, const uint16_t *rows, float *scores,
+                                   size_t heads, const char *near, const char *far)
 {
-    const size_t keys = keys_at_once(heads), step = 2 * s->width;
+    const size_t keys = keys_at_once_decode_avx2(heads), step = 2 * s->width;
     __m256 sums[KEYS];
     float all[KEYS] __attribute__((aligned(32)));
 #pragma GCC unroll 8
@@ -60,7 +60,8 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
             const __m256i mask = first_dwords(s->width / 2 - pair);
             const __m256i v0 = _mm256_maskload_epi32((const int *)(const void *)(row + pair * 4), mask),
                           v1 = _mm256_maskload_epi32((const int *)(const void *)(row + step + pair * 4), mask);
-            const __m256 low0 = low_bf16(v0), high0 = high_bf16(v0), low1 = low_bf16(v1), high1 = high_bf16(v1);
+            const __m256 low0 = low_bf16_attention_avx2(v0), high0 = high_bf16_attention_avx2(v0),
+                         low1 = low_bf16_attention_avx2(v1), high1 = high_bf16_attention_avx2(v1);
             if (pair % 16 == 0) {
                 _mm_prefetch(ahead[0] + pair * 4, _MM_HINT_T0);
                 _mm_prefetch(ahead[0] + step + pair * 4, _MM_HINT_T0);
@@ -87,12 +88,12 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
     }
 }
 
-INLINE void score_page(const decode_side *s, const float *q, size_t heads)
+INLINE void score_page_decode_avx2(const decode_side *s, const float *q, size_t heads)
 {
-    const size_t keys = keys_at_once(heads);
+    const size_t keys = keys_at_once_decode_avx2(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
-                   s->far + key * s->width * sizeof *s->rows);
+        score_keys_decode_avx2(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+                               s->far + key * s->width * sizeof *s->rows);
     }
 }
 
@@ -115,7 +116,7 @@ static inline __m256 exp_8(__m256 x)
 }
 
 /* One head's scores of a page become weights. */
-INLINE void soften(float *scores, size_t count, float *rest)
+INLINE void soften_decode_avx2(float *scores, size_t count, float *rest)
 {
     enum { VECTORS = MQ_PAGE_TOKENS / 8 };
     __m256 max = _mm256_load_ps(rest);
@@ -140,15 +141,15 @@ INLINE void soften(float *scores, size_t count, float *rest)
 }
 
 /* One value row of `wide` chunks into the sums of all heads. */
-INLINE void weigh_row(const char *row, const float *weights, const __m256i mask[2], __m256 even[HEADS][2],
-                      __m256 odd[HEADS][2], size_t heads, size_t wide)
+INLINE void weigh_row_decode_avx2(const char *row, const float *weights, const __m256i mask[2], __m256 even[HEADS][2],
+                                  __m256 odd[HEADS][2], size_t heads, size_t wide)
 {
     __m256 low[2], high[2];
 #pragma GCC unroll 2
     for (size_t w = 0; w < wide; w++) {
         const __m256i v = _mm256_maskload_epi32((const int *)(const void *)(row + w * 32), mask[w]);
-        low[w] = low_bf16(v);
-        high[w] = high_bf16(v);
+        low[w] = low_bf16_attention_avx2(v);
+        high[w] = high_bf16_attention_avx2(v);
     }
 #pragma GCC unroll 4
     for (size_t h = 0; h < heads; h++) {
@@ -162,7 +163,8 @@ INLINE void weigh_row(const char *row, const float *weights, const __m256i mask[
 }
 
 /* sums [heads][2*wide][8] of columns [column, ...) = sums * factor + weights x values of one page. */
-INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t chunk, size_t heads, size_t wide)
+INLINE void weigh_columns_decode_avx2(const decode_side *s, const decode_group *t, size_t chunk, size_t heads,
+                                      size_t wide)
 {
     const size_t chunks = s->chunks, keys = s->keys;
     __m256i mask[2];
@@ -194,11 +196,11 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
             if (second_half) {
                 _mm_prefetch(far + j * step, _MM_HINT_T1);
             }
-            weigh_row(at, weights + j, mask, even, odd, heads, wide);
+            weigh_row_decode_avx2(at, weights + j, mask, even, odd, heads, wide);
         }
     }
     for (; i < keys; i++, at += step, weights++) {
-        weigh_row(at, weights, mask, even, odd, heads, wide);
+        weigh_row_decode_avx2(at, weights, mask, even, odd, heads, wide);
     }
 #pragma GCC unroll 4
     for (size_t h = 0; h < heads; h++) {
@@ -211,24 +213,25 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
 }
 
 /* A page's keys, then its values: `s` is at the keys. after: what is read next. */
-INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *values, const char *after, size_t heads)
+INLINE void run_page_decode_avx2(const decode_group *t, decode_side s, const uint16_t *values, const char *after,
+                                 size_t heads)
 {
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
     s.far = after;
-    score_page(&s, t->q, heads);
+    score_page_decode_avx2(&s, t->q, heads);
     for (size_t h = 0; h < heads; h++) {
-        soften(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
+        soften_decode_avx2(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }
     s.rows = values;
     s.next = after;
     s.far = after + side;
     size_t chunk = 0;
     for (; heads <= 2 && chunk + 2 <= s.chunks; chunk += 2) { /* two chunks at once while the sums fit the registers */
-        weigh_columns(&s, t, chunk, heads, 2);
+        weigh_columns_decode_avx2(&s, t, chunk, heads, 2);
     }
     for (; chunk < s.chunks; chunk++) {
-        weigh_columns(&s, t, chunk, heads, 1);
+        weigh_columns_decode_avx2(&s, t, chunk, heads, 1);
     }
 }
 
@@ -239,7 +242,7 @@ static void run_heads(const decode_group *t, size_t heads, const decode_side *ke
     switch (heads) {
 #define CASE(n)                                                                                                        \
     case n:                                                                                                            \
-        run_page(t, *keys, values, after, n);                                                                          \
+        run_page_decode_avx2(t, *keys, values, after, n);                                                              \
         break
         CASE(1);
         CASE(2);
@@ -249,7 +252,7 @@ static void run_heads(const decode_group *t, size_t heads, const decode_side *ke
     }
 }
 
-static void split(const float *pairs, size_t count, float scale, float *even, float *odd)
+static void split_decode_avx2(const float *pairs, size_t count, float scale, float *even, float *odd)
 {
     for (size_t i = 0; i < count; i++) {
         even[i] = pairs[2 * i] * scale;
@@ -257,7 +260,7 @@ static void split(const float *pairs, size_t count, float scale, float *even, fl
     }
 }
 
-static void join(const float *even, const float *odd, size_t count, float *pairs)
+static void join_decode_avx2(const float *even, const float *odd, size_t count, float *pairs)
 {
     for (size_t i = 0; i < count; i++) {
         pairs[2 * i] = even[i];
@@ -265,13 +268,17 @@ static void join(const float *even, const float *odd, size_t count, float *pairs
     }
 }
 
-static const decode_core core = {
-    .heads = HEADS, .columns = COLUMNS, .ahead = 4096, .split = split, .join = join, .run = run_heads};
+static const decode_core core = {.heads = HEADS,
+                                 .columns = COLUMNS,
+                                 .ahead = 4096,
+                                 .split = split_decode_avx2,
+                                 .join = join_decode_avx2,
+                                 .run = run_heads};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
-size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_width)
+size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_dim)
 {
-    return mq__decode_scratch_bytes(&core, heads, head_width);
+    return mq__decode_scratch_bytes(&core, heads, head_dim);
 }
 
 void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
@@ -283,7 +290,7 @@ void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t kv_heads, ui
 /* The reference, 8 columns at a time. */
 void mq__attention_decode_merge_avx2(const mq_attention *a, uint32_t spans, const float *partials)
 {
-    const size_t width = a->kv.head_width, step = a->heads * (width + 2);
+    const size_t width = a->kv.head_dim, step = a->heads * (width + 2);
     for (size_t h = 0; h < a->heads; h++) {
         const float *first = partials + h * (width + 2);
         float max = first[width], weights = 0;

@@ -10,7 +10,7 @@ enum { MR = 6, NR = 16, LANES = 8, TILE = 128 };
 
 #include "kernels/attention_tiles.h"
 
-static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+static void tile_widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
 {
     float *to = keys + column / NR * NR * width + column % NR;
     for (size_t part = 0; part < 16; part += 8, to += 8) {
@@ -28,15 +28,15 @@ static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t 
 #pragma GCC unroll 8
             for (size_t i = 0; i < 8; i++) {
                 if (i < pairs) {
-                    _mm256_store_ps(to + (2 * pair + 2 * i) * NR, low_bf16(v[i]));
-                    _mm256_store_ps(to + (2 * pair + 2 * i + 1) * NR, high_bf16(v[i]));
+                    _mm256_store_ps(to + (2 * pair + 2 * i) * NR, low_bf16_attention_avx2(v[i]));
+                    _mm256_store_ps(to + (2 * pair + 2 * i + 1) * NR, high_bf16_attention_avx2(v[i]));
                 }
             }
         }
     }
 }
 
-static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
+static void tile_widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
 {
     for (size_t c = 0; c < width; c += 8) {
         float *to = values + c / NR * NR * TILE + key * NR + c % NR;
@@ -64,7 +64,7 @@ static void widen_values(const uint16_t *rows, size_t width, size_t count, size_
 }
 
 /* 8 columns of 6 rows per transposition; two zero rows complete the square. */
-static void pack(const float *const rows[MR], size_t width, float scale, float *q)
+static void tile_pack(const float *const rows[MR], size_t width, float scale, float *q)
 {
     const __m256 factor = _mm256_set1_ps(scale);
     for (size_t c = 0; c < width; c += 8) {
@@ -87,8 +87,8 @@ static void pack(const float *const rows[MR], size_t width, float scale, float *
 }
 
 /* acc [6][16] += a [6][k] * b [k][16]; a's element (r, i) lies at r*row_step + i*k_step. */
-static inline __attribute__((always_inline)) void multiply(const float *a, size_t row_step, size_t k_step,
-                                                           const float *b, size_t k, __m256 acc[MR][2])
+static inline __attribute__((always_inline)) void multiply_prefill_avx2(const float *a, size_t row_step, size_t k_step,
+                                                                        const float *b, size_t k, __m256 acc[MR][2])
 {
 #pragma GCC unroll 4
     for (size_t i = 0; i < k; i++, a += k_step, b += NR) {
@@ -102,7 +102,7 @@ static inline __attribute__((always_inline)) void multiply(const float *a, size_
     }
 }
 
-static void score(const float *q, const float *keys, size_t width, size_t count, float *s)
+static void tile_score(const float *q, const float *keys, size_t width, size_t count, float *s)
 {
     for (size_t column = 0; column < count; column += NR) {
         __m256 acc[MR][2];
@@ -110,7 +110,7 @@ static void score(const float *q, const float *keys, size_t width, size_t count,
         for (size_t r = 0; r < MR; r++) {
             acc[r][0] = acc[r][1] = _mm256_setzero_ps();
         }
-        multiply(q, 1, MR, keys + column * width, width, acc);
+        multiply_prefill_avx2(q, 1, MR, keys + column * width, width, acc);
 #pragma GCC unroll 6
         for (size_t r = 0; r < MR; r++) {
             _mm256_store_ps(s + r * TILE + column, acc[r][0]);
@@ -136,7 +136,7 @@ static inline __m256 exp2_8(__m256 x)
     return _mm256_and_ps(_mm256_castsi256_ps(scaled), large);
 }
 
-static void soften(float *s, block_state *state, size_t key0, size_t count)
+static void tile_soften(float *s, block_state *state, size_t key0, size_t count)
 {
     const __m256 none = _mm256_set1_ps(-INFINITY);
     for (size_t r = 0; r < MR; r++) {
@@ -169,7 +169,8 @@ static void soften(float *s, block_state *state, size_t key0, size_t count)
     }
 }
 
-static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o)
+static void tile_weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count,
+                       float *o)
 {
     for (size_t panel = 0; panel < panels; panel++, o += MR * NR, values += TILE * NR) {
         __m256 acc[MR][2];
@@ -179,7 +180,7 @@ static void weigh(const float *s, const float *values, const block_state *state,
             acc[r][0] = _mm256_mul_ps(_mm256_load_ps(o + r * NR), correction);
             acc[r][1] = _mm256_mul_ps(_mm256_load_ps(o + r * NR + 8), correction);
         }
-        multiply(s, TILE, 1, values, count, acc);
+        multiply_prefill_avx2(s, TILE, 1, values, count, acc);
 #pragma GCC unroll 6
         for (size_t r = 0; r < MR; r++) {
             _mm256_store_ps(o + r * NR, acc[r][0]);
@@ -190,10 +191,10 @@ static void weigh(const float *s, const float *values, const block_state *state,
 
 void mq__attention_prefill_avx2(const mq_attention *a)
 {
-    prefill(a);
+    prefill_attention_tiles(a);
 }
 
-size_t mq__attention_prefill_scratch_avx2(uint32_t heads, uint32_t head_width)
+size_t mq__attention_prefill_scratch_avx2(uint32_t heads, uint32_t head_dim)
 {
-    return prefill_scratch_bytes(heads, head_width);
+    return prefill_scratch_bytes(heads, head_dim);
 }

@@ -11,7 +11,7 @@
 #endif
 
 /* t += four products of unsigned x and signed w in each lane; the intrinsic makes gcc 12 copy and spill t. */
-static inline __attribute__((always_inline)) __m256i dot4(__m256i t, __m256i x, __m256i w)
+static inline __attribute__((always_inline)) __m256i dot4_avxvnni(__m256i t, __m256i x, __m256i w)
 {
     __asm__(VPDPBUSD " %2, %1, %0" : "+x"(t) : "x"(x), "x"(w));
     return t;

@@ -10,7 +10,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* t[j] lane i becomes t[i] lane j. */
-INLINE void transpose(__m256i t[8])
+INLINE void transpose_dense_avx2(__m256i t[8])
 {
     __m256i u[8], v[8];
 #pragma GCC unroll 4
@@ -32,7 +32,7 @@ INLINE void transpose(__m256i t[8])
     }
 }
 
-INLINE void store_pair(float *b, __m256i pair, bool both)
+INLINE void store_pair_dense_avx2(float *b, __m256i pair, bool both)
 {
     _mm256_store_ps(b, _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)));
     if (both) {
@@ -42,7 +42,7 @@ INLINE void store_pair(float *b, __m256i pair, bool both)
 }
 
 /* Eight features (rows of w, `live` of them present) and kc values of k to b [kc][16]. */
-static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, float *b)
+static void expand_bf16_dense_avx2(const uint16_t *w, size_t ld, size_t live, size_t kc, float *b)
 {
     for (size_t k = 0; k < kc; k += 16) {
         const size_t width = kc - k < 16 ? kc - k : 16;
@@ -52,10 +52,10 @@ static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, fl
             for (size_t i = 0; i < 8; i++) {
                 t[i] = _mm256_loadu_si256((const void *)(w + i * ld + k));
             }
-            transpose(t);
+            transpose_dense_avx2(t);
 #pragma GCC unroll 8
             for (size_t i = 0; i < 8; i++) {
-                store_pair(b + (k + 2 * i) * 16, t[i], true);
+                store_pair_dense_avx2(b + (k + 2 * i) * 16, t[i], true);
             }
             continue;
         }
@@ -64,15 +64,15 @@ static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, fl
             if (i < live) memcpy(part, w + i * ld + k, width * sizeof part[0]);
             t[i] = _mm256_loadu_si256((const void *)part);
         }
-        transpose(t);
+        transpose_dense_avx2(t);
         for (size_t i = 0; 2 * i < width; i++) {
-            store_pair(b + (k + 2 * i) * 16, t[i], 2 * i + 1 < width);
+            store_pair_dense_avx2(b + (k + 2 * i) * 16, t[i], 2 * i + 1 < width);
         }
     }
 }
 
 /* The same from F16 or F32. */
-INLINE void expand_words(const void *weights, bool half, size_t ld, size_t live, size_t kc, float *b)
+INLINE void expand_words_dense_avx2(const void *weights, bool half, size_t ld, size_t live, size_t kc, float *b)
 {
     for (size_t k = 0; k < kc; k += 8) {
         const size_t width = kc - k < 8 ? kc - k : 8;
@@ -89,14 +89,14 @@ INLINE void expand_words(const void *weights, bool half, size_t ld, size_t live,
             t[i] = half ? _mm256_castps_si256(_mm256_cvtph_ps(_mm_loadu_si128((const void *)from)))
                         : _mm256_loadu_si256((const void *)from);
         }
-        transpose(t);
+        transpose_dense_avx2(t);
         for (size_t i = 0; i < width; i++) {
             _mm256_store_si256((void *)(b + (k + i) * 16), t[i]);
         }
     }
 }
 
-static void expand(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
+static void expand_dense_avx2(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
 {
     const mq_dense *w = weights;
     const size_t ld = w->k_width;
@@ -105,20 +105,20 @@ static void expand(const void *weights, size_t panel, size_t k0, size_t kc, floa
         const size_t live = n >= w->n ? 0 : w->n - n < 8 ? w->n - n : 8;
         float *to = b + part / 2 * 16 * kc + part % 2 * 8;
         if (w->type == MQ_DENSE_BF16) {
-            expand_bf16((const uint16_t *)w->data + at, ld, live, kc, to);
+            expand_bf16_dense_avx2((const uint16_t *)w->data + at, ld, live, kc, to);
         } else if (w->type == MQ_DENSE_F16) {
-            expand_words((const uint16_t *)w->data + at, true, ld, live, kc, to);
+            expand_words_dense_avx2((const uint16_t *)w->data + at, true, ld, live, kc, to);
         } else {
-            expand_words((const float *)w->data + at, false, ld, live, kc, to);
+            expand_words_dense_avx2((const float *)w->data + at, false, ld, live, kc, to);
         }
     }
 }
 
-static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_dense_avx2(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                            const mq_epilogue *out, void *scratch)
 {
     const dense_source source = {.core = &mq__dense_core_avx2,
-                                 .expand = expand,
+                                 .expand = expand_dense_avx2,
                                  .weights = w,
                                  .n = n1 < w->n ? n1 : w->n,
                                  .k_width = w->k_width,
@@ -142,14 +142,15 @@ static void pack_columns(const float *x, size_t ldx, size_t live, size_t k_width
         for (size_t i = 0; i < 8; i++) {
             t[i] = i < live ? _mm256_castps_si256(_mm256_maskload_ps(x + i * ldx + k, mask)) : _mm256_setzero_si256();
         }
-        transpose(t);
+        transpose_dense_avx2(t);
         for (size_t i = 0; i < width; i++) {
             _mm256_maskstore_ps(panel + (k + i) * MR, columns, _mm256_castsi256_ps(t[i]));
         }
     }
 }
 
-static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1, float *panels)
+static void pack_rows_dense_avx2(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                                 float *panels)
 {
     for (size_t g = g0; g < g1; g++) {
         const size_t live = rows - g * MR < MR ? rows - g * MR : MR;
@@ -163,8 +164,8 @@ static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, s
 void mq__fill_avx2_dense(mq_kernels *table)
 {
     const size_t need = DENSE_SCRATCH_FLOATS * sizeof(float);
-    table->dense_pack_rows = pack_rows;
-    table->dense_gemm = gemm;
+    table->dense_pack_rows = pack_rows_dense_avx2;
+    table->dense_gemm = gemm_dense_avx2;
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
     mq__fill_avx2_thin(table);
     mq__fill_avx2_w4a16(table);

@@ -15,7 +15,7 @@
 #define INLINE      static inline __attribute__((always_inline))
 
 /* Weights [at, at + 8). */
-INLINE __m256 load_weights(const void *w, mq_dense_type type, size_t at)
+INLINE __m256 load_weights_dense_avx2(const void *w, mq_dense_type type, size_t at)
 {
     if (type == MQ_DENSE_F32) return _mm256_loadu_ps((const float *)w + at);
     const __m128i half = _mm_loadu_si128((const void *)((const uint16_t *)w + at));
@@ -24,7 +24,7 @@ INLINE __m256 load_weights(const void *w, mq_dense_type type, size_t at)
 }
 
 /* Lanes of two registers (0..7, 8..15) pairwise: 8+8, 4+4, 2+2, 1+1. */
-INLINE float sum_lanes(__m256 low, __m256 high)
+INLINE float sum_lanes_dense_avx2(__m256 low, __m256 high)
 {
     const __m256 a = _mm256_add_ps(low, high);
     const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -76,7 +76,7 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
         for (size_t half = 0; half < 2; half++) {
 #pragma GCC unroll 4
             for (int i = 0; i < W; i++) {
-                const __m256 wv = load_weights(w->data, type, at[i] + k + half * 8);
+                const __m256 wv = load_weights_dense_avx2(w->data, type, at[i] + k + half * 8);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++) {
                     const __m256 xv = _mm256_loadu_ps(x + (size_t)r * ldx + k + half * 8);
@@ -90,7 +90,8 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             if (k < k_width) add_tail(x + (size_t)r * ldx, w, at[i], k, &sum[i][r][0], &sum[i][r][1]);
-            finish_output(out, row + (size_t)r, n + (size_t)i * apart, sum_lanes(sum[i][r][0], sum[i][r][1]));
+            finish_output(out, row + (size_t)r, n + (size_t)i * apart,
+                          sum_lanes_dense_avx2(sum[i][r][0], sum[i][r][1]));
         }
     }
 }
@@ -111,8 +112,8 @@ INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dens
     }
 }
 
-INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                       const mq_epilogue *out, const mq_dense_type type)
+INLINE void thin_typed_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                  const mq_epilogue *out, const mq_dense_type type)
 {
     const size_t streams = rows < 4 ? 2 : 1, each = (n1 - n0) / streams;
     for (size_t n = n0; n < n0 + each; n++) {
@@ -127,19 +128,19 @@ INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *
     }
 }
 
-static void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                 const mq_epilogue *out)
+static void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                            const mq_epilogue *out)
 {
     if (w->type == MQ_DENSE_BF16) {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);
+        thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);
     } else if (w->type == MQ_DENSE_F16) {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);
+        thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);
     } else {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);
+        thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);
     }
 }
 
 void mq__fill_avx2_thin(mq_kernels *table)
 {
-    table->dense_thin = table->dense_thin_other = thin;
+    table->dense_thin = table->dense_thin_other = thin_dense_avx2;
 }

@@ -35,7 +35,7 @@ INLINE __m256 load_once(const float *p)
 }
 
 /* R rows (of a, c) by 16 features. */
-INLINE void tile(const float *a, const float *b, size_t kc, float *c, bool first, lines ahead, const int R)
+INLINE void tile_dense_avx2(const float *a, const float *b, size_t kc, float *c, bool first, lines ahead, const int R)
 {
     __m256 sum[6][2];
 #pragma GCC unroll 6
@@ -102,9 +102,9 @@ INLINE void group(const dense_step *step, const int r0, const int r1, const int 
         const float *b = step->b + half * 16 * kc;
         lines y = next[half];
         if (step->finish) y = (lines){(const char *)(step->finish->y + 16 * half), step->finish->ldy * sizeof(float)};
-        tile(a, b, kc, c, step->first, half ? y : weights, r0);
-        if (r1 > 0) tile(a + r0, b, kc, c + r0 * DENSE_NR, step->first, next[half], r1);
-        if (r2 > 0) tile(a + r0 + r1, b, kc, c + (r0 + r1) * DENSE_NR, step->first, y, r2);
+        tile_dense_avx2(a, b, kc, c, step->first, half ? y : weights, r0);
+        if (r1 > 0) tile_dense_avx2(a + r0, b, kc, c + r0 * DENSE_NR, step->first, next[half], r1);
+        if (r2 > 0) tile_dense_avx2(a + r0 + r1, b, kc, c + (r0 + r1) * DENSE_NR, step->first, y, r2);
     }
     if (step->finish) finish_tile(step, (size_t)(r0 + r1 + r2));
 }

@@ -7,13 +7,13 @@
 
 #include <immintrin.h>
 
-static inline __m256i tail_mask(size_t count)
+static inline __m256i tail_mask_avx2(size_t count)
 {
     static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
     return _mm256_loadu_si256((const __m256i *)(ones + 8 - (count < 8 ? count : 8)));
 }
 
-static inline float sum_lanes(__m256 low, __m256 high)
+static inline float sum_lanes_avx2(__m256 low, __m256 high)
 {
     const __m256 a = _mm256_add_ps(low, high);
     const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -21,7 +21,7 @@ static inline float sum_lanes(__m256 low, __m256 high)
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 
-static inline float inverse_rms(const float *x, size_t n, float eps)
+static inline float inverse_rms_avx2(const float *x, size_t n, float eps)
 {
     __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
     size_t i = 0;
@@ -31,19 +31,19 @@ static inline float inverse_rms(const float *x, size_t n, float eps)
         high = _mm256_fmadd_ps(b, b, high);
     }
     if (i < n) {
-        const __m256 a = _mm256_maskload_ps(x + i, tail_mask(n - i));
+        const __m256 a = _mm256_maskload_ps(x + i, tail_mask_avx2(n - i));
         low = _mm256_fmadd_ps(a, a, low);
     }
     if (i + 8 < n) {
-        const __m256 b = _mm256_maskload_ps(x + i + 8, tail_mask(n - i - 8));
+        const __m256 b = _mm256_maskload_ps(x + i + 8, tail_mask_avx2(n - i - 8));
         high = _mm256_fmadd_ps(b, b, high);
     }
-    return 1.0f / sqrtf(sum_lanes(low, high) / (float)n + eps);
+    return 1.0f / sqrtf(sum_lanes_avx2(low, high) / (float)n + eps);
 }
 
-static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps)
+static void rmsnorm_avx2(float *y, const float *x, const float *weight, size_t n, float eps)
 {
-    const float inverse = inverse_rms(x, n, eps);
+    const float inverse = inverse_rms_avx2(x, n, eps);
     const __m256 r = _mm256_set1_ps(inverse);
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
@@ -55,7 +55,7 @@ static void rmsnorm(float *y, const float *x, const float *weight, size_t n, flo
     }
 }
 
-static void rotate(float *x, size_t half, const float *cos, const float *sin)
+static void rotate_avx2(float *x, size_t half, const float *cos, const float *sin)
 {
     size_t i = 0;
     for (; i + 8 <= half; i += 8) {
@@ -71,14 +71,14 @@ static void rotate(float *x, size_t half, const float *cos, const float *sin)
     }
 }
 
-static void norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
-                      const float *sin)
+static void norm_rope_avx2(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
+                           const float *sin)
 {
-    for (size_t h = 0; h < heads; h++, x += head_width) {
+    for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
-            rmsnorm(x, x, weight, head_width, eps);
+            rmsnorm_avx2(x, x, weight, head_dim, eps);
         }
-        rotate(x, head_width / 2, cos, sin);
+        rotate_avx2(x, head_dim / 2, cos, sin);
     }
 }
 
@@ -100,7 +100,7 @@ static inline __m256 exp8(__m256 x)
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
 }
 
-static void swiglu(float *y, const float *gate, const float *up, size_t n)
+static void swiglu_avx2(float *y, const float *gate, const float *up, size_t n)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     size_t i = 0;
@@ -114,7 +114,7 @@ static void swiglu(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
-static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
+static void f32_to_bf16_avx2(uint16_t *y, const float *x, size_t n)
 {
     const __m256i one = _mm256_set1_epi32(1), half = _mm256_set1_epi32(0x7fff), quiet = _mm256_set1_epi32(0x40);
     size_t i = 0;
@@ -133,7 +133,7 @@ static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
     }
 }
 
-static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
+static void dense_to_f32_avx2(float *y, const void *x, mq_dense_type type, size_t n)
 {
     const uint16_t *in = x;
     size_t i = 0;
@@ -162,7 +162,7 @@ static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
 }
 
 /* 12 chains cover 2 ports x 4 (or 5) cycles of latency; the rest of the registers hold the operands. */
-static uint64_t burn_fma(uint64_t rounds)
+static uint64_t burn_fma_avx2(uint64_t rounds)
 {
     enum { CHAINS = 12 };
     __m256 acc[CHAINS];
@@ -186,8 +186,8 @@ static uint64_t burn_fma(uint64_t rounds)
 }
 
 /* ahead: bytes to prefetch from what is read, past the end, too, which is harmless; 0: none. */
-static inline __attribute__((always_inline)) uint64_t read_in(const char *p, size_t bytes, const size_t streams,
-                                                              const size_t ahead)
+static inline __attribute__((always_inline)) uint64_t read_in_avx2(const char *p, size_t bytes, const size_t streams,
+                                                                   const size_t ahead)
 {
     const size_t each = bytes / streams;
     __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
@@ -207,18 +207,18 @@ static inline __attribute__((always_inline)) uint64_t read_in(const char *p, siz
     return lanes[0] + lanes[1] + lanes[2] + lanes[3];
 }
 
-static uint64_t read_stream(const void *data, size_t bytes, mq_read_way way)
+static uint64_t read_stream_avx2(const void *data, size_t bytes, mq_read_way way)
 {
-    return way == MQ_READ_AHEAD ? read_in(data, bytes, 4, 1024) : read_in(data, bytes, 2, 0);
+    return way == MQ_READ_AHEAD ? read_in_avx2(data, bytes, 4, 1024) : read_in_avx2(data, bytes, 2, 0);
 }
 
 void mq__fill_avx2_elementwise(mq_kernels *table)
 {
-    table->rmsnorm = rmsnorm;
-    table->norm_rope = norm_rope;
-    table->swiglu = swiglu;
-    table->f32_to_bf16 = f32_to_bf16;
-    table->dense_to_f32 = dense_to_f32;
-    table->burn_fma = burn_fma;
-    table->read_stream = read_stream;
+    table->rmsnorm = rmsnorm_avx2;
+    table->norm_rope = norm_rope_avx2;
+    table->swiglu = swiglu_avx2;
+    table->f32_to_bf16 = f32_to_bf16_avx2;
+    table->dense_to_f32 = dense_to_f32_avx2;
+    table->burn_fma = burn_fma_avx2;
+    table->read_stream = read_stream_avx2;
 }

@@ -14,7 +14,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* acc [4] += one group of one row. */
-INLINE void add_group(const uint8_t *a, float sa, const uint8_t *w, __m256 acc[4])
+INLINE void add_group_int8_avx2(const uint8_t *a, float sa, const uint8_t *w, __m256 acc[4])
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i t[4];
@@ -48,7 +48,7 @@ void mq__int8_finish_avx2(const int8_slice *s, float *y, const float *sum)
     }
 }
 
-static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR])
+static void run_int8_avx2(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR])
 {
     for (size_t r = 0; r < rows; r++) {
         __m256 acc[4];
@@ -58,7 +58,7 @@ static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile
             const uint8_t *cell = a + g * MQ_INT8_ROW_CELL;
             float sa;
             memcpy(&sa, cell + MQ_INT8_ROW_SCALES + 4 * r, sizeof sa);
-            add_group(cell + r * MQ_INT8_GROUP, sa, s->cells + g * MQ_INT8_CELL, acc);
+            add_group_int8_avx2(cell + r * MQ_INT8_GROUP, sa, s->cells + g * MQ_INT8_CELL, acc);
         }
         for (size_t v = 0; v < 4; v++)
             _mm256_store_ps(tile[r] + 8 * v, acc[v]);
@@ -66,13 +66,13 @@ static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile
     }
 }
 
-static void gemm(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_int8_avx2(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out, void *scratch)
 {
-    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run, a, rows, w, p0, p1, out, scratch);
+    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run_int8_avx2, a, rows, w, p0, p1, out, scratch);
 }
 
-static void quantize_group(const float *x, uint8_t *codes, uint8_t *scale_at)
+static void quantize_group_int8_avx2(const float *x, uint8_t *codes, uint8_t *scale_at)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256 m = _mm256_setzero_ps();
@@ -97,7 +97,8 @@ static void quantize_group(const float *x, uint8_t *codes, uint8_t *scale_at)
     memcpy(scale_at, &scale, sizeof scale);
 }
 
-static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width, const mq_int8_rows *out)
+static void quantize_int8_avx2(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                               const mq_int8_rows *out)
 {
     const size_t groups = (k_width + MQ_INT8_GROUP - 1) / MQ_INT8_GROUP;
     for (size_t m = row0; m < row1; m++) {
@@ -107,7 +108,7 @@ static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_
             float tail[MQ_INT8_GROUP] = {0};
             const float *from = x + m * ldx + k;
             if (k_width - k < MQ_INT8_GROUP) from = memcpy(tail, from, (k_width - k) * sizeof *from);
-            quantize_group(from, cell + r * MQ_INT8_GROUP, cell + MQ_INT8_ROW_SCALES + 4 * r);
+            quantize_group_int8_avx2(from, cell + r * MQ_INT8_GROUP, cell + MQ_INT8_ROW_SCALES + 4 * r);
         }
     }
     mq__int8_pad_rows(out->panels, row1, groups);
@@ -115,7 +116,7 @@ static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_
 
 void mq__fill_avx2_int8(mq_kernels *table)
 {
-    table->int8_quantize = quantize;
-    table->int8_gemm = mq__cpu_avx_vnni() ? mq__int8_gemm_avxvnni : gemm;
+    table->int8_quantize = quantize_int8_avx2;
+    table->int8_gemm = mq__cpu_avx_vnni() ? mq__int8_gemm_avxvnni : gemm_int8_avx2;
     if (table->gemm_scratch_bytes < mq__int8_scratch_bytes()) table->gemm_scratch_bytes = mq__int8_scratch_bytes();
 }

@@ -17,32 +17,33 @@
 
 enum { STEP = 4 }; /* rows at a time */
 
-INLINE __m256i load(const uint8_t *at)
+INLINE __m256i load_int8_avxvnni(const uint8_t *at)
 {
     return _mm256_load_si256((const __m256i *)(const void *)at);
 }
 
 /* sum [rows][16 of 32] += one group. a: codes of the first row; sa: its scale; w: the cell, at feature 16*half. */
-INLINE void add_group(int rows, const uint8_t *a, const float *sa, const uint8_t *w, size_t half,
-                      float (*sum)[MQ_INT8_NR])
+INLINE void add_group_int8_avxvnni(int rows, const uint8_t *a, const float *sa, const uint8_t *w, size_t half,
+                                   float (*sum)[MQ_INT8_NR])
 {
     const uint8_t *starts = w + MQ_INT8_CELL_STARTS + 64 * half;
     __m256i t[STEP][2];
     UNROLL
     for (int r = 0; r < rows; r++) {
-        t[r][0] = load(starts);
-        t[r][1] = load(starts + 32);
+        t[r][0] = load_int8_avxvnni(starts);
+        t[r][1] = load_int8_avxvnni(starts + 32);
     }
     UNROLL
     for (size_t j = 0; j < MQ_INT8_GROUP / 4; j++) {
-        const __m256i w0 = load(w + 128 * j + 64 * half), w1 = load(w + 128 * j + 64 * half + 32);
+        const __m256i w0 = load_int8_avxvnni(w + 128 * j + 64 * half),
+                      w1 = load_int8_avxvnni(w + 128 * j + 64 * half + 32);
         UNROLL
         for (int r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, a + (size_t)r * MQ_INT8_GROUP + 4 * j, sizeof four);
             const __m256i x = _mm256_set1_epi32(four);
-            t[r][0] = dot4(t[r][0], x, w0);
-            t[r][1] = dot4(t[r][1], x, w1);
+            t[r][0] = dot4_avxvnni(t[r][0], x, w0);
+            t[r][1] = dot4_avxvnni(t[r][1], x, w1);
         }
     }
     const float *scales = (const float *)(const void *)(w + MQ_INT8_CELL_SCALES) + 16 * half;
@@ -60,14 +61,14 @@ INLINE void add_group(int rows, const uint8_t *a, const float *sa, const uint8_t
 }
 
 /* Rows [row, row + rows) of a row group through a slice. */
-INLINE void micro(int rows, const int8_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_INT8_NR])
+INLINE void micro_int8_avxvnni(int rows, const int8_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_INT8_NR])
 {
     for (size_t half = 0; half < 2; half++) {
         float(*sum)[MQ_INT8_NR] = (float(*)[MQ_INT8_NR])(void *)(tile[row] + 16 * half);
         const uint8_t *codes = a + row * MQ_INT8_GROUP, *w = s->cells;
         const float *scales = (const float *)(const void *)(a + MQ_INT8_ROW_SCALES) + row;
         for (size_t g = 0; g < s->groups; g++) {
-            add_group(rows, codes, scales, w, half, sum);
+            add_group_int8_avxvnni(rows, codes, scales, w, half, sum);
             __asm__ volatile("" ::: "memory"); /* or gcc 12 keeps copies of the sums */
             codes += MQ_INT8_ROW_CELL, scales += MQ_INT8_ROW_CELL / sizeof *scales, w += MQ_INT8_CELL;
         }
@@ -78,14 +79,14 @@ INLINE void micro(int rows, const int8_slice *s, const uint8_t *a, size_t row, f
     static __attribute__((noinline)) void micro_##rows##x32(const int8_slice *s, const uint8_t *a, size_t row,         \
                                                             float(*tile)[MQ_INT8_NR])                                  \
     {                                                                                                                  \
-        micro(rows, s, a, row, tile);                                                                                  \
+        micro_int8_avxvnni(rows, s, a, row, tile);                                                                     \
     }
 MICRO(1)
 MICRO(2)
 MICRO(3)
 MICRO(4)
 
-static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR])
+static void run_int8_avxvnni(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR])
 {
     static void (*const kernels[])(const int8_slice *, const uint8_t *, size_t,
                                    float(*)[MQ_INT8_NR]) = {micro_1x32, micro_2x32, micro_3x32, micro_4x32};
@@ -102,5 +103,5 @@ static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile
 void mq__int8_gemm_avxvnni(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                            const mq_epilogue *out, void *scratch)
 {
-    mq__int8_run(run, a, rows, w, p0, p1, out, scratch);
+    mq__int8_run(run_int8_avxvnni, a, rows, w, p0, p1, out, scratch);
 }

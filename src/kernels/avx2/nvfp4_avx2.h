@@ -11,7 +11,7 @@ enum { NVFP4_STEP = 4 }; /* rows of a micro-kernel: a group is taken as 4 + 3 */
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-static inline __m256 e4m3_to_f32(const uint8_t *bytes)
+static inline __m256 e4m3_to_f32_nvfp4_avx2(const uint8_t *bytes)
 {
     const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)bytes));
     const __m256i subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), x);
@@ -21,13 +21,13 @@ static inline __m256 e4m3_to_f32(const uint8_t *bytes)
     return _mm256_sub_ps(_mm256_castsi256_ps(bits), excess);
 }
 
-INLINE __m256i load(const void *p)
+INLINE __m256i load_nvfp4_avx2(const void *p)
 {
     return _mm256_load_si256((const __m256i *)p);
 }
 
 /* Complete sums of rows [row, row + rows) of the pass to y. */
-static inline void finish(size_t rows, const nvfp4_slice *s, size_t row, float (*tile)[MQ_NVFP4_NR])
+static inline void finish_nvfp4_avx2(size_t rows, const nvfp4_slice *s, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     float *y = s->y + row * s->ldy;
@@ -51,8 +51,8 @@ static inline void finish(size_t rows, const nvfp4_slice *s, size_t row, float (
 typedef void micro_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR]);
 
 /* micro_kernels [NVFP4_STEP + 1], by the number of rows. */
-static inline void run_slice(micro_kernel *const *micro_kernels, const nvfp4_slice *s, size_t rows, const uint8_t *a,
-                             float (*tile)[MQ_NVFP4_NR], const uint8_t *packed)
+static inline void run_slice_nvfp4_avx2(micro_kernel *const *micro_kernels, const nvfp4_slice *s, size_t rows,
+                                        const uint8_t *a, float (*tile)[MQ_NVFP4_NR], const uint8_t *packed)
 {
     for (size_t m = 0; m < rows; m += MQ_NVFP4_MR, tile += MQ_NVFP4_MR, a += s->group_bytes, packed += 128) {
         const size_t group = rows - m < MQ_NVFP4_MR ? rows - m : MQ_NVFP4_MR;
@@ -60,7 +60,7 @@ static inline void run_slice(micro_kernel *const *micro_kernels, const nvfp4_sli
         if (s->first) memset(tile, 0, group * sizeof *tile);
         for (size_t row = 0; row < group; row += NVFP4_STEP)
             micro_kernels[group - row < NVFP4_STEP ? group - row : NVFP4_STEP](s, a, row, tile + row);
-        if (s->last) finish(group, s, m, tile);
+        if (s->last) finish_nvfp4_avx2(group, s, m, tile);
     }
 }
 

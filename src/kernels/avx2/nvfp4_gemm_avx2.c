@@ -59,13 +59,13 @@ static inline void widen_half(const uint8_t *cell, int v, wide_cell *out)
     }
     _mm256_store_si256((__m256i *)out->start[v], start);
     for (int o = 2 * v; o < 2 * v + 2; o++) {
-        const __m256 sw = e4m3_to_f32(cell + MQ_NVFP4_CELL_SCALES + 8 * o);
+        const __m256 sw = e4m3_to_f32_nvfp4_avx2(cell + MQ_NVFP4_CELL_SCALES + 8 * o);
         _mm256_store_ps(out->sw[o], sw);
         _mm256_store_ps(out->c[o], _mm256_mul_ps(sw, _mm256_set1_ps(-0x1.002p23f)));
     }
 }
 
-static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+static void widen_nvfp4_avx2(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
 {
     wide_cell *out = cells;
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
@@ -93,16 +93,17 @@ INLINE __m256i broadcast_pair(const uint8_t *codes)
 }
 
 /* sum [rows][32] += one block. a: the codes of the rows; sa: their scales. */
-INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_cell *w, float (*sum)[MQ_NVFP4_NR])
+INLINE void add_block_nvfp4_avx2(int rows, const uint8_t *a, const float *sa, const wide_cell *w,
+                                 float (*sum)[MQ_NVFP4_NR])
 {
     __m256i t[NVFP4_STEP][2];
     UNROLL
     for (int j = 0; j < MQ_NVFP4_BLOCK / 2; j++) {
-        const __m256i w0 = load(w->w[j][0]), w1 = load(w->w[j][1]);
+        const __m256i w0 = load_nvfp4_avx2(w->w[j][0]), w1 = load_nvfp4_avx2(w->w[j][1]);
         UNROLL
         for (int r = 0; r < rows; r++) {
             const __m256i x = broadcast_pair(a + r * MQ_NVFP4_BLOCK + 2 * j);
-            if (j == 0) t[r][0] = load(w->start[0]), t[r][1] = load(w->start[1]);
+            if (j == 0) t[r][0] = load_nvfp4_avx2(w->start[0]), t[r][1] = load_nvfp4_avx2(w->start[1]);
             dot2_add(&t[r][0], &t[r][1], x, w0, w1);
         }
     }
@@ -126,7 +127,7 @@ INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_ce
 }
 
 /* Rows [row, row + rows) of their group through the slice. a: the group at the slice's first block. */
-INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
+INLINE void micro_nvfp4_avx2(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
     const wide_cell *w = s->cells, *end = w + s->blocks;
     const uint8_t *codes = a + row * MQ_NVFP4_BLOCK, *next = codes + s->group_bytes;
@@ -134,7 +135,7 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
     do {
         _mm_prefetch((const char *)next, _MM_HINT_T0);
         _mm_prefetch((const char *)next + 64, _MM_HINT_T0);
-        add_block(rows, codes, scales, w, tile);
+        add_block_nvfp4_avx2(rows, codes, scales, w, tile);
         __asm__ volatile("" : "+m"(*(float(*)[NVFP4_STEP][MQ_NVFP4_NR])tile)); /* or gcc 12 keeps copies of the sums */
         codes += MQ_NVFP4_ROW_CELL, next += MQ_NVFP4_ROW_CELL, scales += MQ_NVFP4_ROW_CELL / sizeof *scales;
         w++;
@@ -145,7 +146,7 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
     static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
                                                             float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
-        micro(rows, s, a, row, tile);                                                                                  \
+        micro_nvfp4_avx2(rows, s, a, row, tile);                                                                       \
     }
 MICRO(1)
 MICRO(2)
@@ -153,13 +154,13 @@ MICRO(3)
 MICRO(4)
 static micro_kernel *const micro_kernels[NVFP4_STEP + 1] = {NULL, micro_1x32, micro_2x32, micro_3x32, micro_4x32};
 
-static void rows_through(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
-                         const uint8_t *packed)
+static void rows_through_nvfp4_avx2(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                                    const uint8_t *packed)
 {
-    run_slice(micro_kernels, s, rows, a, tile, packed);
+    run_slice_nvfp4_avx2(micro_kernels, s, rows, a, tile, packed);
 }
 
-static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = rows_through};
+static const nvfp4_core core = {.slice = SLICE, .widen = widen_nvfp4_avx2, .rows = rows_through_nvfp4_avx2};
 _Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,

@@ -38,15 +38,15 @@ static inline void widen_octet(const uint8_t *cell, int octet, wide_cell *out)
         const __m256i w1 = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(packed, 4), low));
         _mm256_store_si256((__m256i *)(void *)out->w[2 * h][o], w0);
         _mm256_store_si256((__m256i *)(void *)out->w[2 * h + 1][o], w1);
-        sum = dot4(dot4(sum, twelve, w0), twelve, w1);
+        sum = dot4_avxvnni(dot4_avxvnni(sum, twelve, w0), twelve, w1);
     }
     _mm256_store_si256((__m256i *)(void *)out->start[o], _mm256_sub_epi32(_mm256_set1_epi32(0x4b400000), sum));
-    const __m256 sw = e4m3_to_f32(cell + MQ_NVFP4_CELL_SCALES + 8 * octet);
+    const __m256 sw = e4m3_to_f32_nvfp4_avx2(cell + MQ_NVFP4_CELL_SCALES + 8 * octet);
     _mm256_store_ps(out->sw[o], sw);
     _mm256_store_ps(out->c[o], _mm256_mul_ps(sw, _mm256_set1_ps(-12582912.0f)));
 }
 
-static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+static void widen_nvfp4_avxvnni(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
 {
     wide_cell *out = cells;
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
@@ -58,20 +58,21 @@ static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t
 }
 
 /* sum [rows][at 16 of 32] += one block. a: the codes of the rows; sa: their scales. */
-INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_cell *w, float (*sum)[MQ_NVFP4_NR])
+INLINE void add_block_nvfp4_avxvnni(int rows, const uint8_t *a, const float *sa, const wide_cell *w,
+                                    float (*sum)[MQ_NVFP4_NR])
 {
     __m256i t[NVFP4_STEP][2];
     UNROLL
     for (int j = 0; j < 4; j++) {
-        const __m256i w0 = load(w->w[j][0]), w1 = load(w->w[j][1]);
+        const __m256i w0 = load_nvfp4_avx2(w->w[j][0]), w1 = load_nvfp4_avx2(w->w[j][1]);
         UNROLL
         for (int r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
             const __m256i x = _mm256_set1_epi32(four);
-            if (j == 0) t[r][0] = load(w->start[0]), t[r][1] = load(w->start[1]);
-            t[r][0] = dot4(t[r][0], x, w0);
-            t[r][1] = dot4(t[r][1], x, w1);
+            if (j == 0) t[r][0] = load_nvfp4_avx2(w->start[0]), t[r][1] = load_nvfp4_avx2(w->start[1]);
+            t[r][0] = dot4_avxvnni(t[r][0], x, w0);
+            t[r][1] = dot4_avxvnni(t[r][1], x, w1);
         }
     }
     const __m256 sw[2] = {_mm256_load_ps(w->sw[0]), _mm256_load_ps(w->sw[1])};
@@ -87,7 +88,8 @@ INLINE void add_block(int rows, const uint8_t *a, const float *sa, const wide_ce
     }
 }
 
-INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
+INLINE void micro_nvfp4_avxvnni(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row,
+                                float (*tile)[MQ_NVFP4_NR])
 {
     const uint8_t *first = a + row * MQ_NVFP4_BLOCK;
     for (int v = 0; v < 2; v++) {
@@ -97,7 +99,7 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
         const float *scales = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES) + row;
         do {
             _mm_prefetch((const char *)codes + s->group_bytes + 64 * v, _MM_HINT_T0);
-            add_block(rows, codes, scales, w, sum);
+            add_block_nvfp4_avxvnni(rows, codes, scales, w, sum);
             __asm__ volatile("" ::: "memory"); /* or gcc 12 keeps copies of the sums */
             codes += MQ_NVFP4_ROW_CELL, scales += MQ_NVFP4_ROW_CELL / sizeof *scales;
             w++;
@@ -109,7 +111,7 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
     static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
                                                             float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
-        micro(rows, s, a, row, tile);                                                                                  \
+        micro_nvfp4_avxvnni(rows, s, a, row, tile);                                                                    \
     }
 MICRO(1)
 MICRO(2)
@@ -117,13 +119,13 @@ MICRO(3)
 MICRO(4)
 static micro_kernel *const micro_kernels[NVFP4_STEP + 1] = {NULL, micro_1x32, micro_2x32, micro_3x32, micro_4x32};
 
-static void rows_through(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
-                         const uint8_t *packed)
+static void rows_through_nvfp4_avxvnni(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                                       const uint8_t *packed)
 {
-    run_slice(micro_kernels, s, rows, a, tile, packed);
+    run_slice_nvfp4_avx2(micro_kernels, s, rows, a, tile, packed);
 }
 
-static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = rows_through};
+static const nvfp4_core core = {.slice = SLICE, .widen = widen_nvfp4_avxvnni, .rows = rows_through_nvfp4_avxvnni};
 _Static_assert(2 * SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 void mq__nvfp4_gemm_avxvnni(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,

@@ -20,13 +20,13 @@ INLINE __m256 decode(__m256i codes, int shift)
     return _mm256_or_ps(magnitude, _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
 }
 
-INLINE int code_shift(unsigned k)
+INLINE int code_shift_w4a16_avx2(unsigned k)
 {
     return (int)(8 * (k % 4) + 4 * (k % 8 / 4));
 }
 
 /* Eight scale bytes. Subnormal ones (m/8 * 2^-6) are made as (1 + m/8) * 2^-6 - 2^-6, exactly. */
-INLINE __m256 load_scales(const uint8_t *bytes)
+INLINE __m256 load_scales_w4a16_avx2(const uint8_t *bytes)
 {
     const __m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)bytes));
     const __m256i subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), code);
@@ -41,31 +41,31 @@ INLINE __m256i load_codes(const uint8_t *cell, unsigned k, size_t part)
     return _mm256_loadu_si256((const void *)(cell + 128 * (k / 8) + 32 * part));
 }
 
-static void expand(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
+static void expand_w4a16_avx2(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
 {
     const mq_nvfp4 *w = weights;
     const uint8_t *cell = mq__nvfp4_panel(w, panel) + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL;
     for (size_t k = 0; k < kc; k += MQ_NVFP4_BLOCK, cell += MQ_NVFP4_CELL) {
         const unsigned width = kc - k < MQ_NVFP4_BLOCK ? (unsigned)(kc - k) : MQ_NVFP4_BLOCK;
         for (size_t part = 0; part < 4; part++) {
-            const __m256 scale = load_scales(cell + MQ_NVFP4_CELL_SCALES + 8 * part);
+            const __m256 scale = load_scales_w4a16_avx2(cell + MQ_NVFP4_CELL_SCALES + 8 * part);
             float *to = b + part / 2 * 16 * kc + part % 2 * 8 + k * 16;
 #pragma GCC unroll 16
             for (unsigned i = 0; i < MQ_NVFP4_BLOCK; i++) {
                 if (i >= width) break;
-                const __m256 value = decode(load_codes(cell, i, part), code_shift(i));
+                const __m256 value = decode(load_codes(cell, i, part), code_shift_w4a16_avx2(i));
                 _mm256_store_ps(to + i * 16, _mm256_mul_ps(value, scale));
             }
         }
     }
 }
 
-static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_w4a16_avx2(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                            const mq_epilogue *out, void *scratch)
 {
     const size_t n1 = p1 * MQ_NVFP4_NR < w->n ? p1 * MQ_NVFP4_NR : w->n;
     const dense_source source = {.core = &mq__dense_core_avx2,
-                                 .expand = expand,
+                                 .expand = expand_w4a16_avx2,
                                  .weights = w,
                                  .n = n1,
                                  .k_width = w->k_width,
@@ -75,8 +75,8 @@ static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0,
 }
 
 /* Adds one block (or the first `width` k of it) of two parts (16 features) for R rows to `sum`. */
-INLINE void thin_block(const uint8_t *cell, size_t part, const float *x, size_t ldx, unsigned width, __m256 sum[4][2],
-                       const int R)
+INLINE void thin_block_w4a16_avx2(const uint8_t *cell, size_t part, const float *x, size_t ldx, unsigned width,
+                                  __m256 sum[4][2], const int R)
 {
     __m256 dot[4][2];
 #pragma GCC unroll 4
@@ -86,8 +86,8 @@ INLINE void thin_block(const uint8_t *cell, size_t part, const float *x, size_t 
 #pragma GCC unroll 16
     for (unsigned k = 0; k < MQ_NVFP4_BLOCK; k++) {
         if (k >= width) break;
-        const __m256 v0 = decode(load_codes(cell, k, part), code_shift(k));
-        const __m256 v1 = decode(load_codes(cell, k, part + 1), code_shift(k));
+        const __m256 v0 = decode(load_codes(cell, k, part), code_shift_w4a16_avx2(k));
+        const __m256 v1 = decode(load_codes(cell, k, part + 1), code_shift_w4a16_avx2(k));
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             const __m256 xv = _mm256_broadcast_ss(x + (size_t)r * ldx + k);
@@ -95,8 +95,8 @@ INLINE void thin_block(const uint8_t *cell, size_t part, const float *x, size_t 
             dot[r][1] = _mm256_fmadd_ps(xv, v1, dot[r][1]);
         }
     }
-    const __m256 s0 = load_scales(cell + MQ_NVFP4_CELL_SCALES + 8 * part);
-    const __m256 s1 = load_scales(cell + MQ_NVFP4_CELL_SCALES + 8 * part + 8);
+    const __m256 s0 = load_scales_w4a16_avx2(cell + MQ_NVFP4_CELL_SCALES + 8 * part);
+    const __m256 s1 = load_scales_w4a16_avx2(cell + MQ_NVFP4_CELL_SCALES + 8 * part + 8);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
         sum[r][0] = _mm256_fmadd_ps(dot[r][0], s0, sum[r][0]);
@@ -104,7 +104,7 @@ INLINE void thin_block(const uint8_t *cell, size_t part, const float *x, size_t 
     }
 }
 
-static void thin_finish(__m256 sum, size_t row, size_t n, const mq_nvfp4 *w, const mq_epilogue *out)
+static void thin_finish_w4a16_avx2(__m256 sum, size_t row, size_t n, const mq_nvfp4 *w, const mq_epilogue *out)
 {
     float values[8];
     _mm256_storeu_ps(values, _mm256_mul_ps(sum, _mm256_set1_ps(w->multiplier)));
@@ -126,19 +126,19 @@ INLINE void thin_part(const float *x, size_t ldx, size_t row, const mq_nvfp4 *w,
     }
     x += row * ldx;
     for (size_t b = 0; b < whole; b++, cell += MQ_NVFP4_CELL, x += MQ_NVFP4_BLOCK) {
-        thin_block(cell, part, x, ldx, MQ_NVFP4_BLOCK, sum, R);
+        thin_block_w4a16_avx2(cell, part, x, ldx, MQ_NVFP4_BLOCK, sum, R);
     }
-    if (rest) thin_block(cell, part, x, ldx, (unsigned)rest, sum, R);
+    if (rest) thin_block_w4a16_avx2(cell, part, x, ldx, (unsigned)rest, sum, R);
     const size_t n = panel * MQ_NVFP4_NR + part * 8;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
-        thin_finish(sum[r][0], row + (size_t)r, n, w, out);
-        thin_finish(sum[r][1], row + (size_t)r, n + 8, w, out);
+        thin_finish_w4a16_avx2(sum[r][0], row + (size_t)r, n, w, out);
+        thin_finish_w4a16_avx2(sum[r][1], row + (size_t)r, n + 8, w, out);
     }
 }
 
-static void thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                 const mq_epilogue *out)
+static void thin_w4a16_avx2(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                            const mq_epilogue *out)
 {
     for (size_t p = p0; p < p1; p++) {
         size_t row = 0;
@@ -159,6 +159,6 @@ static void thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, siz
 
 void mq__fill_avx2_w4a16(mq_kernels *table)
 {
-    table->w4a16_gemm = gemm;
-    table->w4a16_thin = thin;
+    table->w4a16_gemm = gemm_w4a16_avx2;
+    table->w4a16_thin = thin_w4a16_avx2;
 }

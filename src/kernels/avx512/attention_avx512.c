@@ -3,12 +3,11 @@
 #include "base/cpu.h"
 #include "kernels/table.h"
 
-static size_t scratch_bytes(uint32_t heads, uint32_t head_width)
+static size_t scratch_bytes_attention_avx512(uint32_t heads, uint32_t head_dim)
 {
-    const size_t prefill = mq__attention_prefill_scratch_avx512(heads, head_width);
-    const size_t decode = mq__attention_decode_scratch_avx512(heads, head_width);
-    const size_t int8 = mq__attention_int8_scratch_avx512(heads, head_width),
-                 most = prefill > decode ? prefill : decode;
+    const size_t prefill = mq__attention_prefill_scratch_avx512(heads, head_dim);
+    const size_t decode = mq__attention_decode_scratch_avx512(heads, head_dim);
+    const size_t int8 = mq__attention_int8_scratch_avx512(heads, head_dim), most = prefill > decode ? prefill : decode;
     return most > int8 ? most : int8;
 }
 
@@ -20,5 +19,5 @@ void mq__fill_avx512_attention(mq_kernels *table)
     table->attention_decode_span = is_zen4 ? mq__attention_decode_span_zen4 : mq__attention_decode_span_avx512;
     table->attention_decode_span_other = is_zen4 ? mq__attention_decode_span_avx512 : mq__attention_decode_span_zen4;
     table->attention_decode_merge = mq__attention_decode_merge_avx512;
-    table->attention_scratch_bytes = scratch_bytes;
+    table->attention_scratch_bytes = scratch_bytes_attention_avx512;
 }

@@ -7,7 +7,7 @@
 #include "kernels/avx512/transpose_avx512.h"
 
 void mq__attention_prefill_avx512(const mq_attention *a);
-size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_width);
+size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_dim);
 
 /* Scratch as the FP32 kernel's. */
 void mq__attention_bf16_avx512bf16(const mq_attention *a);
@@ -19,7 +19,7 @@ struct pass;
 typedef void mq_own_tile(const struct pass *pass, size_t own);
 void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish);
 void mq__attention_int8_avx512bf16(const mq_attention *a);
-size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_width);
+size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_dim);
 
 void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                       float *partial, size_t stride);
@@ -27,15 +27,15 @@ void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, 
 void mq__attention_decode_span_zen4(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                     float *partial, size_t stride);
 void mq__attention_decode_merge_avx512(const mq_attention *a, uint32_t spans, const float *partials);
-size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_width);
+size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim);
 
 /* The two bf16 of each dword as floats: element 2i from the low half, 2i + 1 from the high half. */
-static inline __m512 low_bf16(__m512i dwords)
+static inline __m512 low_bf16_attention_avx512(__m512i dwords)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(dwords, 16));
 }
 
-static inline __m512 high_bf16(__m512i dwords)
+static inline __m512 high_bf16_attention_avx512(__m512i dwords)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(dwords, _mm512_set1_epi32((int)0xffff0000)));
 }

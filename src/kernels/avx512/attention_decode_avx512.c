@@ -31,7 +31,7 @@ enum {
     REST = 48,    /* floats of a head's maximum, sum and factor */
 };
 
-static inline __mmask16 first_lanes(size_t count)
+static inline __mmask16 first_lanes_decode_avx512(size_t count)
 {
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
@@ -48,7 +48,7 @@ INLINE void send_for(const char *near, const char *far, const bool to_l1)
 }
 
 /* Keys of a block: as many as make, with the heads (3 count as 4, 5 to 7 as 8), a sum for every lane. */
-INLINE size_t keys_at_once(size_t heads)
+INLINE size_t keys_at_once_decode_avx512(size_t heads)
 {
     return heads == 1 ? 16 : heads == 2 ? 8 : heads <= 4 ? 4 : 2;
 }
@@ -78,10 +78,10 @@ INLINE __m512 sums_of_16(__m512 v[16])
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. Four rows at a time are read to their
  * end, so that memory is read in the order of its addresses: all rows of the block column by column is 6% slower. */
-INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
-                       const char *near, const char *far, const bool to_l1)
+INLINE void score_keys_decode_avx512(const decode_side *s, const float *q, const uint16_t *rows, float *scores,
+                                     size_t heads, const char *near, const char *far, const bool to_l1)
 {
-    const size_t keys = keys_at_once(heads), together = keys < 4 ? keys : 4, step = 2 * s->width;
+    const size_t keys = keys_at_once_decode_avx512(heads), together = keys < 4 ? keys : 4, step = 2 * s->width;
     __m512 sums[KEYS];
     float all[KEYS] __attribute__((aligned(64)));
 #pragma GCC unroll 16
@@ -92,15 +92,15 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
     for (size_t r = 0; r < keys; r += together) {
         const float *queries = q;
         for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += heads * COLUMNS) {
-            const __mmask16 mask = first_lanes(s->width / 2 - pair);
+            const __mmask16 mask = first_lanes_decode_avx512(s->width / 2 - pair);
             __m512 low[4], high[4];
 #pragma GCC unroll 4
             for (size_t i = 0; i < together; i++) {
                 const size_t at = (r + i) * step + pair * 4;
                 const __m512i v = _mm512_maskz_loadu_epi32(mask, (const char *)rows + at);
                 send_for(near + at, far + at, to_l1);
-                low[i] = low_bf16(v);
-                high[i] = high_bf16(v);
+                low[i] = low_bf16_attention_avx512(v);
+                high[i] = high_bf16_attention_avx512(v);
             }
 #pragma GCC unroll 8
             for (size_t h = 0; h < heads; h++) {
@@ -125,12 +125,12 @@ INLINE void score_keys(const decode_side *s, const float *q, const uint16_t *row
     }
 }
 
-INLINE void score_page(const decode_side *s, const float *q, size_t heads, const bool to_l1)
+INLINE void score_page_decode_avx512(const decode_side *s, const float *q, size_t heads, const bool to_l1)
 {
-    const size_t keys = keys_at_once(heads);
+    const size_t keys = keys_at_once_decode_avx512(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
-                   s->far + key * s->width * sizeof *s->rows, to_l1);
+        score_keys_decode_avx512(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+                                 s->far + key * s->width * sizeof *s->rows, to_l1);
     }
 }
 
@@ -153,13 +153,13 @@ static inline __m512 exp_16(__m512 x)
 }
 
 /* One head's scores of a page become weights; rest: its maximum, sum, and the factor for what was summed before. */
-INLINE void soften(float *scores, size_t count, float *rest)
+INLINE void soften_decode_avx512(float *scores, size_t count, float *rest)
 {
     __m512 v[MQ_PAGE_TOKENS / 16], max = _mm512_load_ps(rest);
     const __m512 before = max;
 #pragma GCC unroll 4
     for (size_t i = 0; i < MQ_PAGE_TOKENS / 16; i++) {
-        const __mmask16 mask = count > 16 * i ? first_lanes(count - 16 * i) : 0;
+        const __mmask16 mask = count > 16 * i ? first_lanes_decode_avx512(count - 16 * i) : 0;
         v[i] = _mm512_mask_load_ps(_mm512_set1_ps(-INFINITY), mask, scores + 16 * i);
         max = _mm512_max_ps(max, v[i]);
     }
@@ -178,15 +178,15 @@ INLINE void soften(float *scores, size_t count, float *rest)
 }
 
 /* One value row of `wide` chunks into the sums of all heads. */
-INLINE void weigh_row(const char *row, const float *weights, const __mmask16 mask[2], __m512 even[HEADS][2],
-                      __m512 odd[HEADS][2], size_t heads, size_t wide)
+INLINE void weigh_row_decode_avx512(const char *row, const float *weights, const __mmask16 mask[2],
+                                    __m512 even[HEADS][2], __m512 odd[HEADS][2], size_t heads, size_t wide)
 {
     __m512 low[2], high[2];
 #pragma GCC unroll 2
     for (size_t w = 0; w < wide; w++) {
         const __m512i v = _mm512_maskz_loadu_epi32(mask[w], row + w * 64);
-        low[w] = low_bf16(v);
-        high[w] = high_bf16(v);
+        low[w] = low_bf16_attention_avx512(v);
+        high[w] = high_bf16_attention_avx512(v);
     }
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
@@ -200,8 +200,8 @@ INLINE void weigh_row(const char *row, const float *weights, const __mmask16 mas
 }
 
 /* sums [heads][2*wide][16] of columns [column, ...) = sums * factor + weights x values of one page. */
-INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t chunk, size_t heads, size_t wide,
-                          const bool to_l1)
+INLINE void weigh_columns_decode_avx512(const decode_side *s, const decode_group *t, size_t chunk, size_t heads,
+                                        size_t wide, const bool to_l1)
 {
     const size_t chunks = s->chunks, keys = s->keys;
     __mmask16 mask[2];
@@ -216,8 +216,8 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
             odd[h][w] = _mm512_mul_ps(_mm512_load_ps(sums + 16), factor);
         }
     }
-    mask[0] = first_lanes(s->width / 2 - chunk * 16);
-    mask[1] = wide == 2 ? first_lanes(s->width / 2 - chunk * 16 - 16) : 0;
+    mask[0] = first_lanes_decode_avx512(s->width / 2 - chunk * 16);
+    mask[1] = wide == 2 ? first_lanes_decode_avx512(s->width / 2 - chunk * 16 - 16) : 0;
     const size_t step = 2 * s->width, offset = chunk * COLUMNS * sizeof *s->rows;
     const char *at = (const char *)s->rows + offset;
     const float *weights = s->scores;
@@ -230,11 +230,11 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
             for (size_t w = 0; w < wide; w++) {
                 send_for(near + j * step + w * 64, far + j * step + w * 64, to_l1);
             }
-            weigh_row(at, weights + j, mask, even, odd, heads, wide);
+            weigh_row_decode_avx512(at, weights + j, mask, even, odd, heads, wide);
         }
     }
     for (; i < keys; i++, at += step, weights++) {
-        weigh_row(at, weights, mask, even, odd, heads, wide);
+        weigh_row_decode_avx512(at, weights, mask, even, odd, heads, wide);
     }
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
@@ -247,33 +247,33 @@ INLINE void weigh_columns(const decode_side *s, const decode_group *t, size_t ch
 }
 
 /* A page's keys, then its values: `s` is at the keys. after: what is read next. */
-INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *values, const char *after, size_t heads,
-                     const bool to_l1)
+INLINE void run_page_decode_avx512(const decode_group *t, decode_side s, const uint16_t *values, const char *after,
+                                   size_t heads, const bool to_l1)
 {
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
     s.far = after;
-    score_page(&s, t->q, heads, to_l1);
+    score_page_decode_avx512(&s, t->q, heads, to_l1);
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
-        soften(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
+        soften_decode_avx512(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }
     s.rows = values;
     s.next = after;
     s.far = after + side;
     size_t chunk = 0;
     for (; heads <= 6 && chunk + 2 <= s.chunks; chunk += 2) { /* two chunks at once while the sums fit the registers */
-        weigh_columns(&s, t, chunk, heads, 2, to_l1);
+        weigh_columns_decode_avx512(&s, t, chunk, heads, 2, to_l1);
     }
     for (; chunk < s.chunks; chunk++) {
-        weigh_columns(&s, t, chunk, heads, 1, to_l1);
+        weigh_columns_decode_avx512(&s, t, chunk, heads, 1, to_l1);
     }
 }
 
 /* One copy of the loops per number of heads: the sums stay in registers. */
 #define CASE(n, to_l1)                                                                                                 \
     case n:                                                                                                            \
-        run_page(t, *keys, values, after, n, to_l1);                                                                   \
+        run_page_decode_avx512(t, *keys, values, after, n, to_l1);                                                     \
         break;
 #define RUN(name, to_l1)                                                                                               \
     static void name(const decode_group *t, size_t heads, const decode_side *keys, const uint16_t *values,             \
@@ -293,10 +293,11 @@ INLINE void run_page(const decode_group *t, decode_side s, const uint16_t *value
 RUN(run_general, true)
 RUN(run_zen4, false)
 
-static void split(const float *pairs, size_t count, float scale, float *even, float *odd)
+static void split_decode_avx512(const float *pairs, size_t count, float scale, float *even, float *odd)
 {
     const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __mmask16 low = first_lanes(2 * count), high = count > 8 ? first_lanes(2 * count - 16) : 0;
+    const __mmask16 low = first_lanes_decode_avx512(2 * count),
+                    high = count > 8 ? first_lanes_decode_avx512(2 * count - 16) : 0;
     const __m512 a = _mm512_maskz_loadu_ps(low, pairs), b = _mm512_maskz_loadu_ps(high, pairs + 16);
     const __m512 by = _mm512_set1_ps(scale);
     _mm512_store_ps(even, _mm512_mul_ps(_mm512_permutex2var_ps(a, evens, b), by));
@@ -304,25 +305,34 @@ static void split(const float *pairs, size_t count, float scale, float *even, fl
                     _mm512_mul_ps(_mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b), by));
 }
 
-static void join(const float *even, const float *odd, size_t count, float *pairs)
+static void join_decode_avx512(const float *even, const float *odd, size_t count, float *pairs)
 {
     const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __mmask16 low = first_lanes(2 * count), high = count > 8 ? first_lanes(2 * count - 16) : 0;
+    const __mmask16 low = first_lanes_decode_avx512(2 * count),
+                    high = count > 8 ? first_lanes_decode_avx512(2 * count - 16) : 0;
     const __m512 a = _mm512_load_ps(even), b = _mm512_load_ps(odd);
     _mm512_mask_storeu_ps(pairs, low, _mm512_permutex2var_ps(a, first, b));
     _mm512_mask_storeu_ps(pairs + 16, high,
                           _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b));
 }
 
-static const decode_core general = {
-    .heads = HEADS, .columns = COLUMNS, .ahead = 4096, .split = split, .join = join, .run = run_general};
-static const decode_core zen4 = {
-    .heads = HEADS, .columns = COLUMNS, .ahead = 8192, .split = split, .join = join, .run = run_zen4};
+static const decode_core general = {.heads = HEADS,
+                                    .columns = COLUMNS,
+                                    .ahead = 4096,
+                                    .split = split_decode_avx512,
+                                    .join = join_decode_avx512,
+                                    .run = run_general};
+static const decode_core zen4 = {.heads = HEADS,
+                                 .columns = COLUMNS,
+                                 .ahead = 8192,
+                                 .split = split_decode_avx512,
+                                 .join = join_decode_avx512,
+                                 .run = run_zen4};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
-size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_width)
+size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim)
 {
-    return mq__decode_scratch_bytes(&general, heads, head_width);
+    return mq__decode_scratch_bytes(&general, heads, head_dim);
 }
 
 void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
@@ -340,7 +350,7 @@ void mq__attention_decode_span_zen4(const mq_attention *a, uint32_t kv_heads, ui
 /* The reference, 16 columns at a time. */
 void mq__attention_decode_merge_avx512(const mq_attention *a, uint32_t spans, const float *partials)
 {
-    const size_t width = a->kv.head_width, step = a->heads * (width + 2);
+    const size_t width = a->kv.head_dim, step = a->heads * (width + 2);
     for (size_t h = 0; h < a->heads; h++) {
         const float *first = partials + h * (width + 2);
         float max = first[width], weights = 0;
@@ -351,7 +361,7 @@ void mq__attention_decode_merge_avx512(const mq_attention *a, uint32_t spans, co
             weights = fmaf(mq__exp_f32(first[s * step + width] - max), first[s * step + width + 1], weights);
         }
         for (size_t c = 0; c < width; c += 16) {
-            const __mmask16 mask = first_lanes(width - c);
+            const __mmask16 mask = first_lanes_decode_avx512(width - c);
             __m512 sum = _mm512_setzero_ps();
             for (size_t s = 0; s < spans; s++) {
                 const __m512 factor = _mm512_set1_ps(mq__exp_f32(first[s * step + width] - max));

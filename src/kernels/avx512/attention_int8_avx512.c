@@ -37,7 +37,7 @@ typedef struct int8_layout {
     size_t keys, key_scales, key_starts, means, values, value_scales, queries, query_step, weights, row_bytes, total;
 } int8_layout;
 
-static size_t take(int8_layout *l, size_t bytes)
+static size_t take_attention_int8_avx512(int8_layout *l, size_t bytes)
 {
     const size_t at = l->total;
     l->total += (bytes + 63) / 64 * 64;
@@ -50,15 +50,15 @@ static int8_layout make_int8_layout(size_t heads, size_t width)
     int8_layout l = {.f32 = make_layout(heads, width, rows), .words = (width + 3) / 4};
     l.total = l.f32.total_floats * sizeof(float);
     l.row_bytes = (4 * l.words + 63) / 64 * 64;
-    l.keys = take(&l, (size_t)TILE * 4 * l.words);
-    l.key_scales = take(&l, TILE * sizeof(float));
-    l.key_starts = take(&l, TILE * sizeof(int32_t));
-    l.means = take(&l, (width + 15) / 16 * 16 * sizeof(float));
-    l.values = take(&l, (size_t)TILE * NR * l.f32.panels);
-    l.value_scales = take(&l, NR * l.f32.panels * sizeof(float));
-    l.weights = take(&l, (size_t)MR * TILE + 16 * l.row_bytes); /* quantising keys borrows it */
+    l.keys = take_attention_int8_avx512(&l, (size_t)TILE * 4 * l.words);
+    l.key_scales = take_attention_int8_avx512(&l, TILE * sizeof(float));
+    l.key_starts = take_attention_int8_avx512(&l, TILE * sizeof(int32_t));
+    l.means = take_attention_int8_avx512(&l, (width + 15) / 16 * 16 * sizeof(float));
+    l.values = take_attention_int8_avx512(&l, (size_t)TILE * NR * l.f32.panels);
+    l.value_scales = take_attention_int8_avx512(&l, NR * l.f32.panels * sizeof(float));
+    l.weights = take_attention_int8_avx512(&l, (size_t)MR * TILE + 16 * l.row_bytes); /* quantising keys borrows it */
     l.query_step = (size_t)MR * l.row_bytes + 16 * sizeof(float);
-    l.queries = take(&l, l.f32.blocks * l.query_step);
+    l.queries = take_attention_int8_avx512(&l, l.f32.blocks * l.query_step);
     return l;
 }
 
@@ -111,11 +111,12 @@ static void quantize_queries(const int8_pass *p, size_t block)
         const float *q = a->q + token * a->q_stride + head * width;
         __m512 most = _mm512_setzero_ps();
         for (size_t c = 0; c < width; c += 16)
-            most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first_lanes(width - c), q + c)));
+            most = _mm512_max_ps(most,
+                                 _mm512_abs_ps(_mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c)));
         float scale;
         const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), &scale));
         for (size_t c = 0; c < width; c += 16) {
-            const __m512 x = _mm512_maskz_loadu_ps(first_lanes(width - c), q + c);
+            const __m512 x = _mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c);
             const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
             _mm_storeu_si128((__m128i *)(void *)(rows + r * p->l->row_bytes + c),
                              _mm512_cvtepi32_epi8(_mm512_add_epi32(code, _mm512_set1_epi32(128))));
@@ -131,7 +132,7 @@ static void quantize_queries(const int8_pass *p, size_t block)
 /* Row `key` of a tile: keys (offset k_offset) or values. */
 INLINE const uint16_t *tile_row(const mq_kv_view *kv, size_t offset, size_t key)
 {
-    return kv->pages[key / MQ_PAGE_TOKENS] + offset + key % MQ_PAGE_TOKENS * kv->head_width;
+    return kv->pages[key / MQ_PAGE_TOKENS] + offset + key % MQ_PAGE_TOKENS * kv->head_dim;
 }
 
 static void tile_means(const int8_pass *p, size_t key0)
@@ -139,13 +140,13 @@ static void tile_means(const int8_pass *p, size_t key0)
     const mq_kv_view *kv = &p->f32.a->kv;
     float *means = (float *)(void *)(p->scratch + p->l->means);
     for (size_t c = 0; c < p->l->f32.width; c += 16) {
-        const __mmask16 mask = first_lanes(p->l->f32.width - c);
+        const __mmask16 mask = first_lanes_products_avx512(p->l->f32.width - c);
         __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
         for (size_t page = 0; page < TILE; page += MQ_PAGE_TOKENS) {
             const uint16_t *from = tile_row(kv, kv->k_offset, key0 + page) + c;
-            for (size_t t = 0; t < MQ_PAGE_TOKENS; t += 4, from += 4 * kv->head_width) {
+            for (size_t t = 0; t < MQ_PAGE_TOKENS; t += 4, from += 4 * kv->head_dim) {
                 for (size_t i = 0; i < 4; i++)
-                    sum[i] = _mm512_add_ps(sum[i], load_bf16(from + i * kv->head_width, mask));
+                    sum[i] = _mm512_add_ps(sum[i], load_bf16(from + i * kv->head_dim, mask));
             }
         }
         const __m512 all = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
@@ -161,14 +162,16 @@ static void quantize_key(const int8_pass *p, size_t key0, size_t key, int8_t *co
     const float *means = (const float *)(const void *)(p->scratch + p->l->means);
     __m512 most = _mm512_setzero_ps();
     for (size_t c = 0; c < width; c += 16) {
-        const __m512 x = _mm512_sub_ps(load_bf16(from + c, first_lanes(width - c)), _mm512_load_ps(means + c));
+        const __m512 x =
+            _mm512_sub_ps(load_bf16(from + c, first_lanes_products_avx512(width - c)), _mm512_load_ps(means + c));
         most = _mm512_max_ps(most, _mm512_abs_ps(x));
     }
     float scale;
     const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), &scale));
     __m512i sum = _mm512_setzero_si512();
     for (size_t c = 0; c < width; c += 16) {
-        const __m512 x = _mm512_sub_ps(load_bf16(from + c, first_lanes(width - c)), _mm512_load_ps(means + c));
+        const __m512 x =
+            _mm512_sub_ps(load_bf16(from + c, first_lanes_products_avx512(width - c)), _mm512_load_ps(means + c));
         const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
         sum = _mm512_add_epi32(sum, code);
         _mm_store_si128((__m128i *)(void *)(codes + c), _mm512_cvtepi32_epi8(code));
@@ -220,7 +223,7 @@ static void load_values(const int8_pass *p, size_t key0)
     float *scales = (float *)(void *)(p->scratch + p->l->value_scales);
     int32_t *values = (int32_t *)(void *)(p->scratch + p->l->values);
     for (size_t c = 0; c < NR * p->l->f32.panels; c += 16) {
-        const __mmask16 mask = width > c ? first_lanes(width - c) : 0;
+        const __mmask16 mask = width > c ? first_lanes_products_avx512(width - c) : 0;
         __m512 most = _mm512_setzero_ps();
         for (size_t key = 0; key < TILE; key++)
             most = _mm512_max_ps(most, _mm512_abs_ps(load_bf16(tile_row(kv, kv->v_offset, key0 + key) + c, mask)));
@@ -240,7 +243,7 @@ static void load_values(const int8_pass *p, size_t key0)
     }
 }
 
-INLINE __m512i dot4(__m512i sum, __m512i a, __m512i b)
+INLINE __m512i dot4_attention_int8_avx512(__m512i sum, __m512i a, __m512i b)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); /* the intrinsic makes gcc 12 copy and spill sums */
     return sum;
@@ -257,8 +260,8 @@ INLINE void multiply_bytes(const uint8_t *a, size_t stride, const int32_t *b, si
             int32_t four;
             memcpy(&four, a + r * stride, sizeof four);
             const __m512i x = _mm512_set1_epi32(four);
-            sums[r][0] = dot4(sums[r][0], x, b0);
-            sums[r][1] = dot4(sums[r][1], x, b1);
+            sums[r][0] = dot4_attention_int8_avx512(sums[r][0], x, b0);
+            sums[r][1] = dot4_attention_int8_avx512(sums[r][1], x, b1);
         }
         a += 4, b += NR;
     } while (b < end);
@@ -350,7 +353,7 @@ static void soften_bytes(const float *s, block_state *state, uint8_t *weights)
                 const __m512 x = _mm512_sub_ps(_mm512_load_ps(s + r * TILE + i + j), top);
                 _mm_store_si128((__m128i *)(void *)(weights + i + j), exp2_bytes(x));
             }
-            sum = dot4(sum, _mm512_load_si512(weights + i), ones);
+            sum = dot4_attention_int8_avx512(sum, _mm512_load_si512(weights + i), ones);
         }
         const __m512 before =
             _mm512_mul_ps(_mm512_load_ps(state->sum + r * LANES), _mm512_set1_ps(state->correction[r]));
@@ -393,13 +396,13 @@ static void run_int8_block(const int8_pass *p, size_t block)
 }
 
 /* Tokens [token, token + tokens) of the call, all of one tile of positions that starts at key `own`. */
-static void run_pass(int8_pass *p, size_t tokens, size_t own, mq_own_tile *finish)
+static void run_pass_attention_int8_avx512(int8_pass *p, size_t tokens, size_t own, mq_own_tile *finish)
 {
     const mq_attention *a = p->f32.a;
     p->f32.rows = tokens * a->heads;
     p->f32.blocks = (p->f32.rows + MR - 1) / MR;
     for (size_t b = 0; b < p->f32.blocks; b++) {
-        load_block(&p->f32, b);
+        load_block_attention_tiles(&p->f32, b);
         quantize_queries(p, b);
     }
     for (size_t key = 0; key < own; key += TILE) {
@@ -417,7 +420,7 @@ static void run_pass(int8_pass *p, size_t tokens, size_t own, mq_own_tile *finis
 
 void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish)
 {
-    const int8_layout l = make_int8_layout(a->heads, a->kv.head_width);
+    const int8_layout l = make_int8_layout(a->heads, a->kv.head_dim);
     const size_t most = l.f32.blocks * MR / a->heads;
     int8_pass p = {.f32 = {.a = a, .l = &l.f32}, .l = &l, .scratch = a->scratch};
     for (size_t token = 0, tokens; token < a->rows; token += tokens) {
@@ -425,7 +428,7 @@ void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish)
         tokens = left < room ? left : room;
         tokens = tokens < most ? tokens : most;
         p.f32.token0 = token;
-        run_pass(&p, tokens, own, finish);
+        run_pass_attention_int8_avx512(&p, tokens, own, finish);
     }
 }
 
@@ -434,7 +437,7 @@ void mq__attention_int8_avx512(const mq_attention *a)
     mq__attention_int8_with(a, own_tile);
 }
 
-size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_width)
+size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_dim)
 {
-    return make_int8_layout(heads, head_width).total;
+    return make_int8_layout(heads, head_dim).total;
 }

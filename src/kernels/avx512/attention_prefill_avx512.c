@@ -13,10 +13,10 @@
 
 void mq__attention_prefill_avx512(const mq_attention *a)
 {
-    prefill(a);
+    prefill_attention_tiles(a);
 }
 
-size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_width)
+size_t mq__attention_prefill_scratch_avx512(uint32_t heads, uint32_t head_dim)
 {
-    return prefill_scratch_bytes(heads, head_width);
+    return prefill_scratch_bytes(heads, head_dim);
 }

@@ -1,6 +1,6 @@
 /* What the prefill kernels of AVX-512 share whatever their products are made of: the sizes, both products, the softmax. Included
  * once by a file that has defined
- *     multiply_add(sum, x, b)     sum + x * b on 16 lanes of 32 bits
+ *     tile_multiply_add(sum, x, b)     sum + x * b on 16 lanes of 32 bits
  *     enum { PER_LANE };          values that a lane holds: 1 (FP32) or 2 (pairs of BF16, along the summed index)
  * and then defines the rest of kernels/attention_tiles.h. */
 #ifndef MQ_ATTENTION_PRODUCTS_AVX512_H
@@ -12,7 +12,7 @@ enum { MR = 14, NR = 32, LANES = 16, TILE = 256 };
 
 #include "kernels/attention_tiles.h"
 
-static inline __mmask16 first_lanes(size_t count)
+static inline __mmask16 first_lanes_products_avx512(size_t count)
 {
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
@@ -21,7 +21,7 @@ static inline __mmask16 first_lanes(size_t count)
 static inline __attribute__((always_inline)) void load_transposed(const uint16_t *rows, size_t width, size_t count,
                                                                   size_t pair, __m512i v[16])
 {
-    const __mmask16 mask = first_lanes(width / 2 - pair);
+    const __mmask16 mask = first_lanes_products_avx512(width / 2 - pair);
 #pragma GCC unroll 16
     for (size_t r = 0; r < 16; r++) {
         v[r] = r < count ? _mm512_maskz_loadu_epi32(mask, rows + r * width + 2 * pair) : _mm512_setzero_si512();
@@ -59,7 +59,8 @@ static inline void find_maxima(float *s, block_state *state, size_t key0, size_t
         }
         for (; i < count; i += 16) {
             const size_t left = visible > i ? visible - i : 0;
-            const __m512 v = _mm512_mask_mov_ps(none, first_lanes(left), _mm512_load_ps(s + r * TILE + i));
+            const __m512 v =
+                _mm512_mask_mov_ps(none, first_lanes_products_avx512(left), _mm512_load_ps(s + r * TILE + i));
             _mm512_store_ps(s + r * TILE + i, v);
             max = _mm512_max_ps(max, v);
         }
@@ -71,8 +72,8 @@ static inline void find_maxima(float *s, block_state *state, size_t key0, size_t
 }
 
 /* acc [14][32] += a [14][k] * b [k][32], k in lanes' worths; a's element (r, i) lies at r*row_step + i*k_step. */
-static inline __attribute__((always_inline)) void multiply(const float *a, size_t row_step, size_t k_step,
-                                                           const float *b, size_t k, __m512 acc[MR][2])
+static inline __attribute__((always_inline)) void
+multiply_products_avx512(const float *a, size_t row_step, size_t k_step, const float *b, size_t k, __m512 acc[MR][2])
 {
     enum { AHEAD = 16 }; /* panel rows: the panels come from L2 */
 #pragma GCC unroll 4
@@ -83,13 +84,13 @@ static inline __attribute__((always_inline)) void multiply(const float *a, size_
 #pragma GCC unroll 14
         for (size_t r = 0; r < MR; r++) {
             const __m512 x = _mm512_set1_ps(a[r * row_step]);
-            acc[r][0] = multiply_add(acc[r][0], x, b0);
-            acc[r][1] = multiply_add(acc[r][1], x, b1);
+            acc[r][0] = tile_multiply_add(acc[r][0], x, b0);
+            acc[r][1] = tile_multiply_add(acc[r][1], x, b1);
         }
     }
 }
 
-static void score(const float *q, const float *keys, size_t width, size_t count, float *s)
+static void tile_score(const float *q, const float *keys, size_t width, size_t count, float *s)
 {
     for (size_t column = 0; column < count; column += NR) {
         __m512 acc[MR][2];
@@ -97,7 +98,7 @@ static void score(const float *q, const float *keys, size_t width, size_t count,
         for (size_t r = 0; r < MR; r++) {
             acc[r][0] = acc[r][1] = _mm512_setzero_ps();
         }
-        multiply(q, 1, MR, keys + column * (width / PER_LANE), width / PER_LANE, acc);
+        multiply_products_avx512(q, 1, MR, keys + column * (width / PER_LANE), width / PER_LANE, acc);
 #pragma GCC unroll 14
         for (size_t r = 0; r < MR; r++) {
             _mm512_store_ps(s + r * TILE + column, acc[r][0]);
@@ -106,7 +107,8 @@ static void score(const float *q, const float *keys, size_t width, size_t count,
     }
 }
 
-static void weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count, float *o)
+static void tile_weigh(const float *s, const float *values, const block_state *state, size_t panels, size_t count,
+                       float *o)
 {
     for (size_t panel = 0; panel < panels; panel++, o += MR * NR, values += TILE / PER_LANE * NR) {
         __m512 acc[MR][2];
@@ -116,7 +118,7 @@ static void weigh(const float *s, const float *values, const block_state *state,
             acc[r][0] = _mm512_mul_ps(_mm512_load_ps(o + r * NR), correction);
             acc[r][1] = _mm512_mul_ps(_mm512_load_ps(o + r * NR + 16), correction);
         }
-        multiply(s, TILE, 1, values, (count + PER_LANE - 1) / PER_LANE, acc);
+        multiply_products_avx512(s, TILE, 1, values, (count + PER_LANE - 1) / PER_LANE, acc);
 #pragma GCC unroll 14
         for (size_t r = 0; r < MR; r++) {
             _mm512_store_ps(o + r * NR, acc[r][0]);
@@ -128,7 +130,7 @@ static void weigh(const float *s, const float *values, const block_state *state,
 /* The tile of the rows themselves, which begins at key `own`: the end of a pass whose earlier tiles are done. */
 static inline void own_tile(const pass *p, size_t own)
 {
-    load_tile(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
+    load_tile_attention_tiles(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
     for (size_t b = 0; b < p->blocks; b++) {
         run_block(p, b, own);
     }

@@ -7,7 +7,7 @@
 
 enum { PER_LANE = 1 };
 
-static inline __m512 multiply_add(__m512 sum, __m512 x, __m512 b)
+static inline __m512 tile_multiply_add(__m512 sum, __m512 x, __m512 b)
 {
     return _mm512_fmadd_ps(x, b, sum);
 }
@@ -24,14 +24,14 @@ static inline __attribute__((always_inline)) void widen_block(const uint16_t *ro
 #pragma GCC unroll 16
         for (size_t i = 0; i < 16; i++) {
             if (i < pairs) {
-                _mm512_store_ps(to + (2 * pair + 2 * i) * NR, low_bf16(v[i]));
-                _mm512_store_ps(to + (2 * pair + 2 * i + 1) * NR, high_bf16(v[i]));
+                _mm512_store_ps(to + (2 * pair + 2 * i) * NR, low_bf16_attention_avx512(v[i]));
+                _mm512_store_ps(to + (2 * pair + 2 * i + 1) * NR, high_bf16_attention_avx512(v[i]));
             }
         }
     }
 }
 
-static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+static void tile_widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
 {
     float *to = keys + column / NR * NR * width + column % NR;
     if (count == 16) {
@@ -41,10 +41,11 @@ static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t 
     }
 }
 
-static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
+static void tile_widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
 {
     for (size_t c = 0; c < width; c += NR) {
-        const __mmask16 low = first_lanes(width - c), high = width - c > 16 ? first_lanes(width - c - 16) : 0;
+        const __mmask16 low = first_lanes_products_avx512(width - c),
+                        high = width - c > 16 ? first_lanes_products_avx512(width - c - 16) : 0;
         float *to = values + c * TILE + key * NR;
         const uint16_t *from = rows + c;
         for (size_t r = 0; r < count; r++, to += NR, from += width) {
@@ -57,11 +58,11 @@ static void widen_values(const uint16_t *rows, size_t width, size_t count, size_
 }
 
 /* 16 columns of 14 rows per transposition; two zero rows complete the square. */
-static void pack(const float *const rows[MR], size_t width, float scale, float *q)
+static void tile_pack(const float *const rows[MR], size_t width, float scale, float *q)
 {
     const __m512 factor = _mm512_set1_ps(scale);
     for (size_t c = 0; c < width; c += 16) {
-        const __mmask16 mask = first_lanes(width - c);
+        const __mmask16 mask = first_lanes_products_avx512(width - c);
         __m512i v[16];
 #pragma GCC unroll 16
         for (size_t r = 0; r < 16; r++) {
@@ -79,7 +80,7 @@ static void pack(const float *const rows[MR], size_t width, float scale, float *
     }
 }
 
-static void soften(float *s, block_state *state, size_t key0, size_t count)
+static void tile_soften(float *s, block_state *state, size_t key0, size_t count)
 {
     find_maxima(s, state, key0, count);
     for (size_t r = 0; r < MR; r++) {

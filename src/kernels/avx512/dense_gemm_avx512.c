@@ -10,14 +10,14 @@
 #define MR     MQ_DENSE_MR
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE void store_pair(float *b, __m512i pair)
+INLINE void store_pair_dense_avx512(float *b, __m512i pair)
 {
     _mm512_store_ps(b, _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)));
     _mm512_store_ps(b + DENSE_NR, _mm512_castsi512_ps(_mm512_and_epi32(pair, _mm512_set1_epi32((int)0xFFFF0000u))));
 }
 
 /* Sixteen features (rows of w, `live` of them present) and kc values of k to b [kc][32]. */
-static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, float *b)
+static void expand_bf16_dense_avx512(const uint16_t *w, size_t ld, size_t live, size_t kc, float *b)
 {
     __m512i t[16];
     size_t k = 0;
@@ -30,7 +30,7 @@ static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, fl
             transpose_16x16(t);
 #pragma GCC unroll 16
             for (size_t i = 0; i < 16; i++) {
-                store_pair(b + (k + 2 * i) * DENSE_NR, t[i]);
+                store_pair_dense_avx512(b + (k + 2 * i) * DENSE_NR, t[i]);
             }
         }
     }
@@ -43,7 +43,7 @@ static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, fl
         transpose_16x16(t);
         float pairs[32 * DENSE_NR] __attribute__((aligned(64)));
         for (size_t i = 0; i < 16; i++) {
-            store_pair(pairs + 2 * i * DENSE_NR, t[i]);
+            store_pair_dense_avx512(pairs + 2 * i * DENSE_NR, t[i]);
         }
         for (size_t i = 0; i < width; i++) {
             _mm512_store_ps(b + (k + i) * DENSE_NR, _mm512_load_ps(pairs + i * DENSE_NR));
@@ -52,7 +52,7 @@ static void expand_bf16(const uint16_t *w, size_t ld, size_t live, size_t kc, fl
 }
 
 /* The same from F16 or F32. */
-INLINE void expand_words(const void *weights, bool half, size_t ld, size_t live, size_t kc, float *b)
+INLINE void expand_words_dense_avx512(const void *weights, bool half, size_t ld, size_t live, size_t kc, float *b)
 {
     for (size_t k = 0; k < kc; k += 16) {
         const size_t width = kc - k < 16 ? kc - k : 16;
@@ -75,7 +75,7 @@ INLINE void expand_words(const void *weights, bool half, size_t ld, size_t live,
     }
 }
 
-static void expand(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
+static void expand_dense_avx512(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
 {
     const mq_dense *w = weights;
     const size_t ld = w->k_width;
@@ -84,20 +84,20 @@ static void expand(const void *weights, size_t panel, size_t k0, size_t kc, floa
         const size_t live = n >= w->n ? 0 : w->n - n < 16 ? w->n - n : 16;
         float *to = b + half * 16;
         if (w->type == MQ_DENSE_BF16) {
-            expand_bf16((const uint16_t *)w->data + at, ld, live, kc, to);
+            expand_bf16_dense_avx512((const uint16_t *)w->data + at, ld, live, kc, to);
         } else if (w->type == MQ_DENSE_F16) {
-            expand_words((const uint16_t *)w->data + at, true, ld, live, kc, to);
+            expand_words_dense_avx512((const uint16_t *)w->data + at, true, ld, live, kc, to);
         } else {
-            expand_words((const float *)w->data + at, false, ld, live, kc, to);
+            expand_words_dense_avx512((const float *)w->data + at, false, ld, live, kc, to);
         }
     }
 }
 
-static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_dense_avx512(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                              const mq_epilogue *out, void *scratch)
 {
     const dense_source source = {.core = &mq__dense_core_avx512,
-                                 .expand = expand,
+                                 .expand = expand_dense_avx512,
                                  .weights = w,
                                  .n = n1 < w->n ? n1 : w->n,
                                  .k_width = w->k_width,
@@ -108,7 +108,8 @@ static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0,
     mq__dense_run(panels, rows, &source, n0 / DENSE_NR, (n1 + DENSE_NR - 1) / DENSE_NR, out, scratch);
 }
 
-static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1, float *panels)
+static void pack_rows_dense_avx512(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                                   float *panels)
 {
     for (size_t g = g0; g < g1; g++) {
         const size_t live = rows - g * MR < MR ? rows - g * MR : MR;
@@ -134,8 +135,8 @@ static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, s
 void mq__fill_avx512_dense(mq_kernels *table)
 {
     const size_t need = DENSE_SCRATCH_FLOATS * sizeof(float);
-    table->dense_pack_rows = pack_rows;
-    table->dense_gemm = gemm;
+    table->dense_pack_rows = pack_rows_dense_avx512;
+    table->dense_gemm = gemm_dense_avx512;
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
     mq__fill_avx512_thin(table);
     mq__fill_avx512_w4a16(table);

@@ -31,7 +31,7 @@ typedef struct prefetch {
     ptrdiff_t l1, l2;
 } prefetch;
 
-INLINE __m512 load_weights(const void *w, mq_dense_type type, size_t at)
+INLINE __m512 load_weights_dense_avx512(const void *w, mq_dense_type type, size_t at)
 {
     if (type == MQ_DENSE_F32) return _mm512_loadu_ps((const float *)w + at);
     const __m256i half = _mm256_loadu_si256((const void *)((const uint16_t *)w + at));
@@ -48,7 +48,7 @@ INLINE __m512 load_weights_masked(const void *w, mq_dense_type type, size_t at, 
 }
 
 /* The lanes of four registers, each summed pairwise: 8+8, 4+4, 2+2, 1+1. */
-INLINE void sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d, float sums[4])
+INLINE void sum_lanes_dense_avx512(__m512 a, __m512 b, __m512 c, __m512 d, float sums[4])
 {
     const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
     const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
@@ -68,7 +68,7 @@ INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at
     __m512 wv[4];
 #pragma GCC unroll 4
     for (int i = 0; i < W; i++) {
-        wv[i] = load_weights(w, type, at[i] + k);
+        wv[i] = load_weights_dense_avx512(w, type, at[i] + k);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
@@ -140,13 +140,15 @@ INLINE void thin_span(const float *x, size_t ldx, const mq_dense *w, const size_
 }
 
 /* Outputs of features n, n + apart, ... (W of them). */
-INLINE void thin_finish(const mq_epilogue *out, size_t n, size_t apart, thin_sums sum, const int W, const int R)
+INLINE void thin_finish_dense_avx512(const mq_epilogue *out, size_t n, size_t apart, thin_sums sum, const int W,
+                                     const int R)
 {
     const __m512 none = _mm512_setzero_ps();
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         float y[4];
-        sum_lanes(sum[0][r], W > 1 ? sum[1][r] : none, W > 2 ? sum[2][r] : none, W > 3 ? sum[3][r] : none, y);
+        sum_lanes_dense_avx512(sum[0][r], W > 1 ? sum[1][r] : none, W > 2 ? sum[2][r] : none, W > 3 ? sum[3][r] : none,
+                               y);
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
             finish_output(out, (size_t)r, n + (size_t)i * apart, y[i]);
@@ -164,13 +166,13 @@ INLINE void thin_far(const float *x, size_t ldx, const mq_dense *w, size_t n0, s
         const size_t at[4] = {n * width, (n + each) * width, (n + 2 * each) * width, (n + 3 * each) * width};
         zero_sums(sum, W, R);
         thin_span(x, ldx, w, at, 0, width, ahead, type, sum, W, R);
-        thin_finish(out, n, each, sum, W, R);
+        thin_finish_dense_avx512(out, n, each, sum, W, R);
     }
     for (size_t n = n0 + each * (size_t)W; n < n1; n++) {
         const size_t at[4] = {n * width};
         zero_sums(sum, 1, R);
         thin_span(x, ldx, w, at, 0, width, ahead, type, sum, 1, R);
-        thin_finish(out, n, 0, sum, 1, R);
+        thin_finish_dense_avx512(out, n, 0, sum, 1, R);
     }
 }
 
@@ -198,7 +200,7 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
                     copy_sums(sum, kept[t], W, R);
                 thin_span(x, ldx, w, at, k0, last ? width : k0 + SLICE, ahead, type, sum, W, R);
                 if (last)
-                    thin_finish(out, n, 1, sum, W, R);
+                    thin_finish_dense_avx512(out, n, 1, sum, W, R);
                 else
                     copy_sums(kept[t], sum, W, R);
             }
@@ -208,8 +210,9 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
 }
 
 /* R rows, W features at a time, by one of the two ways. */
-INLINE void thin_rows(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                      const mq_dense_type type, const bool is_zen4, const int W, const int R)
+INLINE void thin_rows_dense_avx512(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1,
+                                   const mq_epilogue *out, const mq_dense_type type, const bool is_zen4, const int W,
+                                   const int R)
 {
     const prefetch none = {0, 0}, page = {4096, 0}, twice = {1024, 16384};
     if (is_zen4) {
@@ -221,13 +224,13 @@ INLINE void thin_rows(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
     }
 }
 
-INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                       const mq_epilogue *out, const mq_dense_type type, const bool is_zen4)
+INLINE void thin_typed_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                    const mq_epilogue *out, const mq_dense_type type, const bool is_zen4)
 {
     switch (rows) {
 #define CASE(R, W)                                                                                                     \
     case R:                                                                                                            \
-        thin_rows(x, ldx, w, n0, n1, out, type, is_zen4, W, R);                                                        \
+        thin_rows_dense_avx512(x, ldx, w, n0, n1, out, type, is_zen4, W, R);                                           \
         break
         CASE(1, 2);
         CASE(2, 2);
@@ -241,28 +244,28 @@ INLINE void thin_typed(const float *x, size_t ldx, size_t rows, const mq_dense *
     }
 }
 
-INLINE void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                 const mq_epilogue *out, const bool is_zen4)
+INLINE void thin_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                              const mq_epilogue *out, const bool is_zen4)
 {
     if (w->type == MQ_DENSE_BF16) {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16, is_zen4);
+        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16, is_zen4);
     } else if (w->type == MQ_DENSE_F16) {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16, is_zen4);
+        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16, is_zen4);
     } else {
-        thin_typed(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32, is_zen4);
+        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32, is_zen4);
     }
 }
 
 static void general(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                     const mq_epilogue *out)
 {
-    thin(x, ldx, rows, w, n0, n1, out, false);
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, false);
 }
 
 static void zen4(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                  const mq_epilogue *out)
 {
-    thin(x, ldx, rows, w, n0, n1, out, true);
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, true);
 }
 
 void mq__fill_avx512_thin(mq_kernels *table)

@@ -20,7 +20,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE __m512 multiply_add(__m512 sum, __m512 x, __m512 b)
+INLINE __m512 gemm_multiply_add(__m512 sum, __m512 x, __m512 b)
 {
     return _mm512_fmadd_ps(x, b, sum);
 }

@@ -1,5 +1,5 @@
 /* The 14 x 32 tile of the dense GEMMs: FP32 (dense_tile_avx512.c) and BF16 pairs (bf16_gemm_avx512bf16.c). The file that
- * includes it has defined multiply_add(sum, x, b), sum + x * b on 16 lanes of 32 bits, and instantiates DENSE_TILES. */
+ * includes it has defined gemm_multiply_add(sum, x, b), sum + x * b on 16 lanes of 32 bits, and instantiates DENSE_TILES. */
 #ifndef MQ_DENSE_TILE_AVX512_H
 #define MQ_DENSE_TILE_AVX512_H
 
@@ -17,7 +17,7 @@ INLINE void prefetch(const void *line)
 }
 
 /* y = sum * multiplier (+ bias) (+ y) */
-INLINE void finish(const dense_step *step, tile_sums sum, const int R)
+INLINE void finish_dense_tile_avx512(const dense_step *step, tile_sums sum, const int R)
 {
     const mq_epilogue *out = step->finish;
     const __m512 scale = _mm512_set1_ps(step->multiplier);
@@ -37,7 +37,7 @@ INLINE void finish(const dense_step *step, tile_sums sum, const int R)
     }
 }
 
-INLINE void tile(const dense_step *step, const int R)
+INLINE void tile_dense_avx512(const dense_step *step, const int R)
 {
     enum { CHUNK = 16 };
     const float *a = step->a, *b = step->b;
@@ -70,15 +70,15 @@ INLINE void tile(const dense_step *step, const int R)
 #pragma GCC unroll 14
             for (int r = 0; r < R; r++) {
                 const __m512 x = _mm512_set1_ps(a[r]);
-                sum[r][0] = multiply_add(sum[r][0], x, b0);
-                sum[r][1] = multiply_add(sum[r][1], x, b1);
+                sum[r][0] = gemm_multiply_add(sum[r][0], x, b0);
+                sum[r][1] = gemm_multiply_add(sum[r][1], x, b1);
             }
             a += MR;
             b += DENSE_NR;
         }
     }
     if (step->finish) {
-        finish(step, sum, R);
+        finish_dense_tile_avx512(step, sum, R);
         return;
     }
 #pragma GCC unroll 14
@@ -89,7 +89,7 @@ INLINE void tile(const dense_step *step, const int R)
 }
 
 /* clang-format off */
-#define DENSE_TILE_OF(rows) static void tile_##rows(const dense_step *step) { tile(step, rows); }
+#define DENSE_TILE_OF(rows) static void tile_##rows(const dense_step *step) { tile_dense_avx512(step, rows); }
 #define DENSE_TILES \
     DENSE_TILE_OF(1) DENSE_TILE_OF(2) DENSE_TILE_OF(3) DENSE_TILE_OF(4) DENSE_TILE_OF(5) DENSE_TILE_OF(6) \
     DENSE_TILE_OF(7) DENSE_TILE_OF(8) DENSE_TILE_OF(9) DENSE_TILE_OF(10) DENSE_TILE_OF(11) DENSE_TILE_OF(12) \

@@ -8,12 +8,12 @@
 
 #include <immintrin.h>
 
-static inline __mmask16 tail_mask(size_t count)
+static inline __mmask16 tail_mask_avx512(size_t count)
 {
     return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
 }
 
-static inline float sum_lanes(__m512 v)
+static inline float sum_lanes_avx512(__m512 v)
 {
     const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -21,36 +21,36 @@ static inline float sum_lanes(__m512 v)
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 
-static inline float inverse_rms(const float *x, size_t n, float eps)
+static inline float inverse_rms_avx512(const float *x, size_t n, float eps)
 {
     __m512 sum = _mm512_setzero_ps();
     for (size_t i = 0; i < n; i += 16) {
-        const __m512 v = _mm512_maskz_loadu_ps(tail_mask(n - i), x + i);
+        const __m512 v = _mm512_maskz_loadu_ps(tail_mask_avx512(n - i), x + i);
         sum = _mm512_fmadd_ps(v, v, sum);
     }
-    return 1.0f / sqrtf(sum_lanes(sum) / (float)n + eps);
+    return 1.0f / sqrtf(sum_lanes_avx512(sum) / (float)n + eps);
 }
 
-static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps)
+static void rmsnorm_avx512(float *y, const float *x, const float *weight, size_t n, float eps)
 {
-    const __m512 r = _mm512_set1_ps(inverse_rms(x, n, eps));
+    const __m512 r = _mm512_set1_ps(inverse_rms_avx512(x, n, eps));
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 m = tail_mask(n - i);
+        const __mmask16 m = tail_mask_avx512(n - i);
         const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), r);
         _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(m, weight + i)));
     }
 }
 
-static void norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
-                      const float *sin)
+static void norm_rope_avx512(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
+                             const float *sin)
 {
-    const size_t half = head_width / 2;
-    for (size_t h = 0; h < heads; h++, x += head_width) {
+    const size_t half = head_dim / 2;
+    for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
-            rmsnorm(x, x, weight, head_width, eps);
+            rmsnorm_avx512(x, x, weight, head_dim, eps);
         }
         for (size_t i = 0; i < half; i += 16) {
-            const __mmask16 m = tail_mask(half - i);
+            const __mmask16 m = tail_mask_avx512(half - i);
             const __m512 x1 = _mm512_maskz_loadu_ps(m, x + i), x2 = _mm512_maskz_loadu_ps(m, x + half + i);
             const __m512 c = _mm512_maskz_loadu_ps(m, cos + i), s = _mm512_maskz_loadu_ps(m, sin + i);
             _mm512_mask_storeu_ps(x + i, m, _mm512_fmsub_ps(x1, c, _mm512_mul_ps(x2, s)));
@@ -77,11 +77,11 @@ static inline __m512 exp16(__m512 x)
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 
-static void swiglu(float *y, const float *gate, const float *up, size_t n)
+static void swiglu_avx512(float *y, const float *gate, const float *up, size_t n)
 {
     const __m512i sign = _mm512_set1_epi32(INT32_MIN);
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 m = tail_mask(n - i);
+        const __mmask16 m = tail_mask_avx512(n - i);
         const __m512 g = _mm512_maskz_loadu_ps(m, gate + i), u = _mm512_maskz_loadu_ps(m, up + i);
         const __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(g), sign));
         const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(minus)));
@@ -89,11 +89,11 @@ static void swiglu(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
-static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
+static void f32_to_bf16_avx512(uint16_t *y, const float *x, size_t n)
 {
     const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x40);
     for (size_t i = 0; i < n; i += 16) {
-        const __mmask16 m = tail_mask(n - i);
+        const __mmask16 m = tail_mask_avx512(n - i);
         const __m512 v = _mm512_maskz_loadu_ps(m, x + i);
         const __m512i bits = _mm512_castps_si512(v), upper = _mm512_srli_epi32(bits, 16);
         const __m512i odd = _mm512_and_si512(upper, one);
@@ -103,20 +103,20 @@ static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
     }
 }
 
-static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
+static void dense_to_f32_avx512(float *y, const void *x, mq_dense_type type, size_t n)
 {
     const uint16_t *in = x;
     switch (type) {
     case MQ_DENSE_BF16:
         for (size_t i = 0; i < n; i += 16) {
-            const __mmask16 m = tail_mask(n - i);
+            const __mmask16 m = tail_mask_avx512(n - i);
             const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, in + i));
             _mm512_mask_storeu_epi32(y + i, m, _mm512_slli_epi32(wide, 16));
         }
         break;
     case MQ_DENSE_F16:
         for (size_t i = 0; i < n; i += 16) {
-            const __mmask16 m = tail_mask(n - i);
+            const __mmask16 m = tail_mask_avx512(n - i);
             _mm512_mask_storeu_ps(y + i, m, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, in + i)));
         }
         break;
@@ -127,7 +127,7 @@ static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
 }
 
 /* 24 chains cover 2 ports x 4 cycles of latency three times over; the rest of the registers hold the operands. */
-static uint64_t burn_fma(uint64_t rounds)
+static uint64_t burn_fma_avx512(uint64_t rounds)
 {
     enum { CHAINS = 24 };
     __m512 acc[CHAINS];
@@ -151,8 +151,8 @@ static uint64_t burn_fma(uint64_t rounds)
 }
 
 /* ahead: bytes to prefetch from what is read, past the end, too, which is harmless; 0: none. */
-static inline __attribute__((always_inline)) uint64_t read_in(const char *p, size_t bytes, const size_t streams,
-                                                              const size_t ahead)
+static inline __attribute__((always_inline)) uint64_t read_in_avx512(const char *p, size_t bytes, const size_t streams,
+                                                                     const size_t ahead)
 {
     const size_t each = bytes / streams;
     __m512i sum[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -173,18 +173,18 @@ static inline __attribute__((always_inline)) uint64_t read_in(const char *p, siz
     return total;
 }
 
-static uint64_t read_stream(const void *data, size_t bytes, mq_read_way way)
+static uint64_t read_stream_avx512(const void *data, size_t bytes, mq_read_way way)
 {
-    return way == MQ_READ_AHEAD ? read_in(data, bytes, 4, 1024) : read_in(data, bytes, 2, 0);
+    return way == MQ_READ_AHEAD ? read_in_avx512(data, bytes, 4, 1024) : read_in_avx512(data, bytes, 2, 0);
 }
 
 void mq__fill_avx512_elementwise(mq_kernels *table)
 {
-    table->rmsnorm = rmsnorm;
-    table->norm_rope = norm_rope;
-    table->swiglu = swiglu;
-    table->f32_to_bf16 = f32_to_bf16;
-    table->dense_to_f32 = dense_to_f32;
-    table->burn_fma = burn_fma;
-    table->read_stream = read_stream;
+    table->rmsnorm = rmsnorm_avx512;
+    table->norm_rope = norm_rope_avx512;
+    table->swiglu = swiglu_avx512;
+    table->f32_to_bf16 = f32_to_bf16_avx512;
+    table->dense_to_f32 = dense_to_f32_avx512;
+    table->burn_fma = burn_fma_avx512;
+    table->read_stream = read_stream_avx512;
 }

@@ -21,20 +21,20 @@ enum { HALF = MQ_INT8_NR / 2 };
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
-static inline __m512i dot4(__m512i t, __m512i a, __m512i w)
+static inline __m512i dot4_int8_avx512(__m512i t, __m512i a, __m512i w)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(t) : "v"(a), "v"(w)); /* the intrinsic makes gcc 12 copy and spill t */
     return t;
 }
 
 /* acc + f * *s; one instruction, where the compiler would keep the broadcast of s in a register that is not there. */
-INLINE void fma_broadcast(__m512 *acc, __m512 f, const float *s)
+INLINE void fma_broadcast_int8_avx512(__m512 *acc, __m512 f, const float *s)
 {
     __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(f), "m"(*s));
 }
 
 /* acc [rows][2] += one group. */
-INLINE void add_group(int rows, const uint8_t *a, const uint8_t *w, __m512 (*acc)[2])
+INLINE void add_group_int8_avx512(int rows, const uint8_t *a, const uint8_t *w, __m512 (*acc)[2])
 {
     __m512i t[MQ_INT8_MR][2];
     UNROLL
@@ -49,8 +49,8 @@ INLINE void add_group(int rows, const uint8_t *a, const uint8_t *w, __m512 (*acc
             int32_t four;
             memcpy(&four, a + r * MQ_INT8_GROUP + 4 * j, sizeof four);
             const __m512i x = _mm512_set1_epi32(four);
-            t[r][0] = dot4(t[r][0], x, w0);
-            t[r][1] = dot4(t[r][1], x, w1);
+            t[r][0] = dot4_int8_avx512(t[r][0], x, w0);
+            t[r][1] = dot4_int8_avx512(t[r][1], x, w1);
         }
     }
     const float *sa = (const float *)(const void *)(a + MQ_INT8_ROW_SCALES);
@@ -61,12 +61,12 @@ INLINE void add_group(int rows, const uint8_t *a, const uint8_t *w, __m512 (*acc
         UNROLL
         for (int r = 0; r < rows; r++) {
             const __m512 scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(t[r][v]), sw, c); /* round(dot * sw) */
-            fma_broadcast(&acc[r][v], scaled, sa + r);
+            fma_broadcast_int8_avx512(&acc[r][v], scaled, sa + r);
         }
     }
 }
 
-INLINE void finish(int rows, const int8_slice *s, __m512 (*acc)[2])
+INLINE void finish_int8_avx512(int rows, const int8_slice *s, __m512 (*acc)[2])
 {
     const uint32_t mask = s->features == MQ_INT8_NR ? UINT32_MAX : (1u << s->features) - 1;
     UNROLL
@@ -84,7 +84,7 @@ INLINE void finish(int rows, const int8_slice *s, __m512 (*acc)[2])
     }
 }
 
-INLINE void micro(int rows, const int8_slice *s, const uint8_t *a, float (*tile)[MQ_INT8_NR])
+INLINE void micro_int8_avx512(int rows, const int8_slice *s, const uint8_t *a, float (*tile)[MQ_INT8_NR])
 {
     __m512 acc[MQ_INT8_MR][2];
     UNROLL
@@ -95,7 +95,7 @@ INLINE void micro(int rows, const int8_slice *s, const uint8_t *a, float (*tile)
     }
     const uint8_t *w = s->cells, *end = w + s->groups * MQ_INT8_CELL;
     do {
-        add_group(rows, a, w, acc);
+        add_group_int8_avx512(rows, a, w, acc);
         a += MQ_INT8_ROW_CELL, w += MQ_INT8_CELL;
     } while (w < end);
     UNROLL
@@ -103,7 +103,7 @@ INLINE void micro(int rows, const int8_slice *s, const uint8_t *a, float (*tile)
         __asm__ volatile("" : "+v"(acc[r][0]), "+v"(acc[r][1])); /* or gcc 12 copies all of acc in each round */
     }
     if (s->last) {
-        finish(rows, s, acc);
+        finish_int8_avx512(rows, s, acc);
         return;
     }
     UNROLL
@@ -118,7 +118,7 @@ INLINE void micro(int rows, const int8_slice *s, const uint8_t *a, float (*tile)
     static __attribute__((noinline)) void micro_##rows##x32(const int8_slice *s, const uint8_t *a,                     \
                                                             float(*tile)[MQ_INT8_NR])                                  \
     {                                                                                                                  \
-        micro(rows, s, a, tile);                                                                                       \
+        micro_int8_avx512(rows, s, a, tile);                                                                           \
     }
 MICRO(1)
 MICRO(2)
@@ -128,21 +128,21 @@ MICRO(5)
 MICRO(6)
 MICRO(7)
 
-static void run(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR])
+static void run_int8_avx512(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR])
 {
     static void (*const kernels[])(const int8_slice *, const uint8_t *, float(*)[MQ_INT8_NR]) = {
         micro_1x32, micro_2x32, micro_3x32, micro_4x32, micro_5x32, micro_6x32, micro_7x32};
     kernels[rows - 1](s, a, tile);
 }
 
-static void gemm(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_int8_avx512(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                             const mq_epilogue *out, void *scratch)
 {
-    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run, a, rows, w, p0, p1, out, scratch);
+    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run_int8_avx512, a, rows, w, p0, p1, out, scratch);
 }
 
 /* One group of `left` values (64 when whole). */
-INLINE void quantize_group(const float *x, size_t left, bool whole, uint8_t *codes, uint8_t *scale_at)
+INLINE void quantize_group_int8_avx512(const float *x, size_t left, bool whole, uint8_t *codes, uint8_t *scale_at)
 {
     __m512 v[4];
     for (size_t i = 0; i < 4; i++) {
@@ -163,7 +163,8 @@ INLINE void quantize_group(const float *x, size_t left, bool whole, uint8_t *cod
     memcpy(scale_at, &scale, sizeof scale);
 }
 
-static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width, const mq_int8_rows *out)
+static void quantize_int8_avx512(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
+                                 const mq_int8_rows *out)
 {
     const size_t groups = (k_width + MQ_INT8_GROUP - 1) / MQ_INT8_GROUP;
     for (size_t m = row0; m < row1; m++) {
@@ -172,10 +173,12 @@ static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_
         const float *row = x + m * ldx;
         size_t k = 0;
         for (; k + MQ_INT8_GROUP <= k_width; k += MQ_INT8_GROUP, cell += MQ_INT8_ROW_CELL) {
-            quantize_group(row + k, MQ_INT8_GROUP, true, cell + r * MQ_INT8_GROUP, cell + MQ_INT8_ROW_SCALES + 4 * r);
+            quantize_group_int8_avx512(row + k, MQ_INT8_GROUP, true, cell + r * MQ_INT8_GROUP,
+                                       cell + MQ_INT8_ROW_SCALES + 4 * r);
         }
         if (k < k_width) {
-            quantize_group(row + k, k_width - k, false, cell + r * MQ_INT8_GROUP, cell + MQ_INT8_ROW_SCALES + 4 * r);
+            quantize_group_int8_avx512(row + k, k_width - k, false, cell + r * MQ_INT8_GROUP,
+                                       cell + MQ_INT8_ROW_SCALES + 4 * r);
         }
     }
     mq__int8_pad_rows(out->panels, row1, groups);
@@ -183,7 +186,7 @@ static void quantize(const float *x, size_t ldx, size_t row0, size_t row1, size_
 
 void mq__fill_avx512_int8(mq_kernels *table)
 {
-    table->int8_quantize = quantize;
-    table->int8_gemm = gemm;
+    table->int8_quantize = quantize_int8_avx512;
+    table->int8_gemm = gemm_int8_avx512;
     if (table->gemm_scratch_bytes < mq__int8_scratch_bytes()) table->gemm_scratch_bytes = mq__int8_scratch_bytes();
 }

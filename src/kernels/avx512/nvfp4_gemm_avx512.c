@@ -53,19 +53,19 @@ typedef struct wide_cell {
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8") /* early: or else acc and t live on the stack */
 
-static inline __m512i dot4(__m512i t, __m512i a, __m512i w)
+static inline __m512i dot4_nvfp4_avx512(__m512i t, __m512i a, __m512i w)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(t) : "v"(a), "v"(w)); /* the intrinsic makes gcc 12 copy and spill t */
     return t;
 }
 
 /* acc + f * *s; one instruction, where the compiler would keep the broadcast of s in a register that is not there. */
-INLINE void fma_broadcast(__m512 *acc, __m512 f, const float *s)
+INLINE void fma_broadcast_nvfp4_avx512(__m512 *acc, __m512 f, const float *s)
 {
     __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(f), "m"(*s));
 }
 
-static inline __m512 e4m3_to_f32(__m128i bytes)
+static inline __m512 e4m3_to_f32_nvfp4_avx512(__m128i bytes)
 {
     const __m512i x = _mm512_cvtepu8_epi32(bytes);
     const __mmask16 subnormal = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(8));
@@ -89,7 +89,7 @@ INLINE void unpack(const uint8_t *cell, __m512i (*w)[2], __m512i *start)
             const __m512i packed = _mm512_loadu_si512(cell + 128 * h + 64 * v);
             w[2 * h][v] = _mm512_shuffle_epi8(table, _mm512_and_si512(packed, low));
             w[2 * h + 1][v] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(packed, 4), low));
-            sum = dot4(dot4(sum, offset, w[2 * h][v]), offset, w[2 * h + 1][v]);
+            sum = dot4_nvfp4_avx512(dot4_nvfp4_avx512(sum, offset, w[2 * h][v]), offset, w[2 * h + 1][v]);
         }
         start[v] = _mm512_sub_epi32(_mm512_set1_epi32(0x4b400000), sum);
     }
@@ -97,10 +97,11 @@ INLINE void unpack(const uint8_t *cell, __m512i (*w)[2], __m512i *start)
 
 INLINE __m512 block_scales(const uint8_t *cell, int v)
 {
-    return e4m3_to_f32(_mm_loadu_si128((const __m128i *)(const void *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
+    return e4m3_to_f32_nvfp4_avx512(
+        _mm_loadu_si128((const __m128i *)(const void *)(cell + MQ_NVFP4_CELL_SCALES + HALF * v)));
 }
 
-static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
+static void widen_nvfp4_avx512(const uint8_t *cell, size_t blocks, void *cells, const uint8_t *ahead)
 {
     wide_cell *out = cells;
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL, ahead += MQ_NVFP4_CELL, out++) {
@@ -122,7 +123,7 @@ static void widen(const uint8_t *cell, size_t blocks, void *cells, const uint8_t
 }
 
 /* acc [rows][2] += one block. */
-INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*acc)[2])
+INLINE void add_block_nvfp4_avx512(int rows, const uint8_t *a, const wide_cell *w, __m512 (*acc)[2])
 {
     __m512i t[MQ_NVFP4_MR][2];
     UNROLL
@@ -137,8 +138,8 @@ INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*a
                 t[r][0] = _mm512_load_si512(w->start[0]);
                 t[r][1] = _mm512_load_si512(w->start[1]);
             }
-            t[r][0] = dot4(t[r][0], x, w0);
-            t[r][1] = dot4(t[r][1], x, w1);
+            t[r][0] = dot4_nvfp4_avx512(t[r][0], x, w0);
+            t[r][1] = dot4_nvfp4_avx512(t[r][1], x, w1);
         }
     }
     const float *sa = (const float *)(const void *)(a + MQ_NVFP4_ROW_SCALES);
@@ -148,12 +149,12 @@ INLINE void add_block(int rows, const uint8_t *a, const wide_cell *w, __m512 (*a
         UNROLL
         for (int r = 0; r < rows; r++) {
             const __m512 exact = _mm512_fmadd_ps(_mm512_castsi512_ps(t[r][v]), sw, c); /* dot * sw */
-            fma_broadcast(&acc[r][v], exact, sa + r);
+            fma_broadcast_nvfp4_avx512(&acc[r][v], exact, sa + r);
         }
     }
 }
 
-INLINE void finish(int rows, const nvfp4_slice *s, size_t row, __m512 (*acc)[2])
+INLINE void finish_nvfp4_avx512(int rows, const nvfp4_slice *s, size_t row, __m512 (*acc)[2])
 {
     const size_t ldy = s->ldy;
     const float *scale = s->scale + row, *bias = s->bias;
@@ -182,7 +183,7 @@ INLINE void finish(int rows, const nvfp4_slice *s, size_t row, __m512 (*acc)[2])
 }
 
 /* Rows [row, row + rows) of the pass; a: their group at the slice's first block. */
-INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
+INLINE void micro_nvfp4_avx512(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, float (*tile)[MQ_NVFP4_NR])
 {
     __m512 acc[MQ_NVFP4_MR][2];
     UNROLL
@@ -197,7 +198,7 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
         _mm_prefetch(next_a, _MM_HINT_T0);
         _mm_prefetch(next_a + 64, _MM_HINT_T0);
         _mm_prefetch(next_tile, _MM_HINT_T0);
-        add_block(rows, a, w, acc);
+        add_block_nvfp4_avx512(rows, a, w, acc);
         next_a += MQ_NVFP4_ROW_CELL, next_tile += 64;
         a += MQ_NVFP4_ROW_CELL, w++;
     } while (w < end);
@@ -206,7 +207,7 @@ INLINE void micro(int rows, const nvfp4_slice *s, const uint8_t *a, size_t row, 
         __asm__ volatile("" : "+v"(acc[r][0]), "+v"(acc[r][1])); /* or gcc 12 copies all of acc in each round */
     }
     if (s->last) {
-        finish(rows, s, row, acc);
+        finish_nvfp4_avx512(rows, s, row, acc);
         return;
     }
     UNROLL
@@ -223,7 +224,7 @@ typedef void micro_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, fl
     static __attribute__((noinline)) void micro_##rows##x32(const nvfp4_slice *s, const uint8_t *a, size_t row,        \
                                                             float(*tile)[MQ_NVFP4_NR])                                 \
     {                                                                                                                  \
-        micro(rows, s, a, row, tile);                                                                                  \
+        micro_nvfp4_avx512(rows, s, a, row, tile);                                                                     \
     }
 MICRO(1)
 MICRO(2)
@@ -235,8 +236,8 @@ MICRO(7)
 static micro_kernel *const micro_kernels[MQ_NVFP4_MR + 1] = {NULL,       micro_1x32, micro_2x32, micro_3x32,
                                                              micro_4x32, micro_5x32, micro_6x32, micro_7x32};
 
-static void run_slice(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
-                      const uint8_t *packed)
+static void run_slice_nvfp4_avx512(const nvfp4_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_NVFP4_NR],
+                                   const uint8_t *packed)
 {
     for (size_t row = 0; row < rows; row += MQ_NVFP4_MR) {
         const size_t n = rows - row < MQ_NVFP4_MR ? rows - row : MQ_NVFP4_MR;
@@ -267,12 +268,12 @@ INLINE void add_cell(int rows, const uint8_t *a, const uint8_t *cell, __m512 (*a
             int32_t four;
             memcpy(&four, a + r * MQ_NVFP4_BLOCK + 4 * j, sizeof four);
             const __m512i x = _mm512_set1_epi32(four);
-            t[0] = dot4(t[0], x, w[j][0]);
-            t[1] = dot4(t[1], x, w[j][1]);
+            t[0] = dot4_nvfp4_avx512(t[0], x, w[j][0]);
+            t[1] = dot4_nvfp4_avx512(t[1], x, w[j][1]);
         }
         UNROLL
         for (int v = 0; v < 2; v++)
-            fma_broadcast(&acc[r][v], _mm512_fmadd_ps(_mm512_castsi512_ps(t[v]), sw[v], c[v]), sa + r);
+            fma_broadcast_nvfp4_avx512(&acc[r][v], _mm512_fmadd_ps(_mm512_castsi512_ps(t[v]), sw[v], c[v]), sa + r);
     }
 }
 
@@ -294,7 +295,7 @@ INLINE void direct(int rows, int streams, const nvfp4_slice *s, const uint8_t *a
     }
     UNROLL
     for (int i = 0; i < streams; i++)
-        finish(rows, s + i, row, acc[i]);
+        finish_nvfp4_avx512(rows, s + i, row, acc[i]);
 }
 
 typedef void direct_kernel(const nvfp4_slice *s, const uint8_t *a, size_t row, const uint8_t *cell, size_t apart);
@@ -348,7 +349,7 @@ static void few_rows(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, siz
     }
 }
 
-static const nvfp4_core core = {.slice = SLICE, .widen = widen, .rows = run_slice};
+static const nvfp4_core core = {.slice = SLICE, .widen = widen_nvfp4_avx512, .rows = run_slice_nvfp4_avx512};
 _Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
 static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,

@@ -21,14 +21,14 @@ static inline __m512 max_abs(__m512 a, __m512 b)
     return _mm512_range_ps(a, b, MAX_ABS);
 }
 
-static inline __m512 load_block(const float *row, size_t k, size_t k_width)
+static inline __m512 load_block_nvfp4_quantize_avx512(const float *row, size_t k, size_t k_width)
 {
     if (k + LANES <= k_width) return _mm512_loadu_ps(row + k);
     if (k >= k_width) return _mm512_setzero_ps();
     return _mm512_maskz_loadu_ps((__mmask16)((1u << (k_width - k)) - 1), row + k);
 }
 
-static float row_max(const float *row, size_t k_width)
+static float row_max_nvfp4_quantize_avx512(const float *row, size_t k_width)
 {
     __m512 m[4];
     for (int i = 0; i < 4; i++)
@@ -39,7 +39,7 @@ static float row_max(const float *row, size_t k_width)
             m[i] = max_abs(m[i], _mm512_loadu_ps(row + k + LANES * i));
     }
     for (; k < k_width; k += LANES)
-        m[0] = max_abs(m[0], load_block(row, k, k_width));
+        m[0] = max_abs(m[0], load_block_nvfp4_quantize_avx512(row, k, k_width));
     return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(m[0], m[1]), _mm512_max_ps(m[2], m[3])));
 }
 
@@ -62,7 +62,7 @@ static inline __m512 transposed_max_abs(const __m512 v[LANES])
 }
 
 /* Rounds to `step` mantissa positions: see the top. `smallest`: bits of the least power of two that has its own step. */
-static inline __m512 round_at(__m512 x, int smallest, int offset)
+static inline __m512 round_at_nvfp4_quantize_avx512(__m512 x, int smallest, int offset)
 {
     const __m512i power = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7f800000));
     const __m512 magic = _mm512_castsi512_ps(
@@ -71,16 +71,17 @@ static inline __m512 round_at(__m512 x, int smallest, int offset)
 }
 
 /* E4M3(x), x >= 0: three mantissa bits, smallest normal 2^-6. */
-static inline __m512 round_e4m3(__m512 x)
+static inline __m512 round_e4m3_nvfp4_quantize_avx512(__m512 x)
 {
-    return round_at(_mm512_min_ps(x, _mm512_set1_ps(448.0f)), (127 - 6) << 23, (20 << 23) | 0x400000);
+    return round_at_nvfp4_quantize_avx512(_mm512_min_ps(x, _mm512_set1_ps(448.0f)), (127 - 6) << 23,
+                                          (20 << 23) | 0x400000);
 }
 
 /* 2*E2M1(x) + 12 of 16 values. */
-static inline __m128i code_e2m1(__m512 x)
+static inline __m128i code_e2m1_nvfp4_quantize_avx512(__m512 x)
 {
     const __m512 clamped = _mm512_range_ps(x, _mm512_set1_ps(6.0f), MIN_ABS_KEEP_SIGN);
-    const __m512 rounded = round_at(clamped, 127 << 23, (22 << 23) | 0x400000);
+    const __m512 rounded = round_at_nvfp4_quantize_avx512(clamped, 127 << 23, (22 << 23) | 0x400000);
     return _mm512_cvtepi32_epi8(_mm512_castps_si512(_mm512_add_ps(rounded, _mm512_set1_ps(0x1.8p22f + 6.0f))));
 }
 
@@ -91,9 +92,9 @@ INLINE void quantize_chunk(const float *x, size_t left, bool whole, float global
 {
     __m512 v[LANES];
     for (size_t i = 0; i < LANES; i++)
-        v[i] = whole ? _mm512_loadu_ps(x + LANES * i) : load_block(x, LANES * i, left);
+        v[i] = whole ? _mm512_loadu_ps(x + LANES * i) : load_block_nvfp4_quantize_avx512(x, LANES * i, left);
     const __m512 amax = _mm512_mul_ps(transposed_max_abs(v), _mm512_set1_ps(1.0f / 6.0f));
-    const __m512 scale = round_e4m3(_mm512_mul_ps(amax, _mm512_set1_ps(global)));
+    const __m512 scale = round_e4m3_nvfp4_quantize_avx512(_mm512_mul_ps(amax, _mm512_set1_ps(global)));
     const __mmask16 nonzero = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_NEQ_UQ);
     const __m512 inverse =
         _mm512_maskz_div_ps(nonzero, _mm512_set1_ps(1.0f), _mm512_mul_ps(scale, _mm512_set1_ps(1.0f / global)));
@@ -101,15 +102,16 @@ INLINE void quantize_chunk(const float *x, size_t left, bool whole, float global
     _mm512_store_ps(scale_of, scale);
     _mm512_store_ps(inverse_of, inverse);
     for (size_t i = 0; i < LANES && (whole || LANES * i < left); i++) {
-        const __m512 block = whole ? _mm512_loadu_ps(x + LANES * i) : load_block(x, LANES * i, left);
-        const __m128i code = code_e2m1(_mm512_mul_ps(block, _mm512_set1_ps(inverse_of[i])));
+        const __m512 block =
+            whole ? _mm512_loadu_ps(x + LANES * i) : load_block_nvfp4_quantize_avx512(x, LANES * i, left);
+        const __m128i code = code_e2m1_nvfp4_quantize_avx512(_mm512_mul_ps(block, _mm512_set1_ps(inverse_of[i])));
         _mm_storeu_si128((__m128i *)(void *)(codes + i * MQ_NVFP4_ROW_CELL), code);
         memcpy(scales + i * MQ_NVFP4_ROW_CELL, &scale_of[i], sizeof(float));
     }
 }
 
 /* Row r of a group of cells. */
-static void quantize_row(const float *x, size_t k_width, float global, uint8_t *cells, size_t r)
+static void quantize_row_nvfp4_avx512(const float *x, size_t k_width, float global, uint8_t *cells, size_t r)
 {
     enum { CHUNK = LANES * MQ_NVFP4_BLOCK };
     uint8_t *codes = cells + r * MQ_NVFP4_BLOCK, *scales = cells + MQ_NVFP4_ROW_SCALES + r * sizeof(float);
@@ -125,11 +127,11 @@ void mq__nvfp4_quantize_avx512(const float *x, size_t ldx, size_t row0, size_t r
 {
     const size_t blocks = (k_width + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK;
     for (size_t m = row0; m < row1; m++) {
-        const float amax = row_max(x + m * ldx, k_width);
+        const float amax = row_max_nvfp4_quantize_avx512(x + m * ldx, k_width);
         const float global = amax < MQ_NVFP4_TINY ? 1.0f : 2688.0f / amax;
         out->multiplier[m] = 1.0f / global;
-        quantize_row(x + m * ldx, k_width, global, out->panels + m / MQ_NVFP4_MR * blocks * MQ_NVFP4_ROW_CELL,
-                     m % MQ_NVFP4_MR);
+        quantize_row_nvfp4_avx512(x + m * ldx, k_width, global,
+                                  out->panels + m / MQ_NVFP4_MR * blocks * MQ_NVFP4_ROW_CELL, m % MQ_NVFP4_MR);
     }
     mq__nvfp4_pad_rows(out->panels, row1, blocks);
 }

@@ -25,13 +25,13 @@ INLINE __m512 e2m1_table(void)
 }
 
 /* Bits to shift a dword of codes by, so that VPERMPS indexes with k (mod 8). */
-INLINE unsigned code_shift(unsigned k)
+INLINE unsigned code_shift_w4a16_avx512(unsigned k)
 {
     return 8 * (k % 4) + 4 * (k % 8 / 4);
 }
 
 /* Sixteen scale bytes. Subnormal ones (m/8 * 2^-6) are made as (1 + m/8) * 2^-6 - 2^-6, exactly. */
-INLINE __m512 load_scales(const uint8_t *bytes)
+INLINE __m512 load_scales_w4a16_avx512(const uint8_t *bytes)
 {
     __m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)bytes));
     const __mmask16 subnormal = _mm512_cmplt_epi32_mask(code, _mm512_set1_epi32(8));
@@ -41,7 +41,7 @@ INLINE __m512 load_scales(const uint8_t *bytes)
     return _mm512_mask_sub_ps(value, subnormal, value, _mm512_set1_ps(0x1p-6f));
 }
 
-static void expand(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
+static void expand_w4a16_avx512(const void *weights, size_t panel, size_t k0, size_t kc, float *b)
 {
     const mq_nvfp4 *w = weights;
     const uint8_t *cell = mq__nvfp4_panel(w, panel) + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL;
@@ -49,24 +49,24 @@ static void expand(const void *weights, size_t panel, size_t k0, size_t kc, floa
     for (size_t k = 0; k < kc; k += MQ_NVFP4_BLOCK, cell += MQ_NVFP4_CELL, b += MQ_NVFP4_BLOCK * DENSE_NR) {
         const unsigned width = kc - k < MQ_NVFP4_BLOCK ? (unsigned)(kc - k) : MQ_NVFP4_BLOCK;
         for (size_t half = 0; half < 2; half++) {
-            const __m512 scale = load_scales(cell + MQ_NVFP4_CELL_SCALES + 16 * half);
+            const __m512 scale = load_scales_w4a16_avx512(cell + MQ_NVFP4_CELL_SCALES + 16 * half);
 #pragma GCC unroll 16
             for (unsigned i = 0; i < MQ_NVFP4_BLOCK; i++) {
                 if (i >= width) break;
                 const __m512i codes = _mm512_loadu_si512(cell + 128 * (i / 8) + 64 * half);
-                const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift(i)), table);
+                const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift_w4a16_avx512(i)), table);
                 _mm512_store_ps(b + i * DENSE_NR + 16 * half, _mm512_mul_ps(value, scale));
             }
         }
     }
 }
 
-static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_w4a16_avx512(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                              const mq_epilogue *out, void *scratch)
 {
     const size_t n1 = p1 * MQ_NVFP4_NR < w->n ? p1 * MQ_NVFP4_NR : w->n;
     const dense_source source = {.core = &mq__dense_core_avx512,
-                                 .expand = expand,
+                                 .expand = expand_w4a16_avx512,
                                  .weights = w,
                                  .n = n1,
                                  .k_width = w->k_width,
@@ -76,7 +76,8 @@ static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0,
 }
 
 /* Adds one block (or the first `width` k of it) of 32 features for R rows to `sum`. */
-INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned width, __m512 sum[8][2], const int R)
+INLINE void thin_block_w4a16_avx512(const uint8_t *cell, const float *x, size_t ldx, unsigned width, __m512 sum[8][2],
+                                    const int R)
 {
     const __m512 table = e2m1_table();
     __m512 dot[8][2];
@@ -90,7 +91,7 @@ INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             const __m512i codes = _mm512_loadu_si512(cell + 128 * (k / 8) + 64 * h);
-            const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift(k)), table);
+            const __m512 value = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, code_shift_w4a16_avx512(k)), table);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 dot[r][h] = _mm512_fmadd_ps(_mm512_set1_ps(x[(size_t)r * ldx + k]), value, dot[r][h]);
@@ -99,7 +100,7 @@ INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned
     }
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-        const __m512 scale = load_scales(cell + MQ_NVFP4_CELL_SCALES + 16 * h);
+        const __m512 scale = load_scales_w4a16_avx512(cell + MQ_NVFP4_CELL_SCALES + 16 * h);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             sum[r][h] = _mm512_fmadd_ps(dot[r][h], scale, sum[r][h]);
@@ -107,7 +108,8 @@ INLINE void thin_block(const uint8_t *cell, const float *x, size_t ldx, unsigned
     }
 }
 
-INLINE void thin_finish(__m512 sum, size_t row, size_t n, size_t n_end, float multiplier, const mq_epilogue *out)
+INLINE void thin_finish_w4a16_avx512(__m512 sum, size_t row, size_t n, size_t n_end, float multiplier,
+                                     const mq_epilogue *out)
 {
     if (n >= n_end) return;
     const __mmask16 mask = n_end - n < 16 ? (__mmask16)((1u << (n_end - n)) - 1) : (__mmask16)0xFFFF;
@@ -133,58 +135,58 @@ INLINE void thin_panel(const float *x, size_t ldx, const mq_nvfp4 *w, size_t pan
         for (int i = 0; i < 5; i++) {
             _mm_prefetch((const char *)cell + AHEAD_BYTES + 64 * i, _MM_HINT_T0);
         }
-        thin_block(cell, x, ldx, MQ_NVFP4_BLOCK, sum, R);
+        thin_block_w4a16_avx512(cell, x, ldx, MQ_NVFP4_BLOCK, sum, R);
     }
-    if (rest) thin_block(cell, x, ldx, (unsigned)rest, sum, R);
+    if (rest) thin_block_w4a16_avx512(cell, x, ldx, (unsigned)rest, sum, R);
     const size_t n = panel * MQ_NVFP4_NR;
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        thin_finish(sum[r][0], (size_t)r, n, w->n, w->multiplier, out);
-        thin_finish(sum[r][1], (size_t)r, n + 16, w->n, w->multiplier, out);
+        thin_finish_w4a16_avx512(sum[r][0], (size_t)r, n, w->n, w->multiplier, out);
+        thin_finish_w4a16_avx512(sum[r][1], (size_t)r, n + 16, w->n, w->multiplier, out);
     }
 }
 
-INLINE void thin_rows(const float *x, size_t ldx, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                      const int R)
+INLINE void thin_rows_w4a16_avx512(const float *x, size_t ldx, const mq_nvfp4 *w, size_t p0, size_t p1,
+                                   const mq_epilogue *out, const int R)
 {
     for (size_t p = p0; p < p1; p++) {
         thin_panel(x, ldx, w, p, out, R);
     }
 }
 
-static void thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                 const mq_epilogue *out)
+static void thin_w4a16_avx512(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                              const mq_epilogue *out)
 {
     switch (rows) {
     case 1:
-        thin_rows(x, ldx, w, p0, p1, out, 1);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 1);
         break;
     case 2:
-        thin_rows(x, ldx, w, p0, p1, out, 2);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 2);
         break;
     case 3:
-        thin_rows(x, ldx, w, p0, p1, out, 3);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 3);
         break;
     case 4:
-        thin_rows(x, ldx, w, p0, p1, out, 4);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 4);
         break;
     case 5:
-        thin_rows(x, ldx, w, p0, p1, out, 5);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 5);
         break;
     case 6:
-        thin_rows(x, ldx, w, p0, p1, out, 6);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 6);
         break;
     case 7:
-        thin_rows(x, ldx, w, p0, p1, out, 7);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 7);
         break;
     default:
-        thin_rows(x, ldx, w, p0, p1, out, 8);
+        thin_rows_w4a16_avx512(x, ldx, w, p0, p1, out, 8);
         break;
     }
 }
 
 void mq__fill_avx512_w4a16(mq_kernels *table)
 {
-    table->w4a16_gemm = gemm;
-    table->w4a16_thin = thin;
+    table->w4a16_gemm = gemm_w4a16_avx512;
+    table->w4a16_thin = thin_w4a16_avx512;
 }

@@ -13,14 +13,14 @@
 
 enum { PER_LANE = 2 };
 
-static inline __m512 multiply_add(__m512 sum, __m512 x, __m512 b)
+static inline __m512 tile_multiply_add(__m512 sum, __m512 x, __m512 b)
 {
     return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)b);
 }
 
 #include "kernels/avx512/attention_products_avx512.h"
 
-static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+static void tile_widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
 {
     float *to = keys + column / NR * NR * (width / 2) + column % NR;
     for (size_t pair = 0; pair < width / 2; pair += 16) {
@@ -35,12 +35,12 @@ static void widen_keys(const uint16_t *rows, size_t width, size_t count, size_t 
 }
 
 /* Two rows become one of pairs; the last of an odd count is paired with zeros. */
-static void widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
+static void tile_widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
 {
     for (size_t c = 0; c < width; c += NR) {
         float *to = values + c * (TILE / 2) + key / 2 * NR;
         for (size_t half = 0; half < 2 && c + half * 16 < width; half++) {
-            const __mmask16 mask = first_lanes(width - c - half * 16);
+            const __mmask16 mask = first_lanes_products_avx512(width - c - half * 16);
             const uint16_t *from = rows + c + half * 16;
             for (size_t r = 0; r < count; r += 2) {
                 const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + r * width));
@@ -55,11 +55,12 @@ static void widen_values(const uint16_t *rows, size_t width, size_t count, size_
 }
 
 /* 16 pairs of 14 rows per transposition; two zero rows complete the square. */
-static void pack(const float *const rows[MR], size_t width, float scale, float *q)
+static void tile_pack(const float *const rows[MR], size_t width, float scale, float *q)
 {
     const __m512 factor = _mm512_set1_ps(scale);
     for (size_t c = 0; c < width; c += 32) {
-        const __mmask16 low = first_lanes(width - c), high = width - c > 16 ? first_lanes(width - c - 16) : 0;
+        const __mmask16 low = first_lanes_products_avx512(width - c),
+                        high = width - c > 16 ? first_lanes_products_avx512(width - c - 16) : 0;
         __m512i v[16];
 #pragma GCC unroll 16
         for (size_t r = 0; r < 16; r++) {
@@ -78,7 +79,7 @@ static void pack(const float *const rows[MR], size_t width, float scale, float *
 }
 
 /* The weights replace the front of their row of scores: 32 scores are read before their 32 weights are written. */
-static void soften(float *s, block_state *state, size_t key0, size_t count)
+static void tile_soften(float *s, block_state *state, size_t key0, size_t count)
 {
     find_maxima(s, state, key0, count);
     for (size_t r = 0; r < MR; r++) {
@@ -98,7 +99,7 @@ static void soften(float *s, block_state *state, size_t key0, size_t count)
 
 void mq__attention_bf16_avx512bf16(const mq_attention *a)
 {
-    prefill(a);
+    prefill_attention_tiles(a);
 }
 
 /* Of INT8 attention: the rows' own tile with BF16 products. The queries, which were FP32 until then, are packed anew. */

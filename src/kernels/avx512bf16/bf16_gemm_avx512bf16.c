@@ -15,7 +15,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE __m512 multiply_add(__m512 sum, __m512 x, __m512 b)
+INLINE __m512 gemm_multiply_add(__m512 sum, __m512 x, __m512 b)
 {
     return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)b);
 }
@@ -45,7 +45,7 @@ static void expand_half(const uint16_t *w, size_t ld, size_t live, size_t kc, si
     }
 }
 
-static void expand(const void *weights, size_t panel, size_t pair0, size_t pairs, float *b)
+static void expand_bf16(const void *weights, size_t panel, size_t pair0, size_t pairs, float *b)
 {
     const mq_dense *w = weights;
     const size_t k0 = 2 * pair0, kc = w->k_width - k0 < 2 * pairs ? w->k_width - k0 : 2 * pairs;
@@ -56,11 +56,11 @@ static void expand(const void *weights, size_t panel, size_t pair0, size_t pairs
     }
 }
 
-static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_bf16(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
+                      void *scratch)
 {
     const dense_source source = {.core = &core,
-                                 .expand = expand,
+                                 .expand = expand_bf16,
                                  .weights = w,
                                  .n = n1 < w->n ? n1 : w->n,
                                  .k_width = ((size_t)w->k_width + 1) / 2,
@@ -71,7 +71,7 @@ static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0,
     mq__dense_run(panels, rows, &source, n0 / DENSE_NR, (n1 + DENSE_NR - 1) / DENSE_NR, out, scratch);
 }
 
-static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1, float *panels)
+static void pack_rows_bf16(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1, float *panels)
 {
     const size_t pairs = (k_width + 1) / 2;
     for (size_t g = g0; g < g1; g++) {
@@ -101,8 +101,8 @@ static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, s
 
 void mq__fill_avx512bf16(mq_kernels *table)
 {
-    table->bf16_pack_rows = pack_rows;
-    table->bf16_gemm = gemm;
+    table->bf16_pack_rows = pack_rows_bf16;
+    table->bf16_gemm = gemm_bf16;
     table->attention_prefill_bf16 = mq__attention_bf16_avx512bf16;
     table->attention_prefill_int8 = mq__attention_int8_avx512bf16;
 }

@@ -18,11 +18,11 @@ typedef struct row_state {
 
 static float element(const mq_kv_view *kv, size_t offset, size_t token, size_t i)
 {
-    return mq__bf16_to_f32(kv->pages[token / MQ_PAGE_TOKENS][offset + token % MQ_PAGE_TOKENS * kv->head_width + i]);
+    return mq__bf16_to_f32(kv->pages[token / MQ_PAGE_TOKENS][offset + token % MQ_PAGE_TOKENS * kv->head_dim + i]);
 }
 
 /* q = rint(x * 127/amax) of n values `step` apart; the scale. */
-static float quantize(const float *x, size_t n, int8_t *q, size_t step)
+static float quantize_attention_int8_ref(const float *x, size_t n, int8_t *q, size_t step)
 {
     float amax = 0;
     for (size_t i = 0; i < n; i++)
@@ -33,22 +33,22 @@ static float quantize(const float *x, size_t n, int8_t *q, size_t step)
     return amax < 0x1p-100f ? 0 : amax * (1.0f / 127.0f);
 }
 
-static void load_tile(const mq_kv_view *kv, size_t key0, tile *t)
+static void load_tile_attention_int8_ref(const mq_kv_view *kv, size_t key0, tile *t)
 {
     float column[TILE], row[1024];
-    for (size_t i = 0; i < kv->head_width; i++) {
+    for (size_t i = 0; i < kv->head_dim; i++) {
         double sum = 0;
         for (size_t k = 0; k < TILE; k++) {
             sum += element(kv, kv->k_offset, key0 + k, i);
             column[k] = element(kv, kv->v_offset, key0 + k, i);
         }
         t->mean[i] = (float)(sum / TILE);
-        t->value_scale[i] = quantize(column, TILE, &t->value[0][i], sizeof t->value[0]);
+        t->value_scale[i] = quantize_attention_int8_ref(column, TILE, &t->value[0][i], sizeof t->value[0]);
     }
     for (size_t k = 0; k < TILE; k++) {
-        for (size_t i = 0; i < kv->head_width; i++)
+        for (size_t i = 0; i < kv->head_dim; i++)
             row[i] = element(kv, kv->k_offset, key0 + k, i) - t->mean[i];
-        t->key_scale[k] = quantize(row, kv->head_width, t->key[k], 1);
+        t->key_scale[k] = quantize_attention_int8_ref(row, kv->head_dim, t->key[k], 1);
     }
 }
 
@@ -65,9 +65,9 @@ static void raise_max(row_state *state, size_t width, double top)
 
 static void attend_int8(const mq_attention *a, const float *q, const tile *t, row_state *state)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_dim;
     int8_t query[1024];
-    const double query_scale = (double)quantize(q, width, query, 1) * (double)a->scale;
+    const double query_scale = (double)quantize_attention_int8_ref(q, width, query, 1) * (double)a->scale;
     double score[TILE], mean = 0, top = -INFINITY;
     for (size_t i = 0; i < width; i++)
         mean += (double)q[i] * (double)t->mean[i] * (double)a->scale;
@@ -95,7 +95,7 @@ static void attend_int8(const mq_attention *a, const float *q, const tile *t, ro
 
 static void attend_exact(const mq_attention *a, const float *q, size_t key, row_state *state)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_dim;
     double score = 0;
     for (size_t i = 0; i < width; i++)
         score += (double)q[i] * (double)element(&a->kv, a->kv.k_offset, key, i);
@@ -109,7 +109,7 @@ static void attend_exact(const mq_attention *a, const float *q, size_t key, row_
 
 void mq__attention_int8_ref(const mq_attention *a)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_dim;
     tile *t = a->scratch;
     row_state *state = (row_state *)(void *)(t + 1);
     for (size_t row = 0; row < a->rows; row++) {
@@ -119,7 +119,7 @@ void mq__attention_int8_ref(const mq_attention *a)
             float *out = a->out + row * a->out_stride + h * width;
             *state = (row_state){.max = -INFINITY};
             for (size_t key0 = 0; key0 < own; key0 += TILE) {
-                load_tile(&a->kv, key0, t);
+                load_tile_attention_int8_ref(&a->kv, key0, t);
                 attend_int8(a, q, t, state);
             }
             for (size_t key = own; key <= position; key++)

@@ -4,38 +4,38 @@
 
 static const uint16_t *key_row(const mq_kv_view *kv, size_t token)
 {
-    return kv->pages[token / MQ_PAGE_TOKENS] + kv->k_offset + token % MQ_PAGE_TOKENS * kv->head_width;
+    return kv->pages[token / MQ_PAGE_TOKENS] + kv->k_offset + token % MQ_PAGE_TOKENS * kv->head_dim;
 }
 
 static const uint16_t *value_row(const mq_kv_view *kv, size_t token)
 {
-    return kv->pages[token / MQ_PAGE_TOKENS] + kv->v_offset + token % MQ_PAGE_TOKENS * kv->head_width;
+    return kv->pages[token / MQ_PAGE_TOKENS] + kv->v_offset + token % MQ_PAGE_TOKENS * kv->head_dim;
 }
 
-static double score(const mq_attention *a, const float *q, size_t token)
+static double score_attention_ref(const mq_attention *a, const float *q, size_t token)
 {
     const uint16_t *key = key_row(&a->kv, token);
     double sum = 0;
-    for (size_t i = 0; i < a->kv.head_width; i++) {
+    for (size_t i = 0; i < a->kv.head_dim; i++) {
         sum += (double)q[i] * (double)mq__bf16_to_f32(key[i]);
     }
     return sum * (double)a->scale;
 }
 
 /* One query head over keys [key0, key1). The scores are computed twice rather than kept, the sum in `out` lives in the
- * scratch, [head_width] doubles. Returns the sum of p, and the maximum in *max. */
+ * scratch, [head_dim] doubles. Returns the sum of p, and the maximum in *max. */
 static double head_over_keys(const mq_attention *a, const float *q, size_t key0, size_t key1, double *max)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_dim;
     double *out = a->scratch;
     double weight_sum = 0;
     *max = -INFINITY;
     memset(out, 0, width * sizeof *out);
     for (size_t t = key0; t < key1; t++) {
-        *max = fmax(*max, score(a, q, t));
+        *max = fmax(*max, score_attention_ref(a, q, t));
     }
     for (size_t t = key0; t < key1; t++) {
-        const double p = exp(score(a, q, t) - *max);
+        const double p = exp(score_attention_ref(a, q, t) - *max);
         const uint16_t *value = value_row(&a->kv, t);
         for (size_t i = 0; i < width; i++) {
             out[i] += p * (double)mq__bf16_to_f32(value[i]);
@@ -47,7 +47,7 @@ static double head_over_keys(const mq_attention *a, const float *q, size_t key0,
 
 static void attention_prefill(const mq_attention *a)
 {
-    const size_t width = a->kv.head_width;
+    const size_t width = a->kv.head_dim;
     const double *sum = a->scratch;
     for (size_t t = 0; t < a->rows; t++) {
         for (size_t h = 0; h < a->heads; h++) {
@@ -65,7 +65,7 @@ static void attention_prefill(const mq_attention *a)
 static void attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                   float *partial, size_t stride)
 {
-    const size_t width = a->kv.head_width, head_step = 2 * MQ_PAGE_TOKENS * width;
+    const size_t width = a->kv.head_dim, head_step = 2 * MQ_PAGE_TOKENS * width;
     const double *sum = a->scratch;
     for (size_t g = 0; g < kv_heads; g++) {
         mq_attention one = *a;
@@ -87,7 +87,7 @@ static void attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint
 /* out = sum_s(f_s * partial_s) / sum_s(f_s * weights_s), f_s = e^(max_s - max): FMA chains over ascending spans. */
 static void attention_decode_merge(const mq_attention *a, uint32_t spans, const float *partials)
 {
-    const size_t width = a->kv.head_width, each = width + 2, step = a->heads * each;
+    const size_t width = a->kv.head_dim, each = width + 2, step = a->heads * each;
     for (size_t h = 0; h < a->heads; h++) {
         const float *first = partials + h * each;
         float *out = a->out + h * width;
@@ -111,10 +111,10 @@ static void attention_decode_merge(const mq_attention *a, uint32_t spans, const 
     }
 }
 
-static size_t attention_scratch_bytes(uint32_t heads, uint32_t head_width)
+static size_t attention_scratch_bytes(uint32_t heads, uint32_t head_dim)
 {
     (void)heads;
-    const size_t own = head_width * sizeof(double), int8 = mq__attention_int8_scratch_ref();
+    const size_t own = head_dim * sizeof(double), int8 = mq__attention_int8_scratch_ref();
     return own > int8 ? own : int8;
 }
 

@@ -13,7 +13,8 @@ size_t mq__dense_panel_floats(size_t rows, size_t k_width)
     return (rows + MR - 1) / MR * MR * k_width;
 }
 
-static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1, float *panels)
+static void pack_rows_dense_ref(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                                float *panels)
 {
     for (size_t g = g0; g < g1; g++) {
         float *panel = panels + g * k_width * MR;
@@ -25,8 +26,8 @@ static void pack_rows(const float *x, size_t ldx, size_t rows, size_t k_width, s
     }
 }
 
-static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_dense_ref(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                           const mq_epilogue *out, void *scratch)
 {
     (void)scratch;
     const size_t k_width = w->k_width;
@@ -42,8 +43,8 @@ static void gemm(const float *panels, size_t rows, const mq_dense *w, size_t n0,
     }
 }
 
-static void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                 const mq_epilogue *out)
+static void thin_dense_ref(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                           const mq_epilogue *out)
 {
     const size_t k_width = w->k_width;
     for (size_t n = n0; n < n1; n++) {
@@ -65,8 +66,8 @@ static void thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, siz
 
 void mq__fill_ref_dense(mq_kernels *table)
 {
-    table->dense_pack_rows = pack_rows;
-    table->dense_gemm = gemm;
-    table->dense_thin = table->dense_thin_other = thin;
+    table->dense_pack_rows = pack_rows_dense_ref;
+    table->dense_gemm = gemm_dense_ref;
+    table->dense_thin = table->dense_thin_other = thin_dense_ref;
     mq__fill_ref_w4a16(table);
 }

@@ -3,7 +3,7 @@
 #include "kernels/table.h"
 
 /* 1/sqrt(mean(x^2) + eps), squares summed in 16 lanes. */
-static float inverse_rms(const float *x, size_t n, float eps)
+static float inverse_rms_ref(const float *x, size_t n, float eps)
 {
     float lanes[16] = {0};
     for (size_t i = 0; i < n; i++) {
@@ -13,21 +13,21 @@ static float inverse_rms(const float *x, size_t n, float eps)
     return 1.0f / sqrtf(mean + eps);
 }
 
-static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps)
+static void rmsnorm_ref(float *y, const float *x, const float *weight, size_t n, float eps)
 {
-    const float r = inverse_rms(x, n, eps);
+    const float r = inverse_rms_ref(x, n, eps);
     for (size_t i = 0; i < n; i++) {
         y[i] = (x[i] * r) * weight[i];
     }
 }
 
-static void norm_rope(float *x, size_t heads, size_t head_width, const float *weight, float eps, const float *cos,
-                      const float *sin)
+static void norm_rope_ref(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
+                          const float *sin)
 {
-    const size_t half = head_width / 2;
-    for (size_t h = 0; h < heads; h++, x += head_width) {
+    const size_t half = head_dim / 2;
+    for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
-            rmsnorm(x, x, weight, head_width, eps);
+            rmsnorm_ref(x, x, weight, head_dim, eps);
         }
         for (size_t i = 0; i < half; i++) {
             const float x1 = x[i], x2 = x[i + half];
@@ -37,21 +37,21 @@ static void norm_rope(float *x, size_t heads, size_t head_width, const float *we
     }
 }
 
-static void swiglu(float *y, const float *gate, const float *up, size_t n)
+static void swiglu_ref(float *y, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         y[i] = gate[i] / (1.0f + mq__exp_f32(-gate[i])) * up[i];
     }
 }
 
-static void f32_to_bf16(uint16_t *y, const float *x, size_t n)
+static void f32_to_bf16_ref(uint16_t *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         y[i] = mq__f32_to_bf16(x[i]);
     }
 }
 
-static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
+static void dense_to_f32_ref(float *y, const void *x, mq_dense_type type, size_t n)
 {
     const uint16_t *half = x;
     switch (type) {
@@ -72,7 +72,7 @@ static void dense_to_f32(float *y, const void *x, mq_dense_type type, size_t n)
 }
 
 /* Eight independent chains of plain multiply-adds: what portable C reaches. */
-static uint64_t burn_fma(uint64_t rounds)
+static uint64_t burn_fma_ref(uint64_t rounds)
 {
     enum { CHAINS = 8 };
     float acc[CHAINS] = {1, 2, 3, 4, 5, 6, 7, 8};
@@ -88,7 +88,7 @@ static uint64_t burn_fma(uint64_t rounds)
     return rounds * CHAINS + 1;
 }
 
-static uint64_t read_stream(const void *data, size_t bytes, mq_read_way way)
+static uint64_t read_stream_ref(const void *data, size_t bytes, mq_read_way way)
 {
     (void)way;
     const size_t quarter = bytes / 4 / sizeof(uint64_t);
@@ -104,11 +104,11 @@ static uint64_t read_stream(const void *data, size_t bytes, mq_read_way way)
 
 void mq__fill_ref_elementwise(mq_kernels *table)
 {
-    table->rmsnorm = rmsnorm;
-    table->norm_rope = norm_rope;
-    table->swiglu = swiglu;
-    table->f32_to_bf16 = f32_to_bf16;
-    table->dense_to_f32 = dense_to_f32;
-    table->burn_fma = burn_fma;
-    table->read_stream = read_stream;
+    table->rmsnorm = rmsnorm_ref;
+    table->norm_rope = norm_rope_ref;
+    table->swiglu = swiglu_ref;
+    table->f32_to_bf16 = f32_to_bf16_ref;
+    table->dense_to_f32 = dense_to_f32_ref;
+    table->burn_fma = burn_fma_ref;
+    table->read_stream = read_stream_ref;
 }

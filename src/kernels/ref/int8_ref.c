@@ -30,7 +30,7 @@ static void int8_quantize_ref(const float *x, size_t ldx, size_t row0, size_t ro
 }
 
 /* acc [MR][NR] += one group: activation cell a times weight cell w. */
-static void add_group(const uint8_t *a, const uint8_t *w, size_t rows, float (*acc)[MQ_INT8_NR])
+static void add_group_int8_ref(const uint8_t *a, const uint8_t *w, size_t rows, float (*acc)[MQ_INT8_NR])
 {
     float sa[MQ_INT8_MR];
     memcpy(sa, a + MQ_INT8_ROW_SCALES, sizeof sa);
@@ -58,7 +58,8 @@ static void int8_gemm_ref(const mq_int8_rows *a, size_t rows, const mq_int8 *w, 
             const uint8_t *cells = a->panels + m0 / MQ_INT8_MR * w->groups * MQ_INT8_ROW_CELL;
             float acc[MQ_INT8_MR][MQ_INT8_NR] = {{0}};
             for (size_t g = 0; g < w->groups; g++) {
-                add_group(cells + g * MQ_INT8_ROW_CELL, mq__int8_panel(w, p) + g * MQ_INT8_CELL, group_rows, acc);
+                add_group_int8_ref(cells + g * MQ_INT8_ROW_CELL, mq__int8_panel(w, p) + g * MQ_INT8_CELL, group_rows,
+                                   acc);
             }
             for (size_t r = 0; r < group_rows; r++) {
                 float *y = out->y + (m0 + r) * out->ldy + n0;

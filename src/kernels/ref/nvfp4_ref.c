@@ -38,7 +38,7 @@ static int e2m1_from_f32(float x)
     return x < 0 ? -magnitude : magnitude;
 }
 
-static float largest(const float *x, size_t n)
+static float largest_nvfp4_ref(const float *x, size_t n)
 {
     float amax = 0;
     for (size_t i = 0; i < n; i++)
@@ -47,9 +47,9 @@ static float largest(const float *x, size_t n)
 }
 
 /* One block of n <= 16 values: its codes to cell_codes [16], its scale returned. */
-static float quantize_block(const float *x, size_t n, float global, float inverse_global, uint8_t *cell_codes)
+static float quantize_block_nvfp4_ref(const float *x, size_t n, float global, float inverse_global, uint8_t *cell_codes)
 {
-    const float scale = mq__e4m3_to_f32(e4m3_from_f32(global * (largest(x, n) * (1.0f / 6.0f))));
+    const float scale = mq__e4m3_to_f32(e4m3_from_f32(global * (largest_nvfp4_ref(x, n) * (1.0f / 6.0f))));
     const float inverse = scale != 0 ? 1.0f / (scale * inverse_global) : 0.0f;
     for (size_t i = 0; i < MQ_NVFP4_BLOCK; i++) {
         cell_codes[i] = (uint8_t)(MQ_NVFP4_OFFSET + (i < n ? e2m1_from_f32(x[i] * inverse) : 0));
@@ -63,14 +63,14 @@ static void nvfp4_quantize_ref(const float *x, size_t ldx, size_t row0, size_t r
     const size_t blocks = (k_width + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK;
     for (size_t m = row0; m < row1; m++) {
         const float *row = x + m * ldx;
-        const float amax = largest(row, k_width);
+        const float amax = largest_nvfp4_ref(row, k_width);
         const float global = amax < MQ_NVFP4_TINY ? 1.0f : 2688.0f / amax;
         out->multiplier[m] = 1.0f / global;
         uint8_t *cell = out->panels + m / MQ_NVFP4_MR * blocks * MQ_NVFP4_ROW_CELL;
         const size_t r = m % MQ_NVFP4_MR;
         for (size_t k = 0; k < k_width; k += MQ_NVFP4_BLOCK, cell += MQ_NVFP4_ROW_CELL) {
             const size_t n = k_width - k < MQ_NVFP4_BLOCK ? k_width - k : MQ_NVFP4_BLOCK;
-            const float scale = quantize_block(row + k, n, global, 1.0f / global, cell + r * MQ_NVFP4_BLOCK);
+            const float scale = quantize_block_nvfp4_ref(row + k, n, global, 1.0f / global, cell + r * MQ_NVFP4_BLOCK);
             memcpy(cell + MQ_NVFP4_ROW_SCALES + r * sizeof scale, &scale, sizeof scale);
         }
     }
@@ -78,7 +78,7 @@ static void nvfp4_quantize_ref(const float *x, size_t ldx, size_t row0, size_t r
 }
 
 /* acc [MR][NR] += one block: activation cell a times weight cell w. */
-static void add_block(const uint8_t *a, const uint8_t *w, size_t rows, float (*acc)[MQ_NVFP4_NR])
+static void add_block_nvfp4_ref(const uint8_t *a, const uint8_t *w, size_t rows, float (*acc)[MQ_NVFP4_NR])
 {
     float sa[MQ_NVFP4_MR];
     memcpy(sa, a + MQ_NVFP4_ROW_SCALES, sizeof sa);
@@ -109,7 +109,8 @@ static void nvfp4_gemm_ref(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *
             const uint8_t *cells = a->panels + m0 / MQ_NVFP4_MR * w->blocks * MQ_NVFP4_ROW_CELL;
             float acc[MQ_NVFP4_MR][MQ_NVFP4_NR] = {{0}};
             for (size_t b = 0; b < w->blocks; b++) {
-                add_block(cells + b * MQ_NVFP4_ROW_CELL, mq__nvfp4_panel(w, p) + b * MQ_NVFP4_CELL, group_rows, acc);
+                add_block_nvfp4_ref(cells + b * MQ_NVFP4_ROW_CELL, mq__nvfp4_panel(w, p) + b * MQ_NVFP4_CELL,
+                                    group_rows, acc);
             }
             for (size_t r = 0; r < group_rows; r++) {
                 const float scale = 0.25f * a->multiplier[m0 + r] * w->multiplier;

@@ -13,8 +13,8 @@ static float e2m1(const uint8_t *cell, unsigned k, unsigned feature)
 }
 
 /* e2m1 * e4m3 has at most 2 + 4 significant bits: exact. */
-static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                 void *scratch)
+static void gemm_w4a16_ref(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out, void *scratch)
 {
     (void)scratch;
     const size_t k_width = w->k_width, n1 = p1 * MQ_NVFP4_NR < w->n ? p1 * MQ_NVFP4_NR : w->n;
@@ -34,8 +34,8 @@ static void gemm(const float *panels, size_t rows, const mq_nvfp4 *w, size_t p0,
     }
 }
 
-static void thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                 const mq_epilogue *out)
+static void thin_w4a16_ref(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                           const mq_epilogue *out)
 {
     const size_t k_width = w->k_width, n1 = p1 * MQ_NVFP4_NR < w->n ? p1 * MQ_NVFP4_NR : w->n;
     for (size_t n = p0 * MQ_NVFP4_NR; n < n1; n++) {
@@ -58,6 +58,6 @@ static void thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, siz
 
 void mq__fill_ref_w4a16(mq_kernels *table)
 {
-    table->w4a16_gemm = gemm;
-    table->w4a16_thin = thin;
+    table->w4a16_gemm = gemm_w4a16_ref;
+    table->w4a16_thin = thin_w4a16_ref;
 }

@@ -4,7 +4,7 @@
  * "config": text|null, "request": {...}} for a chat template. stdout: one JSON document a line, {"text": ...} or
  * {"status": name, "error": text}. Dates are those of 2026-03-07 14:05:09, a Saturday. */
 #include "base/mem.h"
-#include "format/chat_template.h"
+#include "text/chat_template.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,143 @@
+#include "quantize/smoothquant.h"
+
+#include "base/error.h"
+#include "base/halffloat.h"
+#include "base/mem.h"
+#include "quantize/dense_rows.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define EXPONENT_MAX 16 /* of a factor: far beyond what a sane model asks for, and far from overflow */
+#define NAME_BYTES   96
+
+/* One norm and the group that reads it. */
+typedef struct smoothed {
+    char name[NAME_BYTES]; /* of the norm's tensor; empty: not smoothed */
+    float *factor;         /* [D] */
+    uint8_t *norm;         /* [D] in the tensor's type */
+} smoothed;
+
+struct mq_smoothing {
+    size_t count;
+    smoothed item[]; /* [L * 2]: attention, mlp */
+};
+
+static const struct {
+    mq_linear_group group;
+    const char *norm;
+    size_t first, end; /* its linear layers, in the order of mq__weights_linear */
+} places[2] = {{MQ_GROUP_QKV, "input_layernorm", 0, 3}, {MQ_GROUP_GATE_UP, "post_attention_layernorm", 4, 6}};
+
+/* Writes a value where the type holds it exactly. */
+static bool store_exactly(float value, mq_dtype dtype, uint8_t *to)
+{
+    uint16_t half;
+    float back = value;
+    if (dtype == MQ_DTYPE_F32) {
+        memcpy(to, &value, sizeof value);
+        return isnormal(value) || value == 0;
+    }
+    if (dtype == MQ_DTYPE_BF16) {
+        half = mq__f32_to_bf16(value);
+        back = mq__bf16_to_f32(half);
+    } else {
+        const uint32_t bits = mq__f32_bits(value), magnitude = bits & 0x7fffffff;
+        /* Normal halves only: exponents are moved from a bias of 127 to one of 15. */
+        half = (uint16_t)(bits >> 16 & 0x8000);
+        if (magnitude >= 0x38800000) half = (uint16_t)(half | (magnitude - 0x38000000) >> 13);
+        back = mq__f16_to_f32(half);
+    }
+    memcpy(to, &half, sizeof half);
+    return back == value && (isnormal(value) || value == 0);
+}
+
+/* The power of two next to |X|^alpha / |W|^(1-alpha); 1 where either is zero. */
+static float factor_of_smoothquant(float input, float weight, float alpha)
+{
+    if (!(input > 0) || !(weight > 0)) return 1;
+    const double exponent = (double)alpha * log2((double)input) - (1 - (double)alpha) * log2((double)weight);
+    return ldexpf(1, (int)rint(fmin(fmax(exponent, -EXPONENT_MAX), EXPONENT_MAX)));
+}
+
+/* The norm divided by the factors. A channel whose norm the type cannot hold any more keeps it, and gets the factor 1. */
+static void divide_norm(const mq_tensor *t, const float *norm, size_t width, smoothed *s)
+{
+    const size_t bytes = t->bytes / width;
+    for (size_t i = 0; i < width; i++) {
+        if (store_exactly(norm[i] / s->factor[i], t->dtype, s->norm + i * bytes)) continue;
+        memcpy(s->norm + i * bytes, t->data + i * bytes, bytes);
+        s->factor[i] = 1;
+    }
+}
+
+static mq_status smooth_smoothquant(mq_weights *w, const mq_calib *calib, float alpha, uint32_t layer, int place,
+                                    smoothed *s, mq_error *error)
+{
+    const mq_model *m = &w->model;
+    const size_t width = m->width, module = (size_t)layer * MQ_LINEARS_PER_LAYER;
+    const float *inputs = mq__calib_amax(calib, layer, places[place].group);
+    const mq_layer *l = &m->layer[layer];
+    snprintf(s->name, NAME_BYTES, "model.layers.%u.%s.weight", layer, places[place].norm);
+    const mq_tensor *t = mq__checkpoint_find(w->dense, s->name);
+    float *amax = mq__alloc_zero(width, sizeof *amax), *row = mq__alloc(width * sizeof *row);
+    s->factor = mq__alloc(width * sizeof *s->factor);
+    s->norm = mq__alloc(t->bytes);
+    const bool complete = amax && row && s->factor && s->norm;
+    for (size_t i = places[place].first; complete && i < places[place].end; i++) {
+        const mq_dense *dense = &mq__weights_linear(w, module + i)->dense;
+        for (size_t r = 0; r < dense->n; r++) {
+            mq__dense_rows(dense, r, 1, NULL, row);
+            for (size_t k = 0; k < width; k++) {
+                amax[k] = fmaxf(amax[k], fabsf(row[k]));
+            }
+        }
+    }
+    for (size_t k = 0; complete && k < width; k++) {
+        s->factor[k] = factor_of_smoothquant(inputs[k], amax[k], alpha);
+    }
+    if (complete) divide_norm(t, (place ? l->mlp_norm : l->attention_norm)[MQ_COPY_PRECISE], width, s);
+    mq__free(row);
+    mq__free(amax);
+    return complete ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "smooth: %s: expected memory, got none", s->name);
+}
+
+mq_status mq__smoothing_new(mq_weights *w, const mq_calib *calib, float alpha, const bool *quantised,
+                            mq_smoothing **out, mq_error *error)
+{
+    const size_t count = 2 * (size_t)w->model.layers;
+    mq_smoothing *s = mq__alloc_zero(1, sizeof *s + count * sizeof s->item[0]);
+    mq_status status = s ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "smooth: expected memory, got none");
+    *out = s;
+    if (s) s->count = count;
+    for (size_t i = 0; status == MQ_OK && i < count; i++) {
+        const size_t layer = i / 2, module = layer * MQ_LINEARS_PER_LAYER + places[i % 2].first;
+        if (!quantised[module]) continue; /* a fused group is quantised as a whole or not at all */
+        status = smooth_smoothquant(w, calib, alpha, (uint32_t)layer, (int)(i % 2), &s->item[i], error);
+    }
+    return status;
+}
+
+void mq__smoothing_free(mq_smoothing *s)
+{
+    for (size_t i = 0; s && i < s->count; i++) {
+        mq__free(s->item[i].factor);
+        mq__free(s->item[i].norm);
+    }
+    mq__free(s);
+}
+
+const float *mq__smoothing_factor(const mq_smoothing *s, uint32_t layer, mq_linear_group group)
+{
+    if (!s || (group != MQ_GROUP_QKV && group != MQ_GROUP_GATE_UP)) return NULL;
+    return s->item[2 * (size_t)layer + (group == MQ_GROUP_GATE_UP)].factor;
+}
+
+const void *mq__smoothing_norm(const mq_smoothing *s, const char *name)
+{
+    for (size_t i = 0; s && i < s->count; i++) {
+        if (s->item[i].norm && strcmp(s->item[i].name, name) == 0) return s->item[i].norm;
+    }
+    return NULL;
+}

@@ -1,0 +1,157 @@
+/* tokenizer_config.json and added_tokens.json: what stands beside tokenizer.json. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "text/tokenizer_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WHAT             "tokenizer_config.json"
+#define MAX_CONFIG_BYTES ((size_t)16 << 20)
+
+static mq_status load_object(mq_text file, const char *what, json_t **json, mq_error *error)
+{
+    json_error_t why;
+    *json = NULL;
+    if (file.bytes > MAX_CONFIG_BYTES) {
+        return mq__fail(error, MQ_LIMIT, "%s: expected at most %zu bytes, got %zu", what, MAX_CONFIG_BYTES, file.bytes);
+    }
+    /* model_max_length is often 1e30 written as an integer: integers, which nothing here needs, are read as reals */
+    *json = json_loadb(file.data, file.bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &why);
+    if (!*json) {
+        const bool memory = json_error_code(&why) == json_error_out_of_memory;
+        return mq__fail(error, memory ? MQ_NO_MEMORY : MQ_FORMAT, "%s: line %d: expected JSON, got: %s", what, why.line,
+                        why.text);
+    }
+    if (json_is_object(*json)) return MQ_OK;
+    json_decref(*json);
+    *json = NULL;
+    return mq__fail(error, MQ_FORMAT, "%s: expected an object, got something else", what);
+}
+
+/* bos_token and friends: a string, null, or an object with content */
+static mq_status read_special(mq_tokenizer *tokenizer, const json_t *config, const char *key, mq_special which,
+                              mq_error *error)
+{
+    const json_t *value = json_object_get(config, key);
+    if (!value || json_is_null(value)) return MQ_OK;
+    if (json_is_object(value)) value = json_object_get(value, "content");
+    if (!json_is_string(value)) {
+        return mq__fail(error, MQ_FORMAT, WHAT ": %s: expected a string, null or an added token, got something else",
+                        key);
+    }
+    const char *text = json_string_value(value);
+    tokenizer->special_text[which] = mq__strdup(text);
+    if (!tokenizer->special_text[which])
+        return mq__fail(error, MQ_NO_MEMORY, WHAT ": %s: expected memory, got none", key);
+    tokenizer->special_id[which] = mq__vocab_find(&tokenizer->vocab, text, strlen(text));
+    return MQ_OK;
+}
+
+static int read_tristate(const json_t *config, const char *key)
+{
+    const json_t *value = json_object_get(config, key);
+    return json_is_boolean(value) ? json_is_true(value) : -1;
+}
+
+/* chat_template: a string, or an array of {"name", "template"} */
+static mq_status read_templates(mq_tokenizer *tokenizer, json_t *config, mq_error *error)
+{
+    json_t *value = json_object_get(config, "chat_template");
+    if (!value || json_is_null(value)) return MQ_OK;
+    tokenizer->templates = json_object();
+    int failed = !tokenizer->templates;
+    if (json_is_string(value)) {
+        failed = failed || json_object_set(tokenizer->templates, "default", value) != 0;
+    } else if (json_is_array(value)) {
+        size_t i;
+        json_t *item;
+        json_array_foreach(value, i, item)
+        {
+            const char *name = json_string_value(json_object_get(item, "name"));
+            json_t *text = json_object_get(item, "template");
+            if (!name || !json_is_string(text)) {
+                return mq__fail(error, MQ_FORMAT,
+                                WHAT ": chat_template[%zu]: expected a name and a template, got neither or one", i);
+            }
+            failed = failed || json_object_set(tokenizer->templates, name, text) != 0;
+        }
+    } else {
+        return mq__fail(error, MQ_FORMAT, WHAT ": chat_template: expected a string or an array, got something else");
+    }
+    return failed ? mq__fail(error, MQ_NO_MEMORY, WHAT ": chat_template: expected memory, got none") : MQ_OK;
+}
+
+static bool read_id(const char *text, int64_t *id)
+{
+    char *end;
+    if (text[0] < '0' || text[0] > '9') return false;
+    *id = strtoll(text, &end, 10);
+    return *end == '\0' && *id <= MQ_TOKENIZER_MAX_ID;
+}
+
+/* added_tokens_decoder: id as text -> added token */
+static mq_status read_added(mq_tokenizer *tokenizer, json_t *config, mq_error *error)
+{
+    json_t *added = json_object_get(config, "added_tokens_decoder"), *value;
+    const char *key;
+    json_object_foreach(added, key, value)
+    {
+        const json_t *content = json_object_get(value, "content");
+        int64_t id;
+        if (!read_id(key, &id) || !json_is_string(content)) {
+            return mq__fail(error, MQ_FORMAT, WHAT ": added_tokens_decoder: expected ids and tokens, got \"%s\"", key);
+        }
+        const bool special = mq__step_flag(value, "special", false);
+        const mq_added token = {.content = (char *)(uintptr_t)json_string_value(content),
+                                .bytes = json_string_length(content),
+                                .id = (int32_t)id,
+                                .special = special,
+                                .single_word = mq__step_flag(value, "single_word", false),
+                                .lstrip = mq__step_flag(value, "lstrip", false),
+                                .rstrip = mq__step_flag(value, "rstrip", false),
+                                .normalized = mq__step_flag(value, "normalized", !special)};
+        const mq_status status = mq__tokenizer_add(tokenizer, &token, WHAT ": added_tokens_decoder", error);
+        if (status != MQ_OK) return status;
+    }
+    return MQ_OK;
+}
+
+mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, mq_error *error)
+{
+    static const char *const keys[MQ_SPECIAL_COUNT] = {"bos_token", "eos_token", "pad_token", "unk_token"};
+    json_t *json;
+    mq_status status = load_object(config, WHAT, &json, error);
+    if (status != MQ_OK) return status;
+    status = read_added(tokenizer, json, error);
+    for (int i = 0; status == MQ_OK && i < MQ_SPECIAL_COUNT; i++)
+        status = read_special(tokenizer, json, keys[i], (mq_special)i, error);
+    if (status == MQ_OK) status = read_templates(tokenizer, json, error);
+    tokenizer->add_bos = read_tristate(json, "add_bos_token");
+    tokenizer->add_eos = read_tristate(json, "add_eos_token");
+    json_decref(json);
+    return status;
+}
+
+mq_status mq__added_json_load(mq_tokenizer *tokenizer, mq_text file, mq_error *error)
+{
+    json_t *json, *value;
+    const char *key;
+    mq_status status = load_object(file, "added_tokens.json", &json, error);
+    if (status != MQ_OK) return status;
+    json_object_foreach(json, key, value)
+    {
+        const double id = json_is_real(value) ? json_real_value(value) : -1;
+        if (!(id >= 0 && id <= MQ_TOKENIZER_MAX_ID) || id != (double)(int32_t)id) {
+            status = mq__fail(error, MQ_FORMAT, "added_tokens.json: \"%s\": expected an id in 0..%d, got another value",
+                              key, MQ_TOKENIZER_MAX_ID);
+            break;
+        }
+        const mq_added token = {
+            .content = (char *)(uintptr_t)key, .bytes = strlen(key), .id = (int32_t)id, .normalized = true};
+        status = mq__tokenizer_add(tokenizer, &token, "added_tokens.json", error);
+        if (status != MQ_OK) break;
+    }
+    json_decref(json);
+    return status;
+}
