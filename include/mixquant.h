@@ -96,6 +96,9 @@ typedef enum mq_linear_format {
     MQ_LINEAR_FORMATS
 } mq_linear_format;
 
+/* A prompt is prefilled, an answer is decoded. */
+typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
+
 MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w16a16", "int8" */
 MQ_API mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error);
 
@@ -170,8 +173,11 @@ typedef struct mq_engine mq_engine;
 MQ_API mq_status mq_engine_open(const mq_engine_options *options, mq_engine **engine, mq_error *error);
 MQ_API void mq_engine_close(mq_engine *engine); /* after all its sessions are freed */
 
-/* Another plan for the same model; packs what is missing. Cached tokens of sessions stay valid only for the plan they
- * were made with: the next sync rebuilds them. */
+/* A plan for the engine's model; packs what is missing. Borrowed, valid while the engine lives; equal plans are one object. */
+typedef struct mq_plan mq_plan;
+MQ_API mq_status mq_engine_plan(mq_engine *engine, const mq_plan_options *options, const mq_plan **plan,
+                                mq_error *error);
+/* Another plan for sequences that have none of their own: their next sync rebuilds what the old one made. */
 MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *plan, mq_error *error);
 
 /* Moves weights to large pages now instead of a slice after each decode step (MQ_PLACEMENT_AUTO): before timing, or while a
@@ -195,17 +201,51 @@ typedef struct mq_engine_info {
 
 MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);
 
-/* ---------------------------------------------------------------- sessions */
+/* ---------------------------------------------------------------- sequences */
 
-/* One timeline of tokens and their KV. Used by one thread at a time; sessions of one engine are used by one thread at a
- * time altogether (the engine has one thread pool). */
+/* One timeline of tokens and their keys and values (KV), which lie in blocks of 64 tokens. Sequences share blocks with their
+ * forks; who writes to a shared block gets a copy first. All sequences of an engine are used by one thread at a time (the
+ * engine has one thread pool), mq_sequence_cancel alone may come from any thread. */
 typedef struct mq_sequence mq_sequence;
 
-MQ_API mq_status mq_sequence_new(mq_engine *engine, mq_sequence **session, mq_error *error);
-MQ_API void mq_sequence_free(mq_sequence *session);
+MQ_API mq_status mq_sequence_new(mq_engine *engine, mq_sequence **sequence, mq_error *error);
+MQ_API void mq_sequence_free(mq_sequence *sequence);
+/* A plan of its own, whatever the engine's is. KV that another plan made is forgotten. */
+MQ_API void mq_sequence_set_plan(mq_sequence *sequence, const mq_plan *plan);
+/* A new sequence that begins with the first `count` tokens and shares their blocks. It has no logits yet. */
+MQ_API mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence **fork, mq_error *error);
+/* Forgets tokens from `count` on, and the logits. Returns where it landed: the number of tokens held. */
+MQ_API uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count);
+/* The step that runs the sequence, or the next one, drops its rows before the next layer and says so; then it is over. */
+MQ_API void mq_sequence_cancel(mq_sequence *sequence);
+
+MQ_API const int32_t *mq_sequence_tokens(const mq_sequence *sequence, uint32_t *count);
+/* Provenance: whether the KV of a position was computed in the decode plan. */
+MQ_API bool mq_sequence_is_precise(const mq_sequence *sequence, uint32_t position);
+/* [vocab], valid until the next call on the sequence: of its last token, or so many before it. NULL: not computed. */
+MQ_API const float *mq_sequence_logits(const mq_sequence *sequence);
+MQ_API const float *mq_sequence_logits_of(const mq_sequence *sequence, uint32_t before_last);
+
+/* Rows of a step: tokens that are appended to a sequence in one phase of its plan. */
+typedef struct mq_rows {
+    mq_sequence *sequence;
+    const int32_t *tokens; /* [count] */
+    uint32_t count;        /* 1 or more; in DECODE more than one to verify a draft */
+    mq_phase phase;
+    uint32_t logits; /* of the last so many rows (0 to count): mq_sequence_logits */
+    uint32_t done;   /* out: rows that were appended */
+    bool cancelled;  /* out: the others were not, because the sequence was cancelled */
+} mq_rows;
+
+/* Runs rows of many sequences together: prefill rows share their products, decode rows of all sequences read the weights once
+ * (up to 64 in a pass). A sequence may appear once a phase, with its prefill rows first. Results do not depend on which
+ * rows stand together: a row has the bits that it has alone. Everything is checked first, so a refusal changes nothing. */
+MQ_API mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error);
+
+/* ---- one sequence alone */
 
 typedef struct mq_sync_options {
-    /* Called after each chunk; return false to cancel (MQ_CANCELLED; what is computed stays in the session). */
+    /* Called after each chunk; return false to cancel (MQ_CANCELLED; what is computed stays in the sequence). */
     bool (*progress)(void *context, uint32_t done, uint32_t total);
     /* If set, logits [rows, vocab] of positions first .. first+rows-1 are computed for every new token. */
     void (*logits)(void *context, uint32_t first, uint32_t rows, const float *logits);
@@ -217,22 +257,14 @@ typedef struct mq_sync_stats {
     double prefill_s, last_s;   /* seconds for those, and for the last token in the decode plan */
 } mq_sync_stats;
 
-/* Makes the session hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
+/* Makes the sequence hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
  * prefill plan, the last one in the decode plan, and its logits are ready afterwards (paper, section 3). options and
- * stats may be NULL. On an error other than MQ_CANCELLED the session keeps the tokens that are complete. */
-MQ_API mq_status mq_sequence_sync(mq_sequence *session, const int32_t *tokens, uint32_t count,
+ * stats may be NULL. A refusal changes nothing; after MQ_CANCELLED the sequence keeps the tokens that are complete. */
+MQ_API mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                   const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);
 
 /* Appends one token in the decode plan; its logits are ready afterwards. */
-MQ_API mq_status mq_sequence_step(mq_sequence *session, int32_t token, mq_error *error);
-
-/* The same for `count` sessions of one engine at once (1 to 8): the weights are read once. */
-MQ_API mq_status mq_sequence_step_batch(mq_sequence *const *sessions, const int32_t *tokens, uint32_t count,
-                                        mq_error *error);
-
-MQ_API const float *mq_sequence_logits(const mq_sequence *session); /* [vocab], valid until the next call on it */
-MQ_API const int32_t *mq_sequence_tokens(const mq_sequence *session, uint32_t *count);
-MQ_API void mq_sequence_truncate(mq_sequence *session, uint32_t count); /* forgets tokens from `count` on; logits too */
+MQ_API mq_status mq_sequence_step(mq_sequence *sequence, int32_t token, mq_error *error);
 
 /* ---------------------------------------------------------------- where the time goes */
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define LIST_MAX   16
+#define BATCH_MAX  64
 #define RUNS_MAX   100
 #define LIMITS_MAX 1024
 
@@ -27,9 +28,8 @@ typedef struct bench {
     mq_machine machine; /* its limits: those of the latest run */
     double read_gb_s[LIMITS_MAX], fma_gmac_s[LIMITS_MAX];
     size_t limit_count;
-    mq_sequence *sessions[8];
-    size_t session_count;
-    int32_t *tokens; /* [context] */
+    mq_sequence *sequence[BATCH_MAX]; /* of the prompts or answers in hand */
+    int32_t *tokens;                  /* [context] */
     json_t *results, *ratios;
 } bench;
 
@@ -233,21 +233,39 @@ static void add_stages(const bench *b, const mq_profile *before, bool decode, sa
     }
 }
 
-/* `batch` prompts, one after the other: chunks are tall enough to run at full speed, so they are not merged. */
+static int open_sequences(bench *b, mq_sequence **sequence, long batch)
+{
+    mq_error error = {0};
+    for (long i = 0; i < batch; i++) {
+        if (mq_sequence_new(b->engine, &sequence[i], &error) != MQ_OK) return cli_report(&error);
+    }
+    return CLI_DONE;
+}
+
+static void free_sequences(mq_sequence **sequence, long batch)
+{
+    for (long i = 0; i < batch; i++) {
+        mq_sequence_free(sequence[i]);
+        sequence[i] = NULL;
+    }
+}
+
+/* `batch` prompts of `count` tokens in one step: they share the products of each pass. */
 static int prefill_all(bench *b, long batch, uint32_t count, double *rate)
 {
-    double seconds = 0, tokens = 0;
+    mq_rows rows[BATCH_MAX];
+    mq_error error = {0};
+    int code = open_sequences(b, b->sequence, batch);
     for (long i = 0; i < batch; i++) {
-        mq_error error = {0};
-        mq_sync_stats stats;
-        mq_sequence_truncate(b->sessions[i], 0);
-        if (mq_sequence_sync(b->sessions[i], b->tokens, count, NULL, &stats, &error) != MQ_OK)
-            return cli_report(&error);
-        seconds += stats.prefill_s;
-        tokens += stats.prefilled;
+        rows[i] = (mq_rows){.sequence = b->sequence[i], .tokens = b->tokens, .count = count, .phase = MQ_PHASE_PREFILL};
     }
-    *rate = tokens / seconds;
-    return CLI_DONE;
+    const double start = cli_seconds();
+    if (code == CLI_DONE && mq_engine_step(b->engine, rows, (uint32_t)batch, &error) != MQ_OK) {
+        code = cli_report(&error);
+    }
+    *rate = (double)batch * count / (cli_seconds() - start);
+    free_sequences(b->sequence, batch);
+    return code;
 }
 
 static int bench_prefill(bench *b, const formats *list, long tokens, long batch)
@@ -263,7 +281,7 @@ static int bench_prefill(bench *b, const formats *list, long tokens, long batch)
             double rate = 0;
             code = set_plan(b, &list->item[f], MQ_LINEAR_BF16);
             mq_engine_profile(b->engine, &before);
-            const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens) + 1;
+            const uint32_t count = (uint32_t)(run < 0 && tokens > 256 ? 256 : tokens);
             if (code == CLI_DONE) code = prefill_all(b, run < 0 ? 1 : batch, count, &rate);
             if (run < 0 || code != CLI_DONE) continue;
             add_stages(b, &before, false, &got[f]);
@@ -280,30 +298,33 @@ static int bench_prefill(bench *b, const formats *list, long tokens, long batch)
     return CLI_DONE;
 }
 
-static int time_steps(bench *b, long depth, long batch, int steps, double *seconds)
+static int time_steps(bench *b, mq_sequence *const *sequence, long depth, long batch, int steps, double *seconds)
 {
     mq_error error = {0};
-    int32_t tokens[8];
+    mq_rows rows[BATCH_MAX];
     for (long i = 0; i < batch; i++) {
-        mq_sequence_truncate(b->sessions[i], (uint32_t)depth);
+        (void)mq_sequence_truncate(sequence[i], (uint32_t)depth);
+        rows[i] = (mq_rows){.sequence = sequence[i], .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
     }
     const double start = cli_seconds();
     for (int step = 0; step < steps; step++) {
         for (long i = 0; i < batch; i++) {
-            tokens[i] = b->tokens[(step + i) % 64];
+            rows[i].tokens = &b->tokens[(step + i) % 64];
         }
-        if (mq_sequence_step_batch(b->sessions, tokens, (uint32_t)batch, &error) != MQ_OK) return cli_report(&error);
+        if (mq_engine_step(b->engine, rows, (uint32_t)batch, &error) != MQ_OK) return cli_report(&error);
     }
     *seconds = cli_seconds() - start;
     return CLI_DONE;
 }
 
-static int fill_bench(bench *b, long depth, long batch)
+/* Sequences of one decode format, filled to the depth. */
+static int fill_bench(bench *b, const variant *decode, mq_sequence **sequence, long depth, long batch)
 {
-    int code = set_plan(b, &mix, MQ_LINEAR_BF16);
+    int code = set_plan(b, &mix, decode->linear);
+    if (code == CLI_DONE) code = open_sequences(b, sequence, batch);
     for (long i = 0; code == CLI_DONE && depth > 0 && i < batch; i++) {
         mq_error error = {0};
-        if (mq_sequence_sync(b->sessions[i], b->tokens, (uint32_t)depth, NULL, NULL, &error) != MQ_OK) {
+        if (mq_sequence_sync(sequence[i], b->tokens, (uint32_t)depth, NULL, NULL, &error) != MQ_OK) {
             code = cli_report(&error);
         }
     }
@@ -315,7 +336,11 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
     samples got[LIST_MAX] = {0};
     double gb[LIST_MAX] = {0}; /* per token */
     const point p = {"decode", batch, b->s->steps, depth};
-    int code = fill_bench(b, depth, batch);
+    mq_sequence *sequence[LIST_MAX][BATCH_MAX] = {{NULL}};
+    int code = CLI_DONE;
+    for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
+        code = fill_bench(b, &list->item[f], sequence[f], depth, batch);
+    }
     if (code == CLI_DONE) code = refresh_limits(b);
     for (int run = -1; code == CLI_DONE && run < b->s->runs; run++) {
         for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
@@ -323,7 +348,7 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
             mq_profile before;
             code = set_plan(b, &mix, list->item[f].linear);
             mq_engine_profile(b->engine, &before);
-            if (code == CLI_DONE) code = time_steps(b, depth, batch, run < 0 ? 1 : b->s->steps, &seconds);
+            if (code == CLI_DONE) code = time_steps(b, sequence[f], depth, batch, run < 0 ? 1 : b->s->steps, &seconds);
             if (run < 0 || code != CLI_DONE) continue;
             add_stages(b, &before, true, &got[f]);
             gb[f] = decode_bytes(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch * 1e-9;
@@ -340,6 +365,9 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
         const double macs = decode_macs(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch;
         json_t *result = add_result(b, &p, list->item[f].name, &got[f], gb[f], "gb_s", macs * 1e-9 / gb[f]);
         add_ratio(b, &p, list, f, got, result);
+    }
+    for (size_t f = 0; f < list->count; f++) {
+        free_sequences(sequence[f], batch);
     }
     return code;
 }
@@ -403,7 +431,7 @@ static long largest_bench(const long *values, size_t count)
     return best;
 }
 
-static int open_bench(bench *b, const char *model, long context, size_t sessions)
+static int open_bench(bench *b, const char *model, long context, size_t sequences)
 {
     const settings *s = b->s;
     mq_error error = {0};
@@ -415,7 +443,7 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
         .threads = s->engine.threads,
         .context = (uint32_t)context,
         .chunk = (uint32_t)s->engine.chunk,
-        .sequences = (uint32_t)sessions,
+        .sequences = (uint32_t)sequences,
         .cache_dir = s->engine.cache_dir,
         .no_cache = s->engine.no_cache,
         .placement = placement,
@@ -425,10 +453,6 @@ static int open_bench(bench *b, const char *model, long context, size_t sessions
     mq_engine_describe(b->engine, &b->info);
     const int code = refresh_limits(b);
     if (code != CLI_DONE) return code;
-    for (size_t i = 0; i < sessions; i++) {
-        if (mq_sequence_new(b->engine, &b->sessions[i], &error) != MQ_OK) return cli_report(&error);
-        b->session_count++;
-    }
     b->tokens = malloc((size_t)context * sizeof *b->tokens);
     if (!b->tokens) return CLI_FAILED;
     uint64_t state = 1;
@@ -446,19 +470,19 @@ static int bench_model(const settings *s, const char *model, const char *name)
     long prompts[LIST_MAX], depths[LIST_MAX], batches[LIST_MAX];
     const size_t prompt_count = cli_number_list(s->prompts, 0, 1 << 22, prompts, LIST_MAX);
     const size_t depth_count = cli_number_list(s->depths, 0, 1 << 22, depths, LIST_MAX);
-    const size_t batch_count = cli_number_list(s->batches, 1, 8, batches, LIST_MAX);
+    const size_t batch_count = cli_number_list(s->batches, 1, BATCH_MAX, batches, LIST_MAX);
     if (!prompt_count) return cli_usage_error("bench: -p: expected lengths such as 512,2048, got %s", s->prompts);
     if (!depth_count) return cli_usage_error("bench: -d: expected depths such as 0,4096, got %s", s->depths);
-    if (!batch_count) return cli_usage_error("bench: -b: expected batches from 1 to 8, got %s", s->batches);
+    if (!batch_count) return cli_usage_error("bench: -b: expected batches from 1 to 64, got %s", s->batches);
     const long deepest = largest_bench(depths, depth_count) + s->steps, longest = largest_bench(prompts, prompt_count);
     const long context = (deepest > longest ? deepest : longest) + 64;
     bench b = {.s = s};
-    int code = open_bench(&b, model, context, (size_t)largest_bench(batches, batch_count));
+    formats decode;
+    int code = parse_formats_bench(s->decode, &decode);
+    const size_t sequences = (size_t)largest_bench(batches, batch_count) * (code == CLI_DONE ? decode.count : 0);
+    if (code == CLI_DONE) code = open_bench(&b, model, context, sequences);
     if (code == CLI_DONE) code = run_all(&b, prompts, prompt_count, depths, depth_count, batches, batch_count);
     if (code == CLI_DONE) code = report(&b, name);
-    for (size_t i = 0; i < b.session_count; i++) {
-        mq_sequence_free(b.sessions[i]);
-    }
     mq_engine_close(b.engine);
     json_decref(b.results);
     json_decref(b.ratios);
@@ -487,7 +511,7 @@ static int run_bench(int argc, char **argv)
         {"p", CLI_TEXT, &s.prompts, 0, 0, "prompt lengths (default 512,2048; 0: none)"},
         {"n", CLI_NUMBER, &s.steps, 0, 65536, "decode steps of one run (default 32; 0: none)"},
         {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
-        {"b", CLI_TEXT, &s.batches, 0, 0, "sequences: prefilled in turn, decoded together, 1 to 8 (default 1)"},
+        {"b", CLI_TEXT, &s.batches, 0, 0, "sequences at once, 1 to 64 (default 1)"},
         {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
         {"csv", CLI_TEXT, &s.csv, 0, 0, "file for the results, one a line"},
         {"plots", CLI_TEXT, &s.plots, 0, 0, "folder for SVG plots: speed-up by length, decode by depth, roofline"},

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "engine/cache_dir.h"
 
+#include <string.h>
 #include <unistd.h>
 
 #define CHUNK_DEFAULT 512
@@ -78,7 +79,7 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
 static void settle_begin(mq_engine *e)
 {
     mq_engine_info info;
-    const mq_phase_plan *decode = &e->plan[MQ_PHASE_DECODE];
+    const mq_phase_plan *decode = &e->plan->phase[MQ_PHASE_DECODE];
     mq_engine_describe(e, &info);
     e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && info.decode_bytes >= SETTLE_FROM &&
                   mq__large_pages() && mq__memory_available() >= 2 * info.decode_bytes;
@@ -91,7 +92,7 @@ static void settle_begin(mq_engine *e)
 static bool settle_engine(mq_engine *e, size_t bytes)
 {
     for (int face = 0; face < MQ_FACES; face++) {
-        if (!phase_needs(e->weights, &e->plan[MQ_PHASE_DECODE], (mq_face)face)) continue;
+        if (!phase_needs(e->weights, &e->plan->phase[MQ_PHASE_DECODE], (mq_face)face)) continue;
         if (mq__weights_settle(e->weights, (mq_face)face, e->pool, bytes)) return true;
     }
     return false;
@@ -109,26 +110,71 @@ void mq_engine_settle(mq_engine *e)
     }
 }
 
+/* ---- the engine's plans */
+
+#define PLANS_MAX 256
+
+static bool same_plan(const mq_plan *a, const mq_plan *b, uint32_t layers)
+{
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        const mq_phase_plan *x = &a->phase[phase], *y = &b->phase[phase];
+        if (x->attention != y->attention || memcmp(x->format, y->format, layers * sizeof *x->format) != 0) return false;
+    }
+    return a->prefill == b->prefill && a->decode == b->decode;
+}
+
+/* The engine's plan that equals `plan`, whose arrays it takes over or frees. */
+static mq_status keep_plan(mq_engine *e, mq_plan *plan, const mq_plan **kept, mq_error *error)
+{
+    for (*kept = e->plans; *kept; *kept = (*kept)->next) {
+        if (!same_plan(*kept, plan, e->weights->model.layers)) continue;
+        mq__plan_free(plan->phase);
+        return MQ_OK;
+    }
+    mq_plan *own = e->plan_count < PLANS_MAX ? mq__alloc_zero(1, sizeof *own) : NULL;
+    if (!own) {
+        mq__plan_free(plan->phase);
+        return e->plan_count < PLANS_MAX
+                   ? mq__fail(error, MQ_NO_MEMORY, "plan: expected memory, got none")
+                   : mq__fail(error, MQ_LIMIT, "plan: expected at most %d plans of one engine, got another", PLANS_MAX);
+    }
+    *own = *plan;
+    own->id = ++e->plan_count;
+    own->next = e->plans;
+    *kept = e->plans = own;
+    return MQ_OK;
+}
+
+mq_status mq_engine_plan(mq_engine *engine, const mq_plan_options *options, const mq_plan **plan, mq_error *error)
+{
+    mq_plan read = {.prefill = options->prefill, .decode = options->decode};
+    mq_status status = mq__plan_read(options, engine->weights->model.layers, read.phase, error);
+    if (status != MQ_OK) return status;
+    status = fit_plan(engine->weights, read.phase, error);
+    if (status == MQ_OK) status = pack_for(engine, read.phase, error);
+    if (status == MQ_OK) return keep_plan(engine, &read, plan, error);
+    mq__plan_free(read.phase);
+    return status;
+}
+
 mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, mq_error *error)
 {
-    mq_phase_plan plan[MQ_PHASES];
-    mq_status status = mq__plan_read(options, engine->weights->model.layers, plan, error);
+    const mq_plan *plan;
+    const mq_status status = mq_engine_plan(engine, options, &plan, error);
     if (status != MQ_OK) return status;
-    status = fit_plan(engine->weights, plan, error);
-    if (status == MQ_OK) status = pack_for(engine, plan, error);
-    if (status != MQ_OK) {
-        mq__plan_free(plan);
-        return status;
-    }
-    mq__plan_free(engine->plan);
-    for (int phase = 0; phase < MQ_PHASES; phase++) {
-        engine->plan[phase] = plan[phase];
-    }
-    engine->format[MQ_PHASE_PREFILL] = options->prefill;
-    engine->format[MQ_PHASE_DECODE] = options->decode;
-    engine->plan_id++;
+    engine->plan = plan;
     settle_begin(engine);
     return MQ_OK;
+}
+
+static void free_plans(mq_engine *e)
+{
+    while (e->plans) {
+        mq_plan *next = e->plans->next;
+        mq__plan_free(e->plans->phase);
+        mq__free(e->plans);
+        e->plans = next;
+    }
 }
 
 /* ---- opening */
@@ -166,22 +212,33 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
     if (e->context == 0) e->context = 1;
     e->chunk = e->options.chunk ? e->options.chunk : CHUNK_DEFAULT;
     if (e->chunk > e->context) e->chunk = e->context;
-    e->pages_per_session = (e->context + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
+    e->blocks_per_sequence = (e->context + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
     return MQ_OK;
+}
+
+static mq_status allocate_engine(mq_engine *e, mq_error *error)
+{
+    const mq_model *m = &e->weights->model;
+    const size_t rows = e->chunk > MQ_DECODE_ROWS ? e->chunk : MQ_DECODE_ROWS;
+    e->pass_tokens = mq__alloc_zero(rows, sizeof *e->pass_tokens);
+    e->segments = mq__alloc_zero(rows, sizeof *e->segments);
+    e->segment_rows = mq__alloc_zero(rows, sizeof *e->segment_rows);
+    e->batch_logits = mq__alloc_aligned((size_t)MQ_DECODE_ROWS * m->vocab * sizeof *e->batch_logits);
+    if (e->pass_tokens && e->segments && e->segment_rows && e->batch_logits) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "engine: rows of a pass: expected memory, got none");
 }
 
 static mq_status start_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
     const uint32_t sequences = e->options.sequences ? e->options.sequences : 1;
-    e->kv_layout = (mq_kv_layout){.layers = m->layers, .kv_heads = m->kv_heads, .head_dim = m->head_dim};
-    mq_status s = choose_context(e, error);
-    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, e->pages_per_session * sequences, &e->kv, error);
-    if (s == MQ_OK) s = mq__runtime_new(m, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
-    if (s != MQ_OK) return s;
-    e->batch_logits = mq__alloc_aligned((size_t)MQ_THIN_ROWS * m->vocab * sizeof *e->batch_logits);
-    if (!e->batch_logits) return mq__fail(error, MQ_NO_MEMORY, "engine: logits: expected memory, got none");
-    return MQ_OK;
+    mq_status s = mq__kv_layout_new(m->layers, m->kv_heads, m->head_dim, &e->kv_layout, error);
+    if (s == MQ_OK) s = choose_context(e, error);
+    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, e->blocks_per_sequence * sequences, &e->kv, error);
+    if (s == MQ_OK) {
+        s = mq__runtime_new(m, &e->kv_layout, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
+    }
+    return s == MQ_OK ? allocate_engine(e, error) : s;
 }
 
 mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_error *error)
@@ -216,9 +273,13 @@ void mq_engine_close(mq_engine *e)
 {
     if (!e) return;
     mq__free_aligned(e->batch_logits);
+    mq__free(e->pass_tokens);
+    mq__free(e->segments);
+    mq__free(e->segment_rows);
     mq__runtime_free(e->runtime);
     mq__kv_pool_free(e->kv);
-    mq__plan_free(e->plan);
+    free_plans(e);
+    mq__kv_layout_free(&e->kv_layout);
     mq__weights_close(e->weights);
     mq__pool_free(e->pool);
     mq__free(e->model_dir);
@@ -258,15 +319,16 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .bos = w->config.bos,
         .eos = w->eos,
         .eos_count = w->eos_count,
-        .attention = e->plan[MQ_PHASE_PREFILL].attention,
-        .prefill = e->format[MQ_PHASE_PREFILL],
-        .decode = e->format[MQ_PHASE_DECODE],
+        .attention = e->plan->phase[MQ_PHASE_PREFILL].attention,
+        .prefill = e->plan->prefill,
+        .decode = e->plan->decode,
     };
     info->head_weights = (uint64_t)m->vocab * m->width;
     info->decode_bytes = dense_bytes_engine(&m->head.dense);
     for (size_t i = 0; i < (size_t)m->layers * MQ_LINEARS_PER_LAYER; i++) {
         const mq_linear *linear = mq__weights_linear(w, i);
-        const mq_linear_format format = e->plan[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
+        const mq_linear_format format =
+            e->plan->phase[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
         info->linear_weights += (uint64_t)linear->n * linear->k_width;
         const mq_face face = mq__face_of(format);
         info->decode_bytes += face == MQ_FACE_DENSE ? dense_bytes_engine(&linear->dense) : mq__face_bytes(face, linear);

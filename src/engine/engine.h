@@ -1,11 +1,28 @@
-/* The engine's insides: what an mq_engine and an mq_sequence own. Internal to src/engine. */
+/* The engine's insides: what an mq_engine, an mq_plan and an mq_sequence own. Internal to src/engine. */
 #ifndef MQ_ENGINE_H
 #define MQ_ENGINE_H
 
 #include "base/pool.h"
 #include "engine/weights.h"
-#include "kv/kv_pool.h"
+#include "kv/kv_blocks.h"
+#include "mixquant_tools.h"
 #include "model/forward.h"
+
+#include <stdatomic.h>
+
+/* A phase plan of the engine's model. Equal plans are one object. */
+struct mq_plan {
+    struct mq_plan *next;
+    uint64_t id;                      /* tags KV blocks; never 0 */
+    mq_linear_format prefill, decode; /* the defaults, where a file overrides layers */
+    mq_phase_plan phase[MQ_PHASES];   /* owned arrays */
+};
+
+/* Who is told the logits of prefill rows instead of their sequence. */
+typedef struct mq_logits_visitor {
+    void (*visit)(void *context, uint32_t first, uint32_t rows, const float *logits); /* NULL: nobody */
+    void *context;
+} mq_logits_visitor;
 
 struct mq_engine {
     mq_engine_options options; /* strings owned, in the three fields below */
@@ -16,34 +33,58 @@ struct mq_engine {
     mq_runtime *runtime;
     mq_kv_layout kv_layout;
     mq_kv_pool *kv;
-    uint32_t context, chunk, pages_per_session;
-    mq_phase_plan plan[MQ_PHASES];      /* owned arrays */
-    mq_linear_format format[MQ_PHASES]; /* the plan's defaults */
-    uint64_t plan_id;                   /* changes with every plan: tags the KV that was made with it */
-    float *batch_logits;                /* [MQ_THIN_ROWS, V] */
+    uint32_t context, chunk, blocks_per_sequence;
+    struct mq_plan *plans; /* all that were read, the newest first */
+    const mq_plan *plan;   /* of sequences that have none of their own */
+    uint32_t plan_count;
+
+    /* the pass being put together, [max(chunk, MQ_DECODE_ROWS)] each */
+    int32_t *pass_tokens;
+    mq_segment *segments;
+    mq_rows **segment_rows; /* whose rows a segment has */
+    float *batch_logits;    /* [MQ_DECODE_ROWS, V] */
+    mq_logits_visitor visitor;
+
     mq_observer observer;
     bool observed;  /* observer is set */
     bool placed;    /* weights are copied near the threads that read them */
     bool settling;  /* what decoding reads is on its way to memory of large pages */
-    uint64_t steps; /* decode steps while settling */
+    uint64_t steps; /* decode passes while settling */
 };
 
 struct mq_sequence {
     mq_engine *engine;
-    int32_t *tokens; /* [context], the first `count` have their KV in the pages */
+    const mq_plan *plan; /* of the KV that it holds */
+    bool own_plan;       /* set by mq_sequence_set_plan: stays when the engine's changes */
+    int32_t *tokens;     /* [context], the first `count` have their KV in the blocks */
     uint32_t count;
-    uint16_t **pages; /* [pages_per_session], the first `page_count` are taken from the engine's pool */
-    uint32_t page_count;
-    uint64_t plan_id; /* of the KV */
-    uint32_t running; /* rows of the pass in progress: their KV may be there, they do not count yet */
-    float *logits;    /* [V] of the last token */
-    bool logits_ready;
+    mq_kv_block **blocks; /* [blocks_per_sequence], the first `block_count` are held */
+    uint16_t **pages;     /* [blocks_per_sequence] the data of each, as kernels read it */
+    uint32_t block_count;
+    uint32_t running;             /* rows of the pass in progress: their KV may be there, they do not count yet */
+    uint32_t planned, planned_in; /* while a step is checked: tokens it will have, and phases it appears in (bits) */
+    float *logits;                /* [logits_room, V] */
+    uint32_t logits_room, logits_ready;
+    atomic_bool cancel;
 };
 
 /* ---- engine.c */
 
-/* To be called after each decode step. */
+/* To be called after each decode pass. */
 void mq__engine_stepped(mq_engine *engine);
+
+/* ---- sequence.c */
+
+/* KV blocks that the sequence would have to take, and copy where it shares the last one, to hold `count` tokens. */
+uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count);
+/* Takes them; they must be there. Blocks that it writes to are its own afterwards. */
+void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
+/* Appends tokens whose KV a pass has written. */
+void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise);
+mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count,
+                                    mq_error *error);
+/* Room for the logits of `rows` rows. */
+mq_status mq__sequence_logits_room(mq_sequence *sequence, uint32_t rows, mq_error *error);
 
 /* ---- plan.c */
 

@@ -4,7 +4,6 @@
 #include "base/mem.h"
 #include "engine/weights.h"
 #include "kernels/nvfp4_pack.h"
-#include "kv/kv_pool.h"
 #include "mixquant_tools.h"
 
 #include <jansson.h>
@@ -87,7 +86,7 @@ static json_t *report_of(mq_weights *w, const char *dir)
 {
     const mq_model *m = &w->model;
     const counts c = count_linears(w);
-    const mq_kv_layout kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_dim = m->head_dim};
+    const uint64_t kv = (uint64_t)m->layers * m->kv_heads * m->head_dim * 2 * sizeof(uint16_t); /* keys and values */
     const uint64_t head = (uint64_t)m->vocab * m->width;
     const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_dim : 0)) + m->width;
     const uint64_t parameters = c.weights + norms + head + (w->config.tied_head ? 0 : head);
@@ -97,10 +96,10 @@ static json_t *report_of(mq_weights *w, const char *dir)
         json_pack("{so so}", "nvfp4", number_inspect(c.prefill_nvfp4), "bf16", number_inspect(c.prefill_bf16));
     json_t *decode =
         json_pack("{so so}", "bf16", number_inspect(c.decode_bf16), "w4a16", number_inspect(c.decode_impossible));
-    json_t *bytes = json_pack(
-        "{so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
-        number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
-        number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(mq__kv_token_bytes(&kv)));
+    json_t *bytes =
+        json_pack("{so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
+                  number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
+                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv));
     return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of_inspect(&w->config), "parameters",
                      number_inspect(parameters), "files", files_of(w->dense), "linears", linears, "phases", "prefill",
                      prefill, "decode", decode, "bytes", bytes);

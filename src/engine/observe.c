@@ -15,22 +15,23 @@ mq_status mq_sequence_read_kv(const mq_sequence *sequence, uint32_t layer, uint3
     const mq_engine *e = sequence->engine;
     const mq_kv_layout *kv = &e->kv_layout;
     const uint32_t held = sequence->count + sequence->running;
-    if (layer >= kv->layers || kv_head >= kv->kv_heads) {
+    if (layer >= kv->layers || kv_head >= kv->layer[layer].kv_heads) {
         return mq__fail(error, MQ_USAGE,
                         "sequence: KV: expected a layer below %u and a kv head below %u, got %u and %u", kv->layers,
-                        kv->kv_heads, layer, kv_head);
+                        layer < kv->layers ? kv->layer[layer].kv_heads : 0, layer, kv_head);
     }
     if (first > held || count > held - first) {
         return mq__fail(error, MQ_USAGE, "sequence: KV: expected positions below %u, got %u tokens from %u", held,
                         count, first);
     }
     const size_t k_offset = mq__kv_key_offset(kv, layer, kv_head), v_offset = mq__kv_value_offset(kv, layer, kv_head);
+    const size_t head_dim = kv->layer[layer].head_dim;
     for (size_t i = 0; i < count; i++) {
-        const size_t position = first + i, slot = position % MQ_PAGE_TOKENS * kv->head_dim;
+        const size_t position = first + i, slot = position % MQ_PAGE_TOKENS * head_dim;
         const uint16_t *page = sequence->pages[position / MQ_PAGE_TOKENS];
-        const size_t at = i * kv->head_dim;
-        if (keys) e->kernels->dense_to_f32(keys + at, page + k_offset + slot, MQ_DENSE_BF16, kv->head_dim);
-        if (values) e->kernels->dense_to_f32(values + at, page + v_offset + slot, MQ_DENSE_BF16, kv->head_dim);
+        const size_t at = i * head_dim;
+        if (keys) e->kernels->dense_to_f32(keys + at, page + k_offset + slot, MQ_DENSE_BF16, head_dim);
+        if (values) e->kernels->dense_to_f32(values + at, page + v_offset + slot, MQ_DENSE_BF16, head_dim);
     }
     return MQ_OK;
 }

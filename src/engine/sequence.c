@@ -1,12 +1,10 @@
-/* A sequence: one timeline of tokens. Prefill runs all but the last token of a prompt in the prefill plan; the last one
- * runs in the decode plan, so that the first sampled token is already precise (Mix-Quant, section 3.2). */
+/* A sequence: one timeline of tokens and the KV blocks that it holds, some of them shared with others. */
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
 
 #include <assert.h>
 #include <string.h>
-#include <time.h>
 
 mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
 {
@@ -15,14 +13,15 @@ mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
     if (sequence) {
         sequence->engine = engine;
         sequence->tokens = mq__alloc_zero(engine->context, sizeof *sequence->tokens);
-        sequence->pages = mq__alloc_zero(engine->pages_per_session, sizeof *sequence->pages);
-        sequence->logits = mq__alloc_zero(engine->weights->model.vocab, sizeof *sequence->logits);
+        sequence->blocks = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->blocks);
+        sequence->pages = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->pages);
     }
-    if (!sequence || !sequence->tokens || !sequence->pages || !sequence->logits) {
+    if (!sequence || !sequence->tokens || !sequence->blocks || !sequence->pages ||
+        mq__sequence_logits_room(sequence, 1, NULL) != MQ_OK) {
         mq_sequence_free(sequence);
         return mq__fail(error, MQ_NO_MEMORY, "sequence: %u tokens: expected memory, got none", engine->context);
     }
-    sequence->plan_id = engine->plan_id;
+    sequence->plan = engine->plan;
     *out = sequence;
     return MQ_OK;
 }
@@ -30,42 +29,116 @@ mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
 void mq_sequence_free(mq_sequence *sequence)
 {
     if (!sequence) return;
-    if (sequence->pages) mq_sequence_truncate(sequence, 0);
+    (void)mq_sequence_truncate(sequence, 0);
     mq__free(sequence->tokens);
+    mq__free(sequence->blocks);
     mq__free(sequence->pages);
     mq__free(sequence->logits);
     mq__free(sequence);
 }
 
-void mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
+void mq_sequence_set_plan(mq_sequence *sequence, const mq_plan *plan)
 {
-    if (count < sequence->count) sequence->count = count;
-    const uint32_t keep = (sequence->count + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
-    while (sequence->page_count > keep) {
-        mq__kv_pool_give(sequence->engine->kv, sequence->pages[--sequence->page_count]);
-    }
-    sequence->logits_ready = false;
+    if (plan != sequence->plan) (void)mq_sequence_truncate(sequence, 0);
+    sequence->plan = plan;
+    sequence->own_plan = true;
 }
 
-static mq_status reserve_session(mq_sequence *sequence, uint32_t count, mq_error *error)
+void mq_sequence_cancel(mq_sequence *sequence)
 {
-    const uint32_t context = sequence->engine->context;
-    if (count > context) {
-        return mq__fail(error, MQ_LIMIT, "sequence: prompt and answer: expected at most %u tokens of context, got %u",
-                        context, count);
+    atomic_store_explicit(&sequence->cancel, true, memory_order_relaxed);
+}
+
+/* ---- blocks */
+
+static uint32_t blocks_for(uint32_t tokens)
+{
+    return (tokens + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
+}
+
+/* Whether the next token goes into a block that others hold, too. */
+static bool shares_last(const mq_sequence *sequence)
+{
+    const uint32_t last = sequence->count / MQ_PAGE_TOKENS;
+    return last < sequence->block_count && sequence->blocks[last]->holders > 1;
+}
+
+uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count)
+{
+    if (count <= sequence->count) return 0;
+    const uint32_t needed = blocks_for(count), held = sequence->block_count;
+    return (needed > held ? needed - held : 0) + (shares_last(sequence) ? 1 : 0);
+}
+
+static void put_block(mq_sequence *sequence, uint32_t at, mq_kv_block *block)
+{
+    sequence->blocks[at] = block;
+    sequence->pages[at] = block->data;
+}
+
+void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count)
+{
+    mq_kv_pool *kv = sequence->engine->kv;
+    if (count <= sequence->count) return;
+    if (shares_last(sequence)) {
+        const uint32_t last = sequence->count / MQ_PAGE_TOKENS;
+        mq_kv_block *own = mq__kv_take(kv, sequence->plan->id), *shared = sequence->blocks[last];
+        assert(own);
+        mq__kv_copy(kv, own, shared, sequence->count % MQ_PAGE_TOKENS);
+        mq__kv_release(kv, shared);
+        put_block(sequence, last, own);
     }
-    while ((size_t)sequence->page_count * MQ_PAGE_TOKENS < count) {
-        uint16_t *page = mq__kv_pool_take(sequence->engine->kv);
-        if (!page) {
-            return mq__fail(error, MQ_LIMIT, "sequence: KV pages: expected room for %u tokens, got %u", count,
-                            sequence->page_count * MQ_PAGE_TOKENS);
-        }
-        sequence->pages[sequence->page_count++] = page;
+    while (sequence->block_count < blocks_for(count)) {
+        mq_kv_block *block = mq__kv_take(kv, sequence->plan->id);
+        assert(block);
+        put_block(sequence, sequence->block_count++, block);
+    }
+}
+
+uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
+{
+    if (count < sequence->count) sequence->count = count;
+    while (sequence->block_count > blocks_for(sequence->count)) {
+        mq__kv_release(sequence->engine->kv, sequence->blocks[--sequence->block_count]);
+    }
+    sequence->logits_ready = 0;
+    return sequence->count;
+}
+
+void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise)
+{
+    memcpy(sequence->tokens + sequence->count, tokens, count * sizeof *tokens);
+    for (uint32_t done = 0, some; done < count; done += some) {
+        const uint32_t slot = sequence->count % MQ_PAGE_TOKENS, room = MQ_PAGE_TOKENS - slot;
+        some = count - done < room ? count - done : room;
+        mq__kv_mark(sequence->blocks[sequence->count / MQ_PAGE_TOKENS], slot, some, precise);
+        sequence->count += some;
+    }
+}
+
+mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence **out, mq_error *error)
+{
+    *out = NULL;
+    if (count > from->count) {
+        return mq__fail(error, MQ_USAGE, "sequence: fork: expected at most %u tokens, got %u", from->count, count);
+    }
+    const mq_status status = mq_sequence_new(from->engine, out, error);
+    if (status != MQ_OK) return status;
+    mq_sequence *fork = *out;
+    fork->plan = from->plan;
+    fork->own_plan = from->own_plan;
+    memcpy(fork->tokens, from->tokens, count * sizeof *fork->tokens);
+    fork->count = count;
+    for (uint32_t i = 0; i < blocks_for(count); i++) {
+        mq__kv_hold(from->blocks[i]);
+        put_block(fork, fork->block_count++, from->blocks[i]);
     }
     return MQ_OK;
 }
 
-static mq_status check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count, mq_error *error)
+/* ---- tokens and logits */
+
+mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count, mq_error *error)
 {
     const uint32_t vocab = sequence->engine->weights->model.vocab;
     if (count == 0) return mq__fail(error, MQ_USAGE, "sequence: tokens: expected at least 1, got 0");
@@ -78,36 +151,43 @@ static mq_status check_tokens(const mq_sequence *sequence, const int32_t *tokens
     return MQ_OK;
 }
 
-/* Runs rows tokens from position sequence->count on, in one phase, and appends them to the timeline. */
-static void run_session(mq_sequence *sequence, mq_phase phase, const int32_t *tokens, uint32_t rows,
-                        const mq_sync_options *options)
+mq_status mq__sequence_logits_room(mq_sequence *sequence, uint32_t rows, mq_error *error)
 {
-    mq_engine *engine = sequence->engine;
-    const mq_segment segment = {.pages = sequence->pages, .first = sequence->count, .rows = rows};
-    const mq_pass pass = {.phase = phase,
-                          .plan = engine->plan[phase],
-                          .tokens = tokens,
-                          .rows = rows,
-                          .segments = &segment,
-                          .segment_count = 1,
-                          .observer = engine->observed ? &engine->observer : NULL};
-    sequence->running = rows;
-    mq__forward(engine->runtime, &pass);
-    sequence->running = 0;
-    if (phase == MQ_PHASE_DECODE) {
-        mq__logits(engine->runtime, &pass, 0, 1, sequence->logits);
-        sequence->logits_ready = true;
-        if (options && options->logits) options->logits(options->context, sequence->count, 1, sequence->logits);
-    } else if (options && options->logits) {
-        for (uint32_t row = 0; row < rows; row += MQ_THIN_ROWS) {
-            const uint32_t some = rows - row < MQ_THIN_ROWS ? rows - row : MQ_THIN_ROWS;
-            mq__logits(engine->runtime, &pass, row, some, engine->batch_logits);
-            options->logits(options->context, sequence->count + row, some, engine->batch_logits);
-        }
-    }
-    memcpy(sequence->tokens + sequence->count, tokens, rows * sizeof *tokens);
-    sequence->count += rows;
+    if (rows <= sequence->logits_room) return MQ_OK;
+    float *logits = mq__alloc_zero((size_t)rows * sequence->engine->weights->model.vocab, sizeof *logits);
+    if (!logits) return mq__fail(error, MQ_NO_MEMORY, "sequence: logits of %u rows: expected memory, got none", rows);
+    mq__free(sequence->logits);
+    sequence->logits = logits;
+    sequence->logits_room = rows;
+    sequence->logits_ready = 0;
+    return MQ_OK;
 }
+
+const float *mq_sequence_logits(const mq_sequence *sequence)
+{
+    return mq_sequence_logits_of(sequence, 0);
+}
+
+const float *mq_sequence_logits_of(const mq_sequence *sequence, uint32_t before_last)
+{
+    if (before_last >= sequence->logits_ready) return NULL;
+    const size_t row = sequence->logits_ready - 1 - before_last;
+    return sequence->logits + row * sequence->engine->weights->model.vocab;
+}
+
+const int32_t *mq_sequence_tokens(const mq_sequence *sequence, uint32_t *count)
+{
+    *count = sequence->count;
+    return sequence->tokens;
+}
+
+bool mq_sequence_is_precise(const mq_sequence *sequence, uint32_t position)
+{
+    if (position >= sequence->count) return false;
+    return sequence->blocks[position / MQ_PAGE_TOKENS]->precise >> position % MQ_PAGE_TOKENS & 1;
+}
+
+/* ---- one sequence alone */
 
 static uint32_t common_prefix(const mq_sequence *sequence, const int32_t *tokens, uint32_t count)
 {
@@ -118,94 +198,103 @@ static uint32_t common_prefix(const mq_sequence *sequence, const int32_t *tokens
     return n;
 }
 
-mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count, const mq_sync_options *options,
-                           mq_sync_stats *stats, mq_error *error)
+/* Blocks that nobody would hold any more if the sequence had `count` tokens. */
+static uint32_t blocks_beyond(const mq_sequence *sequence, uint32_t count)
 {
-    mq_status status = check_tokens(sequence, tokens, count, error);
-    if (status != MQ_OK) return status;
-    if (sequence->plan_id != sequence->engine->plan_id) mq_sequence_truncate(sequence, 0);
-    sequence->plan_id = sequence->engine->plan_id;
-    const uint32_t same = common_prefix(sequence, tokens, count), last = count - 1;
-    mq_sequence_truncate(sequence, same < last ? same : last);
-    status = reserve_session(sequence, count, error);
-    if (status != MQ_OK) return status;
+    uint32_t freed = 0;
+    for (uint32_t i = blocks_for(count); i < sequence->block_count; i++) {
+        freed += sequence->blocks[i]->holders == 1;
+    }
+    return freed;
+}
 
-    mq_sync_stats unused;
-    if (!stats) stats = &unused;
-    *stats = (mq_sync_stats){.cached = sequence->count, .prefilled = last - sequence->count};
-    const double start = mq__seconds();
+/* Keeps the first `keep` tokens and takes blocks of a plan for `count`; a refusal changes nothing. */
+static mq_status make_room(mq_sequence *sequence, const mq_plan *plan, uint32_t keep, uint32_t count, mq_error *error)
+{
+    const mq_engine *engine = sequence->engine;
+    if (count > engine->context) {
+        return mq__fail(error, MQ_LIMIT, "sequence: prompt and answer: expected at most %u tokens of context, got %u",
+                        engine->context, count);
+    }
+    const uint32_t tail = keep / MQ_PAGE_TOKENS;
+    const bool copies = keep % MQ_PAGE_TOKENS != 0 && sequence->blocks[tail]->holders > 1;
+    const uint32_t needed = blocks_for(count) - blocks_for(keep) + (copies ? 1 : 0);
+    const uint32_t room = mq__kv_available(engine->kv) + blocks_beyond(sequence, keep);
+    if (needed > room) {
+        return mq__fail(error, MQ_LIMIT, "sequence: KV blocks: expected %u for %u tokens, got %u", needed, count, room);
+    }
+    (void)mq_sequence_truncate(sequence, keep);
+    sequence->plan = plan;
+    mq__sequence_take_blocks(sequence, count);
+    return MQ_OK;
+}
+
+/* Tokens [sequence->count, last) in the prefill plan, a chunk at a time. */
+static mq_status prefill(mq_sequence *sequence, const int32_t *tokens, uint32_t last, const mq_sync_options *options,
+                         mq_error *error)
+{
+    mq_engine *engine = sequence->engine;
     while (sequence->count < last) {
-        const uint32_t left = last - sequence->count;
-        run_session(sequence, MQ_PHASE_PREFILL, tokens + sequence->count,
-                    left < sequence->engine->chunk ? left : sequence->engine->chunk, options);
-        if (options && options->progress && !options->progress(options->context, sequence->count, count)) {
-            stats->prefill_s = mq__seconds() - start;
-            return mq__fail(error, MQ_CANCELLED, "sequence: prefill: expected %u tokens, cancelled after %u", count,
+        const uint32_t left = last - sequence->count, some = left < engine->chunk ? left : engine->chunk;
+        mq_rows rows = {.sequence = sequence,
+                        .tokens = tokens + sequence->count,
+                        .count = some,
+                        .phase = MQ_PHASE_PREFILL,
+                        .logits = engine->visitor.visit ? some : 0};
+        const mq_status status = mq_engine_step(engine, &rows, 1, error);
+        if (status != MQ_OK) return status;
+        if (rows.cancelled ||
+            (options && options->progress && !options->progress(options->context, sequence->count, last + 1))) {
+            return mq__fail(error, MQ_CANCELLED, "sequence: prefill: expected %u tokens, cancelled after %u", last + 1,
                             sequence->count);
         }
     }
-    stats->prefill_s = mq__seconds() - start;
-    run_session(sequence, MQ_PHASE_DECODE, tokens + last, 1, options);
-    stats->last_s = mq__seconds() - start - stats->prefill_s;
-    if (options && options->progress) (void)options->progress(options->context, count, count);
     return MQ_OK;
+}
+
+static mq_status sync_sequence(mq_sequence *sequence, const int32_t *tokens, uint32_t count,
+                               const mq_sync_options *options, mq_sync_stats *stats, mq_error *error)
+{
+    const uint32_t last = count - 1;
+    const double start = mq__seconds();
+    mq_status status = prefill(sequence, tokens, last, options, error);
+    stats->prefill_s = mq__seconds() - start;
+    if (status != MQ_OK) return status;
+    mq_rows rows = {.sequence = sequence, .tokens = tokens + last, .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
+    status = mq_engine_step(sequence->engine, &rows, 1, error);
+    stats->last_s = mq__seconds() - start - stats->prefill_s;
+    if (status == MQ_OK && rows.cancelled) {
+        return mq__fail(error, MQ_CANCELLED, "sequence: prefill: expected %u tokens, cancelled after %u", count,
+                        sequence->count);
+    }
+    if (status == MQ_OK && options && options->progress) (void)options->progress(options->context, count, count);
+    return status;
+}
+
+mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count, const mq_sync_options *options,
+                           mq_sync_stats *stats, mq_error *error)
+{
+    mq_engine *engine = sequence->engine;
+    mq_status status = mq__sequence_check_tokens(sequence, tokens, count, error);
+    if (status != MQ_OK) return status;
+    const mq_plan *plan = sequence->own_plan ? sequence->plan : engine->plan;
+    const uint32_t same = plan == sequence->plan ? common_prefix(sequence, tokens, count) : 0;
+    const uint32_t keep = same < count ? same : count - 1;
+    status = make_room(sequence, plan, keep, count, error);
+    if (status != MQ_OK) return status;
+    mq_sync_stats unused;
+    if (!stats) stats = &unused;
+    *stats = (mq_sync_stats){.cached = keep, .prefilled = count - 1 - keep};
+    if (options) engine->visitor = (mq_logits_visitor){options->logits, options->context};
+    status = sync_sequence(sequence, tokens, count, options, stats, error);
+    engine->visitor = (mq_logits_visitor){0};
+    return status;
 }
 
 mq_status mq_sequence_step(mq_sequence *sequence, int32_t token, mq_error *error)
 {
-    mq_status status = check_tokens(sequence, &token, 1, error);
-    if (status == MQ_OK) status = reserve_session(sequence, sequence->count + 1, error);
-    if (status != MQ_OK) return status;
-    run_session(sequence, MQ_PHASE_DECODE, &token, 1, NULL);
-    mq__engine_stepped(sequence->engine);
-    return MQ_OK;
-}
-
-mq_status mq_sequence_step_batch(mq_sequence *const *sequences, const int32_t *tokens, uint32_t count, mq_error *error)
-{
-    if (count == 1) return mq_sequence_step(sequences[0], tokens[0], error);
-    if (count == 0 || count > MQ_THIN_ROWS) {
-        return mq__fail(error, MQ_USAGE, "sequence: batch: expected 1 to %d sequences, got %u", MQ_THIN_ROWS, count);
-    }
-    mq_engine *engine = sequences[0]->engine;
-    mq_segment segments[MQ_THIN_ROWS];
-    for (uint32_t i = 0; i < count; i++) {
-        assert(sequences[i]->engine == engine);
-        mq_status status = check_tokens(sequences[i], &tokens[i], 1, error);
-        if (status == MQ_OK) status = reserve_session(sequences[i], sequences[i]->count + 1, error);
-        if (status != MQ_OK) return status;
-        segments[i] = (mq_segment){.pages = sequences[i]->pages, .first = sequences[i]->count, .row = i, .rows = 1};
-    }
-    const mq_pass pass = {.phase = MQ_PHASE_DECODE,
-                          .plan = engine->plan[MQ_PHASE_DECODE],
-                          .tokens = tokens,
-                          .rows = count,
-                          .segments = segments,
-                          .segment_count = count,
-                          .observer = engine->observed ? &engine->observer : NULL};
-    for (uint32_t i = 0; i < count; i++) {
-        sequences[i]->running = 1;
-    }
-    mq__forward(engine->runtime, &pass);
-    mq__logits(engine->runtime, &pass, 0, count, engine->batch_logits);
-    const size_t vocab = engine->weights->model.vocab;
-    for (uint32_t i = 0; i < count; i++) {
-        memcpy(sequences[i]->logits, engine->batch_logits + i * vocab, vocab * sizeof(float));
-        sequences[i]->tokens[sequences[i]->count++] = tokens[i];
-        sequences[i]->running = 0;
-        sequences[i]->logits_ready = true;
-    }
-    mq__engine_stepped(engine);
-    return MQ_OK;
-}
-
-const float *mq_sequence_logits(const mq_sequence *sequence)
-{
-    return sequence->logits_ready ? sequence->logits : NULL;
-}
-
-const int32_t *mq_sequence_tokens(const mq_sequence *sequence, uint32_t *count)
-{
-    *count = sequence->count;
-    return sequence->tokens;
+    mq_rows rows = {.sequence = sequence, .tokens = &token, .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
+    const mq_status status = mq_engine_step(sequence->engine, &rows, 1, error);
+    if (status != MQ_OK || !rows.cancelled) return status;
+    return mq__fail(error, MQ_CANCELLED, "sequence: step: expected token %u, cancelled before it", sequence->count);
 }

@@ -224,18 +224,20 @@ static mq_status advance_dialogue(runner *r, slot *s, mq_error *error)
 static mq_status lockstep(runner *r, mq_error *error)
 {
     for (;;) {
-        mq_sequence *sessions[MQ_EVAL_BATCH];
-        int32_t tokens[MQ_EVAL_BATCH];
+        mq_rows rows[MQ_EVAL_BATCH];
         uint32_t count = 0;
         for (uint32_t i = 0; i < r->d->batch; i++) {
             const mq_status status = advance_dialogue(r, &r->slots[i], error);
             if (status != MQ_OK) return status;
             if (!r->slots[i].has_token) continue;
-            sessions[count] = r->slots[i].session;
-            tokens[count++] = r->slots[i].token;
+            rows[count++] = (mq_rows){.sequence = r->slots[i].session,
+                                      .tokens = &r->slots[i].token,
+                                      .count = 1,
+                                      .phase = MQ_PHASE_DECODE,
+                                      .logits = 1};
         }
         if (count == 0) return MQ_OK;
-        const mq_status status = mq_sequence_step_batch(sessions, tokens, count, error);
+        const mq_status status = mq_engine_step(r->d->context->engine, rows, count, error);
         if (status != MQ_OK) return status;
     }
 }

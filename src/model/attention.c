@@ -8,7 +8,6 @@
 typedef struct job {
     mq_runtime *rt;
     const mq_layer *weights;
-    mq_kv_layout kv;
     uint32_t layer;
     bool rotated; /* q is rotated and the new keys and values are in the cache before attention begins */
 } job;
@@ -35,8 +34,8 @@ static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint
     rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, j->weights->k_norm, m->norm_eps, rt->cos + row * half,
                            rt->sin + row * half);
     for (uint32_t g = g0; g < g1; g++) {
-        rt->kernels->f32_to_bf16(page + mq__kv_key_offset(&j->kv, j->layer, g) + slot, k + g * width, width);
-        rt->kernels->f32_to_bf16(page + mq__kv_value_offset(&j->kv, j->layer, g) + slot, v + g * width, width);
+        rt->kernels->f32_to_bf16(page + mq__kv_key_offset(rt->kv, j->layer, g) + slot, k + g * width, width);
+        rt->kernels->f32_to_bf16(page + mq__kv_value_offset(rt->kv, j->layer, g) + slot, v + g * width, width);
     }
 }
 
@@ -45,11 +44,13 @@ static void rotate_and_store(void *context, int thread, int threads)
     const job *j = context;
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
+    size_t begin, end;
+    mq__partition(rt->pass->rows, thread, threads, &begin, &end);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        size_t begin, end;
-        mq__partition(segment->rows, thread, threads, &begin, &end);
-        for (size_t i = begin; i < end; i++) {
+        size_t r0, r1;
+        if (!mq__group_part(segment->row, segment->rows, begin, end, &r0, &r1)) continue;
+        for (size_t i = r0; i < r1; i++) {
             rotate_query(j, segment->row + i, rt->q + (segment->row + i) * m->heads * m->head_dim);
             store_keys(j, segment, (uint32_t)i, 0, m->kv_heads);
         }
@@ -66,8 +67,8 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
     const size_t offset = (segment->row + row) * stride + (size_t)g * heads * m->head_dim;
     return (mq_attention){
         .kv = {.pages = segment->pages,
-               .k_offset = mq__kv_key_offset(&j->kv, j->layer, g),
-               .v_offset = mq__kv_value_offset(&j->kv, j->layer, g),
+               .k_offset = mq__kv_key_offset(rt->kv, j->layer, g),
+               .v_offset = mq__kv_value_offset(rt->kv, j->layer, g),
                .head_dim = m->head_dim},
         .q = rt->q + offset,
         .out = rt->x + offset,
@@ -110,6 +111,7 @@ static void attend_prefill(void *context, int thread, int threads)
     const uint32_t heads = rt->model->kv_heads, most = tile_rows(rt);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
+        if (segment->rows == 0) continue;
         const mq_share share = mq__share(heads * mq__causal_cost(segment->first, segment->rows), thread, threads);
         double at = 0;
         for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
@@ -124,9 +126,30 @@ static void attend_prefill(void *context, int thread, int threads)
     }
 }
 
-static uint32_t spans_of(const mq_segment *segment)
+/* ---- decode: keys are cut into spans at fixed positions, whatever threads and rows there are */
+
+/* Spans of the keys that row i of a segment sees: 0 .. first + i. */
+static uint32_t spans_of(const mq_segment *segment, uint32_t i)
 {
-    return (segment->first + MQ_SPAN_TOKENS) / MQ_SPAN_TOKENS; /* keys 0 .. first */
+    return (segment->first + i + MQ_SPAN_TOKENS) / MQ_SPAN_TOKENS;
+}
+
+/* How many keys of a span row i sees. */
+static uint32_t keys_in(const mq_segment *segment, uint32_t i, uint32_t span)
+{
+    const uint32_t seen = segment->first + i + 1, before = span * MQ_SPAN_TOKENS;
+    if (seen <= before) return 0;
+    return seen - before < MQ_SPAN_TOKENS ? seen - before : MQ_SPAN_TOKENS;
+}
+
+/* The same of all its rows together: what the span costs. */
+static double span_cost(const mq_segment *segment, uint32_t span)
+{
+    double keys = 0;
+    for (uint32_t i = 0; i < segment->rows; i++) {
+        keys += keys_in(segment, i, span);
+    }
+    return keys;
 }
 
 /* What a kv head's query heads leave of a span. */
@@ -135,39 +158,61 @@ static size_t partial_floats(const mq_model *m)
     return (size_t)(m->heads / m->kv_heads) * (m->head_dim + 2);
 }
 
-static float *partials_of(const mq_runtime *rt, uint32_t segment, uint32_t g)
+static float *partials_of(const mq_runtime *rt, size_t row, uint32_t g)
 {
     const mq_model *m = rt->model;
-    return rt->partials + ((size_t)segment * m->kv_heads + g) * rt->max_spans * partial_floats(m);
+    return rt->partials + (row * m->kv_heads + g) * rt->max_spans * partial_floats(m);
 }
 
-/* kv heads [g0, g1) of one span, a few at a time. q: the thread's own, all heads. */
-static void decode_span(const job *j, uint32_t s, uint32_t span, uint32_t g0, uint32_t g1, const float *q, int thread)
+/* kv heads [g0, g1) of one span for row i, some at a time. q: rotated, all heads. */
+static void decode_span(const job *j, const mq_segment *segment, uint32_t i, uint32_t span, uint32_t g0, uint32_t g1,
+                        const float *q, int thread)
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const mq_segment *segment = &rt->pass->segments[s];
     const size_t one = partial_floats(m), stride = rt->max_spans * one;
-    const uint32_t key0 = span * MQ_SPAN_TOKENS, left = segment->first + 1 - key0;
+    const uint32_t key0 = span * MQ_SPAN_TOKENS, keys = keys_in(segment, i, span);
     for (uint32_t g = g0, count; g < g1; g += count) {
         count = g1 - g < MQ_DECODE_KV_HEADS ? g1 - g : MQ_DECODE_KV_HEADS;
-        mq_attention a = view(j, segment, g, 0, 1, thread);
+        mq_attention a = view(j, segment, g, i, 1, thread);
         a.q = q + (size_t)g * a.heads * m->head_dim;
-        rt->kernels->attention_decode_span(&a, count, key0, key0 + (left < MQ_SPAN_TOKENS ? left : MQ_SPAN_TOKENS),
-                                           partials_of(rt, s, g) + span * one, stride);
+        rt->kernels->attention_decode_span(&a, count, key0, key0 + keys,
+                                           partials_of(rt, segment->row + i, g) + span * one, stride);
     }
 }
 
-static void merge_attention(const job *j, uint32_t s, uint32_t g, int thread)
+static void merge_attention(const job *j, const mq_segment *segment, uint32_t i, uint32_t g, int thread)
 {
-    const mq_segment *segment = &j->rt->pass->segments[s];
-    const mq_attention a = view(j, segment, g, 0, 1, thread);
-    j->rt->kernels->attention_decode_merge(&a, spans_of(segment), partials_of(j->rt, s, g));
+    const mq_attention a = view(j, segment, g, i, 1, thread);
+    j->rt->kernels->attention_decode_merge(&a, spans_of(segment, i), partials_of(j->rt, segment->row + i, g));
 }
 
-/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. Nobody waits for rotated
- * queries and new keys: a thread rotates the queries of its segments for itself, and who has the last span, which the new
- * keys are in, stores them. */
+/* kv heads [g0, g1) of one span for all rows of a segment. Several rows read the same keys: few heads at a time, so that they
+ * are still in L2 for the next row. */
+static void attend_span(const job *j, const mq_segment *segment, uint32_t span, uint32_t g0, uint32_t g1, float *q,
+                        int thread)
+{
+    enum { HEADS_IN_L2 = 2 };
+    const mq_runtime *rt = j->rt;
+    const size_t q_width = (size_t)rt->model->heads * rt->model->head_dim;
+    const uint32_t step = segment->rows > 1 ? HEADS_IN_L2 : g1 - g0;
+    for (uint32_t g = g0, end; g < g1; g = end) {
+        end = g1 - g < step ? g1 : g + step;
+        for (uint32_t i = 0; i < segment->rows; i++) {
+            if (keys_in(segment, i, span) == 0) continue;
+            decode_span(j, segment, i, span, g, end, j->rotated ? rt->q + (segment->row + i) * q_width : q, thread);
+        }
+    }
+    for (uint32_t i = 0; i < segment->rows; i++) {
+        for (uint32_t g = g0; g < g1 && spans_of(segment, i) == 1; g++) {
+            merge_attention(j, segment, i, g, thread);
+        }
+    }
+}
+
+/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. With one row a sequence nobody
+ * waits for rotated queries and new keys: a thread rotates the queries of its segments for itself, and who has the last span,
+ * which the new keys are in, stores them. */
 static void attend_decode(void *context, int thread, int threads)
 {
     const job *j = context;
@@ -175,50 +220,60 @@ static void attend_decode(void *context, int thread, int threads)
     const mq_model *m = rt->model;
     const size_t q_width = (size_t)m->heads * m->head_dim;
     float *q = rt->own_rows[thread];
-    double total = 0, at = 0;
-    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
-        total += (double)rt->pass->segments[s].first + 1;
+    double total = 0, at = 0, cost;
+    for (uint32_t row = 0; row < rt->pass->rows; row++) {
+        total += (double)rt->position[row] + 1;
     }
     const mq_share share = mq__share(total, thread, threads);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        const uint32_t spans = spans_of(segment);
-        bool copied = false;
-        for (uint32_t span = 0, keys, g0, g1; span < spans; span++, at += keys) {
-            keys = segment->first + 1 - span * MQ_SPAN_TOKENS;
-            keys = keys < MQ_SPAN_TOKENS ? keys : MQ_SPAN_TOKENS;
-            if (!mq__share_parts(share, at, keys, m->kv_heads, &g0, &g1)) continue;
-            if (!copied) {
+        if (segment->rows == 0) continue;
+        const uint32_t spans = spans_of(segment, segment->rows - 1);
+        bool rotated = j->rotated;
+        for (uint32_t span = 0, g0, g1; span < spans; span++, at += cost) {
+            cost = span_cost(segment, span);
+            if (!mq__share_parts(share, at, cost, m->kv_heads, &g0, &g1)) continue;
+            if (!rotated) {
                 memcpy(q, rt->q + segment->row * q_width, q_width * sizeof *q);
-                if (!j->rotated) rotate_query(j, segment->row, q);
-                copied = true;
+                rotate_query(j, segment->row, q);
+                rotated = true;
             }
             if (span + 1 == spans && !j->rotated) store_keys(j, segment, 0, g0, g1);
-            decode_span(j, s, span, g0, g1, q, thread);
-            for (uint32_t g = g0; g < g1 && spans == 1; g++) {
-                merge_attention(j, s, g, thread);
-            }
+            attend_span(j, segment, span, g0, g1, q, thread);
         }
     }
 }
 
-/* Of segments with several spans. */
+/* Of rows with several spans. */
 static void merge_decode(void *context, int thread, int threads)
 {
     const job *j = context;
     const uint32_t kv_heads = j->rt->model->kv_heads;
-    size_t begin, end;
-    mq__partition((size_t)j->rt->pass->segment_count * kv_heads, thread, threads, &begin, &end);
-    for (size_t unit = begin; unit < end; unit++) {
-        const uint32_t s = (uint32_t)(unit / kv_heads);
-        if (spans_of(&j->rt->pass->segments[s]) > 1) merge_attention(j, s, (uint32_t)(unit % kv_heads), thread);
+    size_t begin, end, r0, r1;
+    mq__partition((size_t)j->rt->pass->rows * kv_heads, thread, threads, &begin, &end);
+    for (uint32_t s = 0; s < j->rt->pass->segment_count; s++) {
+        const mq_segment *segment = &j->rt->pass->segments[s];
+        if (!mq__group_part((size_t)segment->row * kv_heads, (size_t)segment->rows * kv_heads, begin, end, &r0, &r1))
+            continue;
+        for (size_t unit = r0; unit < r1; unit++) {
+            const uint32_t i = (uint32_t)(unit / kv_heads);
+            if (spans_of(segment, i) > 1) merge_attention(j, segment, i, (uint32_t)(unit % kv_heads), thread);
+        }
     }
 }
 
-static bool several_spans(const mq_pass *pass)
+static bool several_spans(const mq_runtime *rt)
+{
+    for (uint32_t row = 0; row < rt->pass->rows; row++) {
+        if (rt->position[row] >= MQ_SPAN_TOKENS) return true;
+    }
+    return false;
+}
+
+static bool several_rows(const mq_pass *pass)
 {
     for (uint32_t s = 0; s < pass->segment_count; s++) {
-        if (spans_of(&pass->segments[s]) > 1) return true;
+        if (pass->segments[s].rows > 1) return true;
     }
     return false;
 }
@@ -229,20 +284,17 @@ static void show_queries(const mq_runtime *rt, uint32_t layer)
     const size_t width = (size_t)rt->model->heads * rt->model->head_dim;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
+        if (segment->rows == 0) continue;
         observer->queries(observer->context, layer, segment->first, rt->q + segment->row * width, segment->rows);
     }
 }
 
 void mq__attention(mq_runtime *rt, uint32_t layer)
 {
-    const mq_model *m = rt->model;
-    job j = {.rt = rt,
-             .weights = &m->layer[layer],
-             .layer = layer,
-             .kv = {.layers = m->layers, .kv_heads = m->kv_heads, .head_dim = m->head_dim}};
+    job j = {.rt = rt, .weights = &rt->model->layer[layer], .layer = layer};
     const mq_observer *observer = rt->pass->observer;
     const bool shown = observer && observer->queries;
-    j.rotated = rt->pass->phase == MQ_PHASE_PREFILL || shown;
+    j.rotated = rt->pass->phase == MQ_PHASE_PREFILL || shown || several_rows(rt->pass);
     if (j.rotated) mq__pool_run(rt->pool, rotate_and_store, &j);
     mq__lap(rt, MQ_STAGE_ROTATE);
     if (shown) show_queries(rt, layer);
@@ -250,7 +302,7 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
         mq__pool_run(rt->pool, attend_prefill, &j);
     } else {
         mq__pool_run(rt->pool, attend_decode, &j);
-        if (several_spans(rt->pass)) mq__pool_run(rt->pool, merge_decode, &j);
+        if (several_spans(rt)) mq__pool_run(rt->pool, merge_decode, &j);
     }
     mq__lap(rt, MQ_STAGE_ATTEND);
 }

@@ -30,20 +30,16 @@ static void embed(void *context, int thread, int threads)
     const mq_pass *pass = rt->pass;
     const size_t half = m->head_dim / 2;
     const size_t element = m->embedding.type == MQ_DENSE_F32 ? 4 : 2;
-    for (uint32_t s = 0; s < pass->segment_count; s++) {
-        const mq_segment *segment = &pass->segments[s];
-        size_t begin, end;
-        mq__partition(segment->rows, thread, threads, &begin, &end);
-        for (size_t i = begin; i < end; i++) {
-            const size_t row = segment->row + i;
-            const uint8_t *source = (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
-            rt->kernels->dense_to_f32(rt->h + row * m->width, source, m->embedding.type, m->width);
-            for (size_t j = 0; j < half; j++) {
-                /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
-                const double angle = (double)(segment->first + i) * (double)m->inv_freq[j];
-                rt->cos[row * half + j] = (float)cos(angle) * m->rope_factor;
-                rt->sin[row * half + j] = (float)sin(angle) * m->rope_factor;
-            }
+    size_t begin, end;
+    mq__partition(pass->rows, thread, threads, &begin, &end);
+    for (size_t row = begin; row < end; row++) {
+        const uint8_t *source = (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
+        rt->kernels->dense_to_f32(rt->h + row * m->width, source, m->embedding.type, m->width);
+        for (size_t j = 0; j < half; j++) {
+            /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
+            const double angle = (double)rt->position[row] * (double)m->inv_freq[j];
+            rt->cos[row * half + j] = (float)cos(angle) * m->rope_factor;
+            rt->sin[row * half + j] = (float)sin(angle) * m->rope_factor;
         }
     }
 }
@@ -91,15 +87,17 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
            (mq_output[]){{&w->down, rt->h, true}}, 1);
 }
 
-void mq__forward(mq_runtime *rt, const mq_pass *pass)
+void mq__forward(mq_runtime *rt, mq_pass *pass)
 {
-    assert(pass->rows <= rt->max_rows && (pass->phase == MQ_PHASE_PREFILL || pass->rows <= MQ_THIN_ROWS));
+    assert(pass->rows <= rt->max_rows && (pass->phase == MQ_PHASE_PREFILL || pass->rows <= MQ_DECODE_ROWS));
     rt->pass = pass;
     rt->clock.passes[pass->phase]++;
     rt->clock.last = mq__seconds();
+    mq__pass_begin(rt, pass);
     mq__pool_run(rt->pool, embed, rt);
     mq__lap(rt, MQ_STAGE_EMBED);
     for (uint32_t l = 0; l < rt->model->layers; l++) {
+        if (!mq__pass_continues(rt, pass)) return;
         layer_forward(rt, l);
     }
 }

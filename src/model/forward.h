@@ -3,41 +3,45 @@
 #define MQ_FORWARD_H
 
 #include "base/pool.h"
-#include "kv/kv_pool.h"
+#include "kv/kv_blocks.h"
 #include "mixquant_tools.h"
 #include "model/model.h"
 
-#define MQ_THIN_ROWS 8 /* rows of a decode pass at most: the thin kernels read the weights once for up to 8 */
+#include <stdatomic.h>
+
+#define MQ_DECODE_ROWS 64 /* rows of a decode pass at most: they read the weights once */
 
 /* Consecutive tokens of one sequence: rows [row, row + rows) of the pass stand at positions first, first + 1, ... */
 typedef struct mq_segment {
-    uint16_t *const *pages; /* KV pages that cover positions [0, first + rows) */
+    uint16_t *const *pages; /* KV blocks that cover positions [0, first + rows) */
     uint32_t first, row, rows;
+    const atomic_bool *cancel; /* looked at before each layer; once it is set the segment's rows are dropped */
 } mq_segment;
 
 typedef struct mq_pass {
-    mq_phase phase;        /* PREFILL: tall kernels. DECODE: one row per segment, at most MQ_THIN_ROWS, thin kernels */
+    mq_phase phase;        /* PREFILL: tall kernels. DECODE: at most MQ_DECODE_ROWS rows, thin kernels */
     mq_phase_plan plan;    /* of that phase */
     const int32_t *tokens; /* [rows], each in [0, V) */
     uint32_t rows;
-    const mq_segment *segments;
+    mq_segment *segments; /* in the order of their rows */
     uint32_t segment_count;
     const mq_observer *observer; /* NULL: nobody watches */
 } mq_pass;
 
-/* Everything a pass needs besides weights: threads, kernels and scratch, allocated once for `max_rows` rows. */
+/* Everything a pass needs besides weights: threads, kernels and scratch, allocated once for `max_rows` rows. Borrows model and layout. */
 typedef struct mq_runtime mq_runtime;
 
-mq_status mq__runtime_new(const mq_model *model, const mq_kernels *kernels, mq_pool *pool, uint32_t max_rows,
-                          uint32_t max_positions, mq_runtime **runtime, mq_error *error);
+mq_status mq__runtime_new(const mq_model *model, const mq_kv_layout *kv, const mq_kernels *kernels, mq_pool *pool,
+                          uint32_t max_rows, uint32_t max_positions, mq_runtime **runtime, mq_error *error);
 void mq__runtime_free(mq_runtime *runtime);
 
 /* The time of all passes so far, by stage. */
 void mq__runtime_profile(const mq_runtime *runtime, mq_profile *profile);
 
-/* Runs the layers: writes K and V of all rows into their pages and leaves the hidden state of every row in the runtime.
+/* Runs the layers: writes K and V of all rows into their blocks and leaves the hidden state of every row in the runtime.
+ * A cancelled segment is left with 0 rows, and the rows after it move up: pass->rows and segment->row say where they are.
  * Does not allocate. */
-void mq__forward(mq_runtime *runtime, const mq_pass *pass);
+void mq__forward(mq_runtime *runtime, mq_pass *pass);
 
 /* Logits [rows, V] of rows [row, row + rows) of the last pass, through the final norm and lm_head. A decode pass uses the
  * thin kernel, a prefill pass the tall one. rows <= max_rows. */

@@ -11,6 +11,7 @@
 typedef enum input_layout { ROWS, DENSE_PANELS, BF16_PANELS, NVFP4_PANELS, INT8_PANELS } input_layout;
 
 #define PANEL     MQ_NVFP4_NR /* output features per unit of work, for all formats */
+#define THIN_ROWS 8           /* of one call of the thin kernels at most */
 #define ROW_GRAIN MQ_DENSE_MR /* rows are cut at multiples of it: where row groups of all layouts begin */
 _Static_assert(ROW_GRAIN % MQ_NVFP4_MR == 0 && ROW_GRAIN % MQ_INT8_MR == 0, "row groups begin there");
 
@@ -156,7 +157,11 @@ static void multiply_linear(void *context, int thread, int threads)
     for (size_t i = begin / panels; i * panels < end; i++) {
         const size_t row0 = groups * i / pieces * ROW_GRAIN, row1 = groups * (i + 1) / pieces * ROW_GRAIN;
         const size_t p0 = begin > i * panels ? begin - i * panels : 0, left = end - i * panels;
-        multiply_panels(j, p0, left < panels ? left : panels, row0, row1 < rows ? row1 : rows, thread);
+        const size_t row_end = row1 < rows ? row1 : rows, step = j->layout == ROWS ? THIN_ROWS : row_end;
+        for (size_t row = row0; row < row_end; row += step) {
+            multiply_panels(j, p0, left < panels ? left : panels, row, row_end - row < step ? row_end : row + step,
+                            thread);
+        }
     }
 }
 

@@ -8,8 +8,6 @@
 
 #include "kernels/kernels.h"
 
-typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
-
 /* The faces of a weight matrix: the checkpoint's own, and those that are packed from it. */
 typedef enum mq_face { MQ_FACE_DENSE, MQ_FACE_NVFP4, MQ_FACE_INT8, MQ_FACES } mq_face;
 

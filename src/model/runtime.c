@@ -19,17 +19,18 @@ static float *floats(size_t rows, size_t width)
     return mq__alloc_aligned(bytes);
 }
 
-mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool *pool, uint32_t max_rows,
-                          uint32_t max_positions, mq_runtime **out, mq_error *error)
+mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_kernels *kernels, mq_pool *pool,
+                          uint32_t max_rows, uint32_t max_positions, mq_runtime **out, mq_error *error)
 {
     *out = NULL;
     mq_runtime *rt = mq__alloc_zero(1, sizeof *rt);
     if (!rt) return mq__fail(error, MQ_NO_MEMORY, "runtime: expected memory, got none");
-    const size_t rows = max_size(max_rows, MQ_THIN_ROWS);
+    const size_t rows = max_size(max_rows, MQ_DECODE_ROWS);
     const size_t q_width = (size_t)m->heads * m->head_dim, kv_width = (size_t)m->kv_heads * m->head_dim;
     const size_t widest = max_size(max_size(m->width, q_width), m->ffn);
     const int threads = mq__pool_threads(pool);
     *rt = (mq_runtime){.model = m,
+                       .kv = kv,
                        .kernels = kernels,
                        .pool = pool,
                        .max_rows = (uint32_t)rows,
@@ -42,18 +43,19 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kernels *kernels, mq_pool 
     rt->v = floats(rows, kv_width);
     rt->gate = floats(rows, m->ffn);
     rt->up = floats(rows, m->ffn);
+    rt->position = mq__alloc_zero(rows, sizeof *rt->position);
     rt->cos = floats(rows, m->head_dim / 2);
     rt->sin = floats(rows, m->head_dim / 2);
     rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
     rt->nvfp4.panels = mq__alloc_aligned(mq__nvfp4_row_bytes(rows, widest));
     rt->int8.panels = mq__alloc_aligned(mq__int8_row_bytes(rows, widest));
     rt->nvfp4.multiplier = floats(rows + MQ_NVFP4_MR, 1);
-    rt->partials = floats((size_t)MQ_THIN_ROWS * rt->max_spans, (size_t)m->heads * (m->head_dim + 2));
+    rt->partials = floats((size_t)MQ_DECODE_ROWS * rt->max_spans, (size_t)m->heads * (m->head_dim + 2));
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     rt->own_rows = mq__alloc_zero((size_t)threads, sizeof *rt->own_rows);
-    bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->cos && rt->sin &&
-                    rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier && rt->partials &&
-                    rt->thread_scratch && rt->own_rows;
+    bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->position && rt->cos &&
+                    rt->sin && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier &&
+                    rt->partials && rt->thread_scratch && rt->own_rows;
     const size_t scratch =
         max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_dim));
     for (int t = 0; complete && t < threads; t++) {
@@ -97,6 +99,7 @@ void mq__runtime_free(mq_runtime *rt)
         if (rt->thread_scratch) mq__free_aligned(rt->thread_scratch[t]);
         if (rt->own_rows) mq__free_aligned(rt->own_rows[t]);
     }
+    mq__free(rt->position);
     mq__free(rt->thread_scratch);
     mq__free(rt->own_rows);
     float *const all[] = {rt->h,

@@ -16,6 +16,7 @@ typedef struct mq_clock {
 
 struct mq_runtime {
     const mq_model *model;
+    const mq_kv_layout *kv;
     const mq_kernels *kernels;
     mq_pool *pool;
     uint32_t max_rows, max_spans;
@@ -27,11 +28,12 @@ struct mq_runtime {
     float *x;                 /* [T, max(D, H*K)] normed rows, then the attention's output */
     float *q, *k, *v;         /* [T, H*K], [T, G*K], [T, G*K] */
     float *gate, *up;         /* [T, F]; gate holds silu(gate)*up afterwards */
+    uint32_t *position;       /* [T] of each row in its sequence */
     float *cos, *sin;         /* [T, K/2] of the rows' positions */
     float *dense_panels;      /* the input of tall dense layers, packed */
     mq_nvfp4_rows nvfp4;      /* the input of NVFP4 layers, quantised and packed */
     mq_int8_rows int8;        /* the same of INT8 layers */
-    float *partials;          /* decode attention: [segments][G][spans][H/G][K + 2] */
+    float *partials;          /* decode attention: [T][G][spans][H/G][K + 2] */
     uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
     float **own_rows;         /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
 };
@@ -40,6 +42,13 @@ struct mq_runtime {
 
 /* A stage ends: what passed since the last one is its time, less what the caller waited. */
 void mq__lap(mq_runtime *rt, mq_stage stage);
+
+/* ---- pass.c */
+
+/* Notes where the rows stand. */
+void mq__pass_begin(mq_runtime *rt, const mq_pass *pass);
+/* Drops the rows of cancelled segments; false when none are left. */
+bool mq__pass_continues(mq_runtime *rt, mq_pass *pass);
 
 /* ---- linear.c */
 

@@ -43,7 +43,7 @@ static void set_group(job *j, uint32_t layer, int group, int rung)
         if ((int)mq__weights_group(index) != group) continue;
         if (!mq__weights_can_have(j->engine->weights, index, mq__face_of(format))) format = MQ_LINEAR_BF16;
     }
-    j->engine->plan[MQ_PHASE_PREFILL].format[layer][group] = (uint8_t)format;
+    j->engine->plan->phase[MQ_PHASE_PREFILL].format[layer][group] = (uint8_t)format;
 }
 
 static void set_all(job *j, int rung)

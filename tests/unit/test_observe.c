@@ -225,7 +225,9 @@ static void test_batches(void **state)
     mq_engine_observe(engine, NULL);
     assert_int_equal(mq_sequence_sync(two, tokens, 20, NULL, NULL, NULL), MQ_OK);
     mq_engine_observe(engine, &(mq_observer){.linear = take_linear, .context = b});
-    assert_int_equal(mq_sequence_step_batch((mq_sequence *[]){two, one}, (int32_t[]){9, 7}, 2, NULL), MQ_OK);
+    mq_rows rows[2] = {{.sequence = two, .tokens = (int32_t[]){9}, .count = 1, .phase = MQ_PHASE_DECODE},
+                       {.sequence = one, .tokens = (int32_t[]){7}, .count = 1, .phase = MQ_PHASE_DECODE}};
+    assert_int_equal(mq_engine_step(engine, rows, 2, NULL), MQ_OK);
     for (uint32_t l = 0; l < LAYERS; l++) {
         for (int g = 0; g < MQ_GROUPS; g++) {
             assert_int_equal(b->count[l][g], 2);

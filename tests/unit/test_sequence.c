@@ -255,6 +255,17 @@ static void test_first_token_is_precise(void **state)
     mq_engine_close(uniform);
 }
 
+/* One decode row of each. */
+static void step_batch(mq_engine *engine, mq_sequence *const *batch, const int32_t *next, uint32_t count)
+{
+    mq_rows rows[8];
+    for (uint32_t i = 0; i < count; i++) {
+        rows[i] =
+            (mq_rows){.sequence = batch[i], .tokens = &next[i], .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
+    }
+    assert_int_equal(mq_engine_step(engine, rows, count, NULL), MQ_OK);
+}
+
 static void test_batch_equals_single(void **state)
 {
     (void)state;
@@ -270,7 +281,7 @@ static void test_batch_equals_single(void **state)
             assert_int_equal(mq_sequence_sync(single[i], tokens + i, 20 + 50 * i, NULL, NULL, NULL), MQ_OK);
         }
         for (int step = 0; step < 3; step++) {
-            assert_int_equal(mq_sequence_step_batch(batch, next, 3, NULL), MQ_OK);
+            step_batch(engine, batch, next, 3);
             for (uint32_t i = 0; i < 3; i++) {
                 assert_int_equal(mq_sequence_step(single[i], next[i], NULL), MQ_OK);
                 assert_memory_equal(mq_sequence_logits(batch[i]), mq_sequence_logits(single[i]), logits_bytes(engine));

@@ -1,0 +1,210 @@
+/* A step: rows of many sequences, in passes of one phase and one plan. Prefill rows share their GEMMs, decode rows read the
+ * weights once; which rows stand together changes no result. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+
+#include <string.h>
+
+/* ---- before anything runs */
+
+static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
+{
+    mq_sequence *sequence = rows->sequence;
+    if (sequence->engine != engine || (unsigned)rows->phase >= MQ_PHASES || rows->logits > rows->count) {
+        return mq__fail(error, MQ_USAGE,
+                        "step: rows: expected this engine's sequence, a phase, and logits of at most "
+                        "%u rows, got others",
+                        rows->count);
+    }
+    const unsigned phase = 1u << rows->phase;
+    if (sequence->planned_in >= phase) { /* DECODE comes last */
+        return mq__fail(error, MQ_USAGE, "step: rows: expected a sequence once a phase, prefill first, got it again");
+    }
+    const mq_status status = mq__sequence_check_tokens(sequence, rows->tokens, rows->count, error);
+    if (status != MQ_OK) return status;
+    if (!sequence->planned_in) sequence->planned = sequence->count;
+    if (rows->count > engine->context - sequence->planned) {
+        return mq__fail(error, MQ_LIMIT, "step: rows: expected at most %u tokens of context, got %llu", engine->context,
+                        (unsigned long long)sequence->planned + rows->count);
+    }
+    sequence->planned += rows->count;
+    sequence->planned_in |= phase;
+    return mq__sequence_logits_room(sequence, rows->logits, error);
+}
+
+/* Of all sequences together, each counted once. */
+static uint64_t blocks_missing(const mq_rows *rows, uint32_t count)
+{
+    uint64_t missing = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const mq_sequence *sequence = rows[i].sequence;
+        const bool counted = rows[i].phase == MQ_PHASE_DECODE && sequence->planned_in >> MQ_PHASE_PREFILL & 1;
+        if (!counted) missing += mq__sequence_blocks_missing(sequence, sequence->planned);
+    }
+    return missing;
+}
+
+static mq_status check_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error)
+{
+    mq_status status = MQ_OK;
+    for (uint32_t i = 0; i < count; i++) {
+        rows[i].done = 0;
+        rows[i].cancelled = false;
+        rows[i].sequence->planned_in = 0;
+    }
+    for (uint32_t i = 0; status == MQ_OK && i < count; i++) {
+        status = check_entry(engine, &rows[i], error);
+    }
+    if (status != MQ_OK) return status;
+    const uint64_t missing = blocks_missing(rows, count);
+    if (missing > mq__kv_available(engine->kv)) {
+        return mq__fail(error, MQ_LIMIT, "step: KV blocks: expected %llu more, got %u", (unsigned long long)missing,
+                        mq__kv_available(engine->kv));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        mq__sequence_take_blocks(rows[i].sequence, rows[i].sequence->planned);
+        rows[i].sequence->logits_ready = 0;
+    }
+    return MQ_OK;
+}
+
+/* ---- putting a pass together */
+
+static bool cancelled(const mq_sequence *sequence)
+{
+    return atomic_load_explicit(&sequence->cancel, memory_order_relaxed);
+}
+
+/* Rows of an entry that go into the pass. */
+static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t most)
+{
+    mq_sequence *sequence = rows->sequence;
+    const uint32_t left = rows->count - rows->done, room = most - pass->rows, some = left < room ? left : room;
+    memcpy(engine->pass_tokens + pass->rows, rows->tokens + rows->done, some * sizeof *rows->tokens);
+    engine->segment_rows[pass->segment_count] = rows;
+    engine->segments[pass->segment_count++] = (mq_segment){.pages = sequence->pages,
+                                                           .first = sequence->count,
+                                                           .row = pass->rows,
+                                                           .rows = some,
+                                                           .cancel = &sequence->cancel};
+    pass->rows += some;
+    sequence->running = some;
+}
+
+/* Fills a pass with rows of one phase and plan that have not run; false when there are none. */
+static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_phase phase, mq_pass *pass)
+{
+    const uint32_t most = phase == MQ_PHASE_PREFILL ? engine->chunk : MQ_DECODE_ROWS;
+    const mq_plan *plan = NULL;
+    *pass = (mq_pass){.phase = phase,
+                      .tokens = engine->pass_tokens,
+                      .segments = engine->segments,
+                      .observer = engine->observed ? &engine->observer : NULL};
+    for (uint32_t i = 0; i < count && pass->rows < most; i++) {
+        if (rows[i].phase != phase || rows[i].done == rows[i].count) continue;
+        if (cancelled(rows[i].sequence)) rows[i].cancelled = true;
+        if (rows[i].cancelled || (plan && rows[i].sequence->plan != plan)) continue;
+        plan = rows[i].sequence->plan;
+        add_segment(engine, pass, &rows[i], most);
+    }
+    if (plan) pass->plan = plan->phase[phase];
+    return plan != NULL;
+}
+
+/* ---- logits of a pass */
+
+/* Neighbouring rows of the pass on their way through the head. */
+typedef struct head_rows {
+    uint32_t row, count, first; /* first: position of the first one */
+    float *to[MQ_DECODE_ROWS];  /* where each row's logits go; NULL: to the visitor only */
+} head_rows;
+
+static void run_head(mq_engine *engine, const mq_pass *pass, head_rows *head)
+{
+    const size_t vocab = engine->weights->model.vocab;
+    if (head->count == 0) return;
+    mq__logits(engine->runtime, pass, head->row, head->count, engine->batch_logits);
+    for (uint32_t i = 0; i < head->count; i++) {
+        if (head->to[i]) memcpy(head->to[i], engine->batch_logits + i * vocab, vocab * sizeof(float));
+    }
+    if (engine->visitor.visit) {
+        engine->visitor.visit(engine->visitor.context, head->first, head->count, engine->batch_logits);
+    }
+    head->count = 0;
+}
+
+static void add_head_row(mq_engine *engine, const mq_pass *pass, head_rows *head, uint32_t row, uint32_t position,
+                         float *to)
+{
+    if (head->row + head->count != row || head->count == MQ_DECODE_ROWS) run_head(engine, pass, head);
+    if (head->count == 0) {
+        head->row = row;
+        head->first = position;
+    }
+    head->to[head->count++] = to;
+}
+
+/* Those of a segment's rows whose logits are wanted: the last ones of its entry. */
+static void add_head_rows(mq_engine *engine, const mq_pass *pass, head_rows *head, const mq_segment *segment,
+                          const mq_rows *rows)
+{
+    const size_t vocab = engine->weights->model.vocab;
+    const bool kept = rows->phase == MQ_PHASE_DECODE || !engine->visitor.visit;
+    const uint32_t from = rows->count - rows->logits;
+    for (uint32_t i = 0; i < segment->rows; i++) {
+        const uint32_t at = rows->done + i;
+        if (at < from) continue;
+        float *to = kept ? rows->sequence->logits + (at - from) * vocab : NULL;
+        add_head_row(engine, pass, head, segment->row + i, segment->first + i, to);
+        if (kept) rows->sequence->logits_ready = at - from + 1;
+    }
+}
+
+/* ---- running */
+
+/* A sequence that was cancelled runs no more rows of this step. */
+static void drop_entries(mq_rows *rows, uint32_t count, mq_sequence *sequence)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (rows[i].sequence == sequence && rows[i].done < rows[i].count) rows[i].cancelled = true;
+    }
+    sequence->logits_ready = 0;
+}
+
+static void run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t count)
+{
+    head_rows head = {0};
+    mq__forward(engine->runtime, pass);
+    for (uint32_t s = 0; s < pass->segment_count; s++) {
+        const mq_segment *segment = &pass->segments[s];
+        mq_rows *entry = engine->segment_rows[s];
+        mq_sequence *sequence = entry->sequence;
+        sequence->running = 0;
+        if (segment->rows == 0) {
+            drop_entries(rows, count, sequence);
+            continue;
+        }
+        add_head_rows(engine, pass, &head, segment, entry);
+        mq__sequence_append(sequence, entry->tokens + entry->done, segment->rows, pass->phase == MQ_PHASE_DECODE);
+        entry->done += segment->rows;
+    }
+    run_head(engine, pass, &head);
+    if (pass->phase == MQ_PHASE_DECODE) mq__engine_stepped(engine);
+}
+
+mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error)
+{
+    const mq_status status = check_step(engine, rows, count, error);
+    if (status != MQ_OK) return status;
+    mq_pass pass;
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        while (gather_pass(engine, rows, count, (mq_phase)phase, &pass)) {
+            run_pass_of_step(engine, &pass, rows, count);
+        }
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (rows[i].cancelled) atomic_store_explicit(&rows[i].sequence->cancel, false, memory_order_relaxed);
+    }
+    return MQ_OK;
+}
