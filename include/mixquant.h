@@ -242,6 +242,18 @@ typedef struct mq_rows {
  * rows stand together: a row has the bits that it has alone. Everything is checked first, so a refusal changes nothing. */
 MQ_API mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error);
 
+/* ---- KV images: a range of a sequence as bytes, for disks and other machines (src/format/kvimage.h has the layout) */
+
+/* Positions first .. first+count-1, of which the sequence holds all, in pieces. Return false to stop: MQ_WRITE. */
+MQ_API mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t count,
+                                    bool (*write)(void *context, const void *bytes, size_t count), void *context,
+                                    mq_error *error);
+/* Appends the range of an image to a sequence that holds exactly the tokens before it. `read` fills all of `bytes` or returns
+ * false (MQ_IO: the image is cut). MQ_FORMAT for a damaged image, MQ_UNSUPPORTED for one of other weights, plan, tokenizer,
+ * rope or layout. A refusal changes nothing. */
+MQ_API mq_status mq_sequence_import(mq_sequence *sequence, bool (*read)(void *context, void *bytes, size_t count),
+                                    void *context, mq_error *error);
+
 /* ---- one sequence alone */
 
 typedef struct mq_sync_options {

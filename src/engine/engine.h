@@ -3,6 +3,7 @@
 #define MQ_ENGINE_H
 
 #include "base/pool.h"
+#include "engine/fingerprint.h"
 #include "engine/weights.h"
 #include "kv/kv_blocks.h"
 #include "mixquant_tools.h"
@@ -45,6 +46,8 @@ struct mq_engine {
     float *batch_logits;    /* [MQ_DECODE_ROWS, V] */
     mq_logits_visitor visitor;
 
+    mq_fingerprint fingerprint; /* without the plan's part */
+    bool fingerprint_ready;
     mq_observer observer;
     bool observed;  /* observer is set */
     bool placed;    /* weights are copied near the threads that read them */
@@ -79,6 +82,8 @@ void mq__engine_stepped(mq_engine *engine);
 uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count);
 /* Takes them; they must be there. Blocks that it writes to are its own afterwards. */
 void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
+/* Gives back those beyond its tokens. */
+void mq__sequence_give_blocks(mq_sequence *sequence);
 /* Appends tokens whose KV a pass has written. */
 void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise);
 mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count,

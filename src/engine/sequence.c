@@ -95,12 +95,17 @@ void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count)
     }
 }
 
-uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
+void mq__sequence_give_blocks(mq_sequence *sequence)
 {
-    if (count < sequence->count) sequence->count = count;
     while (sequence->block_count > blocks_for(sequence->count)) {
         mq__kv_release(sequence->engine->kv, sequence->blocks[--sequence->block_count]);
     }
+}
+
+uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
+{
+    if (count < sequence->count) sequence->count = count;
+    mq__sequence_give_blocks(sequence);
     sequence->logits_ready = 0;
     return sequence->count;
 }

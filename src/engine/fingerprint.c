@@ -1,0 +1,119 @@
+/* What keys and values depend on, as digests: two engines may exchange KV when all of them agree. */
+#include "engine/fingerprint.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+
+#include <string.h>
+
+/* ---- weights: every byte of the checkpoint's files, in pieces that the threads share */
+
+#define PIECE ((size_t)4 << 20)
+
+typedef struct hashing {
+    const mq_map *map;
+    mq_digest *piece; /* [pieces] */
+    size_t pieces;
+} hashing;
+
+static void hash_pieces(void *context, int thread, int threads)
+{
+    const hashing *h = context;
+    for (size_t i = (size_t)thread; i < h->pieces; i += (size_t)threads) {
+        const size_t at = i * PIECE, left = h->map->bytes - at;
+        h->piece[i] = mq__digest(h->map->data + at, left < PIECE ? left : PIECE);
+    }
+}
+
+static bool add_file(mq_pool *pool, const mq_map *map, mq_buf *text)
+{
+    hashing h = {.map = map, .pieces = (map->bytes + PIECE - 1) / PIECE};
+    h.piece = mq__alloc_zero(h.pieces, sizeof *h.piece);
+    if (!h.piece) return false;
+    mq__pool_run(pool, hash_pieces, &h);
+    const bool ok = mq__buf_append(text, h.piece, h.pieces * sizeof *h.piece);
+    mq__free(h.piece);
+    return ok;
+}
+
+static bool add_checkpoint(mq_pool *pool, const mq_checkpoint *checkpoint, mq_buf *text)
+{
+    for (size_t i = 0; checkpoint && i < mq__checkpoint_shards(checkpoint); i++) {
+        if (!add_file(pool, &mq__checkpoint_shard(checkpoint, i)->map, text)) return false;
+    }
+    return mq__buf_puts(text, "end");
+}
+
+/* ---- the others */
+
+static mq_digest plan_digest(const mq_engine *e, const mq_plan *plan, mq_buf *text)
+{
+    const size_t layers = e->weights->model.layers;
+    mq__buf_clear(text);
+    mq__buf_printf(text, "%s\n", mq_scale_rule_name(e->options.scales));
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        mq__buf_printf(text, "%s\n", mq_attention_format_name(plan->phase[phase].attention));
+        for (size_t l = 0; l < layers; l++) {
+            for (int g = 0; g < MQ_GROUPS; g++) {
+                mq__buf_printf(text, "%s\n", mq_linear_format_name((mq_linear_format)plan->phase[phase].format[l][g]));
+            }
+        }
+    }
+    return mq__digest(text->data, text->len);
+}
+
+static mq_digest rope_digest(const mq_engine *e, mq_buf *text)
+{
+    const mq_model *m = &e->weights->model;
+    mq__buf_clear(text);
+    mq__buf_append(text, m->inv_freq, m->head_dim / 2 * sizeof *m->inv_freq);
+    mq__buf_append(text, &m->rope_factor, sizeof m->rope_factor);
+    return mq__digest(text->data, text->len);
+}
+
+static mq_digest layout_digest(const mq_engine *e, mq_buf *text)
+{
+    mq__buf_clear(text);
+    for (uint32_t l = 0; l < e->kv_layout.layers; l++) {
+        mq__buf_printf(text, "%u %u\n", e->kv_layout.layer[l].kv_heads, e->kv_layout.layer[l].head_dim);
+    }
+    return mq__digest(text->data, text->len);
+}
+
+/* Of tokenizer.json; a model without one has token ids only. */
+static mq_status tokenizer_digest(const mq_engine *e, mq_digest *digest, mq_error *error)
+{
+    mq_map map = {0};
+    char *path = mq__path_join(e->model_dir, "tokenizer.json");
+    if (!path) return mq__fail(error, MQ_NO_MEMORY, "KV image: tokenizer: expected memory, got none");
+    const mq_status status = mq__file_exists(path) ? mq__map_open(path, &map, error) : MQ_OK;
+    if (status == MQ_OK) *digest = mq__digest(map.data, map.bytes);
+    mq__map_close(&map);
+    mq__free(path);
+    return status;
+}
+
+mq_status mq__fingerprint(mq_engine *e, const mq_plan *plan, mq_fingerprint *out, mq_error *error)
+{
+    mq_buf text = {0};
+    mq_status status = MQ_OK;
+    if (!e->fingerprint_ready) {
+        const bool ok =
+            add_checkpoint(e->pool, e->weights->dense, &text) && add_checkpoint(e->pool, e->weights->second, &text);
+        if (!ok) status = mq__fail(error, MQ_NO_MEMORY, "KV image: weights: expected memory, got none");
+        if (ok) e->fingerprint.weights = mq__digest(text.data, text.len);
+        if (ok) status = tokenizer_digest(e, &e->fingerprint.tokenizer, error);
+        e->fingerprint.rope = rope_digest(e, &text);
+        e->fingerprint.layout = layout_digest(e, &text);
+        e->fingerprint_ready = status == MQ_OK && !text.failed;
+    }
+    *out = e->fingerprint;
+    out->plan = plan_digest(e, plan, &text);
+    if (text.failed && status == MQ_OK) {
+        status = mq__fail(error, MQ_NO_MEMORY, "KV image: fingerprint: expected memory, got none");
+    }
+    mq__buf_free(&text);
+    return status;
+}

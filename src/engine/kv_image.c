@@ -1,0 +1,260 @@
+/* Sequences to KV images and back: a chunk is one layer of one block. */
+#include "base/error.h"
+#include "base/mem.h"
+#include "engine/engine.h"
+#include "format/kvimage.h"
+
+#include <string.h>
+
+/* ---- payloads */
+
+static size_t payload_bytes(const mq_kv_layer *layer, uint32_t count)
+{
+    return (size_t)layer->kv_heads * 2 * count * layer->head_dim * sizeof(uint16_t);
+}
+
+/* The largest chunk with its head; owned. */
+static uint8_t *new_chunk(const mq_kv_layout *layout, size_t *payload, mq_error *error)
+{
+    *payload = 0;
+    for (uint32_t l = 0; l < layout->layers; l++) {
+        const size_t bytes = payload_bytes(&layout->layer[l], MQ_PAGE_TOKENS);
+        if (bytes > *payload) *payload = bytes;
+    }
+    uint8_t *chunk = mq__alloc_zero(1, MQ_KVCHUNK_HEAD + *payload);
+    if (!chunk) (void)mq__fail(error, MQ_NO_MEMORY, "KV image: chunk: expected memory, got none");
+    return chunk;
+}
+
+/* Copies keys and values of a chunk between its block and its payload, which has no gaps. */
+static void move_payload(const mq_kv_layout *layout, const mq_kvchunk *chunk, mq_kv_block *block, uint8_t *payload,
+                         bool out)
+{
+    const mq_kv_layer *layer = &layout->layer[chunk->layer];
+    const size_t bytes = (size_t)chunk->count * layer->head_dim * sizeof(uint16_t);
+    for (uint32_t i = 0; i < 2 * layer->kv_heads; i++, payload += bytes) { /* keys and values of each head */
+        uint16_t *at = block->data + layer->offset + (size_t)i * MQ_PAGE_TOKENS * layer->head_dim +
+                       (size_t)(chunk->first % MQ_PAGE_TOKENS) * layer->head_dim;
+        if (out)
+            memcpy(payload, at, bytes);
+        else
+            memcpy(at, payload, bytes);
+    }
+}
+
+/* The chunk of a layer that begins at `first` in a range that ends at `end`. */
+static mq_kvchunk chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t first, uint32_t end)
+{
+    const uint32_t room = MQ_PAGE_TOKENS - first % MQ_PAGE_TOKENS, count = end - first < room ? end - first : room;
+    return (mq_kvchunk){
+        .layer = layer, .first = first, .count = count, .bytes = payload_bytes(&layout->layer[layer], count)};
+}
+
+/* ---- export */
+
+typedef struct kv_output {
+    bool (*write)(void *context, const void *bytes, size_t count);
+    void *context;
+} kv_output;
+
+static mq_status put_bytes(const kv_output *out, const void *bytes, size_t count, mq_error *error)
+{
+    if (out->write(out->context, bytes, count)) return MQ_OK;
+    return mq__fail(error, MQ_WRITE, "KV image: expected %zu bytes to be taken, got a refusal", count);
+}
+
+static mq_status put_header(mq_sequence *sequence, uint32_t first, uint32_t count, const kv_output *out,
+                            mq_error *error)
+{
+    mq_fingerprint print;
+    mq_buf head = {0};
+    uint8_t *precise = mq__alloc_zero((count + 7) / 8, 1);
+    mq_status status = mq__fingerprint(sequence->engine, sequence->plan, &print, error);
+    if (status == MQ_OK && !precise) {
+        status = mq__fail(error, MQ_NO_MEMORY, "KV image: provenance: expected memory, got none");
+    }
+    for (uint32_t i = 0; status == MQ_OK && i < count; i++) {
+        if (mq_sequence_is_precise(sequence, first + i)) precise[i / 8] |= (uint8_t)(1u << i % 8);
+    }
+    const mq_kvimage image = {.weights = print.weights,
+                              .plan = print.plan,
+                              .tokenizer = print.tokenizer,
+                              .rope = print.rope,
+                              .layout = print.layout,
+                              .layers = sequence->engine->kv_layout.layers,
+                              .first = first,
+                              .count = count};
+    if (status == MQ_OK) status = mq__kvimage_write(&image, sequence->tokens, precise, &head, error);
+    if (status == MQ_OK) status = put_bytes(out, head.data, head.len, error);
+    mq__buf_free(&head);
+    mq__free(precise);
+    return status;
+}
+
+mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t count,
+                             bool (*write)(void *context, const void *bytes, size_t count), void *context,
+                             mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const kv_output out = {write, context};
+    if (count == 0 || first > sequence->count || count > sequence->count - first) {
+        return mq__fail(error, MQ_USAGE, "KV image: range: expected positions below %u, got %u from %u",
+                        sequence->count, count, first);
+    }
+    size_t most;
+    uint8_t *chunk = new_chunk(layout, &most, error);
+    if (!chunk) return MQ_NO_MEMORY;
+    mq_status status = put_header(sequence, first, count, &out, error);
+    for (uint32_t at = first, next; status == MQ_OK && at < first + count; at = next) {
+        next = at + chunk_at(layout, 0, at, first + count).count;
+        for (uint32_t l = 0; status == MQ_OK && l < layout->layers; l++) {
+            const mq_kvchunk c = chunk_at(layout, l, at, first + count);
+            move_payload(layout, &c, sequence->blocks[at / MQ_PAGE_TOKENS], chunk + MQ_KVCHUNK_HEAD, true);
+            mq__kvchunk_write(&c, chunk);
+            status = put_bytes(&out, chunk, MQ_KVCHUNK_HEAD + c.bytes, error);
+        }
+    }
+    mq__free(chunk);
+    return status;
+}
+
+/* ---- import */
+
+typedef struct kv_input {
+    bool (*read)(void *context, void *bytes, size_t count);
+    void *context;
+} kv_input;
+
+static mq_status get_bytes(const kv_input *in, void *bytes, size_t count, mq_error *error)
+{
+    if (in->read(in->context, bytes, count)) return MQ_OK;
+    return mq__fail(error, MQ_IO, "KV image: expected %zu more bytes, got an end", count);
+}
+
+/* *header is owned. */
+static mq_status get_header(const mq_engine *engine, const kv_input *in, uint8_t **header, mq_kvimage *image,
+                            mq_error *error)
+{
+    uint8_t prefix[MQ_KVIMAGE_PREFIX];
+    size_t bytes = 0;
+    mq_status status = get_bytes(in, prefix, sizeof prefix, error);
+    if (status == MQ_OK) status = mq__kvimage_head_bytes(prefix, engine->context, &bytes, error);
+    if (status != MQ_OK) return status;
+    *header = mq__alloc_zero(1, bytes);
+    if (!*header) return mq__fail(error, MQ_NO_MEMORY, "KV image: header: expected memory, got none");
+    memcpy(*header, prefix, sizeof prefix);
+    status = get_bytes(in, *header + sizeof prefix, bytes - sizeof prefix, error);
+    return status == MQ_OK ? mq__kvimage_read(*header, bytes, image, error) : status;
+}
+
+static mq_status check_digest(mq_digest got, mq_digest own, const char *what, mq_error *error)
+{
+    if (memcmp(got.bytes, own.bytes, sizeof own.bytes) == 0) return MQ_OK;
+    return mq__fail(error, MQ_UNSUPPORTED, "KV image: %s: expected this engine's, got another's", what);
+}
+
+static mq_status check_fingerprint(mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
+{
+    mq_fingerprint own;
+    mq_status status = mq__fingerprint(sequence->engine, sequence->plan, &own, error);
+    if (status == MQ_OK) status = check_digest(image->weights, own.weights, "weights", error);
+    if (status == MQ_OK) status = check_digest(image->plan, own.plan, "plan", error);
+    if (status == MQ_OK) status = check_digest(image->tokenizer, own.tokenizer, "tokenizer", error);
+    if (status == MQ_OK) status = check_digest(image->rope, own.rope, "rope", error);
+    if (status == MQ_OK) status = check_digest(image->layout, own.layout, "layout", error);
+    if (status == MQ_OK && image->layers != sequence->engine->kv_layout.layers) {
+        status = mq__fail(error, MQ_FORMAT, "KV image: layers: expected %u, got %u", sequence->engine->kv_layout.layers,
+                          image->layers);
+    }
+    return status;
+}
+
+/* The sequence holds the tokens before the range and nothing else, and its tokens are this model's. */
+static mq_status check_range(const mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
+{
+    if (image->first != sequence->count) {
+        return mq__fail(error, MQ_USAGE, "KV image: range: expected one from position %u on, got %u", sequence->count,
+                        image->first);
+    }
+    for (uint32_t i = 0; i < image->first + image->count; i++) {
+        const int32_t token = mq__kvimage_token(image, i);
+        if (i < image->first ? token == sequence->tokens[i]
+                             : token >= 0 && (uint32_t)token < sequence->engine->weights->model.vocab) {
+            continue;
+        }
+        return mq__fail(error, MQ_UNSUPPORTED, "KV image: token %u: expected the sequence's, got %d", i, token);
+    }
+    const uint32_t missing = mq__sequence_blocks_missing(sequence, image->first + image->count);
+    if (missing <= mq__kv_available(sequence->engine->kv)) return MQ_OK;
+    return mq__fail(error, MQ_LIMIT, "KV image: KV blocks: expected %u more, got %u", missing,
+                    mq__kv_available(sequence->engine->kv));
+}
+
+/* All chunks of the range, in any order, each once. */
+static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_kvimage *image, uint8_t *chunk,
+                            size_t most, uint8_t *seen, mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const uint32_t first_block = image->first / MQ_PAGE_TOKENS,
+                   blocks = (image->first + image->count - 1) / MQ_PAGE_TOKENS - first_block + 1;
+    for (size_t i = 0; i < (size_t)blocks * layout->layers; i++) {
+        mq_kvchunk c;
+        mq_status status = get_bytes(in, chunk, MQ_KVCHUNK_HEAD, error);
+        if (status == MQ_OK) status = mq__kvchunk_read(chunk, image, most, &c, error);
+        if (status == MQ_OK) status = get_bytes(in, chunk + MQ_KVCHUNK_HEAD, c.bytes, error);
+        if (status != MQ_OK) return status;
+        uint8_t *mark = &seen[(size_t)(c.first / MQ_PAGE_TOKENS - first_block) * layout->layers + c.layer];
+        if (*mark || c.bytes != payload_bytes(&layout->layer[c.layer], c.count) || !mq__kvchunk_is_intact(chunk, &c)) {
+            return mq__fail(
+                error, MQ_FORMAT,
+                "KV image: layer %u, position %u: expected an intact chunk, once, got a damaged or second one", c.layer,
+                c.first);
+        }
+        *mark = 1;
+        move_payload(layout, &c, sequence->blocks[c.first / MQ_PAGE_TOKENS], chunk + MQ_KVCHUNK_HEAD, false);
+    }
+    return MQ_OK;
+}
+
+static void append_range(mq_sequence *sequence, const mq_kvimage *image)
+{
+    for (uint32_t i = image->first; i < image->first + image->count; i++) {
+        const int32_t token = mq__kvimage_token(image, i);
+        mq__sequence_append(sequence, &token, 1, mq__kvimage_is_precise(image, i));
+    }
+    sequence->logits_ready = 0;
+}
+
+static mq_status import_range(mq_sequence *sequence, const kv_input *in, const mq_kvimage *image, mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const size_t blocks = image->count / MQ_PAGE_TOKENS + 2;
+    size_t most;
+    uint8_t *chunk = new_chunk(layout, &most, error), *seen = mq__alloc_zero(blocks, layout->layers);
+    mq_status status = chunk && seen ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "KV image: expected memory, got none");
+    if (status == MQ_OK) {
+        mq__sequence_take_blocks(sequence, image->first + image->count);
+        status = get_chunks(sequence, in, image, chunk, most, seen, error);
+    }
+    if (status == MQ_OK)
+        append_range(sequence, image);
+    else
+        mq__sequence_give_blocks(sequence);
+    mq__free(chunk);
+    mq__free(seen);
+    return status;
+}
+
+mq_status mq_sequence_import(mq_sequence *sequence, bool (*read)(void *context, void *bytes, size_t count),
+                             void *context, mq_error *error)
+{
+    const kv_input in = {read, context};
+    uint8_t *header = NULL;
+    mq_kvimage image;
+    mq_status status = get_header(sequence->engine, &in, &header, &image, error);
+    if (status == MQ_OK) status = check_fingerprint(sequence, &image, error);
+    if (status == MQ_OK) status = check_range(sequence, &image, error);
+    if (status == MQ_OK) status = import_range(sequence, &in, &image, error);
+    mq__free(header);
+    return status;
+}
