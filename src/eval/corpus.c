@@ -66,7 +66,8 @@ static void add_message_corpus(json_t *messages, const char *role, const json_t 
     json_array_append_new(messages, json_pack("{sssO}", "role", role, "content", content));
 }
 
-/* The messages of a scene as a right dialogue: {"messages", "tools", "add_generation_prompt"}. */
+/* The messages of a scene as a right dialogue, with the whole answer of each turn where the scene has it ("expect" alone is
+ * its last line): {"messages", "tools", "add_generation_prompt"}. */
 static json_t *dialogue(const json_t *scene, bool prompt_only)
 {
     json_t *messages = json_array();
@@ -76,7 +77,7 @@ static json_t *dialogue(const json_t *scene, bool prompt_only)
     add_message_corpus(messages, "system", json_object_get(scene, "system"));
     json_array_foreach(json_object_get(scene, "turns"), i, turn)
     {
-        const json_t *arguments = json_object_get(turn, "arguments"), *expect = json_object_get(turn, "expect");
+        const json_t *arguments = json_object_get(turn, "arguments"), *answer = json_object_get(turn, "answer");
         const char *name = json_string_value(json_object_get(turn, "call"));
         add_message_corpus(messages, "user", json_object_get(turn, "user"));
         open = true;
@@ -89,8 +90,9 @@ static json_t *dialogue(const json_t *scene, bool prompt_only)
             mq__free(result);
             if (prompt_only) break;
         }
-        if (!json_is_string(expect)) break;
-        add_message_corpus(messages, "assistant", expect);
+        if (!json_is_string(answer)) answer = json_object_get(turn, "expect");
+        if (!json_is_string(answer)) break;
+        add_message_corpus(messages, "assistant", answer);
         open = false;
     }
     return json_pack("{sososb}", "messages", messages, "tools", mq__scene_tools(scene), "add_generation_prompt",

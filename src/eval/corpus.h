@@ -1,5 +1,5 @@
 /* Token sequences for ppl, kld and attention: windows of a text file, or the agent's episodes with the right calls, their
- * real results and the right statements. */
+ * real results and the right answers. */
 #ifndef MQ_EVAL_CORPUS_H
 #define MQ_EVAL_CORPUS_H
 

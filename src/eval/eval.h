@@ -74,7 +74,11 @@ typedef struct mq_eval_task {
     /* Keys of numbers in a record, the first being the headline; NULL-terminated. A metric may be missing in single
      * records (it is then not counted) and may be null. */
     const char *metrics[MQ_EVAL_METRICS_MAX + 1];
-    bool binary; /* the headline is 0 or 1: McNemar's test, intervals of a proportion */
+    unsigned binary; /* bit m: metrics[m] is 0 or 1: McNemar's test, Wilson's interval */
+    /* A key of the records: means over items count each item so often (the tokens of a text). NULL: once. */
+    const char *weight;
+    unsigned
+        exponential; /* bit m: metrics[m] of an item is exp of a mean (perplexity): over items exp of the mean of logs */
     bool smaller_is_better;
     bool own_limit; /* open applies options->limit in its own way */
 

@@ -3,8 +3,11 @@
 #include "base/mem.h"
 #include "eval/stats.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { AGAINST = 3, FAMILY_MAX = AGAINST * MQ_EVAL_PLANS_MAX };
 
 typedef struct summarizing {
     const mq_eval_task *task;
@@ -12,7 +15,7 @@ typedef struct summarizing {
     size_t plan_count;
     const json_t *ids, *records;
     uint64_t seed;
-    double *a, *b; /* [ids] scratch */
+    double *a, *b, *w; /* [ids] scratch */
 } summarizing;
 
 /* A metric of one item under one plan; false where it is missing. */
@@ -30,25 +33,57 @@ static const char *group_of(const summarizing *s, const char *plan, size_t i)
     return json_string_value(json_object_get(json_object_get(json_object_get(s->records, plan), id), "group"));
 }
 
+/* How a metric is averaged and tested. */
+typedef struct measure {
+    const char *metric;
+    bool binary, exponential;
+} measure;
+
+static measure measure_of(const summarizing *s, size_t m)
+{
+    return (measure){s->task->metrics[m], s->task->binary >> m & 1, s->task->exponential >> m & 1};
+}
+
+/* What the statistics see of one item: the metric, or its logarithm, and the item's weight. */
+static bool weighed(const summarizing *s, const char *plan, size_t i, const measure *m, double *value, double *weight)
+{
+    *weight = 1;
+    if (!value_of(s, plan, i, m->metric, value)) return false;
+    if (m->exponential) *value = log(*value);
+    return isfinite(*value) && (!s->task->weight || (value_of(s, plan, i, s->task->weight, weight) && *weight > 0));
+}
+
+static mq_eval_interval interval_of(const summarizing *s, const measure *m, size_t n)
+{
+    uint64_t successes = 0;
+    for (size_t i = 0; m->binary && i < n; i++) {
+        successes += s->a[i] != 0;
+    }
+    mq_eval_interval v = m->binary ? mq__eval_wilson(successes, n) : mq__eval_bootstrap(s->a, s->w, n, s->seed);
+    if (m->exponential) v = (mq_eval_interval){exp(v.mean), exp(v.low), exp(v.high)};
+    return v;
+}
+
 /* group NULL: all items. */
-static json_t *cell(const summarizing *s, const char *plan, const char *metric, const char *group)
+static json_t *cell(const summarizing *s, const char *plan, const measure *m, const char *group)
 {
     size_t n = 0;
     for (size_t i = 0; i < json_array_size(s->ids); i++) {
         const char *of = group ? group_of(s, plan, i) : NULL;
-        if ((!group || (of && strcmp(of, group) == 0)) && value_of(s, plan, i, metric, &s->a[n])) n++;
+        if ((!group || (of && strcmp(of, group) == 0)) && weighed(s, plan, i, m, &s->a[n], &s->w[n])) n++;
     }
     if (n == 0) return NULL;
-    const mq_eval_interval v = mq__eval_bootstrap(s->a, n, s->seed);
-    return json_pack("{sIsfsfsf}", "n", (json_int_t)n, "mean", v.mean, "low", v.low, "high", v.high);
+    const mq_eval_interval v = interval_of(s, m, n);
+    return json_pack("{sIsfsfsfss}", "n", (json_int_t)n, "mean", v.mean, "low", v.low, "high", v.high, "interval",
+                     m->binary ? "Wilson" : "bootstrap");
 }
 
 /* A row of cells by plan; NULL when no plan has the metric. */
-static json_t *row(const summarizing *s, const char *metric, const char *group)
+static json_t *row(const summarizing *s, const measure *m, const char *group)
 {
     json_t *cells = json_object();
     for (size_t p = 0; p < s->plan_count; p++) {
-        json_t *of_plan = cell(s, s->plans[p].name, metric, group);
+        json_t *of_plan = cell(s, s->plans[p].name, m, group);
         if (of_plan) json_object_set_new(cells, s->plans[p].name, of_plan);
     }
     if (json_object_size(cells)) return cells;
@@ -56,26 +91,29 @@ static json_t *row(const summarizing *s, const char *metric, const char *group)
     return NULL;
 }
 
-static json_t *compare_plans(const summarizing *s, const char *plan, const char *against, const char *metric,
-                             bool binary)
+static json_t *compare_plans(const summarizing *s, const char *plan, const char *against, const measure *m)
 {
     size_t n = 0;
     uint64_t higher = 0, lower = 0;
     for (size_t i = 0; i < json_array_size(s->ids); i++) {
-        double x, y;
-        if (!value_of(s, plan, i, metric, &x) || !value_of(s, against, i, metric, &y)) continue;
+        double x, y, weight;
+        if (!weighed(s, plan, i, m, &x, &weight) || !weighed(s, against, i, m, &y, &weight)) continue;
         higher += x > y;
         lower += x < y;
+        s->w[n] = weight;
         s->a[n] = x;
         s->b[n++] = y;
     }
     if (n == 0) return NULL;
-    const mq_eval_paired paired = mq__eval_paired_bootstrap(s->a, s->b, n, s->seed);
-    return json_pack("{sssssssIsfsfsfsIsIsfss}", "plan", plan, "against", against, "metric", metric, "n", (json_int_t)n,
-                     "difference", paired.difference.mean, "low", paired.difference.low, "high", paired.difference.high,
-                     "higher", (json_int_t)higher, "lower", (json_int_t)lower, "p",
-                     binary ? mq__eval_mcnemar(higher, lower) : paired.p, "test",
-                     binary ? "exact McNemar" : "paired bootstrap");
+    const mq_eval_interval d = mq__eval_paired_bootstrap(s->a, s->b, s->w, n, m->exponential, s->seed);
+    const mq_eval_test test = m->binary ? (mq_eval_test){mq__eval_mcnemar(higher, lower), true}
+                                        : mq__eval_sign_flip(s->a, s->b, s->w, n, s->seed);
+    return json_pack("{sssssssIsfsfsfsIsIsfss}", "plan", plan, "against", against, "metric", m->metric, "n",
+                     (json_int_t)n, "difference", d.mean, "low", d.low, "high", d.high, "higher", (json_int_t)higher,
+                     "lower", (json_int_t)lower, "p", test.p, "test",
+                     m->binary    ? "exact McNemar"
+                     : test.exact ? "exact sign flip"
+                                  : "sign flip");
 }
 
 static bool has_plan(const summarizing *s, const char *name)
@@ -86,20 +124,43 @@ static bool has_plan(const summarizing *s, const char *name)
     return false;
 }
 
+/* Adds "p_holm" to the items of `list` from `first` on: the comparisons of one metric are one family. */
+static void correct(json_t *list, size_t first)
+{
+    double p[FAMILY_MAX], corrected[FAMILY_MAX];
+    const size_t count = json_array_size(list) - first;
+    for (size_t i = 0; i < count; i++) {
+        p[i] = json_number_value(json_object_get(json_array_get(list, first + i), "p"));
+    }
+    mq__eval_holm(p, corrected, count);
+    for (size_t i = 0; i < count; i++) {
+        json_object_set_new(json_array_get(list, first + i), "p_holm", json_real(corrected[i]));
+    }
+}
+
+/* Every plan against bf16; mix against the plans that share one phase with it. */
+static void add_comparisons(const summarizing *s, const measure *m, json_t *list)
+{
+    static const char *const against[AGAINST] = {"bf16", "nvfp4", "inverse"};
+    const size_t first = json_array_size(list);
+    for (size_t k = 0; k < AGAINST; k++) {
+        for (size_t p = 0; p < s->plan_count; p++) {
+            const char *plan = s->plans[p].name;
+            if (!has_plan(s, against[k]) || strcmp(plan, against[k]) == 0) continue;
+            if (k > 0 && strcmp(plan, "mix") != 0) continue;
+            json_t *item = compare_plans(s, plan, against[k], m);
+            if (item) json_array_append_new(list, item);
+        }
+    }
+    correct(list, first);
+}
+
 static json_t *comparisons(const summarizing *s)
 {
-    static const char *const against[] = {"bf16", "nvfp4"};
     json_t *list = json_array();
     for (size_t m = 0; s->task->metrics[m]; m++) {
-        for (size_t k = 0; k < 2; k++) {
-            for (size_t p = 0; p < s->plan_count; p++) {
-                const char *plan = s->plans[p].name;
-                if (!has_plan(s, against[k]) || strcmp(plan, against[k]) == 0) continue;
-                if (k == 1 && strcmp(plan, "mix") != 0) continue;
-                json_t *item = compare_plans(s, plan, against[k], s->task->metrics[m], m == 0 && s->task->binary);
-                if (item) json_array_append_new(list, item);
-            }
-        }
+        const measure of = measure_of(s, m);
+        add_comparisons(s, &of, list);
     }
     return list;
 }
@@ -107,11 +168,12 @@ static json_t *comparisons(const summarizing *s)
 static json_t *groups(const summarizing *s)
 {
     json_t *all = json_object();
+    const measure headline = measure_of(s, 0);
     for (size_t p = 0; p < s->plan_count; p++) {
         for (size_t i = 0; i < json_array_size(s->ids); i++) {
             const char *group = group_of(s, s->plans[p].name, i);
             if (!group || json_object_get(all, group)) continue;
-            json_t *cells = row(s, s->task->metrics[0], group);
+            json_t *cells = row(s, &headline, group);
             if (cells) json_object_set_new(all, group, cells);
         }
     }
@@ -234,11 +296,13 @@ json_t *mq__eval_summary(const mq_eval_task *task, const mq_eval_plan *plans, si
     const size_t n = json_array_size(s.ids);
     s.a = mq__alloc_zero(n, sizeof *s.a);
     s.b = mq__alloc_zero(n, sizeof *s.b);
+    s.w = mq__alloc_zero(n, sizeof *s.w);
     json_t *summary = NULL;
-    if (s.a && s.b) {
+    if (s.a && s.b && s.w) {
         json_t *metrics = json_object();
         for (size_t m = 0; task->metrics[m]; m++) {
-            json_t *cells = row(&s, task->metrics[m], NULL);
+            const measure of = measure_of(&s, m);
+            json_t *cells = row(&s, &of, NULL);
             if (cells) json_object_set_new(metrics, task->metrics[m], cells);
         }
         summary = json_pack("{sIsssbsososososo}", "items", (json_int_t)n, "headline", task->metrics[0],
@@ -247,6 +311,7 @@ json_t *mq__eval_summary(const mq_eval_task *task, const mq_eval_plan *plans, si
     }
     mq__free(s.a);
     mq__free(s.b);
+    mq__free(s.w);
     return summary;
 }
 
@@ -286,14 +351,14 @@ static void print_comparisons(mq_buf *text, const json_t *list, const char *head
     {
         const char *metric = json_string_value(json_object_get(c, "metric"));
         if (strcmp(metric, headline) != 0) continue;
-        mq__buf_printf(text, "  %s - %s: %+.4g [%+.3g, %+.3g], higher in %lld, lower in %lld of %lld, p = %.3g (%s)\n",
-                       json_string_value(json_object_get(c, "plan")), json_string_value(json_object_get(c, "against")),
-                       json_number_value(json_object_get(c, "difference")),
-                       json_number_value(json_object_get(c, "low")), json_number_value(json_object_get(c, "high")),
-                       (long long)json_integer_value(json_object_get(c, "higher")),
-                       (long long)json_integer_value(json_object_get(c, "lower")),
-                       (long long)json_integer_value(json_object_get(c, "n")),
-                       json_number_value(json_object_get(c, "p")), json_string_value(json_object_get(c, "test")));
+        mq__buf_printf(
+            text, "  %s - %s: %+.4g [%+.3g, %+.3g], higher in %lld, lower in %lld of %lld, p = %.3g, Holm %.3g (%s)\n",
+            json_string_value(json_object_get(c, "plan")), json_string_value(json_object_get(c, "against")),
+            json_number_value(json_object_get(c, "difference")), json_number_value(json_object_get(c, "low")),
+            json_number_value(json_object_get(c, "high")), (long long)json_integer_value(json_object_get(c, "higher")),
+            (long long)json_integer_value(json_object_get(c, "lower")),
+            (long long)json_integer_value(json_object_get(c, "n")), json_number_value(json_object_get(c, "p")),
+            json_number_value(json_object_get(c, "p_holm")), json_string_value(json_object_get(c, "test")));
     }
 }
 

@@ -194,7 +194,7 @@ const mq_eval_task mq__eval_bfcl = {
     .summary =
         "the Berkeley function calling leaderboard, version 4 (--data FOLDER): calls compared with the published ones",
     .metrics = {"right", "turn"},
-    .binary = true,
+    .binary = 1u << 0,
     .open = open_bfcl,
     .close = close_bfcl,
     .id = bfcl_id,

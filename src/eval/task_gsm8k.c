@@ -38,7 +38,7 @@ const mq_eval_task mq__eval_gsm8k = {
     .name = "gsm8k",
     .summary = "grade-school mathematics (--data test.jsonl): the final number",
     .metrics = {"right"},
-    .binary = true,
+    .binary = 1u << 0,
     .open = open_gsm8k,
     MQ_QUESTION_CALLBACKS,
 };

@@ -56,7 +56,7 @@ const mq_eval_task mq__eval_longbench = {
     .name = "longbench-v2",
     .summary = "multiple choice about long contexts (--data data.json): the chosen letter",
     .metrics = {"right"},
-    .binary = true,
+    .binary = 1u << 0,
     .open = open_longbench,
     MQ_QUESTION_CALLBACKS,
 };

@@ -79,7 +79,7 @@ const mq_eval_task mq__eval_longmemeval = {
     .name = "longmemeval",
     .summary = "questions about a long history of chats (--data longmemeval_s.json): words of the answer",
     .metrics = {"contains", "f1"},
-    .binary = true,
+    .binary = 1u << 0,
     .open = open_longmemeval,
     MQ_QUESTION_CALLBACKS,
 };

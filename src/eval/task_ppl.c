@@ -11,6 +11,7 @@
 #define SHORTEST 32
 #define ITEMS    64
 #define QUICK    8
+#define WEIGHT   "predicted" /* tokens that a text's loss is the mean of */
 
 typedef struct ppl {
     const mq_eval_context *context;
@@ -56,7 +57,7 @@ static const char *ppl_id(void *task, size_t item)
 static json_t *settings_ppl(void *task)
 {
     const ppl *p = task;
-    return json_pack("{sssi}", "text", p->corpus.hash, "length", (int)p->length);
+    return json_pack("{sssiss}", "text", p->corpus.hash, "length", (int)p->length, "weight", WEIGHT);
 }
 
 typedef struct reading {
@@ -88,7 +89,7 @@ static mq_status measure_ppl(void *task, size_t item, const mq_eval_plan *plans,
         if (status == MQ_OK) status = mq_sequence_sync(p->session, text->tokens, text->count, &sync, NULL, error);
         if (status != MQ_OK) break;
         const double loss = r.loss / (text->count - 1);
-        records[k] = json_pack("{sfsfsi}", "loss", loss, "perplexity", exp(loss), "tokens", (int)text->count);
+        records[k] = json_pack("{sfsfsi}", "loss", loss, "perplexity", exp(loss), WEIGHT, (int)text->count - 1);
         if (!records[k]) status = mq__fail(error, MQ_NO_MEMORY, "eval: ppl: expected finite losses, got others");
     }
     return status;
@@ -98,6 +99,8 @@ const mq_eval_task mq__eval_ppl = {
     .name = "ppl",
     .summary = "loss (nats a token) and perplexity of texts read in the prefill format",
     .metrics = {"loss", "perplexity"},
+    .weight = WEIGHT,
+    .exponential = 1u << 1,
     .smaller_is_better = true,
     .open = open_ppl,
     .close = close_ppl,

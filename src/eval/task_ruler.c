@@ -262,6 +262,7 @@ const mq_eval_task mq__eval_ruler = {
     .name = "ruler",
     .summary = "needles, chains and common words in long texts: the share of what was asked that the answer contains",
     .metrics = {"recall", "all"},
+    .binary = 1u << 1,
     .open = open_ruler,
     .close = close_ruler,
     .id = ruler_id,

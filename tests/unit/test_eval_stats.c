@@ -105,7 +105,7 @@ static void test_random(void **state)
 static void test_summary(void **state)
 {
     (void)state;
-    static const mq_eval_task task = {.name = "t", .metrics = {"right", "missing"}, .binary = true};
+    static const mq_eval_task task = {.name = "t", .metrics = {"right", "missing"}, .binary = 1u << 0};
     mq_eval_plan plans[2];
     assert_int_equal(mq__eval_plan_parse("bf16", &plans[0], NULL), MQ_OK);
     assert_int_equal(mq__eval_plan_parse("nvfp4/bf16", &plans[1], NULL), MQ_OK);

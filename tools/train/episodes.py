@@ -31,7 +31,7 @@ def scene(episode, name):
     for turn in episode.turns:
         call, arguments = turn["call"] or (None, None)
         turns.append({"user": turn["question"], "call": call, "arguments": arguments,
-                      "expect": turn["answer"].split("\n")[-1]})
+                      "expect": turn["answer"].split("\n")[-1], "answer": turn["answer"]})
     tables = {table.noun: table.rows for table in episode.active}
     return {"id": name, "system": world.SYSTEM, "tools": tools, "turns": turns, "tables": tables}
 
