@@ -43,18 +43,31 @@ static int parse_plans(const char *list, mq_eval_plan *plans, size_t *count, cha
     return *count ? CLI_GO_ON : cli_usage_error("eval: plans: expected at least one, got none");
 }
 
+/* "agent, ruler, ..." */
+static void name_tasks(char *names, size_t size)
+{
+    names[0] = '\0';
+    for (size_t i = 0; mq__eval_task(i); i++) {
+        const size_t used = strlen(names);
+        snprintf(names + used, size - used, "%s%s", i ? ", " : "", mq__eval_task(i)->name);
+    }
+}
+
 static int parse_tasks(const char *list, const mq_eval_task **tasks, size_t max, size_t *count)
 {
+    char names[512];
     *count = 0;
+    name_tasks(names, sizeof names);
+    if (!list || !*list) return cli_usage_error("eval: --task: expected one or more of %s, got none", names);
     for (const char *p = list; *p;) {
         const size_t length = strcspn(p, ",");
         const mq_eval_task *task = mq__eval_task_named(p, length);
-        if (!task) return cli_usage_error("eval: task: expected a known task (see -h), got %.*s", (int)length, p);
+        if (!task) return cli_usage_error("eval: --task: expected some of %s, got %.*s", names, (int)length, p);
         if (*count == max) return cli_usage_error("eval: tasks: expected at most %zu, got more", max);
         tasks[(*count)++] = task;
         p += length + (p[length] == ',');
     }
-    return *count ? CLI_GO_ON : cli_usage_error("eval: task: expected at least one, got none");
+    return CLI_GO_ON;
 }
 
 static void show_progress(void *context, const char *task, const char *plan, size_t done, size_t total)
@@ -108,6 +121,8 @@ static int publish(const settings *s, const json_t *report, const json_t *timing
     char *json = s->json ? json_dumps(report, JSON_INDENT(1)) : NULL;
     int code = table.failed || (s->json && !json) ? CLI_FAILED : CLI_DONE;
     if (code == CLI_DONE) puts(s->json ? json : table.data ? table.data : "");
+    mq_error error = {0};
+    if (code == CLI_DONE && s->out && mq__make_dirs(s->out, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE && s->out) code = write_json(s->out, "report.json", report);
     if (code == CLI_DONE && s->out) code = write_json(s->out, "timings.json", timings);
     if (code == CLI_DONE && s->out) code = write_text(s->out, "table.txt", table.data ? table.data : "", table.len);
@@ -123,7 +138,6 @@ static int run_tasks(const settings *s, const mq_eval_context *context, const mq
     mq_error error = {0};
     json_t *summaries = json_object(), *timings = json_object();
     mq_status status = MQ_OK;
-    if (s->out) status = mq__make_dirs(s->out, &error);
     for (size_t t = 0; status == MQ_OK && t < task_count; t++) {
         const mq_eval_run run = {.context = context,
                                  .task = tasks[t],
@@ -204,15 +218,12 @@ static int evaluate(settings *s)
 
 static int run_eval(int argc, char **argv)
 {
-    settings s = {.tasks = "agent", .plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
+    settings s = {.plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
     cli_engine_options(&s.engine, engine);
     s.sampling = (cli_sampling){.top_p = 1, .repetition_penalty = 1};
-    char tasks[512] = "tasks:";
-    for (size_t i = 0; mq__eval_task(i); i++) {
-        const size_t used = strlen(tasks);
-        snprintf(tasks + used, sizeof tasks - used, "%s %s", i ? "," : "", mq__eval_task(i)->name);
-    }
+    char tasks[512] = "tasks, with commas: ";
+    name_tasks(tasks + strlen(tasks), sizeof tasks - strlen(tasks));
     const cli_option own[] = {
         {"task", CLI_TEXT, &s.tasks, 0, 0, tasks},
         {"plans", CLI_TEXT, &s.plans, 0, 0,

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,16 @@ static size_t read_escape_bfcl_literal(reader *r, char out[4])
     return 1;
 }
 
+/* One code point: what Java's single quotes hold. */
+static bool is_char(const json_t *text)
+{
+    size_t count = 0;
+    for (const char *p = json_string_value(text); *p; p++) {
+        count += ((unsigned char)*p & 0xc0) != 0x80;
+    }
+    return count == 1 || json_string_length(text) == 1; /* the latter: '\0' */
+}
+
 static json_t *read_string(reader *r)
 {
     const char quote = *r->p++;
@@ -98,26 +109,57 @@ static json_t *read_string(reader *r)
         }
     }
     json_t *value = text && *r->p == quote ? json_stringn(text, length) : NULL;
-    if (value) r->p++;
     mq__free(text);
+    if (value && r->language == MQ_BFCL_JAVA && quote == '\'' && !is_char(value)) {
+        json_decref(value);
+        return NULL;
+    }
+    if (value) r->p++;
     return value;
+}
+
+static void skip_digits(const char **p)
+{
+    while (isdigit((unsigned char)**p)) {
+        ++*p;
+    }
+}
+
+/* The letter behind a number: 5L, 0.5f, 2d in Java; 5n in JavaScript. False: it stands where it may not. */
+static bool take_suffix(reader *r, bool *real)
+{
+    const char c = *r->p;
+    if (c == '\0' || !isalpha((unsigned char)c)) return true;
+    r->p++;
+    if (r->language == MQ_BFCL_JAVASCRIPT) return c == 'n' && !*real;
+    if (r->language == MQ_BFCL_JAVA && strchr("lL", c)) return !*real;
+    if (r->language != MQ_BFCL_JAVA || !strchr("fFdD", c)) return false;
+    *real = true;
+    return true;
 }
 
 static json_t *read_number_bfcl_literal(reader *r)
 {
-    char *end;
-    const char *p = r->p + (*r->p == '-' || *r->p == '+');
-    if (!isdigit((unsigned char)*p) && *p != '.') return NULL;
-    while (isdigit((unsigned char)*p)) {
-        p++;
+    const char *start = r->p, *p = start + (*start == '-' || *start == '+'), *digits = p;
+    skip_digits(&p);
+    bool real = *p == '.', some = p > digits;
+    if (real) {
+        const char *fraction = ++p;
+        skip_digits(&p);
+        some = some || p > fraction;
     }
-    const bool real = *p == '.' || *p == 'e' || *p == 'E';
-    const double number = strtod(r->p, &end);
-    const long long whole = strtoll(r->p, NULL, 10);
-    if (end == r->p) return NULL;
-    r->p = end;
-    if (r->language != MQ_BFCL_PYTHON && *r->p && strchr("lLnfFdD", *r->p)) r->p++; /* 5L, 5n, 0.5f */
-    return real ? json_real(number) : json_integer(whole);
+    if (!some) return NULL;
+    if (*p == 'e' || *p == 'E') {
+        p += 1 + (p[1] == '-' || p[1] == '+');
+        if (!isdigit((unsigned char)*p)) return NULL;
+        skip_digits(&p);
+        real = true;
+    }
+    r->p = p;
+    if (!take_suffix(r, &real)) return NULL;
+    errno = 0;
+    const long long whole = strtoll(start, NULL, 10);
+    return real || errno == ERANGE ? json_real(strtod(start, NULL)) : json_integer(whole);
 }
 
 /* Values up to `close`, commas between them. */
@@ -189,7 +231,19 @@ static json_t *read_puts(reader *r)
     return map;
 }
 
-/* Java: what follows `new`. */
+/* A class of java.util that holds a list of values. */
+static bool is_collection(const char *class)
+{
+    static const char *const names[] = {"List", "Set", "Vector", "Stack", "Queue", "Deque"};
+    const size_t length = strlen(class);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const size_t part = strlen(names[i]);
+        if (length >= part && strcmp(class + length - part, names[i]) == 0) return true;
+    }
+    return false;
+}
+
+/* Java: what follows `new`: an array, or a collection of another one. */
 static json_t *read_new(reader *r)
 {
     char word[WORD_MAX];
@@ -201,13 +255,14 @@ static json_t *read_new(reader *r)
     }
     if (take_bfcl_literal(r, "["))
         return take_bfcl_literal(r, "]") && take_bfcl_literal(r, "{") ? read_list(r, "}") : NULL;
-    if (!take_bfcl_literal(r, "(")) return NULL;
+    const bool map = strlen(word) >= 3 && strcmp(word + strlen(word) - 3, "Map") == 0;
+    if ((!map && !is_collection(word)) || !take_bfcl_literal(r, "(")) return NULL;
     if (take_bfcl_literal(r, ")")) {
-        if (take_bfcl_literal(r, "{{")) return read_puts(r);
-        return strstr(word, "Map") ? json_object() : json_array();
+        if (map && take_bfcl_literal(r, "{{")) return read_puts(r);
+        return map ? json_object() : json_array();
     }
     json_t *inner = read_value(r);
-    if (inner && take_bfcl_literal(r, ")")) return inner;
+    if ((map ? json_is_object(inner) : json_is_array(inner)) && take_bfcl_literal(r, ")")) return inner;
     json_decref(inner);
     return NULL;
 }
@@ -216,9 +271,10 @@ static json_t *read_named_bfcl_literal(reader *r)
 {
     char word[WORD_MAX];
     if (!read_word(r, word)) return NULL;
-    if (strcmp(word, "True") == 0 || strcmp(word, "true") == 0) return json_true();
-    if (strcmp(word, "False") == 0 || strcmp(word, "false") == 0) return json_false();
-    if (strcmp(word, "None") == 0 || strcmp(word, "null") == 0) return json_null();
+    const bool python = r->language == MQ_BFCL_PYTHON; /* there, JSON's words are read as well */
+    if (strcmp(word, "true") == 0 || (python && strcmp(word, "True") == 0)) return json_true();
+    if (strcmp(word, "false") == 0 || (python && strcmp(word, "False") == 0)) return json_false();
+    if (strcmp(word, "null") == 0 || (python && strcmp(word, "None") == 0)) return json_null();
     if (r->language == MQ_BFCL_JAVA && strcmp(word, "new") == 0) return read_new(r);
     if (r->language == MQ_BFCL_JAVA && (strcmp(word, "Arrays.asList") == 0 || strcmp(word, "List.of") == 0)) {
         return take_bfcl_literal(r, "(") ? read_list(r, ")") : NULL;
@@ -233,7 +289,7 @@ static json_t *read_value(reader *r)
     if (++r->depth > DEPTH_MAX) return NULL;
     if (*r->p == '\'' || *r->p == '"' || (*r->p == '`' && r->language == MQ_BFCL_JAVASCRIPT)) {
         value = read_string(r);
-    } else if (take_bfcl_literal(r, "[")) {
+    } else if (r->language != MQ_BFCL_JAVA && take_bfcl_literal(r, "[")) {
         value = read_list(r, "]");
     } else if (r->language == MQ_BFCL_PYTHON && take_bfcl_literal(r, "(")) {
         value = read_list(r, ")");

@@ -117,8 +117,7 @@ static char *without_fence(const char *text)
 
 json_t *mq__bfcl_answer_calls(const char *answer, const json_t *functions)
 {
-    const char *thought = strstr(answer, "</think>");
-    if (thought) answer = thought + 8;
+    answer = mq__eval_after_thought(answer, false);
     json_t *calls = json_array();
     if (strstr(answer, "<tool_call>")) {
         add_tagged(calls, answer);
@@ -279,6 +278,24 @@ static kind kind_of_value(const json_t *value)
     }
 }
 
+/* Parts of lists and maps that are declared to be integers are none where they are written 1.0. */
+static bool wholes_are_whole(const json_t *value, const json_t *property)
+{
+    const json_t *items = json_object_get(property, "items"), *properties = json_object_get(property, "properties"),
+                 *part;
+    const char *key;
+    size_t i;
+    json_array_foreach(value, i, part)
+    {
+        if (!wholes_are_whole(part, items)) return false;
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, key, part)
+    {
+        if (!wholes_are_whole(part, json_object_get(properties, key))) return false;
+    }
+    return !json_is_real(value) || kind_of_type(json_string_value(json_object_get(property, "type"))) != KIND_WHOLE;
+}
+
 /* A value of the declared type; one of another type stands for a variable and must be accepted as it is written. */
 static bool value_matches(const json_t *value, const json_t *property, const json_t *accepted)
 {
@@ -290,10 +307,13 @@ static bool value_matches(const json_t *value, const json_t *property, const jso
     if (wanted != got && wanted != KIND_ANY) {
         json_array_foreach(accepted, i, one)
         {
-            if (kind_of_value(one) == got && same_bfcl_match(value, one, false)) return true;
+            const bool absent = got == KIND_TEXT && json_string_length(one) == 0; /* "" says that it may be left out */
+            if (!absent && kind_of_value(one) == got && same_bfcl_match(value, one, false)) return true;
         }
         return false;
     }
+    if (!wholes_are_whole(value, property)) return false;
+    if (got == KIND_LIST && json_array_size(value) == 0 && may_be_absent(accepted)) return true;
     if (got == KIND_LIST && json_is_object(json_array_get(value, 0))) {
         json_array_foreach(accepted, i, one)
         {

@@ -138,6 +138,13 @@ mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *erro
 /* An array of arrays of messages, each with a role and a content that are texts. */
 bool mq__eval_are_dialogues(const json_t *dialogues);
 
+/* What follows the model's thoughts: the text behind the last </think>. A thought that does not end (the answer was cut in it)
+ * leaves "". opened: the prompt itself ends with <think>. */
+const char *mq__eval_after_thought(const char *answer, bool opened);
+
+/* Whether the chat template opens a thought at the end of a prompt. text may be NULL. */
+bool mq__eval_opens_thought(const mq_text *text);
+
 /* Whether the model has a chat template: else prompts are bare texts. text may be NULL. */
 bool mq__eval_has_template(const mq_text *text);
 

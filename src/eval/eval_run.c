@@ -175,6 +175,17 @@ static mq_status open_store(running *r, mq_error *error)
     return status;
 }
 
+/* A plan file that cannot be read or does not fit the model ends the run before the plans ahead of it have run. */
+static mq_status check_plan_files(const mq_eval_run *run, mq_error *error)
+{
+    mq_status status = MQ_OK;
+    for (size_t p = 0; status == MQ_OK && p < run->plan_count; p++) {
+        if (run->plans[p].options.file)
+            status = mq_engine_set_plan(run->context->engine, &run->plans[p].options, error);
+    }
+    return status;
+}
+
 mq_status mq__eval_run(const mq_eval_run *run, json_t **result, mq_error *error)
 {
     running r = {.run = run, .ids = json_array(), .seconds = json_object()};
@@ -186,6 +197,7 @@ mq_status mq__eval_run(const mq_eval_run *run, json_t **result, mq_error *error)
         status = mq__fail(error, MQ_USAGE, "eval: %s: expected at least one item, got none", run->task->name);
     }
     if (status == MQ_OK) status = open_store(&r, error);
+    if (status == MQ_OK) status = check_plan_files(run, error);
     for (size_t i = 0; status == MQ_OK && i < r.items; i++) {
         json_array_append_new(r.ids, json_string(run->task->id(r.task, i)));
     }

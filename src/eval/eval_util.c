@@ -154,12 +154,44 @@ bool mq__eval_are_dialogues(const json_t *dialogues)
     return json_is_array(dialogues);
 }
 
-bool mq__eval_has_template(const mq_text *text)
+/* A short chat as the template renders it for an answer; NULL without a template. mq_free it. */
+static char *render_probe(const mq_text *text, size_t *bytes)
 {
     static const char probe[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"add_generation_prompt\":true}";
     char *prompt = NULL;
+    if (text && mq_render(text, probe, sizeof probe - 1, &prompt, bytes, NULL) != MQ_OK) prompt = NULL;
+    return prompt;
+}
+
+bool mq__eval_has_template(const mq_text *text)
+{
     size_t bytes;
-    const bool has = text && mq_render(text, probe, sizeof probe - 1, &prompt, &bytes, NULL) == MQ_OK;
+    char *prompt = render_probe(text, &bytes);
+    const bool has = prompt != NULL;
     mq_free(prompt);
     return has;
+}
+
+bool mq__eval_opens_thought(const mq_text *text)
+{
+    static const char open[] = "<think>";
+    size_t bytes = 0;
+    char *prompt = render_probe(text, &bytes);
+    while (prompt && bytes && strchr(" \t\r\n", prompt[bytes - 1])) {
+        bytes--;
+    }
+    const bool opens =
+        bytes >= sizeof open - 1 && memcmp(prompt + bytes - (sizeof open - 1), open, sizeof open - 1) == 0;
+    mq_free(prompt);
+    return opens;
+}
+
+const char *mq__eval_after_thought(const char *answer, bool opened)
+{
+    const char *end = "</think>", *rest = answer;
+    for (const char *at = strstr(answer, end); at; at = strstr(rest, end)) {
+        rest = at + strlen(end);
+        opened = false;
+    }
+    return opened || strstr(rest, "<think>") ? "" : rest;
 }

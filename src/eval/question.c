@@ -12,7 +12,7 @@ typedef struct questions {
     json_t *items; /* those that are asked */
     char (*ids)[80];
     char hash[32];
-    bool chat;
+    bool chat, thinks; /* the prompt is rendered as a chat; and its end opens a thought */
 } questions;
 
 typedef struct episode {
@@ -80,7 +80,10 @@ mq_status mq__question_open(const mq_benchmark *benchmark, const mq_eval_context
     json_t *all = NULL;
     *task = q;
     if (!q) return no_memory_question(benchmark, error);
-    *q = (questions){.benchmark = benchmark, .context = context, .chat = mq__eval_has_template(context->text)};
+    *q = (questions){.benchmark = benchmark,
+                     .context = context,
+                     .chat = mq__eval_has_template(context->text),
+                     .thinks = mq__eval_opens_thought(context->text)};
     if (!o->data) {
         return mq__fail(error, MQ_USAGE, "eval: %s: data: expected the published file (--data), got none",
                         benchmark->name);
@@ -155,8 +158,8 @@ json_t *mq__question_end(void *context, bool want_record)
     episode *e = context;
     json_t *record = NULL;
     if (want_record) {
-        const char *answer = e->answer ? e->answer : "", *thought = strstr(answer, "</think>");
-        record = e->task->benchmark->score(e->item, thought ? thought + 8 : answer);
+        const char *answer = e->answer ? e->answer : "";
+        record = e->task->benchmark->score(e->item, mq__eval_after_thought(answer, e->task->thinks));
         if (record) json_object_set_new(record, "answer", json_string(answer));
     }
     mq__free(e->answer);

@@ -14,7 +14,7 @@ typedef struct mq_benchmark {
     bool (*skipped)(const json_t *item); /* well-formed, but left out; NULL: none */
     /* The user's message. Its middle is cut out where it does not fit the context. */
     void (*ask)(const json_t *item, mq_buf *text);
-    /* Metrics, and "group" where there are kinds of items. The answer is what follows a </think>. */
+    /* Metrics, and "group" where there are kinds of items. The answer is what follows the thoughts (mq__eval_after_thought). */
     json_t *(*score)(const json_t *item, const char *answer);
     const char *id_key; /* NULL: the item's number */
 } mq_benchmark;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static mq_status keep_store(mq_eval_store *store, json_t *record, mq_error *error)
@@ -44,16 +45,15 @@ static mq_status cut_half_line(const char *path, mq_error *error)
     return MQ_OK;
 }
 
-static mq_status read_back(mq_eval_store *store, const json_t *header, bool *empty, mq_error *error)
+static mq_status read_back(mq_eval_store *store, bool *empty, mq_error *error)
 {
     json_t *lines = NULL, *line;
     size_t i;
-    mq_status status = cut_half_line(store->path, error);
-    if (status == MQ_OK) status = mq__eval_read_lines(store->path, true, &lines, error);
+    mq_status status = mq__eval_read_lines(store->path, true, &lines, error);
     *empty = json_array_size(lines) == 0;
-    if (status == MQ_OK && !*empty && !json_equal(json_array_get(lines, 0), header)) {
+    if (status == MQ_OK && !*empty && !json_equal(json_array_get(lines, 0), store->header)) {
         char *was = json_dumps(json_array_get(lines, 0), JSON_COMPACT);
-        char *is = json_dumps(header, JSON_COMPACT);
+        char *is = json_dumps(store->header, JSON_COMPACT);
         status = mq__fail(error, MQ_USAGE, "eval: %s: expected a run with %.180s, got one with %.180s", store->path,
                           is ? is : "", was ? was : "");
         free(was);
@@ -63,6 +63,7 @@ static mq_status read_back(mq_eval_store *store, const json_t *header, bool *emp
     {
         if (status == MQ_OK && i > 0) status = keep_store(store, line, error);
     }
+    if (status == MQ_OK) status = cut_half_line(store->path, error);
     json_decref(lines);
     return status;
 }
@@ -78,22 +79,69 @@ static mq_status write_line(mq_eval_store *store, const json_t *value, mq_error 
     return mq__fail(error, MQ_WRITE, "eval: %s: expected to write a record, got %s", store->path, strerror(errno));
 }
 
-mq_status mq__eval_store_open(mq_eval_store *store, const char *path, const json_t *header, mq_error *error)
+static mq_status cannot_write(const char *path, mq_error *error)
+{
+    return mq__fail(error, MQ_WRITE, "eval: %s: expected to write it, got %s", path, strerror(errno));
+}
+
+/* Whether `path` can be made later: the nearest folder above it that exists takes new entries. */
+static mq_status check_place(const char *path, mq_error *error)
+{
+    char *folder = mq__strdup(path);
+    if (!folder) return mq__fail(error, MQ_NO_MEMORY, "eval: records: expected memory, got none");
+    char *slash;
+    do {
+        slash = strrchr(folder, '/');
+        if (slash) slash[slash == folder] = '\0';
+    } while (slash && folder[1] && !mq__file_exists(folder));
+    struct stat what;
+    const char *at = slash ? folder : ".";
+    if (stat(at, &what) == 0 && !S_ISDIR(what.st_mode))
+        errno = ENOTDIR;
+    else if (access(at, W_OK | X_OK) == 0)
+        at = NULL;
+    const mq_status status = at ? cannot_write(path, error) : MQ_OK;
+    mq__free(folder);
+    return status;
+}
+
+static mq_status make_folder(const char *path, mq_error *error)
+{
+    char *folder = mq__strdup(path);
+    if (!folder) return mq__fail(error, MQ_NO_MEMORY, "eval: records: expected memory, got none");
+    char *slash = strrchr(folder, '/');
+    if (slash) *slash = '\0';
+    const mq_status status = slash && folder[0] ? mq__make_dirs(folder, error) : MQ_OK;
+    mq__free(folder);
+    return status;
+}
+
+/* Before the first record: the folder, the file, its header. */
+static mq_status begin_file(mq_eval_store *store, mq_error *error)
+{
+    mq_status status = make_folder(store->path, error);
+    if (status != MQ_OK) return status;
+    store->file = fopen(store->path, "ae");
+    return store->file ? write_line(store, store->header, error) : cannot_write(store->path, error);
+}
+
+mq_status mq__eval_store_open(mq_eval_store *store, const char *path, json_t *header, mq_error *error)
 {
     bool empty = true;
-    *store = (mq_eval_store){.records = json_object(), .path = path ? mq__strdup(path) : NULL};
+    *store = (mq_eval_store){
+        .records = json_object(), .header = json_incref(header), .path = path ? mq__strdup(path) : NULL};
     mq_status status = MQ_OK;
     if (!store->records || (path && !store->path)) {
         status = mq__fail(error, MQ_NO_MEMORY, "eval: records: expected memory, got none");
     }
-    if (status == MQ_OK && path && mq__file_exists(path)) status = read_back(store, header, &empty, error);
-    if (status == MQ_OK && path) {
+    const bool there = path && mq__file_exists(path);
+    if (status == MQ_OK && there) status = read_back(store, &empty, error);
+    if (status == MQ_OK && there && access(path, W_OK) != 0) status = cannot_write(path, error);
+    if (status == MQ_OK && path && !there) status = check_place(path, error);
+    if (status == MQ_OK && !empty) {
         store->file = fopen(path, "ae");
-        if (!store->file) {
-            status = mq__fail(error, MQ_WRITE, "eval: %s: expected to write it, got %s", path, strerror(errno));
-        }
+        if (!store->file) status = cannot_write(path, error);
     }
-    if (status == MQ_OK && empty) status = write_line(store, header, error);
     if (status != MQ_OK) mq__eval_store_close(store);
     return status;
 }
@@ -102,6 +150,7 @@ void mq__eval_store_close(mq_eval_store *store)
 {
     if (store->file) (void)fclose(store->file); /* every line was flushed and checked */
     mq__free(store->path);
+    json_decref(store->header);
     json_decref(store->records);
     *store = (mq_eval_store){0};
 }
@@ -113,7 +162,8 @@ const json_t *mq__eval_store_get(const mq_eval_store *store, const char *plan, c
 
 mq_status mq__eval_store_add(mq_eval_store *store, json_t *record, mq_error *error)
 {
-    mq_status status = write_line(store, record, error);
+    mq_status status = store->path && !store->file ? begin_file(store, error) : MQ_OK;
+    if (status == MQ_OK) status = write_line(store, record, error);
     if (status == MQ_OK) status = keep_store(store, record, error);
     json_decref(record);
     return status;

@@ -1,5 +1,6 @@
 /* The records of one task on disk: a header line with the settings, then one JSON object a line. What a killed run left
- * is kept, but for a half line at its end. */
+ * is kept, but for a half line at its end. File and folder are made with the first record: a run that fails before it
+ * leaves nothing. */
 #ifndef MQ_EVAL_STORE_H
 #define MQ_EVAL_STORE_H
 
@@ -8,13 +9,15 @@
 #include <stdio.h>
 
 typedef struct mq_eval_store {
-    FILE *file;      /* NULL: in memory only */
-    char *path;      /* owned */
+    FILE *file;      /* NULL: in memory only, or not made yet */
+    char *path;      /* owned; NULL: in memory only */
+    json_t *header;  /* owned; what a file begins with */
     json_t *records; /* {"<plan>": {"<id>": record}} */
 } mq_eval_store;
 
-/* Opens or makes path (NULL: nothing on disk). A file whose header differs from `header` is refused. */
-mq_status mq__eval_store_open(mq_eval_store *store, const char *path, const json_t *header, mq_error *error);
+/* Reads path back where it exists (NULL: nothing on disk). A file whose header differs from `header` is refused as it is,
+ * and so is a place where the file could not be made. */
+mq_status mq__eval_store_open(mq_eval_store *store, const char *path, json_t *header, mq_error *error);
 void mq__eval_store_close(mq_eval_store *store);
 
 const json_t *mq__eval_store_get(const mq_eval_store *store, const char *plan, const char *id); /* borrowed, or NULL */

@@ -17,6 +17,7 @@ typedef struct agent {
     json_t *scenes; /* array of scenes, each with an "id" */
     char *path;
     char hash[32]; /* of the scenes */
+    bool thinks;
     const mq_eval_context *context;
 } agent;
 
@@ -72,6 +73,7 @@ static mq_status open_agent(const mq_eval_context *context, void **task, size_t 
     if (a) a->path = o->data ? mq__strdup(o->data) : mq__path_join(o->model_dir, "episodes.jsonl");
     if (!a || !a->path) return mq__fail(error, MQ_NO_MEMORY, "eval: agent: expected memory, got none");
     a->context = context;
+    a->thinks = mq__eval_opens_thought(context->text);
     mq_status status = mq__eval_read_lines(a->path, false, &a->scenes, error);
     if (status == MQ_OK) status = check_scenes(a->scenes, a->path, error);
     char *text = status == MQ_OK ? json_dumps(a->scenes, JSON_COMPACT) : NULL;
@@ -150,10 +152,11 @@ static bool is_right_agent(const json_t *turn, const char *text)
     return !expect || strstr(last ? last + 1 : text, expect) != NULL;
 }
 
-static void finish_turn_agent(episode *e, const mq_eval_answer *answer)
+/* text: of the answer, what follows the thoughts. */
+static void finish_turn_agent(episode *e, const mq_eval_answer *answer, const char *text)
 {
     const bool wants_call = json_is_string(json_object_get(turn_of(e), "call"));
-    const bool call = wants_call ? e->call_right : e->calls == 0, right = is_right_agent(turn_of(e), answer->text);
+    const bool call = wants_call ? e->call_right : e->calls == 0, right = is_right_agent(turn_of(e), text);
     e->calls_right += call;
     e->answers_right += right;
     e->turns_right += call && right;
@@ -172,9 +175,10 @@ static void finish_turn_agent(episode *e, const mq_eval_answer *answer)
 static mq_status next_agent(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
 {
     episode *e = context;
-    json_t *call = answer && e->calls < CALLS_MAX ? mq__scene_parse_call(answer->text) : NULL;
+    const char *text = answer ? mq__eval_after_thought(answer->text, e->task->thinks) : NULL;
+    json_t *call = answer && e->calls < CALLS_MAX ? mq__scene_parse_call(text) : NULL;
     if (call) run_call(e, call);
-    if (answer && !call) finish_turn_agent(e, answer);
+    if (answer && !call) finish_turn_agent(e, answer, text);
     if (!call) {
         const json_t *turn = turn_of(e);
         if (!turn) return MQ_OK;

@@ -14,6 +14,7 @@ typedef struct bfcl {
     const mq_eval_context *context;
     json_t *items;
     char hash[32];
+    bool thinks;
 } bfcl;
 
 typedef struct episode {
@@ -43,6 +44,7 @@ static mq_status open_bfcl(const mq_eval_context *context, void **task, size_t *
     *task = b;
     if (!b) return mq__fail(error, MQ_NO_MEMORY, "eval: bfcl: expected memory, got none");
     b->context = context;
+    b->thinks = mq__eval_opens_thought(context->text);
     if (!o->data)
         return mq__fail(error, MQ_USAGE, "eval: bfcl: data: expected the folder of BFCL v4 (--data), got none");
     const mq_status status = mq__bfcl_read(o->data, o->kinds, &b->items, error);
@@ -125,8 +127,7 @@ static bool turn_is_right(const episode *e)
 {
     const json_t *truth = json_object_get(e->item, "ground_truth");
     const char *category = json_string_value(json_object_get(e->item, "category"));
-    if (is_multi(e))
-        return mq__bfcl_same_calls(e->calls, json_object_get(e->item, "function"), json_array_get(truth, e->turn));
+    if (is_multi(e)) return mq__bfcl_same_calls(e->calls, e->functions, json_array_get(truth, e->turn));
     if (truth) return mq__bfcl_match(e->calls, e->functions, truth, e->language);
     const bool wants_call = strstr(category, "irrelevance") == NULL;
     return wants_call == (json_array_size(e->calls) > 0);
@@ -141,7 +142,7 @@ static void finish_turn_bfcl(episode *e)
 static void take_answer(episode *e, const mq_eval_answer *answer)
 {
     char *text = mq__strndup(answer->text, answer->bytes);
-    json_t *calls = mq__bfcl_answer_calls(text ? text : "", e->functions);
+    json_t *calls = mq__bfcl_answer_calls(mq__eval_after_thought(text ? text : "", e->task->thinks), e->functions);
     json_array_append_new(e->answers, json_stringn(answer->text, answer->bytes));
     json_array_extend(e->calls, calls);
     if (is_multi(e) && json_array_size(calls) > 0 && ++e->steps < STEPS_MAX) {

@@ -18,7 +18,7 @@ typedef struct ruler {
     mq_ruler_wording wording;
     mq_ruler_kind kinds[MQ_RULER_KINDS];
     uint32_t kind_count, lengths[LENGTHS_MAX], length_count, each, answer;
-    bool chat; /* the model has a template: else the bare text is the prompt */
+    bool chat, thinks; /* rendered as a chat; whose end opens a thought */
     char (*ids)[48];
 } ruler;
 
@@ -110,6 +110,7 @@ static mq_status open_ruler(const mq_eval_context *context, void **task, size_t 
     r->context = context;
     r->answer = o->max_tokens ? o->max_tokens : ANSWER;
     r->chat = mq__eval_has_template(context->text);
+    r->thinks = mq__eval_opens_thought(context->text);
     mq_status status = choose_wording(r, error);
     if (status == MQ_OK) status = choose_kinds(r, o->kinds, error);
     if (status == MQ_OK) status = choose_lengths(r, error);
@@ -248,7 +249,8 @@ static json_t *end_ruler(void *context, bool want_record)
             json_array_append_new(wanted, json_string(e->item.wanted[i]));
         }
         snprintf(group, sizeof group, "%s %u", mq__ruler_kind_names[e->item.kind], e->length);
-        const double score = mq__ruler_score(&e->item, e->answer ? e->answer : "");
+        const double score =
+            mq__ruler_score(&e->item, mq__eval_after_thought(e->answer ? e->answer : "", e->task->thinks));
         record =
             json_pack("{sfsfsssisoss}", "recall", score, "all", score == 1 ? 1.0 : 0.0, "group", group, "prompt_tokens",
                       (int)e->prompt_tokens, "wanted", wanted, "answer", e->answer ? e->answer : "");
