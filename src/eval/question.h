@@ -42,10 +42,11 @@ bool mq__question_has_texts(const json_t *item, const char *const *keys, size_t 
 /* The number that an answer ends with: after "####", in \boxed{}, or the last one. False: there is none. */
 bool mq__final_number(const char *answer, double *number);
 
-/* 'A' to 'D' of "The correct answer is (A)", or 0. */
+/* 'A' to 'D' of "The correct answer is (A)", "Final answer: B", or of a last line that is "(b)" alone; 0: none is chosen. */
 char mq__final_choice(const char *answer);
 
-/* Words without case, punctuation and articles: whether `answer` contains all of `wanted` in a row, and the F1 of the words. */
+/* Words without case, punctuation and articles: whether a sentence of `answer` contains all of `wanted` in a row, does not deny
+ * it and does not list it among other things; and the F1 of the words. */
 typedef struct mq_overlap {
     bool contains;
     double f1;

@@ -24,15 +24,34 @@ static bool skipped(const json_t *item)
     return length > 4 && strcmp(id + length - 4, "_abs") == 0;
 }
 
+static const char *date_of(const json_t *item, size_t i)
+{
+    const char *date = json_string_value(json_array_get(json_object_get(item, "haystack_dates"), i));
+    return date ? date : "an unknown day";
+}
+
+/* The session that is the next in time after `last` (SIZE_MAX: the first one), as published dates sort: "2023/05/20 (Sat) 02:21". Of
+ * one date, in the file's order. */
+static size_t next_session(const json_t *item, size_t last)
+{
+    const size_t count = json_array_size(json_object_get(item, "haystack_sessions"));
+    size_t next = SIZE_MAX;
+    for (size_t i = 0; i < count; i++) {
+        const int past = last == SIZE_MAX ? 1 : strcmp(date_of(item, i), date_of(item, last));
+        if (past < 0 || (past == 0 && i <= last)) continue;
+        if (next == SIZE_MAX || strcmp(date_of(item, i), date_of(item, next)) < 0) next = i;
+    }
+    return next;
+}
+
 static void ask_longmemeval(const json_t *item, mq_buf *text)
 {
-    const json_t *session, *message;
-    size_t i, k;
+    const json_t *message;
+    size_t k;
     mq__buf_puts(text, "These are earlier chats between you and me.\n");
-    json_array_foreach(json_object_get(item, "haystack_sessions"), i, session)
-    {
-        const char *date = json_string_value(json_array_get(json_object_get(item, "haystack_dates"), i));
-        mq__buf_printf(text, "\n### Chat of %s\n", date ? date : "an unknown day");
+    for (size_t i = next_session(item, SIZE_MAX); i != SIZE_MAX; i = next_session(item, i)) {
+        const json_t *session = json_array_get(json_object_get(item, "haystack_sessions"), i);
+        mq__buf_printf(text, "\n### Chat of %s\n", date_of(item, i));
         json_array_foreach(session, k, message)
         {
             mq__buf_puts(text, json_string_value(json_object_get(message, "role")));
