@@ -51,7 +51,21 @@ static void choices(void **state)
                  {"The correct answer is (A). Wait: the correct answer is (B).", 'B'},
                  {"The correct answer is (E)", 0},
                  {"The correct answer is Apple", 0},
-                 {"A", 0},
+                 {"Final answer: B", 'B'},
+                 {"The answer is (c), as the text says.", 'C'},
+                 {"**Answer:** D", 'D'},
+                 {"The correct answer is option A.", 'A'},
+                 {"So the answer is b.", 'B'},
+                 {"(b)", 'B'},
+                 {"B", 'B'},
+                 {"I compared all four.\n\n(C).\n", 'C'},
+                 {"The answer is (A).\n(B)", 'A'}, /* what is stated counts more than a letter */
+                 {"(A)\nor rather not", 0},
+                 {"The answer is a dog", 0},
+                 {"The answer is not A", 0},
+                 {"Answer: B-flat", 0},
+                 {"A dog", 0},
+                 {"(e)", 0},
                  {"", 0},
                  {"The correct answer is", 0}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -74,6 +88,59 @@ static void overlaps(void **state)
     memset(longest, 'x', sizeof longest - 1);
     longest[sizeof longest - 1] = '\0';
     assert_true(mq__word_overlap(longest, longest).contains);
+}
+
+/* A list of everything and a denial have the words as well. */
+static void statements(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *answer, *wanted;
+        bool states;
+    } cases[] = {{"Blue.", "blue", true},
+                 {"It is blue, not red.", "blue", true},
+                 {"You bought a blue car on Monday, I think.", "blue", true},
+                 {"On Monday, you said, you saw a blue car", "blue", true},
+                 {"Yes, it was on May 5, 2023.", "May 5", true},
+                 {"Not red. It was blue.", "blue", true},
+                 {"Red, blue and green.", "red, blue, and green", true},
+                 {"You met Dr. Smith.", "Dr. Smith", true},
+                 {"You and your sister went to Paris.", "Paris", true},
+                 {"You did not go", "did not go", true},
+                 {"It was not blue.", "blue", false},
+                 {"I don't think that it was blue.", "blue", false},
+                 {"It was never said to be blue", "blue", false},
+                 {"Red, blue, green, yellow.", "blue", false},
+                 {"blue or red", "blue", false},
+                 {"Maybe red or blue", "blue", false},
+                 {"red\nblue\ngreen", "blue", false},
+                 {"It is one of blue, red, green", "blue", false},
+                 {"1, 2, 3, 4, 5", "3", false},
+                 {"Red and blue and green", "green", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (mq__word_overlap(cases[i].answer, cases[i].wanted).contains != cases[i].states) {
+            fail_msg("%s (%s)", cases[i].answer, cases[i].wanted);
+        }
+    }
+}
+
+static void thoughts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *answer, *rest;
+        bool opened;
+    } cases[] = {{"7", "7", false},
+                 {"<think>5</think>7", "7", false},
+                 {"5</think>7", "7", true},
+                 {"<think>5", "", false},
+                 {"5 and so", "", true},
+                 {"5</think>6<think>7", "", true},
+                 {"<think>5</think>6<think>7</think>8", "8", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_string_equal(mq__eval_after_thought(cases[i].answer, cases[i].opened), cases[i].rest);
+    }
+    assert_false(mq__eval_opens_thought(NULL));
 }
 
 /* Opens the task over a file, asks item 0, gives it the answer, and returns the record; NULL in *prompt: not wanted. */
@@ -135,6 +202,7 @@ static void small_files(void **state)
     const char *file = unit_path("gsm.jsonl");
     expect("gsm8k", file, "four is 4", "right", 1);
     expect("gsm8k", file, "<think>#### 5</think>#### 4.00", "right", 1);
+    expect("gsm8k", file, "<think>2 and 2, so #### 4", "right", 0); /* cut before it was done */
     expect("gsm8k", file, "#### 5", "right", 0);
     expect("gsm8k", file, "", "right", 0);
 
@@ -142,18 +210,48 @@ static void small_files(void **state)
     file = unit_path("longbench.json");
     expect("longbench-v2", file, "The correct answer is (B)", "right", 1);
     expect("longbench-v2", file, "The correct answer is (A)", "right", 0);
+    expect("longbench-v2", file, "<think>maybe red</think>(b)", "right", 1);
+    expect("longbench-v2", file, "<think>The correct answer is (B)", "right", 0);
     expect("longbench-v2", file, "blue", "right", 0);
 
     unit_puts("longmemeval.json", longmemeval_text);
     file = unit_path("longmemeval.json");
     expect("longmemeval", file, "It weighs 12 kilos.", "contains", 1);
     expect("longmemeval", file, "It weighs 120 kilos.", "contains", 0);
+    expect("longmemeval", file, "It does not weigh 12 kilos.", "contains", 0);
+    expect("longmemeval", file, "10, 11, 12, 13 or 14", "contains", 0);
     json_t *record = ask("longmemeval", file, "12", &asked); /* the item without an answer was left out */
     assert_non_null(strstr(asked, "My dog weighs 12 kilos."));
     assert_non_null(strstr(asked, "2024/01/02"));
     assert_true(json_number_value(json_object_get(record, "f1")) == 1);
     mq_free(asked);
     json_decref(record);
+}
+
+/* Chats are told in the order of their dates, those of one date in the file's. */
+static void sessions_by_date(void **state)
+{
+    (void)state;
+    static const char text[] = "[{\"question_id\": \"q\", \"question_type\": \"t\", \"question\": \"?\", \"answer\": "
+                               "\"x\", \"question_date\": "
+                               "\"2023/06/01\", \"haystack_dates\": [\"2023/05/30 (Tue) 09:00\", \"2023/05/02 (Tue) "
+                               "23:10\", \"2023/05/30 (Tue) 09:00\", "
+                               "\"2023/05/02 (Tue) 08:00\"], \"haystack_sessions\": [[{\"role\": \"user\", "
+                               "\"content\": \"third\"}], [{\"role\": \"user\", "
+                               "\"content\": \"second\"}], [{\"role\": \"user\", \"content\": \"fourth\"}], "
+                               "[{\"role\": \"user\", \"content\": "
+                               "\"first\"}]]}]";
+    static const char *const order[] = {"user: first", "user: second", "user: third", "user: fourth"};
+    char *asked;
+    unit_puts("sessions.json", text);
+    json_decref(ask("longmemeval", unit_path("sessions.json"), "x", &asked));
+    const char *at = asked;
+    for (size_t i = 0; i < 4; i++) {
+        at = strstr(at, order[i]);
+        if (!at) fail_msg("%s", asked);
+    }
+    assert_null(strstr(at + 1, "user: "));
+    mq_free(asked);
 }
 
 static void bad_files(void **state)
@@ -219,6 +317,9 @@ int main(void)
         cmocka_unit_test(numbers),
         cmocka_unit_test(choices),
         cmocka_unit_test(overlaps),
+        cmocka_unit_test(statements),
+        cmocka_unit_test(thoughts),
+        cmocka_unit_test_setup_teardown(sessions_by_date, unit_setup, unit_teardown),
         cmocka_unit_test_setup_teardown(small_files, unit_setup, unit_teardown),
         cmocka_unit_test_setup_teardown(bad_files, unit_setup, unit_teardown),
         cmocka_unit_test(published_gsm8k),
