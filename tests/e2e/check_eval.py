@@ -12,13 +12,16 @@ import sys
 import tempfile
 import xml.etree.ElementTree
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
+import eval_stats  # noqa: E402
+
 BINARY, MODEL = sys.argv[1:3]
 SCRATCH = tempfile.mkdtemp()
 ENGINE = ["-m", MODEL, "-t", "1", "--no-cache"]
 
 
-def evaluate(*arguments, code=0, text=False):
-    done = subprocess.run([BINARY, "eval", *ENGINE, *arguments], capture_output=True, timeout=300)
+def evaluate(*arguments, code=0, text=False, engine=ENGINE):
+    done = subprocess.run([BINARY, "eval", *engine, *arguments], capture_output=True, timeout=300)
     error = done.stderr.decode(errors="replace")
     assert done.returncode == code, f"{arguments}: exit {done.returncode}, expected {code}: {error}"
     if code:
@@ -51,6 +54,7 @@ def test_agent_repeats():
         assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1, cell
     pairs = {(c["plan"], c["against"]) for c in report["compare"]}
     assert pairs == {("nvfp4", "bf16"), ("mix", "bf16"), ("mix", "nvfp4")}, pairs
+    eval_stats.check(folder("a"), "agent")
 
 
 def test_sampling_repeats():
@@ -65,7 +69,7 @@ def test_sampling_repeats():
 
 def test_every_task():
     out = folder("all")
-    table = evaluate("--task", "agent,ruler,ppl,kld,attention", "--quick", "--limit", "2", "-n", "24", "--lengths", "400",
+    table = evaluate("--task", "agent,ruler,ppl,kld,attention", "--quick", "--limit", "2", "-n", "24", "--lengths", "800",
                      "--plans", "bf16,nvfp4,mix,inverse", "-o", out, text=True)
     for task in ("agent", "ruler", "ppl", "kld", "attention"):
         assert f"{task}: " in table, f"{task}: expected it in the table"
@@ -77,6 +81,8 @@ def test_every_task():
     assert means["prefill_kld"]["inverse"] == 0 < means["decode_kld"]["inverse"], "inverse: only decoding is quantised"
     assert means["prefill_kld"]["mix"] == means["prefill_kld"]["nvfp4"] > 0, "mix and nvfp4 share their prefill"
     assert means["loss"]["mix"] == means["loss"]["nvfp4"] != means["loss"]["bf16"], "reading is prefill"
+    for task in report:
+        eval_stats.check(out, task)
     plots = [name for name in os.listdir(out) if name.endswith(".svg")]
     assert {"agent-episode.svg", "tokens-by-task.svg", "kld-teacher-forced-KL-by-step.svg"} <= set(plots), plots
     for name in plots:
@@ -92,11 +98,56 @@ def test_text_file():
     assert report["tasks"]["ppl"]["items"] == 3
 
 
+def test_texts_hold_whole_answers():
+    """Of a right answer all lines are read, not the statement alone: a text with them has more tokens, by their own count."""
+    model, counts = folder("model"), {}
+    os.mkdir(model)
+    for name in os.listdir(MODEL):
+        if name != "episodes.jsonl":
+            os.symlink(os.path.abspath(os.path.join(MODEL, name)), os.path.join(model, name))
+    with open(os.path.join(MODEL, "episodes.jsonl")) as file:
+        scene = json.loads(file.readline())
+    assert all(turn["answer"].split("\n")[-1] == turn["expect"] for turn in scene["turns"])
+    for kind in ("whole", "last"):
+        with open(os.path.join(model, "episodes.jsonl"), "w") as file:
+            for turn in scene["turns"]:
+                turn["answer"] = turn["answer"] if kind == "whole" else turn["answer"].split("\n")[-1]
+            file.write(json.dumps(scene) + "\n")
+        evaluate("--task", "ppl", "--plans", "bf16", "-o", folder(kind), engine=["-m", model, "-t", "1", "--no-cache"])
+        counts[kind] = eval_stats.records_of(folder(kind) + "/ppl.jsonl")["bf16"][scene["id"]]["predicted"]
+    assert counts["whole"] > counts["last"] + 10 * len(scene["turns"]), counts
+
+
+def test_nothing_stays_of_a_failed_start():
+    bad = folder("plan.json")
+    with open(bad, "w") as file:
+        file.write('{"layers": 5}')
+    for run in (["--task", "nothing"], ["--task", "agent", "--data", folder("missing")], ["--task", "ruler", "--kinds", "double"],
+                ["--task", "agent", "--limit", "1", "--plans", f"bf16,{bad}"],
+                ["--task", "agent", "--limit", "1", "--plans", f"bf16,{folder('missing')}.json"],
+                ["--task", "attention", "--lengths", "17"]):
+        done = subprocess.run([BINARY, "eval", *ENGINE, *run, "-o", folder("f/deep")], capture_output=True, timeout=300)
+        assert done.returncode in (2, 3), (run, done.stderr)
+        assert not os.path.exists(folder("f")), f"{run}: expected no folder"
+    os.mkdir(folder("g"))
+    with open(folder("g") + "/agent.jsonl", "wb") as file:
+        file.write(b'{"task":"another"}\n{"half')
+    evaluate("--task", "agent", "--limit", "1", "--plans", "bf16", "-o", folder("g"), code=2)
+    assert open(folder("g") + "/agent.jsonl", "rb").read() == b'{"task":"another"}\n{"half', "expected the file as it was"
+    assert os.listdir(folder("g")) == ["agent.jsonl"]
+    with open(folder("file"), "w"):
+        pass
+    assert "file/out" in evaluate("--task", "agent", "--limit", "1", "--plans", "bf16", "-o", folder("file/out"), code=1)
+
+
 def test_refusals():
-    evaluate("--task", "nothing", code=2)
-    evaluate("--plans", "bf8", code=2)
-    evaluate("--plans", "mix,mix", code=2)
-    evaluate("--plan", "x.json", code=2)
+    for tasks in ([], ["--task", ""], ["--task", "nothing"]):
+        error = evaluate(*tasks, code=2)
+        for name in ("agent", "ruler", "ppl", "kld", "attention", "bfcl", "gsm8k", "longbench-v2", "longmemeval"):
+            assert name in error, error
+    evaluate("--task", "agent", "--plans", "bf8", code=2)
+    evaluate("--task", "agent", "--plans", "mix,mix", code=2)
+    evaluate("--task", "agent", "--plan", "x.json", code=2)
     evaluate("--task", "ruler", "--kinds", "double", code=2)
     evaluate("--task", "ruler", "--lengths", "9999999", code=2)
     evaluate("--task", "attention", "--lengths", "17", code=2)

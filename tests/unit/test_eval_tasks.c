@@ -222,6 +222,10 @@ static void test_store_after_cut(void **state)
     json_t *header = json_pack("{ss}", "task", "t"), *other = json_pack("{ss}", "task", "u");
     (void)unlink(path);
     assert_int_equal(mq__eval_store_open(&store, path, header, &error), MQ_OK);
+    assert_int_equal(access(path, F_OK), -1); /* made with the first record */
+    mq__eval_store_close(&store);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(mq__eval_store_open(&store, path, header, &error), MQ_OK);
     for (int i = 0; i < 3; i++) {
         char id[8];
         snprintf(id, sizeof id, "i%d", i);
