@@ -7,6 +7,7 @@
 #include "eval/plots.h"
 #include "eval/report.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -176,7 +177,7 @@ static int evaluate(settings *s)
     s->engine.decode = s->engine.prefill = "bf16"; /* of opening only: each plan is set in its turn */
     if (code == CLI_GO_ON) code = cli_open(&s->engine, &context.engine, &text);
     if (code == CLI_DONE) {
-        const mq_sampling sampling = cli_sampling_of(&s->sampling);
+        const mq_sampling sampling = cli_sampling_of(&s->sampling, &MQ_SAMPLING_GREEDY);
         const mq_eval_options options = {.model_dir = cli_model(s->engine.model),
                                          .data = s->data,
                                          .text = s->text,
@@ -188,7 +189,7 @@ static int evaluate(settings *s)
                                          .max_tokens = (uint32_t)s->max_tokens,
                                          .seed = s->seed,
                                          .quick = s->quick,
-                                         .sampling = s->sampling.temperature > 0 ? &sampling : NULL,
+                                         .sampling = sampling.temperature > 0 ? &sampling : NULL,
                                          .scales = s->engine.scales,
                                          .prefill_model = s->engine.prefill_model};
         context.options = &options;
@@ -207,7 +208,7 @@ static int run_eval(int argc, char **argv)
     settings s = {.tasks = "agent", .plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
     cli_engine_options(&s.engine, engine);
-    s.sampling = (cli_sampling){.top_p = 1, .repetition_penalty = 1};
+    s.sampling = (cli_sampling){NAN, NAN, NAN, NAN, NAN, NAN, .top_k = -1};
     char tasks[512] = "tasks:";
     for (size_t i = 0; mq__eval_task(i); i++) {
         const size_t used = strlen(tasks);

@@ -61,7 +61,8 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     if (code != CLI_DONE) return code;
     mq_error error = {0};
     cli_turn turn = {.text = text,
-                     .sampling = s->sampling,
+                     .sampling = cli_sampling_choose(&s->sampling, engine),
+                     .stops = s->sampling.stops,
                      .max_tokens = (uint32_t)s->max_tokens,
                      .echo = stdout,
                      .ignore_eos = s->ignore_eos,
@@ -95,10 +96,10 @@ static int run_once(int argc, char **argv)
     cli_engine_options(&s.engine, engine);
     cli_sampling_options(&s.sampling, sampling);
     const cli_option own[] = {
-        {"p", CLI_TEXT, &s.prompt, 0, 0, "the prompt (default: from -f, else stdin)"},
+        {"p", CLI_TEXT_OR_EMPTY, &s.prompt, 0, 0, "the prompt (default: from -f, else stdin)"},
         {"f", CLI_TEXT, &s.file, 0, 0, "file that holds the prompt"},
         {"chat", CLI_FLAG, &s.chat, 0, 0, "the prompt is a user message: apply the chat template"},
-        {"system", CLI_TEXT, &s.system, 0, 0, "system message, with --chat"},
+        {"system", CLI_TEXT_OR_EMPTY, &s.system, 0, 0, "system message, with --chat"},
         {"n", CLI_NUMBER, &s.max_tokens, 0, 16777216, "tokens to generate at most (default 256)"},
         {"stats", CLI_FLAG, &s.stats, 0, 0, "print one JSON line about both phases on stderr"},
         {"ignore-eos", CLI_FLAG, &s.ignore_eos, 0, 0, "go on past the model's end token"},
