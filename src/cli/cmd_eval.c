@@ -205,14 +205,14 @@ static int evaluate(settings *s)
 
 static int run_eval(int argc, char **argv)
 {
-    settings s = {.tasks = "agent", .plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
+    settings s = {.plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
     cli_engine_options(&s.engine, engine);
     s.sampling = (cli_sampling){NAN, NAN, NAN, NAN, NAN, NAN, .top_k = -1};
-    char tasks[512] = "tasks:";
+    char tasks[512] = "";
     for (size_t i = 0; mq__eval_task(i); i++) {
         const size_t used = strlen(tasks);
-        snprintf(tasks + used, sizeof tasks - used, "%s %s", i ? "," : "", mq__eval_task(i)->name);
+        snprintf(tasks + used, sizeof tasks - used, "%s%s", i ? ", " : "", mq__eval_task(i)->name);
     }
     const cli_option own[] = {
         {"task", CLI_TEXT, &s.tasks, 0, 0, tasks},
@@ -236,13 +236,15 @@ static int run_eval(int argc, char **argv)
     };
     const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};
     cli_texts rest = {.count = 0};
-    const int code = cli_parse(&cli_eval, tables, 2, argc, argv, &rest, 0);
+    int code = cli_parse(&cli_eval, tables, 2, argc, argv, &rest, 1);
+    if (code == CLI_GO_ON) code = cli_positional(&cli_eval, &rest, "--task", &s.tasks);
     if (code != CLI_GO_ON) return code;
+    if (!s.tasks) return cli_usage_error("eval: --task: expected one or more of %s, got none", tasks);
     if (s.engine.plan || s.engine.prefill || s.engine.decode || s.engine.attention) {
         return cli_usage_error("eval: expected --plans, got --plan, --prefill, --decode or --attention");
     }
     return evaluate(&s);
 }
 
-const cli_command cli_eval = {"eval", "--task NAME[,NAME] [options]",
+const cli_command cli_eval = {"eval", "[--task] NAME[,NAME] [options]",
                               "accuracy, divergence and attention of a model under phase plans", run_eval};
