@@ -178,6 +178,7 @@ static bool set_up(cli_editor *e)
     el_set(e->el, EL_PROMPT, give_prompt);
     el_set(e->el, EL_SIGNAL, 0);
     el_set(e->el, EL_EDITOR, "emacs");
+    el_set(e->el, EL_SETTY, "-d", "-icrnl", NULL); /* else "\r\n" in a paste would come as two newlines */
     el_set(e->el, EL_HIST, history, e->history);
     el_wset(e->el, EL_GETCFN, read_character);
     el_set(e->el, EL_ADDFN, "mq-paste", "insert what is pasted", insert_paste);

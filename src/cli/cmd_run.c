@@ -18,12 +18,6 @@ static bool add_message_run(json_t *messages, const char *role, const char *cont
     return text && json_array_append_new(messages, json_pack("{ssso}", "role", role, "content", text)) == 0;
 }
 
-static int refuse_bytes(const char *what)
-{
-    const int code = cli_usage_error("run: %s: expected UTF-8 with --chat, got other bytes", what);
-    return *what == '-' && strcmp(what, "-") != 0 ? code : CLI_REFUSED; /* an option, or an input file */
-}
-
 /* The prompt as one user message through the model's chat template. */
 static int render_chat(const mq_text *text, const settings *s, const char *user, size_t bytes, char **prompt,
                        size_t *count)
@@ -31,13 +25,18 @@ static int render_chat(const mq_text *text, const settings *s, const char *user,
     mq_error error = {0};
     json_t *messages = json_array();
     const char *wrong = NULL;
-    if (s->system && !add_message_run(messages, "system", s->system, strlen(s->system))) wrong = "--system";
-    if (!wrong && !add_message_run(messages, "user", user, bytes))
+    if (s->system && !add_message_run(messages, "system", s->system, strlen(s->system))) {
+        wrong = "--system";
+    } else if (!add_message_run(messages, "user", user, bytes)) {
         wrong = s->prompt ? "-p" : s->file ? s->file : "stdin";
+    }
     json_t *body = json_pack("{sosb}", "messages", messages, "add_generation_prompt", 1);
     char *request = body && !wrong ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
-    if (wrong) return refuse_bytes(wrong);
+    if (wrong) {
+        const int code = cli_usage_error("run: %s: expected UTF-8 with --chat, got other bytes", wrong);
+        return s->prompt ? code : CLI_REFUSED; /* an input file */
+    }
     if (!request) return cli_report(&(mq_error){MQ_NO_MEMORY, "run: prompt: expected memory, got none"});
     const mq_status status = mq_render(text, request, strlen(request), prompt, count, &error);
     free(request);
