@@ -31,14 +31,6 @@ static void on_terminal_signal(int number)
     if (number == SIGCONT) continued = 1;
 }
 
-/* Each ends a read from the keyboard, but a write of the answer goes on. */
-static void catch_terminal_signals(int flags)
-{
-    const struct sigaction action = {.sa_handler = on_terminal_signal, .sa_flags = flags};
-    sigaction(SIGWINCH, &action, NULL);
-    sigaction(SIGCONT, &action, NULL);
-}
-
 static char *give_prompt(EditLine *el)
 {
     cli_editor *editor;
@@ -62,18 +54,14 @@ static void follow_terminal(EditLine *el)
     }
 }
 
-/* One byte: 1, 0 at the end, -1 on an error or Ctrl-C. */
 static int read_byte(EditLine *el, char *byte)
 {
-    while (true) {
+    int n;
+    do {
         follow_terminal(el);
-        if (cli_interrupted()) {
-            errno = EINTR;
-            return -1;
-        }
-        const ssize_t n = read(STDIN_FILENO, byte, 1);
-        if (n >= 0 || errno != EINTR) return (int)n;
-    }
+        n = cli_key_byte(byte);
+    } while (n < 0 && errno == EINTR && !cli_interrupted());
+    return n;
 }
 
 /* One character: libedit's own reader goes on after Ctrl-C. Bytes that are no UTF-8 are passed over. */
@@ -178,7 +166,7 @@ static bool set_up(cli_editor *e)
     el_set(e->el, EL_PROMPT, give_prompt);
     el_set(e->el, EL_SIGNAL, 0);
     el_set(e->el, EL_EDITOR, "emacs");
-    el_set(e->el, EL_SETTY, "-d", "-icrnl", NULL); /* else "\r\n" in a paste would come as two newlines */
+    el_set(e->el, EL_SETTY, "-d", "-icrnl", "-inlcr", NULL); /* else "\r\n" in a paste would come as two newlines */
     el_set(e->el, EL_HIST, history, e->history);
     el_wset(e->el, EL_GETCFN, read_character);
     el_set(e->el, EL_ADDFN, "mq-paste", "insert what is pasted", insert_paste);
@@ -203,7 +191,9 @@ cli_editor *cli_editor_open(const char *prompt)
         return NULL;
     }
     cli_history_load(take_history, e);
-    catch_terminal_signals(SA_RESTART);
+    const struct sigaction action = {.sa_handler = on_terminal_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGWINCH, &action, NULL);
+    sigaction(SIGCONT, &action, NULL);
     return e;
 }
 
@@ -232,9 +222,8 @@ cli_edit_result cli_editor_read(cli_editor *editor, mq_buf *turn)
 {
     int count = 0;
     continued = 0;
-    catch_terminal_signals(0);
+    el_set(editor->el, EL_PREP_TERM, 1); /* before the prompt invites keys: libedit would do it after */
     const wchar_t *line = el_wgets(editor->el, &count);
-    catch_terminal_signals(SA_RESTART);
     clearerr(stdout); /* of what libedit wrote when a signal came */
     if (!line) {
         const LineInfoW *typed = el_wline(editor->el);

@@ -1,6 +1,8 @@
 #include "cli/chat_input.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,12 +11,34 @@
 
 #define PROMPT "> "
 
+/* The pipe wakes who waits for a key, whichever thread the signal came to and whenever. */
 static volatile sig_atomic_t interrupted;
+static int wake[2] = {-1, -1};
 
 static void on_interrupt(int number)
 {
+    const int before = errno;
     (void)number;
     interrupted = 1;
+    if (write(wake[1], "", 1) < 0) { /* full: it wakes already */
+    }
+    errno = before;
+}
+
+static void forget_interrupt(void)
+{
+    char bytes[64];
+    interrupted = 0;
+    while (read(wake[0], bytes, sizeof bytes) > 0) {}
+}
+
+int cli_key_byte(char *byte)
+{
+    struct pollfd states[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = wake[0], .events = POLLIN}};
+    if (poll(states, 2, -1) < 0) return -1;
+    if (!states[1].revents) return (int)read(STDIN_FILENO, byte, 1);
+    errno = EINTR;
+    return -1;
 }
 
 bool cli_interrupted(void)
@@ -36,18 +60,18 @@ static void set_brackets(const cli_input *input, bool on)
     fflush(stdout);
 }
 
-/* Ctrl-C ends a read from the keyboard, but a write of the answer goes on. */
-static void catch_interrupt(const cli_input *input, int flags)
+static void catch_interrupt(void)
 {
-    const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = flags};
-    if (input->keyboard) sigaction(SIGINT, &action, NULL);
+    const struct sigaction action = {.sa_handler = on_interrupt,
+                                     .sa_flags = SA_RESTART}; /* the answer's writes go on */
+    if (pipe2(wake, O_CLOEXEC | O_NONBLOCK) == 0) sigaction(SIGINT, &action, NULL);
 }
 
 void cli_input_open(cli_input *input)
 {
     *input = (cli_input){.keyboard = isatty(STDIN_FILENO), .turn = {.max = CLI_TURN_MAX}};
     input->prompts = input->keyboard && isatty(STDOUT_FILENO);
-    catch_interrupt(input, SA_RESTART);
+    if (input->keyboard) catch_interrupt();
     if (!input->prompts || is_dumb_terminal()) return;
     input->editor = cli_editor_open(PROMPT);
     input->brackets = !input->editor || cli_editor_brackets(input->editor);
@@ -59,7 +83,10 @@ void cli_input_close(cli_input *input)
     set_brackets(input, false);
     cli_editor_close(input->editor);
     mq__buf_free(&input->turn);
-    if (input->keyboard) signal(SIGINT, SIG_DFL);
+    if (wake[0] < 0) return;
+    signal(SIGINT, SIG_DFL);
+    close(wake[0]);
+    close(wake[1]);
 }
 
 /* When the turn ends with a mark of a paste, takes the mark away and notes whether a paste goes on. */
@@ -76,25 +103,25 @@ static void take_marks(mq_buf *turn, bool *pasting)
     *pasting = is_begin;
 }
 
-static cli_input_result read_end(cli_input *input)
+/* The next byte, or EOF: the end, an error or Ctrl-C. */
+static int read_plain_byte(const cli_input *input)
 {
-    if (ferror(stdin) && errno == EINTR && interrupted) {
-        clearerr(stdin);
-        return CLI_INPUT_INTERRUPTED;
-    }
-    return input->turn.len ? CLI_INPUT_TURN : CLI_INPUT_END;
+    char byte;
+    int n;
+    if (!input->keyboard) return getc(stdin);
+    do {
+        n = cli_key_byte(&byte);
+    } while (n < 0 && errno == EINTR && !interrupted);
+    return n == 1 ? (unsigned char)byte : EOF;
 }
 
 static cli_input_result read_plain(cli_input *input)
 {
     bool pasting = false;
     while (true) {
-        const int byte = getc(stdin);
-        if (byte == EOF && ferror(stdin) && errno == EINTR && !interrupted) {
-            clearerr(stdin); /* another signal, as that of going on after Ctrl-Z */
-            continue;
-        }
-        if (byte == EOF && !input->turn.failed) return read_end(input);
+        const int byte = read_plain_byte(input);
+        if (byte == EOF && interrupted) return CLI_INPUT_INTERRUPTED;
+        if (byte == EOF && !input->turn.failed) return input->turn.len ? CLI_INPUT_TURN : CLI_INPUT_END;
         if (byte == EOF || (byte == '\n' && !pasting)) break;
         mq__buf_putc(&input->turn, (char)byte);
         if (byte == '~' && input->brackets && !input->turn.failed) take_marks(&input->turn, &pasting);
@@ -122,15 +149,13 @@ static void trim_line_ends(mq_buf *turn)
 
 cli_input_result cli_input_read(cli_input *input)
 {
-    interrupted = 0;
+    forget_interrupt();
     mq__buf_clear(&input->turn);
     if (input->prompts && !input->editor) {
         fputs(PROMPT, stdout);
         fflush(stdout);
     }
-    catch_interrupt(input, 0);
     const cli_input_result result = input->editor ? read_edited(input) : read_plain(input);
-    catch_interrupt(input, SA_RESTART);
     const bool leaves_line = result != CLI_INPUT_TURN && input->prompts;
     if (leaves_line) putchar('\n'); /* the cursor stands behind the prompt */
     if (result == CLI_INPUT_TURN) trim_line_ends(&input->turn);

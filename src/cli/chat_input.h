@@ -31,6 +31,9 @@ void cli_input_close(cli_input *input);
 /* Forgets an earlier Ctrl-C, prompts, and reads a turn. A pasted block is one turn. */
 cli_input_result cli_input_read(cli_input *input);
 
+/* Waits for a byte of the keyboard: 1, 0 at the end, -1 on an error; with EINTR after Ctrl-C or another signal. */
+int cli_key_byte(char *byte);
+
 bool cli_interrupted(void); /* Ctrl-C since the last cli_input_read */
 
 #endif
