@@ -19,7 +19,16 @@ extern const cli_command cli_agent, cli_bench, cli_chat, cli_cpu, cli_detokenize
 
 /* ---- options */
 
-typedef enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_UNSIGNED, CLI_FLOAT, CLI_TEXTS } cli_kind;
+/* An empty CLI_TEXT or CLI_TEXTS is refused: it is mostly a variable that is not set. */
+typedef enum cli_kind {
+    CLI_FLAG,
+    CLI_TEXT,
+    CLI_TEXT_OR_EMPTY,
+    CLI_NUMBER,
+    CLI_UNSIGNED,
+    CLI_FLOAT,
+    CLI_TEXTS
+} cli_kind;
 
 #define CLI_TEXTS_MAX 16
 
@@ -28,7 +37,7 @@ typedef struct cli_texts {
     size_t count;
 } cli_texts;
 
-/* value points to bool (FLAG), const char * (TEXT), int (NUMBER), uint64_t (UNSIGNED), float (FLOAT), cli_texts (TEXTS). */
+/* value points to bool (FLAG), const char * (TEXT, TEXT_OR_EMPTY), int (NUMBER), uint64_t (UNSIGNED), float (FLOAT), cli_texts (TEXTS). */
 typedef struct cli_option {
     const char *name; /* "--name"; a single letter gives "-n" */
     cli_kind kind;
@@ -50,6 +59,10 @@ typedef struct cli_options {
 int cli_parse(const cli_command *command, const cli_options *tables, size_t table_count, int argc, char **argv,
               cli_texts *rest, size_t rest_max);
 
+/* Takes the first positional argument, if any, as the value of `option` ("-m"). CLI_GO_ON, or a usage error when the
+ * option was given as well. */
+int cli_positional(const cli_command *command, const cli_texts *rest, const char *option, const char **value);
+
 /* ---- the options of an engine and of sampling */
 
 typedef struct cli_engine {
@@ -59,6 +72,7 @@ typedef struct cli_engine {
     bool no_cache, quiet;
 } cli_engine;
 
+/* NAN and -1 where the user gave nothing. */
 typedef struct cli_sampling {
     float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     int top_k;
@@ -71,7 +85,10 @@ typedef struct cli_sampling {
 
 void cli_engine_options(cli_engine *engine, cli_option options[CLI_ENGINE_OPTION_COUNT]); /* sets defaults as well */
 void cli_sampling_options(cli_sampling *sampling, cli_option options[CLI_SAMPLING_OPTION_COUNT]);
-mq_sampling cli_sampling_of(const cli_sampling *sampling);
+/* What the user gave; the rest as `suggested`. */
+mq_sampling cli_sampling_of(const cli_sampling *given, const mq_sampling *suggested);
+/* The same with what the engine's model suggests (generation_config.json); logs what was taken from there. */
+mq_sampling cli_sampling_choose(const cli_sampling *given, const mq_engine *engine);
 
 /* The model directory: -m, or the bundled model. */
 const char *cli_model(const char *model);
@@ -96,7 +113,8 @@ size_t cli_number_list(const char *text, long low, long high, long *numbers, siz
 /* A progress line on stderr, only when that is a terminal. */
 bool cli_progress(void *context, uint32_t done, uint32_t total);
 
-/* Flushes stdout; CLI_FAILED with a report when what was printed could not be written. */
+/* Flushes stdout; CLI_FAILED with a report when what was printed could not be written. A reader that left (`| head`) has
+ * what it wanted: no report, CLI_DONE. */
 int cli_finish(int code);
 
 #endif

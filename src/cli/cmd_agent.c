@@ -175,7 +175,7 @@ static int print_table(episode *e)
 
 static int run_episode(const cli_engine *options, const cli_sampling *sampling, const char *scene_path, int max_tokens)
 {
-    episode e = {.turn = {.sampling = *sampling, .max_tokens = (uint32_t)max_tokens}};
+    episode e = {.turn = {.stops = sampling->stops, .max_tokens = (uint32_t)max_tokens}};
     mq_error error = {0};
     mq_text *text = NULL;
     char *path = NULL;
@@ -189,6 +189,7 @@ static int run_episode(const cli_engine *options, const cli_sampling *sampling, 
     e.tools = mq__scene_tools(scene);
     int code = cli_open(options, &e.engine, &text);
     e.turn.text = text;
+    if (code == CLI_DONE) e.turn.sampling = cli_sampling_choose(sampling, e.engine);
     if (code == CLI_DONE && mq_sequence_new(e.engine, &e.turn.session, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE) code = play(&e);
     if (code == CLI_DONE) code = print_table(&e);

@@ -7,6 +7,7 @@
 #include "eval/plots.h"
 #include "eval/report.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -190,7 +191,7 @@ static int evaluate(settings *s)
     s->engine.decode = s->engine.prefill = "bf16"; /* of opening only: each plan is set in its turn */
     if (code == CLI_GO_ON) code = cli_open(&s->engine, &context.engine, &text);
     if (code == CLI_DONE) {
-        const mq_sampling sampling = cli_sampling_of(&s->sampling);
+        const mq_sampling sampling = cli_sampling_of(&s->sampling, &MQ_SAMPLING_GREEDY);
         const mq_eval_options options = {.model_dir = cli_model(s->engine.model),
                                          .data = s->data,
                                          .text = s->text,
@@ -202,7 +203,7 @@ static int evaluate(settings *s)
                                          .max_tokens = (uint32_t)s->max_tokens,
                                          .seed = s->seed,
                                          .quick = s->quick,
-                                         .sampling = s->sampling.temperature > 0 ? &sampling : NULL,
+                                         .sampling = sampling.temperature > 0 ? &sampling : NULL,
                                          .scales = s->engine.scales,
                                          .prefill_model = s->engine.prefill_model};
         context.options = &options;
@@ -221,7 +222,7 @@ static int run_eval(int argc, char **argv)
     settings s = {.plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
     cli_engine_options(&s.engine, engine);
-    s.sampling = (cli_sampling){.top_p = 1, .repetition_penalty = 1};
+    s.sampling = (cli_sampling){NAN, NAN, NAN, NAN, NAN, NAN, .top_k = -1};
     char tasks[512] = "tasks, with commas: ";
     name_tasks(tasks + strlen(tasks), sizeof tasks - strlen(tasks));
     const cli_option own[] = {
@@ -246,7 +247,8 @@ static int run_eval(int argc, char **argv)
     };
     const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};
     cli_texts rest = {.count = 0};
-    const int code = cli_parse(&cli_eval, tables, 2, argc, argv, &rest, 0);
+    int code = cli_parse(&cli_eval, tables, 2, argc, argv, &rest, 1);
+    if (code == CLI_GO_ON) code = cli_positional(&cli_eval, &rest, "--task", &s.tasks);
     if (code != CLI_GO_ON) return code;
     if (s.engine.plan || s.engine.prefill || s.engine.decode || s.engine.attention) {
         return cli_usage_error("eval: expected --plans, got --plan, --prefill, --decode or --attention");
@@ -254,5 +256,5 @@ static int run_eval(int argc, char **argv)
     return evaluate(&s);
 }
 
-const cli_command cli_eval = {"eval", "--task NAME[,NAME] [options]",
+const cli_command cli_eval = {"eval", "[--task] NAME[,NAME] [options]",
                               "accuracy, divergence and attention of a model under phase plans", run_eval};

@@ -10,7 +10,8 @@ static int run_inspect(int argc, char **argv)
     };
     const cli_options tables[] = {CLI_OPTIONS(own)};
     cli_texts rest = {.count = 0};
-    const int code = cli_parse(&cli_inspect, tables, 1, argc, argv, &rest, 0);
+    int code = cli_parse(&cli_inspect, tables, 1, argc, argv, &rest, 1);
+    if (code == CLI_GO_ON) code = cli_positional(&cli_inspect, &rest, "-m", &model);
     if (code != CLI_GO_ON) return code;
     mq_error error = {0};
     char *text;
@@ -20,5 +21,5 @@ static int run_inspect(int argc, char **argv)
     return CLI_DONE;
 }
 
-const cli_command cli_inspect = {"inspect", "-m DIR [--json]",
+const cli_command cli_inspect = {"inspect", "[DIR] [--json]",
                                  "architecture, tensors, formats, what each phase would use, memory", run_inspect};

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TOKENS_MAX ((size_t)1 << 22)
@@ -21,15 +22,16 @@ static void take_logits(void *context, uint32_t first, uint32_t rows, const floa
     if (!s->only_last && fwrite(logits, sizeof(float), rows * s->vocab, s->file) != rows * s->vocab) s->failed = true;
 }
 
-/* Ids from "1,2,3" or from a file with a JSON array; owned, NULL after a report. */
-static int32_t *read_tokens_logits(const char *list, const char *file, uint32_t *count)
+/* Ids from "1,2,3" or from a file with a JSON array; owned, NULL after a report, with its exit code. */
+static int32_t *read_tokens_logits(const char *list, const char *file, uint32_t *count, int *code)
 {
     char *data = NULL, *wrapped = NULL;
     size_t bytes = 0;
     json_error_t at;
     json_t *array = NULL;
     if (file) {
-        if (cli_read(file, &data, &bytes) != CLI_DONE) return NULL;
+        *code = cli_read(file, &data, &bytes);
+        if (*code != CLI_DONE) return NULL;
         array = json_loadb(data, bytes, 0, &at);
         free(data);
     } else if (asprintf(&wrapped, "[%s]", list) > 0) {
@@ -50,7 +52,12 @@ static int32_t *read_tokens_logits(const char *list, const char *file, uint32_t 
     }
     json_decref(array);
     *count = (uint32_t)n;
-    if (!tokens) (void)cli_usage_error("logits: tokens: expected a list of ids >= 0, got something else");
+    *code = CLI_DONE;
+    if (!tokens) {
+        *code =
+            cli_usage_error("logits: %s: expected a list of ids >= 0, got something else", file ? file : "--tokens");
+        if (file) *code = CLI_REFUSED;
+    }
     return tokens;
 }
 
@@ -68,6 +75,13 @@ static int compute(mq_engine *engine, const int32_t *tokens, uint32_t count, sin
     }
     mq_sequence_free(session);
     return code;
+}
+
+/* A device or a pipe is not ours to remove. */
+static void remove_half_written(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) == 0 && S_ISREG(info.st_mode)) (void)unlink(path);
 }
 
 static int run_logits(int argc, char **argv)
@@ -91,8 +105,8 @@ static int run_logits(int argc, char **argv)
         return cli_usage_error("logits: expected -o FILE and one of --tokens and --tokens-file, got other options");
     }
     uint32_t count;
-    int32_t *tokens = read_tokens_logits(list, tokens_file, &count);
-    if (!tokens) return CLI_USAGE;
+    int32_t *tokens = read_tokens_logits(list, tokens_file, &count, &code);
+    if (!tokens) return code;
     mq_engine *engine = NULL;
     code = cli_open(&options, &engine, NULL);
     if (code == CLI_DONE) {
@@ -112,7 +126,7 @@ static int run_logits(int argc, char **argv)
             fprintf(stderr, "mixquant: logits: %s: expected to write it, got %s\n", output, strerror(errno));
             code = CLI_FAILED;
         }
-        if (code != CLI_DONE) (void)unlink(output); /* nothing half-written stays */
+        if (code != CLI_DONE) remove_half_written(output);
     }
     mq_engine_close(engine);
     free(tokens);

@@ -49,7 +49,8 @@ static int run_quantize(int argc, char **argv)
     };
     const cli_options tables[] = {CLI_OPTIONS(own)};
     cli_texts rest = {.count = 0};
-    int code = cli_parse(&cli_quantize, tables, 1, argc, argv, &rest, 0);
+    int code = cli_parse(&cli_quantize, tables, 1, argc, argv, &rest, 1);
+    if (code == CLI_GO_ON) code = cli_positional(&cli_quantize, &rest, "-m", &options.in_dir);
     if (code != CLI_GO_ON) return code;
     if (!options.out_dir && !plan) {
         return cli_usage_error("quantize: output: expected -o DIR or --sensitivity FILE, got none");
@@ -77,5 +78,5 @@ static int run_quantize(int argc, char **argv)
 
 const cli_command cli_quantize = {
     "quantize",
-    "-m DIR -o OUT [--format F] [--scales S] [--method M] [--smooth ALPHA] [--sensitivity PLAN] [--ignore REGEX]",
+    "[DIR] -o OUT [--format F] [--scales S] [--method M] [--smooth ALPHA] [--sensitivity PLAN] [--ignore REGEX]",
     "an NVFP4 checkpoint of a dense one", run_quantize};

@@ -12,22 +12,32 @@ typedef struct settings {
     bool chat, stats, ignore_eos, special;
 } settings;
 
+static bool add_message_run(json_t *messages, const char *role, const char *content, size_t bytes)
+{
+    json_t *text = json_stringn(content, bytes);
+    return text && json_array_append_new(messages, json_pack("{ssso}", "role", role, "content", text)) == 0;
+}
+
 /* The prompt as one user message through the model's chat template. */
 static int render_chat(const mq_text *text, const settings *s, const char *user, size_t bytes, char **prompt,
                        size_t *count)
 {
     mq_error error = {0};
-    json_t *messages = json_array(), *content = json_stringn(user, bytes);
-    if (!content) {
-        json_decref(messages);
-        return cli_usage_error("run: --chat: expected a prompt in UTF-8, got other bytes");
+    json_t *messages = json_array();
+    const char *wrong = NULL;
+    if (s->system && !add_message_run(messages, "system", s->system, strlen(s->system))) {
+        wrong = "--system";
+    } else if (!add_message_run(messages, "user", user, bytes)) {
+        wrong = s->prompt ? "-p" : s->file ? s->file : "stdin";
     }
-    if (s->system) json_array_append_new(messages, json_pack("{ssss}", "role", "system", "content", s->system));
-    json_array_append_new(messages, json_pack("{ssso}", "role", "user", "content", content));
     json_t *body = json_pack("{sosb}", "messages", messages, "add_generation_prompt", 1);
-    char *request = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    char *request = body && !wrong ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
-    if (!request) return cli_usage_error("run: --chat: expected a prompt in UTF-8, got other bytes");
+    if (wrong) {
+        const int code = cli_usage_error("run: %s: expected UTF-8 with --chat, got other bytes", wrong);
+        return s->prompt ? code : CLI_REFUSED; /* an input file */
+    }
+    if (!request) return cli_report(&(mq_error){MQ_NO_MEMORY, "run: prompt: expected memory, got none"});
     const mq_status status = mq_render(text, request, strlen(request), prompt, count, &error);
     free(request);
     return status == MQ_OK ? CLI_DONE : cli_report(&error);
@@ -61,7 +71,8 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     if (code != CLI_DONE) return code;
     mq_error error = {0};
     cli_turn turn = {.text = text,
-                     .sampling = s->sampling,
+                     .sampling = cli_sampling_choose(&s->sampling, engine),
+                     .stops = s->sampling.stops,
                      .max_tokens = (uint32_t)s->max_tokens,
                      .echo = stdout,
                      .ignore_eos = s->ignore_eos,
@@ -95,10 +106,10 @@ static int run_once(int argc, char **argv)
     cli_engine_options(&s.engine, engine);
     cli_sampling_options(&s.sampling, sampling);
     const cli_option own[] = {
-        {"p", CLI_TEXT, &s.prompt, 0, 0, "the prompt (default: from -f, else stdin)"},
+        {"p", CLI_TEXT_OR_EMPTY, &s.prompt, 0, 0, "the prompt (default: from -f, else stdin)"},
         {"f", CLI_TEXT, &s.file, 0, 0, "file that holds the prompt"},
         {"chat", CLI_FLAG, &s.chat, 0, 0, "the prompt is a user message: apply the chat template"},
-        {"system", CLI_TEXT, &s.system, 0, 0, "system message, with --chat"},
+        {"system", CLI_TEXT_OR_EMPTY, &s.system, 0, 0, "system message, with --chat"},
         {"n", CLI_NUMBER, &s.max_tokens, 0, 16777216, "tokens to generate at most (default 256)"},
         {"stats", CLI_FLAG, &s.stats, 0, 0, "print one JSON line about both phases on stderr"},
         {"ignore-eos", CLI_FLAG, &s.ignore_eos, 0, 0, "go on past the model's end token"},

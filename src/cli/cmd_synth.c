@@ -14,7 +14,8 @@ static int run_synth(int argc, char **argv)
     };
     const cli_options tables[] = {CLI_OPTIONS(own)};
     cli_texts rest = {.count = 0};
-    const int code = cli_parse(&cli_synth, tables, 1, argc, argv, &rest, 0);
+    int code = cli_parse(&cli_synth, tables, 1, argc, argv, &rest, 1);
+    if (code == CLI_GO_ON) code = cli_positional(&cli_synth, &rest, "--shape", &options.shape);
     if (code != CLI_GO_ON) return code;
     if (list) {
         for (size_t i = 0; mq_synth_shape_name(i); i++) {
@@ -23,7 +24,8 @@ static int run_synth(int argc, char **argv)
         return cli_finish(CLI_DONE);
     }
     if (!options.shape || !options.out_dir) {
-        return cli_usage_error("synth: expected --shape NAME and -o DIR, got other options");
+        return cli_usage_error("synth: expected a shape and -o DIR, got no %s",
+                               options.shape ? "-o" : "shape (see --list)");
     }
     options.layers = (uint32_t)layers;
     mq_error error = {0};
@@ -31,5 +33,5 @@ static int run_synth(int argc, char **argv)
     return CLI_DONE;
 }
 
-const cli_command cli_synth = {"synth", "--shape NAME -o DIR [--seed 1] [--layers N]",
+const cli_command cli_synth = {"synth", "[--shape] NAME -o DIR [--seed 1] [--layers N]",
                                "random BF16 weights of a published shape, to benchmark without downloading", run_synth};

@@ -53,7 +53,7 @@ static int tokenize(int argc, char **argv)
     return code;
 }
 
-/* A JSON array of ids; NULL and a report when it is none. */
+/* A JSON array of ids; NULL and a report when it is none: the input is refused. */
 static int32_t *parse_ids(const char *input, size_t bytes, size_t *count)
 {
     json_error_t at;
@@ -97,7 +97,7 @@ static int detokenize(int argc, char **argv)
         mq_error error = {0};
         int32_t *ids = parse_ids(input, bytes, &count);
         if (!ids) {
-            code = CLI_USAGE;
+            code = CLI_REFUSED;
         } else if (mq_detokenize(text, ids, count, no_special, &output, &bytes, &error) == MQ_OK) {
             fwrite(output, 1, bytes, stdout);
             mq_free(output);

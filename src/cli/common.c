@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,12 @@ int cli_open(const cli_engine *o, mq_engine **engine, mq_text **text)
     return cli_report(&error);
 }
 
+mq_sampling cli_sampling_choose(const cli_sampling *given, const mq_engine *engine)
+{
+    (void)engine;
+    return cli_sampling_of(given, &MQ_SAMPLING_GREEDY);
+}
+
 bool cli_progress(void *context, uint32_t done, uint32_t total)
 {
     (void)context;
@@ -160,9 +167,17 @@ bool cli_progress(void *context, uint32_t done, uint32_t total)
     return true;
 }
 
+/* The read end of a pipe or socket was closed. */
+static bool reader_left(int fd)
+{
+    struct pollfd state = {.fd = fd, .events = POLLOUT};
+    return poll(&state, 1, 0) == 1 && (state.revents & POLLERR);
+}
+
 int cli_finish(int code)
 {
     if (fflush(stdout) == 0 && !ferror(stdout)) return code;
+    if (reader_left(STDOUT_FILENO)) return code;
     fprintf(stderr, "mixquant: stdout: expected to write the answer, got %s\n", strerror(errno));
     return CLI_FAILED;
 }

@@ -5,15 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *dashes(const cli_option *o)
+{
+    return o->name[1] ? "--" : "-";
+}
+
 static void print_help_options(const cli_command *command, const cli_options *tables, size_t table_count)
 {
     printf("mixquant %s %s\n%s\n\n", command->name, command->arguments, command->summary);
     for (size_t t = 0; t < table_count; t++) {
         for (size_t i = 0; i < tables[t].count; i++) {
             const cli_option *o = &tables[t].item[i];
-            static const char *const placeholders[] = {"", " TEXT", " N", " N", " X", " TEXT"};
+            static const char *const placeholders[] = {"", " TEXT", " TEXT", " N", " N", " X", " TEXT"};
             char left[64];
-            snprintf(left, sizeof left, "%s%s%s", o->name[1] ? "--" : "-", o->name, placeholders[o->kind]);
+            snprintf(left, sizeof left, "%s%s%s", dashes(o), o->name, placeholders[o->kind]);
             printf("  %-26s %s\n", left, o->help);
         }
     }
@@ -54,21 +59,25 @@ static bool parse_number(const cli_option *o, const char *text)
 
 static int store(const cli_option *o, const char *text)
 {
-    if (o->kind == CLI_TEXT) {
+    if ((o->kind == CLI_TEXT || o->kind == CLI_TEXTS) && *text == '\0') {
+        return cli_usage_error("%s%s: expected a value, got an empty one", dashes(o), o->name);
+    }
+    if (o->kind == CLI_TEXT || o->kind == CLI_TEXT_OR_EMPTY) {
         *(const char **)o->value = text;
         return CLI_GO_ON;
     }
     if (o->kind == CLI_TEXTS) {
         cli_texts *texts = o->value;
         if (texts->count == CLI_TEXTS_MAX) {
-            return cli_usage_error("%s: expected at most %d times, got more", o->name, CLI_TEXTS_MAX);
+            return cli_usage_error("%s%s: expected at most %d times, got more", dashes(o), o->name, CLI_TEXTS_MAX);
         }
         texts->item[texts->count++] = text;
         return CLI_GO_ON;
     }
     if (parse_number(o, text)) return CLI_GO_ON;
-    if (o->kind == CLI_UNSIGNED) return cli_usage_error("%s: expected a whole number >= 0, got %s", o->name, text);
-    return cli_usage_error("%s: expected %s from %g to %g, got %s", o->name,
+    if (o->kind == CLI_UNSIGNED)
+        return cli_usage_error("%s%s: expected a whole number >= 0, got %s", dashes(o), o->name, text);
+    return cli_usage_error("%s%s: expected %s from %.9g to %.9g, got %s", dashes(o), o->name,
                            o->kind == CLI_NUMBER ? "a whole number" : "a number", o->low, o->high, text);
 }
 
@@ -82,6 +91,7 @@ int cli_parse(const cli_command *command, const cli_options *tables, size_t tabl
             if (rest->count == rest_max) {
                 return cli_usage_error("%s: expected an option, got %s", command->name, argument);
             }
+            if (*argument == '\0') return cli_usage_error("%s: expected an argument, got an empty one", command->name);
             rest->item[rest->count++] = argument;
             continue;
         }
@@ -112,6 +122,17 @@ int cli_parse(const cli_command *command, const cli_options *tables, size_t tabl
     return CLI_GO_ON;
 }
 
+int cli_positional(const cli_command *command, const cli_texts *rest, const char *option, const char **value)
+{
+    if (rest->count == 0) return CLI_GO_ON;
+    if (*value) {
+        return cli_usage_error("%s: expected one of %s and an argument, got both: %s and %s", command->name, option,
+                               *value, rest->item[0]);
+    }
+    *value = rest->item[0];
+    return CLI_GO_ON;
+}
+
 void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUNT])
 {
     *e = (cli_engine){.scales = "rtn"};
@@ -136,13 +157,15 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
 
 void cli_sampling_options(cli_sampling *s, cli_option options[CLI_SAMPLING_OPTION_COUNT])
 {
-    *s = (cli_sampling){.top_p = 1, .repetition_penalty = 1};
+    *s = (cli_sampling){NAN, NAN, NAN, NAN, NAN, NAN, .top_k = -1};
     const cli_option all[CLI_SAMPLING_OPTION_COUNT] = {
-        {"temp", CLI_FLOAT, &s->temperature, 0, 100, "temperature (default 0: greedy)"},
-        {"top-k", CLI_NUMBER, &s->top_k, 0, 2147483647.0, "keep the k best (default 0: all)"},
-        {"top-p", CLI_FLOAT, &s->top_p, 0, 1, "keep the best that hold this probability (default 1)"},
-        {"min-p", CLI_FLOAT, &s->min_p, 0, 1, "keep those above this share of the best (default 0)"},
-        {"repetition-penalty", CLI_FLOAT, &s->repetition_penalty, 1e-3, 1000, "divide repeated logits (default 1)"},
+        {"temp", CLI_FLOAT, &s->temperature, 0, 100, "temperature; 0: greedy (default: the model's, else 0)"},
+        {"top-k", CLI_NUMBER, &s->top_k, 0, 2147483647.0, "keep the k best; 0: all (default: the model's, else 0)"},
+        {"top-p", CLI_FLOAT, &s->top_p, 0, 1,
+         "keep the best that hold this probability (default: the model's, else 1)"},
+        {"min-p", CLI_FLOAT, &s->min_p, 0, 1, "keep those above this share of the best (default: the model's, else 0)"},
+        {"repetition-penalty", CLI_FLOAT, &s->repetition_penalty, 1e-3, 1000,
+         "divide repeated logits (default: the model's, else 1)"},
         {"presence-penalty", CLI_FLOAT, &s->presence_penalty, -100, 100, "subtract for used tokens (default 0)"},
         {"frequency-penalty", CLI_FLOAT, &s->frequency_penalty, -100, 100, "subtract per use (default 0)"},
         {"seed", CLI_UNSIGNED, &s->seed, 0, 0, "of the sampler (default 0)"},
@@ -151,16 +174,23 @@ void cli_sampling_options(cli_sampling *s, cli_option options[CLI_SAMPLING_OPTIO
     memcpy(options, all, sizeof all);
 }
 
-mq_sampling cli_sampling_of(const cli_sampling *s)
+static float given_or(float given, float otherwise)
 {
-    return (mq_sampling){.temperature = s->temperature,
-                         .top_k = s->top_k,
-                         .top_p = s->top_p,
-                         .min_p = s->min_p,
-                         .repetition_penalty = s->repetition_penalty,
-                         .presence_penalty = s->presence_penalty,
-                         .frequency_penalty = s->frequency_penalty,
-                         .seed = s->seed};
+    return isnan(given) ? otherwise : given;
+}
+
+mq_sampling cli_sampling_of(const cli_sampling *given, const mq_sampling *suggested)
+{
+    mq_sampling s = *suggested;
+    s.temperature = given_or(given->temperature, s.temperature);
+    s.top_p = given_or(given->top_p, s.top_p);
+    s.min_p = given_or(given->min_p, s.min_p);
+    s.repetition_penalty = given_or(given->repetition_penalty, s.repetition_penalty);
+    s.presence_penalty = given_or(given->presence_penalty, s.presence_penalty);
+    s.frequency_penalty = given_or(given->frequency_penalty, s.frequency_penalty);
+    if (given->top_k >= 0) s.top_k = given->top_k;
+    s.seed = given->seed;
+    return s;
 }
 
 size_t cli_number_list(const char *text, long low, long high, long *numbers, size_t max)

@@ -1,5 +1,7 @@
 #include "cli/turn.h"
 
+#include "base/error.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -31,8 +33,8 @@ static bool take_text_turn(void *context, const char *bytes, size_t count)
     memcpy(turn->answer + turn->answer_bytes, bytes, count);
     turn->answer_bytes += count;
     turn->answer[turn->answer_bytes] = '\0';
-    if (!turn->echo) return true;
-    return fwrite(bytes, 1, count, turn->echo) == count && fflush(turn->echo) == 0;
+    if (turn->echo && (fwrite(bytes, 1, count, turn->echo) != count || fflush(turn->echo) != 0)) return false;
+    return !(turn->stopped && turn->stopped());
 }
 
 void cli_turn_clear(cli_turn *turn)
@@ -42,35 +44,51 @@ void cli_turn_clear(cli_turn *turn)
     turn->answer_bytes = 0;
 }
 
-int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags)
+static bool show_progress_turn(void *context, uint32_t done, uint32_t total)
 {
-    mq_error error = {0};
+    const cli_turn *turn = context;
+    return cli_progress(NULL, done, total) && !(turn->stopped && turn->stopped());
+}
+
+/* The session holds the prompt afterwards, with logits. */
+static mq_status take_prompt(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags, mq_error *error)
+{
     int32_t *tokens = NULL;
     size_t count = 0;
-    cli_turn_clear(turn);
-    turn->answer = calloc(1, 1);
-    if (!turn->answer) return cli_report(&(mq_error){MQ_NO_MEMORY, "answer: expected memory, got none"});
-    mq_status status = mq_tokenize(turn->text, prompt, bytes, flags, &tokens, &count, &error);
-    if (status == MQ_OK && (count == 0 || count > INT32_MAX)) {
-        status = MQ_USAGE;
-        error = (mq_error){MQ_USAGE, "prompt: expected at least one token, got none"};
+    mq_status status = mq_tokenize(turn->text, prompt, bytes, flags, &tokens, &count, error);
+    if (status == MQ_OK && count == 0) {
+        status = mq__fail(error, MQ_USAGE, "prompt: expected at least one token, got none");
     }
     turn->prompt_tokens = (uint32_t)count;
-    const mq_sync_options sync = {.progress = cli_progress};
+    const mq_sync_options sync = {.progress = show_progress_turn, .context = turn};
     if (status == MQ_OK) {
-        status = mq_sequence_sync(turn->session, tokens, (uint32_t)count, &sync, &turn->sync, &error);
+        status = mq_sequence_sync(turn->session, tokens, (uint32_t)count, &sync, &turn->sync, error);
     }
     mq_free(tokens);
+    return status;
+}
+
+mq_status cli_turn_try(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags, mq_error *error)
+{
+    cli_turn_clear(turn);
+    turn->answer = calloc(1, 1);
+    if (!turn->answer) return mq__fail(error, MQ_NO_MEMORY, "answer: expected memory, got none");
+    const mq_status status = take_prompt(turn, prompt, bytes, flags, error);
     const mq_generate_options options = {
-        .sampling = cli_sampling_of(&turn->sampling),
+        .sampling = turn->sampling,
         .max_tokens = turn->max_tokens,
-        .stops = turn->sampling.stops.item,
-        .stop_count = turn->sampling.stops.count,
+        .stops = turn->stops.item,
+        .stop_count = turn->stops.count,
         .ignore_eos = turn->ignore_eos,
         .keep_special = turn->keep_special,
         .text = take_text_turn,
         .context = turn,
     };
-    if (status == MQ_OK) status = mq_generate(turn->session, turn->text, &options, &turn->generated, &error);
-    return status == MQ_OK ? CLI_DONE : cli_report(&error);
+    return status == MQ_OK ? mq_generate(turn->session, turn->text, &options, &turn->generated, error) : status;
+}
+
+int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags)
+{
+    mq_error error = {0};
+    return cli_turn_try(turn, prompt, bytes, flags, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
 }

@@ -7,10 +7,12 @@
 typedef struct cli_turn {
     mq_sequence *session;
     const mq_text *text;
-    cli_sampling sampling;
+    mq_sampling sampling;
+    cli_texts stops;
     uint32_t max_tokens;
     bool ignore_eos, keep_special;
-    FILE *echo; /* where the answer is streamed; NULL: nowhere */
+    FILE *echo;            /* where the answer is streamed; NULL: nowhere */
+    bool (*stopped)(void); /* asked after each chunk and each token: true ends the turn. NULL: never */
 
     /* Filled by cli_turn_run: */
     char *answer; /* owned: cli_turn_clear */
@@ -20,7 +22,9 @@ typedef struct cli_turn {
     mq_generate_result generated;
 } cli_turn;
 
-/* Tokenises the prompt (flags as mq_tokenize), syncs the session, generates. Reports a failure and returns its code. */
+/* Tokenises the prompt (flags as mq_tokenize), syncs the session, generates. MQ_CANCELLED: stopped before the answer. */
+mq_status cli_turn_try(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags, mq_error *error);
+/* The same; reports a failure and returns its code. */
 int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags);
 void cli_turn_clear(cli_turn *turn);
 

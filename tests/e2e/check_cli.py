@@ -22,7 +22,7 @@ def mixquant(*arguments, text=None, limit=None, code=0, timeout=120, **environme
     def set_limit():
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    done = subprocess.run([BINARY, *map(str, arguments)], input=text, capture_output=True, timeout=timeout,
+    done = subprocess.run([BINARY, *(a if isinstance(a, bytes) else str(a) for a in arguments)], input=text, capture_output=True, timeout=timeout,
                           preexec_fn=set_limit, env={**os.environ, "XDG_CACHE_HOME": SCRATCH + "/cache", **environment})
     error = done.stderr.decode(errors="replace")
     assert done.returncode == code, f"{arguments}: exit {done.returncode}, expected {code}: {error}"
@@ -384,6 +384,81 @@ def test_wrong_usage():
                  "synth", "cpu"):
         out, _ = mixquant(*([name] if name else []), "-h")
         assert b"mixquant" in out
+
+
+def test_help_and_version():
+    for name in ("run", "chat", "eval", "cpu"):
+        assert mixquant("help", name)[0] == mixquant(name, "-h")[0] != b"", name
+    assert mixquant("version") == mixquant("--version") and b"mixquant" in mixquant("version")[0]
+    for arguments in (["help", "nonsense"], ["help", "run", "chat"], ["version", "now"]):
+        mixquant(*arguments, code=2)
+
+
+def test_positional_arguments():
+    m = model()
+    assert mixquant("inspect", m) == mixquant("inspect", "-m", m)
+    mixquant("synth", "tiny-qwen3", "-o", folder("positional"))
+    mixquant("quantize", m, "-o", folder("positional"))
+    for arguments in (["inspect", m, m], ["inspect", "-m", m, m], ["synth", "tiny-qwen3", "--shape", "tiny-qwen3", "-o", folder("y")],
+                      ["inspect", ""]):
+        mixquant(*arguments, code=2)
+    for task in ("agent", "ppl"):
+        assert task in mixquant("eval", code=2)[1], "eval names its tasks"
+
+
+def test_empty_values():
+    """An unset variable of a script is not a name."""
+    m = model()
+    for option in ("--cache-dir", "--plan", "--prefill-model", "-f", "--stop", "--prefill", "--numa"):
+        mixquant("run", "-m", m, "-n", 1, *(["-p", "x"] if option != "-f" else []), option, "", code=2)
+    mixquant("run", "-m", m, "-n", 1, "-p", "x", "--cache-dir=", code=2)
+    mixquant("run", "-m", "", "-p", "x", code=2)
+    mixquant("logits", "-m", m, "--tokens", "1", "-o", "", code=2)
+
+
+def test_refused_files():
+    m = model()
+    shutil.copy(os.path.join(os.path.dirname(__file__), "template.jinja"), m + "/chat_template.jinja")
+    bad = os.path.join(SCRATCH, "bytes")
+    with open(bad, "wb") as f:
+        f.write(b"a\xff\0")
+    out = SCRATCH + "/x"
+    for arguments in (["logits", "--tokens-file", SCRATCH + "/nowhere", "-o", out], ["logits", "--tokens-file", bad, "-o", out],
+                      ["run", "-f", SCRATCH + "/nowhere"], ["run", "-f", SCRATCH], ["run", "--chat", "-f", bad]):
+        mixquant(arguments[0], "-m", m, *arguments[1:], code=3)
+    mixquant("run", "-m", m, "--chat", text=b"\xff", code=3)
+    mixquant("detokenize", "-m", m, text=b"\xff", code=3)
+    mixquant("run", "-m", m, "--chat", "--system", b"\xff", "-p", "x", code=2)
+    mixquant("run", "-m", m, "--chat", "-p", b"\xff", code=2)
+
+
+def test_closed_outputs():
+    m = model()
+    commands = (["inspect", m], ["run", "-m", m, "-p", "x", "-n", "9"], ["help"], ["cpu", "--quick"])
+    for command in commands:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([BINARY, *command], stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b""), (command, done)  # who reads has what he wants
+        done = subprocess.run([BINARY, *command], preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE)
+        assert done.returncode == 1 and done.stderr.count(b"\n") == 1, (command, done)
+        if os.path.exists("/dev/full"):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([BINARY, *command], stdout=full, stderr=subprocess.PIPE)
+            assert done.returncode == 1 and b"No space" in done.stderr, (command, done)
+    done = subprocess.run([BINARY, "tokenize", "-m", m], preexec_fn=lambda: os.close(0), capture_output=True)
+    assert done.returncode == 3, done
+
+
+def test_a_device_is_not_removed():
+    if not os.path.exists("/dev/full"):
+        return "no /dev/full"
+    link = SCRATCH + "/device"  # a link, so that a wrong program removes only that
+    os.symlink("/dev/full", link)
+    mixquant("logits", "-m", model(), "--tokens", "1", "-o", link, code=1)
+    assert os.path.islink(link)
+    return None
 
 
 def test_hostile_templates():
