@@ -184,6 +184,34 @@ MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *pl
  * server is idle. Sessions and results are unaffected. */
 MQ_API void mq_engine_settle(mq_engine *engine);
 
+typedef struct mq_logit_bias {
+    int32_t token;
+    float bias;
+} mq_logit_bias;
+
+typedef struct mq_sampling {
+    float temperature;                         /* 0: greedy */
+    int top_k;                                 /* 0: off */
+    float top_p;                               /* 1: off */
+    float min_p;                               /* 0: off */
+    float repetition_penalty;                  /* 1: off; over prompt and output (CTRL) */
+    float presence_penalty, frequency_penalty; /* 0: off; over the output only (OpenAI) */
+    const mq_logit_bias *bias;
+    size_t bias_count;
+    uint64_t seed;
+} mq_sampling;
+
+#define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
+
+/* Which fields of a suggested sampling its model names. */
+enum {
+    MQ_SUGGESTS_TEMPERATURE = 1,
+    MQ_SUGGESTS_TOP_K = 2,
+    MQ_SUGGESTS_TOP_P = 4,
+    MQ_SUGGESTS_MIN_P = 8,
+    MQ_SUGGESTS_REPETITION_PENALTY = 16
+};
+
 typedef struct mq_engine_info {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions;
     int threads;
@@ -193,10 +221,14 @@ typedef struct mq_engine_info {
     uint64_t head_weights;   /* weights of lm_head */
     uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
     int32_t bos;             /* -1: none */
-    const int32_t *eos;      /* valid while the engine lives */
+    const int32_t *eos;      /* of the configs and the tokenizer; valid while the engine lives */
     size_t eos_count;
     mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
     mq_attention_format attention;    /* of the plan's prefill */
+    /* What generation_config.json suggests; do_sample = false is temperature 0. The fields it does not name (see
+     * suggested_fields, MQ_SUGGESTS_...) are off, and the temperature is 0, or 1 with do_sample = true. */
+    mq_sampling suggested;
+    unsigned suggested_fields;
 } mq_engine_info;
 
 MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);
@@ -307,25 +339,6 @@ MQ_API const char *mq_stage_name(mq_stage stage);
 MQ_API void mq_engine_profile(const mq_engine *engine, mq_profile *profile);
 
 /* ---------------------------------------------------------------- sampling and generation */
-
-typedef struct mq_logit_bias {
-    int32_t token;
-    float bias;
-} mq_logit_bias;
-
-typedef struct mq_sampling {
-    float temperature;                         /* 0: greedy */
-    int top_k;                                 /* 0: off */
-    float top_p;                               /* 1: off */
-    float min_p;                               /* 0: off */
-    float repetition_penalty;                  /* 1: off; over prompt and output (CTRL) */
-    float presence_penalty, frequency_penalty; /* 0: off; over the output only (OpenAI) */
-    const mq_logit_bias *bias;
-    size_t bias_count;
-    uint64_t seed;
-} mq_sampling;
-
-#define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
 
 typedef struct mq_token_logprob {
     int32_t token;

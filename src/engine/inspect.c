@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/weights.h"
+#include "format/checkpoint_locate.h"
 #include "kernels/nvfp4_pack.h"
 #include "mixquant_tools.h"
 
@@ -178,7 +179,10 @@ mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *er
     mq_buf b = {0};
     *text = NULL;
     if (!model_dir) return mq__fail(error, MQ_USAGE, "inspect: model: expected a directory, got none");
-    mq_status s = mq__weights_open(model_dir, NULL, &w, error);
+    char *dir;
+    mq_status s = mq__checkpoint_locate(model_dir, true, &dir, error);
+    if (s == MQ_OK) s = mq__weights_open(dir, NULL, &w, error);
+    mq__free(dir);
     if (s != MQ_OK) return s;
     json_t *report = report_of(w, model_dir);
     if (report && json) {

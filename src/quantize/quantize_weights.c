@@ -36,7 +36,7 @@ typedef struct rows_task {
     const float *factor; /* of smoothing, or NULL */
     mq_nvfp4_scale scale;
     const float *u;  /* GPTQ's triangle, or NULL */
-    float amax[256]; /* per thread */
+    float amax[MQ_THREADS_MAX]; /* per thread */
 } rows_task;
 
 static size_t some_rows(size_t at, size_t end)
