@@ -2,7 +2,6 @@
 
 #include "base/container.h"
 #include "base/error.h"
-#include "base/mem.h"
 #include "base/pool.h"
 
 #include <errno.h>
@@ -108,9 +107,9 @@ static int node_of(int processor)
 mq_cpu_set mq__cpu_set_get(mq_affinity_fn *get)
 {
     for (size_t bits = CPU_SETSIZE; bits <= SET_BITS_MAX; bits *= 2) {
-        mq_cpu_set s = {.bytes = CPU_ALLOC_SIZE(bits)};
-        s.set = mq__alloc_zero(1, s.bytes);
+        mq_cpu_set s = {.set = CPU_ALLOC(bits), .bytes = CPU_ALLOC_SIZE(bits)};
         if (!s.set) break;
+        CPU_ZERO_S(s.bytes, s.set);
         if (get(0, s.bytes, s.set) == 0) return s;
         const int why = errno;
         mq__cpu_set_free(&s);
@@ -121,7 +120,7 @@ mq_cpu_set mq__cpu_set_get(mq_affinity_fn *get)
 
 void mq__cpu_set_free(mq_cpu_set *set)
 {
-    mq__free(set->set);
+    CPU_FREE(set->set);
     *set = (mq_cpu_set){0};
 }
 

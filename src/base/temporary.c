@@ -1,12 +1,12 @@
 #include "base/temporary.h"
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/mem.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -34,31 +34,35 @@ static bool is_temporary_name(const char *name)
 }
 
 /* The name still leads to what the descriptor holds. */
-static bool is_still_there(int fd, const char *path)
+static bool is_still_there(int fd, int dir, const char *name)
 {
     struct stat held, named;
-    return fstat(fd, &held) == 0 && lstat(path, &named) == 0 && held.st_dev == named.st_dev &&
-           held.st_ino == named.st_ino;
+    return fstat(fd, &held) == 0 && fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 
 /* Removes a file, or a directory with its files. */
-static void remove_flat(const char *path)
+static void remove_flat(int dir, const char *name)
 {
-    if (unlink(path) == 0 || (errno != EISDIR && errno != EPERM)) return;
-    DIR *dir = opendir(path);
-    if (!dir) return;
-    for (const struct dirent *e = readdir(dir); e; e = readdir(dir)) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) (void)unlinkat(dirfd(dir), e->d_name, 0);
+    if (unlinkat(dir, name, 0) == 0 || (errno != EISDIR && errno != EPERM)) return;
+    const int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *entries = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!entries) {
+        if (fd >= 0) close(fd);
+        return;
     }
-    closedir(dir);
-    (void)rmdir(path);
+    for (const struct dirent *e = readdir(entries); e; e = readdir(entries)) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) (void)unlinkat(fd, e->d_name, 0);
+    }
+    closedir(entries);
+    (void)unlinkat(dir, name, AT_REMOVEDIR);
 }
 
-static void remove_abandoned(const char *path)
+static void remove_abandoned(int dir, const char *name)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    const int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     if (fd < 0) return;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_still_there(fd, path)) remove_flat(path);
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_still_there(fd, dir, name)) remove_flat(dir, name);
     close(fd);
 }
 
@@ -73,9 +77,7 @@ static void sweep(const char *dir, const char *owner)
         if (owner && (strlen(e->d_name) != length + strlen(MARK) + DIGITS || strncmp(e->d_name, owner, length) != 0)) {
             continue;
         }
-        char *path = mq__path_join(dir, e->d_name);
-        if (path) remove_abandoned(path);
-        mq__free(path);
+        remove_abandoned(dirfd(entries), e->d_name);
     }
     closedir(entries);
 }
@@ -106,7 +108,7 @@ static bool create_locked(mq_temporary *t, bool is_directory)
     }
     while (flock(t->lock, LOCK_EX) != 0 && errno == EINTR) {
     }
-    if (is_still_there(t->lock, t->path)) return true;
+    if (is_still_there(t->lock, AT_FDCWD, t->path)) return true;
     close(t->lock);
     errno = EEXIST;
     return false;
@@ -114,10 +116,14 @@ static bool create_locked(mq_temporary *t, bool is_directory)
 
 static void sweep_for(const char *path)
 {
+    char dir[PATH_MAX] = ".";
     const size_t at = name_offset(path);
-    char *dir = at ? mq__strndup(path, at) : mq__strdup(".");
-    if (dir) sweep(dir, path + at);
-    mq__free(dir);
+    if (at >= sizeof dir) return;
+    if (at) {
+        memcpy(dir, path, at);
+        dir[at] = '\0';
+    }
+    sweep(dir, path + at);
 }
 
 mq_status mq__temporary_new(const char *path, bool is_directory, mq_temporary *t, mq_error *error)
@@ -154,7 +160,7 @@ mq_status mq__temporary_rename(mq_temporary *t, const char *path, mq_error *erro
     if (rename(t->path, path) != 0) {
         status =
             mq__fail(error, MQ_WRITE, "write: %s: expected to rename it into place, got %s", path, strerror(errno));
-        remove_flat(t->path);
+        remove_flat(AT_FDCWD, t->path);
     }
     end_temporary(t);
     return status;
@@ -162,6 +168,6 @@ mq_status mq__temporary_rename(mq_temporary *t, const char *path, mq_error *erro
 
 void mq__temporary_remove(mq_temporary *t)
 {
-    if (t->path) remove_flat(t->path);
+    if (t->path) remove_flat(AT_FDCWD, t->path);
     end_temporary(t);
 }

@@ -186,8 +186,10 @@ static mq_status copy_options(mq_engine *e, const mq_engine_options *options, mq
     mq_status s = mq__checkpoint_locate(options->model_dir, true, &e->model_dir, error);
     if (s == MQ_OK && second) s = mq__checkpoint_locate(second, true, &e->prefill_model_dir, error);
     if (s != MQ_OK) return s;
-    s = mq__cache_dir(options->cache_dir, &e->cache_dir, error);
-    if (s != MQ_OK && options->cache_dir) return s; /* without a home: no cache */
+    mq_error trouble = {0};
+    s = mq__cache_dir(options->cache_dir, &e->cache_dir, &trouble);
+    if (s == MQ_NO_MEMORY || (s != MQ_OK && options->cache_dir)) return mq__fail(error, s, "%s", trouble.text);
+    /* Without a home there is no cache. */
     e->options.model_dir = e->model_dir;
     e->options.prefill_model_dir = e->prefill_model_dir;
     e->options.cache_dir = e->cache_dir;

@@ -8,7 +8,7 @@
 
 #include "model/model.h"
 
-/* MQ_FORMAT when a logit is NaN or +infinity, or none is finite. */
+/* MQ_FORMAT when a logit is NaN or infinite: those that lm_head gives, before anybody rules tokens out. */
 mq_status mq__logits_check(const float *logits, uint32_t vocab, mq_error *error);
 
 /* MQ_FORMAT when the embedding row of a token has a value that is not finite. */
