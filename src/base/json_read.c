@@ -24,8 +24,8 @@ static size_t count_values(const char *text, size_t bytes)
     return count;
 }
 
-static mq_status parse_json_read(const char *text, size_t bytes, size_t max_values, size_t flags, const char *what,
-                                 const char *where, json_t **root, mq_error *error)
+mq_status mq__json_parse(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
+                         json_t **root, mq_error *error)
 {
     json_error_t at;
     *root = NULL;
@@ -34,7 +34,7 @@ static mq_status parse_json_read(const char *text, size_t bytes, size_t max_valu
         return mq__fail(error, MQ_LIMIT, "%s: %s: expected at most %zu values, got %zu", what, where, max_values,
                         values);
     }
-    json_t *value = json_loadb(text, bytes, flags, &at);
+    json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &at);
     if (!value && json_error_code(&at) == json_error_out_of_memory) {
         return mq__fail(error, MQ_NO_MEMORY, "%s: %s: expected memory, got none", what, where);
     }
@@ -46,19 +46,6 @@ static mq_status parse_json_read(const char *text, size_t bytes, size_t max_valu
     }
     *root = value;
     return MQ_OK;
-}
-
-mq_status mq__json_parse(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
-                         json_t **root, mq_error *error)
-{
-    return parse_json_read(text, bytes, max_values, JSON_REJECT_DUPLICATES, what, where, root, error);
-}
-
-mq_status mq__json_parse_reals(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
-                               json_t **root, mq_error *error)
-{
-    const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL;
-    return parse_json_read(text, bytes, max_values, flags, what, where, root, error);
 }
 
 mq_status mq__json_file(const char *path, size_t max_bytes, json_t **root, mq_error *error)

@@ -12,10 +12,6 @@
 mq_status mq__json_parse(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
                          json_t **root, mq_error *error);
 
-/* The same with integers as reals and NUL in strings: tokenizer files have integers beyond 64 bits. */
-mq_status mq__json_parse_reals(const char *text, size_t bytes, size_t max_values, const char *what, const char *where,
-                               json_t **root, mq_error *error);
-
 /* Reads a file of at most max_bytes whose root is an object; duplicate keys are refused. Returns a new reference. */
 mq_status mq__json_file(const char *path, size_t max_bytes, json_t **root, mq_error *error);
 

@@ -40,10 +40,10 @@ struct mq_pool {
     mq_pool_fn *fn;                      /* NULL: exit */
     void *context;
     int threads, started;
-    bool bound;      /* workers have processors of their own */
+    bool bound;        /* workers have processors of their own */
     mq_cpu_set others; /* of the owner: a worker's processors but one */
     double waited;     /* of the owner */
-    worker *workers; /* [threads - 1] */
+    worker *workers;   /* [threads - 1] */
 };
 
 double mq__seconds(void)

@@ -106,8 +106,7 @@ static bool create_locked(mq_temporary *t, bool is_directory)
         if (is_directory && errno == ENOENT) errno = EEXIST;
         return false;
     }
-    while (flock(t->lock, LOCK_EX) != 0 && errno == EINTR) {
-    }
+    while (flock(t->lock, LOCK_EX) != 0 && errno == EINTR) {}
     if (is_still_there(t->lock, AT_FDCWD, t->path)) return true;
     close(t->lock);
     errno = EEXIST;

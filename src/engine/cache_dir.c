@@ -10,8 +10,7 @@ mq_status mq__cache_dir(const char *given, char **dir, mq_error *error)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     *dir = NULL;
-    if (given && !given[0])
-        return mq__fail(error, MQ_USAGE, "cache: directory: expected a path, got an empty one");
+    if (given && !given[0]) return mq__fail(error, MQ_USAGE, "cache: directory: expected a path, got an empty one");
     if (given)
         *dir = mq__strdup(given);
     else if (xdg && xdg[0] == '/')

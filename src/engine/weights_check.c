@@ -52,7 +52,8 @@ static bool is_layer_part(const mq_model_config *c, const char *name)
  * inputs of a linear layer is none of them. */
 static bool is_activation_scale(const char *name)
 {
-    static const char *const whats[] = {"q", "k", "v", "kv", "attn", "prob", "output", "q_output", "k_output", "v_output",
+    static const char *const whats[] = {"q",           "k",           "v",         "kv",        "attn",
+                                        "prob",        "output",      "q_output",  "k_output",  "v_output",
                                         "prob_output", "attn_output", "qk_output", "pv_output", "kv_cache"};
     static const char *const kinds[] = {"_scale", "_zero_point", "_global_scale"};
     const char *part = strrchr(name, '.');

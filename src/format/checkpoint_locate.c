@@ -163,15 +163,17 @@ static mq_status refuse_file(const char *path, mq_error *error)
     const char *slash = strrchr(path, '/');
     if (begins_with(path, "GGUF") || has_ending(path, ".gguf")) {
         return mq__fail(error, MQ_UNSUPPORTED,
-                        "model: %s: expected a directory with " WHOLE ", got a GGUF file: download the model that it was "
+                        "model: %s: expected a directory with " WHOLE
+                        ", got a GGUF file: download the model that it was "
                         "made from (`hf download OWNER/NAME`) and give OWNER/NAME",
                         path);
     }
     if (has_ending(path, ".safetensors")) {
-        return mq__fail(error, MQ_USAGE,
-                        "model: %s: expected the directory with config.json and the weights, got one of its files: give "
-                        "%.*s",
-                        path, slash ? (int)(slash - path) : 1, slash ? path : ".");
+        return mq__fail(
+            error, MQ_USAGE,
+            "model: %s: expected the directory with config.json and the weights, got one of its files: give "
+            "%.*s",
+            path, slash ? (int)(slash - path) : 1, slash ? path : ".");
     }
     return mq__fail(error, MQ_USAGE, "model: %s: expected a directory with " WHOLE ", got a file", path);
 }
@@ -182,9 +184,9 @@ static mq_status refuse_pointer(const char *dir, const char *name, mq_error *err
     char path[PATH_MAX];
     join(path, dir, name);
     if (!begins_with(path, "version https://git-lfs")) return MQ_OK;
-    return mq__fail(error, MQ_FORMAT,
-                    "model: %s: expected the file itself, got a pointer of Git LFS: run `git lfs pull` in its directory",
-                    path);
+    return mq__fail(
+        error, MQ_FORMAT,
+        "model: %s: expected the file itself, got a pointer of Git LFS: run `git lfs pull` in its directory", path);
 }
 
 static mq_status refuse_pointers(const char *dir, mq_error *error)
@@ -203,16 +205,18 @@ static mq_status refuse_directory(const char *dir, mq_error *error)
 {
     char name[NAME_MAX + 1];
     if (find_entry(dir, "", ".gguf", name)) {
-        return mq__fail(error, MQ_UNSUPPORTED,
-                        "model: %s: expected config.json and model.safetensors, got a GGUF file (%s): download the model "
-                        "that it was made from (`hf download OWNER/NAME`) and give OWNER/NAME",
-                        dir, name);
+        return mq__fail(
+            error, MQ_UNSUPPORTED,
+            "model: %s: expected config.json and model.safetensors, got a GGUF file (%s): download the model "
+            "that it was made from (`hf download OWNER/NAME`) and give OWNER/NAME",
+            dir, name);
     }
     if (find_entry(dir, "adapter_config", ".json", name)) {
-        return mq__fail(error, MQ_UNSUPPORTED,
-                        "model: %s: expected config.json and model.safetensors, got an adapter (LoRA): merge it into its "
-                        "base model and give the result",
-                        dir);
+        return mq__fail(
+            error, MQ_UNSUPPORTED,
+            "model: %s: expected config.json and model.safetensors, got an adapter (LoRA): merge it into its "
+            "base model and give the result",
+            dir);
     }
     return mq__fail(error, MQ_IO,
                     "model: %s: expected a directory with " WHOLE ", got one without config.json: give the folder that "
@@ -237,10 +241,11 @@ static mq_status refuse_weights(const char *dir, mq_error *error)
                         dir, dir);
     }
     if (has_ending(other, ".safetensors")) {
-        return mq__fail(error, MQ_FORMAT,
-                        "model: %s: expected model.safetensors, or model.safetensors.index.json that lists the files, got "
-                        "only %s: rename the file, or download the index",
-                        dir, other);
+        return mq__fail(
+            error, MQ_FORMAT,
+            "model: %s: expected model.safetensors, or model.safetensors.index.json that lists the files, got "
+            "only %s: rename the file, or download the index",
+            dir, other);
     }
     return mq__fail(error, MQ_UNSUPPORTED,
                     "model: %s: expected weights in model.safetensors, got only %s: take a version of the model with "
@@ -250,7 +255,8 @@ static mq_status refuse_weights(const char *dir, mq_error *error)
 
 static mq_status check_directory(const char *dir, bool needs_weights, mq_error *error)
 {
-    static const char *const texts[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"};
+    static const char *const texts[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "chat_template.jinja"};
     const mq_status s = needs_weights ? refuse_pointers(dir, error) : refuse_pointer(dir, "tokenizer.json", error);
     if (s != MQ_OK) return s;
     for (size_t i = 0; !needs_weights && i < sizeof texts / sizeof texts[0]; i++) {
@@ -268,7 +274,8 @@ static mq_status locate(const char *given, char found[PATH_MAX], mq_error *error
     }
     if (!mq__file_exists(given)) {
         if (is_hub_name(given)) return locate_download(given, found, error);
-        return mq__fail(error, MQ_IO, "model: %s: expected a directory with " WHOLE ", got nothing at this path", given);
+        return mq__fail(error, MQ_IO, "model: %s: expected a directory with " WHOLE ", got nothing at this path",
+                        given);
     }
     if (!is_directory(given)) return refuse_file(given, error);
     /* The folder of a download itself: the checkpoint is in one of its snapshots. */

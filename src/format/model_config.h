@@ -27,7 +27,7 @@ typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QU
 typedef struct mq_model_config {
     mq_architecture architecture;
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
-    uint32_t max_positions; /* after rotary scaling */
+    uint32_t max_positions;                                        /* after rotary scaling */
     double norm_eps;
     bool tied_head;                           /* lm_head is the embedding */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* which tensors exist */

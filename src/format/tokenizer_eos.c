@@ -7,14 +7,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG_BYTES     ((size_t)16 << 20)
-#define TOKENIZER_BYTES  ((size_t)256 << 20)
-#define CONFIG_VALUES    ((size_t)1 << 20)
-#define TOKENIZER_VALUES ((size_t)1 << 23)
+#define CONFIG_BYTES    ((size_t)16 << 20)
+#define TOKENIZER_BYTES ((size_t)256 << 20)
+
+/* With integers as reals: model_max_length often is 1e30 written as one. */
+static mq_status parse_reals(const char *text, size_t bytes, const char *path, json_t **root, mq_error *error)
+{
+    json_error_t at;
+    *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &at);
+    if (json_is_object(*root)) return MQ_OK;
+    const bool memory = !*root && json_error_code(&at) == json_error_out_of_memory;
+    const char *got = *root ? "something else" : at.text;
+    mq_status s = memory ? mq__fail(error, MQ_NO_MEMORY, "json: %s: expected memory, got none", path)
+                         : mq__fail(error, MQ_FORMAT, "json: %s: expected a JSON object, got %s", path, got);
+    json_decref(*root);
+    *root = NULL;
+    return s;
+}
 
 /* *root is NULL when the directory has no such file. */
-static mq_status read_object_tokenizer_eos(const char *dir, const char *name, size_t max_bytes, size_t max_values,
-                                           json_t **root, mq_error *error)
+static mq_status read_object_tokenizer_eos(const char *dir, const char *name, size_t max_bytes, json_t **root,
+                                           mq_error *error)
 {
     char *data = NULL, *path = mq__path_join(dir, name);
     size_t bytes;
@@ -23,7 +36,7 @@ static mq_status read_object_tokenizer_eos(const char *dir, const char *name, si
     mq_status s = MQ_OK;
     if (mq__file_exists(path)) {
         s = mq__file_read(path, max_bytes, &data, &bytes, error);
-        if (s == MQ_OK) s = mq__json_parse_reals(data, bytes, max_values, "json", path, root, error);
+        if (s == MQ_OK) s = parse_reals(data, bytes, path, root, error);
     }
     mq__free(data);
     mq__free(path);
@@ -38,7 +51,7 @@ static bool is_token(const json_t *value, const char *token)
 
 static int64_t id_of(const json_t *value)
 {
-    return json_is_real(value) ? (int64_t)json_real_value(value) : -1;
+    return json_is_number(value) ? (int64_t)json_number_value(value) : -1;
 }
 
 /* added_tokens_decoder: {"151645": {"content": "<|im_end|>", ...}} */
@@ -75,8 +88,7 @@ mq_status mq__tokenizer_eos(const char *dir, int64_t *id, mq_error *error)
     json_t *config = NULL, *tokenizer = NULL;
     mq_error trouble = {0};
     *id = -1;
-    mq_status s =
-        read_object_tokenizer_eos(dir, "tokenizer_config.json", CONFIG_BYTES, CONFIG_VALUES, &config, error);
+    mq_status s = read_object_tokenizer_eos(dir, "tokenizer_config.json", CONFIG_BYTES, &config, error);
     if (s != MQ_OK) return s;
     const json_t *eos = json_object_get(config, "eos_token");
     const char *token = json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos);
@@ -87,8 +99,7 @@ mq_status mq__tokenizer_eos(const char *dir, int64_t *id, mq_error *error)
     if (token) *id = find_in_config(config, token);
     if (token && *id < 0) {
         /* What is wrong with a tokenizer is reported where one is opened; without one, tokens have no text at all. */
-        const mq_status read = read_object_tokenizer_eos(dir, "tokenizer.json", TOKENIZER_BYTES, TOKENIZER_VALUES,
-                                                         &tokenizer, &trouble);
+        const mq_status read = read_object_tokenizer_eos(dir, "tokenizer.json", TOKENIZER_BYTES, &tokenizer, &trouble);
         if (read == MQ_NO_MEMORY) s = mq__fail(error, read, "%s", trouble.text);
         *id = find_in_tokenizer(tokenizer, token);
     }

@@ -56,9 +56,10 @@ mq_status mq__embedding_check(const mq_model *model, const int32_t *tokens, uint
 {
     for (uint32_t i = 0; i < count; i++) {
         if (row_is_finite(&model->embedding, (uint32_t)tokens[i])) continue;
-        return mq__fail(error, MQ_FORMAT,
-                        "model: model.embed_tokens.weight: row of token %d: expected finite numbers, got NaN or infinity",
-                        tokens[i]);
+        return mq__fail(
+            error, MQ_FORMAT,
+            "model: model.embed_tokens.weight: row of token %d: expected finite numbers, got NaN or infinity",
+            tokens[i]);
     }
     return MQ_OK;
 }

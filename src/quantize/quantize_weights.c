@@ -35,7 +35,7 @@ typedef struct rows_task {
     const mq_dense *dense;
     const float *factor; /* of smoothing, or NULL */
     mq_nvfp4_scale scale;
-    const float *u;  /* GPTQ's triangle, or NULL */
+    const float *u;             /* GPTQ's triangle, or NULL */
     float amax[MQ_THREADS_MAX]; /* per thread */
 } rows_task;
 

@@ -193,8 +193,8 @@ static void test_allocation_failure(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_directories),        TEST(test_other_formats),   TEST(test_pointers_of_lfs),
-        TEST(test_names_of_downloads), TEST(test_entrances),       TEST(test_allocation_failure),
+        TEST(test_directories),        TEST(test_other_formats), TEST(test_pointers_of_lfs),
+        TEST(test_names_of_downloads), TEST(test_entrances),     TEST(test_allocation_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

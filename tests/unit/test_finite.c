@@ -111,8 +111,10 @@ static mq_status run_model(mq_linear_format prefill, mq_linear_format decode, mq
 static const struct {
     mq_linear_format prefill, decode;
     mq_attention_format attention;
-} plans[] = {{MQ_LINEAR_BF16, MQ_LINEAR_BF16, MQ_ATTENTION_BF16},   {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, MQ_ATTENTION_INT8},
-             {MQ_LINEAR_NVFP4, MQ_LINEAR_NVFP4, MQ_ATTENTION_BF16}, {MQ_LINEAR_INT8, MQ_LINEAR_INT8, MQ_ATTENTION_INT8},
+} plans[] = {{MQ_LINEAR_BF16, MQ_LINEAR_BF16, MQ_ATTENTION_BF16},
+             {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, MQ_ATTENTION_INT8},
+             {MQ_LINEAR_NVFP4, MQ_LINEAR_NVFP4, MQ_ATTENTION_BF16},
+             {MQ_LINEAR_INT8, MQ_LINEAR_INT8, MQ_ATTENTION_INT8},
              {MQ_LINEAR_W16A16, MQ_LINEAR_BF16, MQ_ATTENTION_W16A16}};
 
 static void check_tensor(const char *isa, const char *tensor, size_t index, uint16_t value)
@@ -132,13 +134,17 @@ static void test_weights(void **state)
 {
     (void)state;
     static const char *const levels[] = {"ref", "avx2", "avx512vnni", "avx512bf16"};
-    static const char *const tensors[] = {
-        "model.embed_tokens.weight",     "lm_head.weight",
-        "model.norm.weight",             "model.layers.0.input_layernorm.weight",
-        "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
-        "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.o_proj.weight",
-        "model.layers.0.mlp.gate_proj.weight",    "model.layers.0.mlp.up_proj.weight",
-        "model.layers.1.mlp.down_proj.weight"};
+    static const char *const tensors[] = {"model.embed_tokens.weight",
+                                          "lm_head.weight",
+                                          "model.norm.weight",
+                                          "model.layers.0.input_layernorm.weight",
+                                          "model.layers.0.self_attn.q_proj.weight",
+                                          "model.layers.0.self_attn.k_proj.weight",
+                                          "model.layers.0.self_attn.v_proj.weight",
+                                          "model.layers.0.self_attn.o_proj.weight",
+                                          "model.layers.0.mlp.gate_proj.weight",
+                                          "model.layers.0.mlp.up_proj.weight",
+                                          "model.layers.1.mlp.down_proj.weight"};
     static const uint16_t values[] = {0x7fc0, 0x7f80, 0xff80}; /* NaN, infinities */
     synth("tiny-llama");
     mq_engine_info info;

@@ -413,7 +413,8 @@ static void test_scaled_positions(void **state)
         uint32_t positions, original;
     } cases[] = {
         {"{}", 4096, 0},
-        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":4096}}", 16384, 4096},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":4096}}", 16384,
+         4096},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.5}}", 10240, 4096},
         /* Qwen3's own: 40,960 positions, of which 8,192 are for the answer. */
         {"{\"max_position_embeddings\":40960,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"

@@ -189,8 +189,7 @@ static void test_workers_keep_their_processors(void **state)
     assert_int_equal(mq__pool_new(2, &pool, NULL), MQ_OK);
     const double start = mq__seconds();
     for (double gap = 3e-4; mq__seconds() < start + 2; gap = gap > 1.5e-3 ? 3e-4 : gap + 1e-6) {
-        for (const double until = mq__seconds() + gap; mq__seconds() < until;) {
-        }
+        for (const double until = mq__seconds() + gap; mq__seconds() < until;) {}
         mq__pool_run(pool, add_one, &c);
     }
     for (int i = 0; i < 5; i++) {
@@ -214,12 +213,9 @@ static void test_refuses_thread_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_part_once),
-        cmocka_unit_test(test_partition_covers),
-        cmocka_unit_test(test_wakes_elsewhere),
-        cmocka_unit_test(test_many_threads),
-        cmocka_unit_test(test_many_processors),
-        cmocka_unit_test(test_workers_keep_their_processors),
+        cmocka_unit_test(test_every_part_once),       cmocka_unit_test(test_partition_covers),
+        cmocka_unit_test(test_wakes_elsewhere),       cmocka_unit_test(test_many_threads),
+        cmocka_unit_test(test_many_processors),       cmocka_unit_test(test_workers_keep_their_processors),
         cmocka_unit_test(test_refuses_thread_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

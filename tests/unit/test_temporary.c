@@ -159,10 +159,8 @@ static void test_two_makers_of_one_directory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_two_writers_of_one_file),
-        TEST(test_writers_at_once),
-        TEST(test_leftovers_of_the_killed),
-        TEST(test_leftover_directories),
+        TEST(test_two_writers_of_one_file),     TEST(test_writers_at_once),
+        TEST(test_leftovers_of_the_killed),     TEST(test_leftover_directories),
         TEST(test_two_makers_of_one_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
