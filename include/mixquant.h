@@ -152,11 +152,11 @@ MQ_API mq_status mq_placement_parse(const char *name, mq_placement *placement,
                                     mq_error *error); /* "auto", "off", "on" */
 
 typedef struct mq_engine_options {
-    const char *model_dir;         /* HF checkpoint directory: the precise copy */
+    const char *model_dir;         /* HF checkpoint directory, or OWNER/NAME of one that `hf download` has fetched */
     const char *prefill_model_dir; /* NULL, or a separate NVFP4 checkpoint for the prefill phase, with its own norms */
     mq_plan_options plan;
     mq_scale_rule scales;  /* how NVFP4 weights are made when no checkpoint brings them */
-    int threads;           /* 0: one per available processor */
+    int threads;           /* 0: one per processor that this process (its container) may use */
     uint32_t context;      /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
@@ -271,7 +271,8 @@ typedef struct mq_rows {
 
 /* Runs rows of many sequences together: prefill rows share their products, decode rows of all sequences read the weights once
  * (up to 64 in a pass). A sequence may appear once a phase, with its prefill rows first. Results do not depend on which
- * rows stand together: a row has the bits that it has alone. Everything is checked first, so a refusal changes nothing. */
+ * rows stand together: a row has the bits that it has alone. Everything is checked first, so a refusal changes nothing.
+ * MQ_FORMAT: a weight is NaN or infinite; an embedding row is refused before, logits after rows ran, and none are kept. */
 MQ_API mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error);
 
 /* ---- KV images: a range of a sequence as bytes, for disks and other machines (src/format/kvimage.h has the layout) */
