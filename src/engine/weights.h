@@ -78,6 +78,8 @@ mq_status mq__dense_read(mq_weights *weights, const mq_checkpoint *checkpoint, c
  * a checkpoint that is used for the prefill's linear layers only. */
 mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *config, mq_copy copy,
                                   mq_unused *unused, mq_error *error);
+/* Whether this is one of the latter; counts it then. */
+bool mq__weights_note_unused(const mq_model_config *config, mq_copy copy, const char *name, mq_unused *unused);
 /* The line; false when there is nothing to say. */
 bool mq__weights_unused_text(const mq_weights *weights, mq_copy copy, char *line, size_t size);
 

@@ -331,6 +331,9 @@ static void test_activation_scales(void **state)
         copy_changed((change){.added = unused[i]});
         open_and_log("c", NULL, lines);
         if (!strstr(lines, unused[i]) || !strstr(lines, "left unused: 1 tensor")) fail_msg("%s: %s", unused[i], lines);
+        json_t *report = report_of("c");
+        assert_int_equal(number_at(report, "unused.tensors"), 1);
+        json_decref(report);
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         copy_changed((change){.added = bad[i]});
