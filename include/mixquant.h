@@ -152,11 +152,11 @@ MQ_API mq_status mq_placement_parse(const char *name, mq_placement *placement,
                                     mq_error *error); /* "auto", "off", "on" */
 
 typedef struct mq_engine_options {
-    const char *model_dir;         /* HF checkpoint directory: the precise copy */
+    const char *model_dir;         /* HF checkpoint directory, or OWNER/NAME of one that `hf download` has fetched */
     const char *prefill_model_dir; /* NULL, or a separate NVFP4 checkpoint for the prefill phase, with its own norms */
     mq_plan_options plan;
     mq_scale_rule scales;  /* how NVFP4 weights are made when no checkpoint brings them */
-    int threads;           /* 0: one per available processor */
+    int threads;           /* 0: one per processor that this process (its container) may use */
     uint32_t context;      /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
@@ -184,6 +184,34 @@ MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *pl
  * server is idle. Sessions and results are unaffected. */
 MQ_API void mq_engine_settle(mq_engine *engine);
 
+typedef struct mq_logit_bias {
+    int32_t token;
+    float bias;
+} mq_logit_bias;
+
+typedef struct mq_sampling {
+    float temperature;                         /* 0: greedy */
+    int top_k;                                 /* 0: off */
+    float top_p;                               /* 1: off */
+    float min_p;                               /* 0: off */
+    float repetition_penalty;                  /* 1: off; over prompt and output (CTRL) */
+    float presence_penalty, frequency_penalty; /* 0: off; over the output only (OpenAI) */
+    const mq_logit_bias *bias;
+    size_t bias_count;
+    uint64_t seed;
+} mq_sampling;
+
+#define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
+
+/* Which fields of a suggested sampling its model names. */
+enum {
+    MQ_SUGGESTS_TEMPERATURE = 1,
+    MQ_SUGGESTS_TOP_K = 2,
+    MQ_SUGGESTS_TOP_P = 4,
+    MQ_SUGGESTS_MIN_P = 8,
+    MQ_SUGGESTS_REPETITION_PENALTY = 16
+};
+
 typedef struct mq_engine_info {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions;
     int threads;
@@ -193,10 +221,14 @@ typedef struct mq_engine_info {
     uint64_t head_weights;   /* weights of lm_head */
     uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
     int32_t bos;             /* -1: none */
-    const int32_t *eos;      /* valid while the engine lives */
+    const int32_t *eos;      /* of the configs and the tokenizer; valid while the engine lives */
     size_t eos_count;
     mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
     mq_attention_format attention;    /* of the plan's prefill */
+    /* What generation_config.json suggests; do_sample = false is temperature 0. The fields it does not name (see
+     * suggested_fields, MQ_SUGGESTS_...) are off, and the temperature is 0, or 1 with do_sample = true. */
+    mq_sampling suggested;
+    unsigned suggested_fields;
 } mq_engine_info;
 
 MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);
@@ -239,7 +271,8 @@ typedef struct mq_rows {
 
 /* Runs rows of many sequences together: prefill rows share their products, decode rows of all sequences read the weights once
  * (up to 64 in a pass). A sequence may appear once a phase, with its prefill rows first. Results do not depend on which
- * rows stand together: a row has the bits that it has alone. Everything is checked first, so a refusal changes nothing. */
+ * rows stand together: a row has the bits that it has alone. Everything is checked first, so a refusal changes nothing.
+ * MQ_FORMAT: a weight is NaN or infinite; an embedding row is refused before, logits after rows ran, and none are kept. */
 MQ_API mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error);
 
 /* ---- KV images: a range of a sequence as bytes, for disks and other machines (src/format/kvimage.h has the layout) */
@@ -307,25 +340,6 @@ MQ_API const char *mq_stage_name(mq_stage stage);
 MQ_API void mq_engine_profile(const mq_engine *engine, mq_profile *profile);
 
 /* ---------------------------------------------------------------- sampling and generation */
-
-typedef struct mq_logit_bias {
-    int32_t token;
-    float bias;
-} mq_logit_bias;
-
-typedef struct mq_sampling {
-    float temperature;                         /* 0: greedy */
-    int top_k;                                 /* 0: off */
-    float top_p;                               /* 1: off */
-    float min_p;                               /* 0: off */
-    float repetition_penalty;                  /* 1: off; over prompt and output (CTRL) */
-    float presence_penalty, frequency_penalty; /* 0: off; over the output only (OpenAI) */
-    const mq_logit_bias *bias;
-    size_t bias_count;
-    uint64_t seed;
-} mq_sampling;
-
-#define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
 
 typedef struct mq_token_logprob {
     int32_t token;

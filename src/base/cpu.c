@@ -1,8 +1,11 @@
 #include "base/cpu.h"
 
+#include "base/container.h"
 #include "base/error.h"
+#include "base/pool.h"
 
-#include <sched.h>
+#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,35 +102,65 @@ static int node_of(int processor)
     return 0;
 }
 
+#define SET_BITS_MAX ((size_t)1 << 20)
+
+mq_cpu_set mq__cpu_set_get(mq_affinity_fn *get)
+{
+    for (size_t bits = CPU_SETSIZE; bits <= SET_BITS_MAX; bits *= 2) {
+        mq_cpu_set s = {.set = CPU_ALLOC(bits), .bytes = CPU_ALLOC_SIZE(bits)};
+        if (!s.set) break;
+        CPU_ZERO_S(s.bytes, s.set);
+        if (get(0, s.bytes, s.set) == 0) return s;
+        const int why = errno;
+        mq__cpu_set_free(&s);
+        if (why != EINVAL) break;
+    }
+    return (mq_cpu_set){0};
+}
+
+void mq__cpu_set_free(mq_cpu_set *set)
+{
+    CPU_FREE(set->set);
+    *set = (mq_cpu_set){0};
+}
+
 size_t mq__cpu_list(int *processors, size_t room)
 {
-    cpu_set_t set;
+    mq_cpu_set s = mq__cpu_set_get(sched_getaffinity);
     size_t count = 0;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 0;
-    for (int node = 0; node < NODES; node++) {
-        for (int p = 0; p < CPU_SETSIZE && count < room; p++) {
-            if (CPU_ISSET((size_t)p, &set) && node_of(p) == node) processors[count++] = p;
+    for (int node = 0; s.set && node < NODES; node++) {
+        for (size_t p = 0; p < 8 * s.bytes && count < room; p++) {
+            if (CPU_ISSET_S(p, s.bytes, s.set) && node_of((int)p) == node) processors[count++] = (int)p;
         }
     }
+    mq__cpu_set_free(&s);
     return count;
 }
 
-static int count_nodes(const cpu_set_t *set)
+static int count_nodes(const mq_cpu_set *s)
 {
     bool seen[NODES] = {false};
     int count = 0;
-    for (int p = 0; p < CPU_SETSIZE; p++) {
-        if (!CPU_ISSET((size_t)p, set)) continue;
-        const int node = node_of(p);
+    for (size_t p = 0; p < 8 * s->bytes; p++) {
+        if (!CPU_ISSET_S(p, s->bytes, s->set)) continue;
+        const int node = node_of((int)p);
         count += !seen[node];
         seen[node] = true;
     }
     return count > 0 ? count : 1;
 }
 
+/* A part of a processor gets a thread as well: with 1.5, two threads at three quarters are faster than one. */
+int mq__cpu_threads(int online, double quota)
+{
+    int threads = online < MQ_THREADS_MAX ? online : MQ_THREADS_MAX;
+    if (quota > 0 && ceil(quota) < threads) threads = (int)ceil(quota);
+    return threads > 0 ? threads : 1;
+}
+
 void mq__cpu_info(mq_cpu_info *info)
 {
-    *info = (mq_cpu_info){.name = "unknown", .online = 1, .nodes = 1};
+    *info = (mq_cpu_info){.name = "unknown", .online = 1, .threads = 1, .nodes = 1};
     FILE *file = fopen("/proc/cpuinfo", "re");
     char line[256];
     while (file && fgets(line, sizeof line, file)) {
@@ -141,8 +174,12 @@ void mq__cpu_info(mq_cpu_info *info)
     info->l1d_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE);
     info->l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
     info->l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return;
-    info->online = CPU_COUNT(&set);
-    info->nodes = count_nodes(&set);
+    mq_container limits;
+    mq__container_limits("", &limits);
+    mq_cpu_set s = mq__cpu_set_get(sched_getaffinity);
+    if (!s.set) return;
+    info->online = CPU_COUNT_S(s.bytes, s.set);
+    info->nodes = count_nodes(&s);
+    info->threads = mq__cpu_threads(info->online, limits.processors);
+    mq__cpu_set_free(&s);
 }

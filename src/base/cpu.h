@@ -4,6 +4,9 @@
 
 #include "mixquant.h"
 
+#include <sched.h>
+#include <sys/types.h>
+
 /* Levels of the kernel table, each a superset of the one before. */
 typedef enum mq_isa {
     MQ_ISA_REF,        /* plain C, any machine */
@@ -33,12 +36,29 @@ typedef struct mq_cpu_info {
     char name[96];
     size_t l1d_bytes, l2_bytes, l3_bytes; /* 0 when unknown */
     int online;                           /* logical processors this process may run on */
+    int threads;                          /* that they can run at once: `online`, bounded by the container's quota */
     int nodes;                            /* memory nodes that they belong to; 1 when unknown */
 } mq_cpu_info;
 
 void mq__cpu_info(mq_cpu_info *info);
 
+/* Threads for so many processors when the container (container.h) grants `quota` of them; 0: all. */
+int mq__cpu_threads(int online, double quota);
+
 /* The processors this process may run on, node by node; at most `room`. Returns how many. */
 size_t mq__cpu_list(int *processors, size_t room);
+
+/* A set of processors of whatever size the kernel uses: cpu_set_t ends at 1,024. */
+typedef struct mq_cpu_set {
+    cpu_set_t *set; /* owned, for CPU_..._S; NULL: unknown */
+    size_t bytes;
+} mq_cpu_set;
+
+/* As sched_getaffinity: 0, or -1 with errno EINVAL when the set is too small. */
+typedef int mq_affinity_fn(pid_t pid, size_t bytes, cpu_set_t *set);
+
+/* The processors of this thread. get is sched_getaffinity, or what a test puts in its place. */
+mq_cpu_set mq__cpu_set_get(mq_affinity_fn *get);
+void mq__cpu_set_free(mq_cpu_set *set);
 
 #endif

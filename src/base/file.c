@@ -64,7 +64,7 @@ out:
 bool mq__file_exists(const char *path)
 {
     struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, R_OK) == 0;
+    return lstat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 mq_status mq__map_open(const char *path, mq_map *map, mq_error *error)
@@ -111,30 +111,20 @@ char *mq__path_join(const char *a, const char *b)
 
 mq_status mq__writer_open(mq_writer *writer, const char *path, mq_error *error)
 {
-    char suffix[32];
-    snprintf(suffix, sizeof suffix, ".tmp.%ld", (long)getpid());
-    *writer = (mq_writer){0};
-    writer->path = mq__strdup(path);
-    writer->temporary = mq__alloc(strlen(path) + strlen(suffix) + 1);
-    if (!writer->path || !writer->temporary) {
-        mq__writer_abort(writer);
-        return mq__fail(error, MQ_NO_MEMORY, "write: %s: expected memory for its name, got none", path);
+    *writer = (mq_writer){.path = mq__strdup(path)};
+    if (!writer->path) return mq__fail(error, MQ_NO_MEMORY, "write: %s: expected memory for its name, got none", path);
+    mq_status status = mq__temporary_new(path, false, &writer->temporary, error);
+    if (status == MQ_OK) {
+        /* A descriptor of its own: the lock lasts until the file has its name. */
+        const int fd = fcntl(writer->temporary.lock, F_DUPFD_CLOEXEC, 0);
+        writer->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+        if (!writer->file) {
+            status = mq__fail(error, MQ_WRITE, "write: %s: expected to create it, got %s", path, strerror(errno));
+            if (fd >= 0) close(fd);
+        }
     }
-    strcpy(writer->temporary, path);
-    strcat(writer->temporary, suffix);
-    writer->file = fopen(writer->temporary, "wbxe");
-    if (!writer->file && errno == EEXIST) { /* left by a killed process with our pid: it is nobody's */
-        (void)unlink(writer->temporary);
-        writer->file = fopen(writer->temporary, "wbxe");
-    }
-    if (!writer->file) {
-        const int why = errno;
-        mq__free(writer->temporary);
-        writer->temporary = NULL;
-        mq__writer_abort(writer);
-        return mq__fail(error, MQ_WRITE, "write: %s: expected to create it, got %s", path, strerror(why));
-    }
-    return MQ_OK;
+    if (status != MQ_OK) mq__writer_abort(writer);
+    return status;
 }
 
 mq_status mq__writer_put(mq_writer *writer, const void *bytes, size_t count, mq_error *error)
@@ -159,12 +149,8 @@ mq_status mq__writer_commit(mq_writer *writer, mq_error *error)
     writer->file = NULL;
     if (!flushed || !closed) {
         status = mq__fail(error, MQ_WRITE, "write: %s: expected to finish it, got %s", writer->path, strerror(why));
-    } else if (rename(writer->temporary, writer->path) != 0) {
-        status = mq__fail(error, MQ_WRITE, "write: %s: expected to rename it into place, got %s", writer->path,
-                          strerror(errno));
     } else {
-        mq__free(writer->temporary);
-        writer->temporary = NULL;
+        status = mq__temporary_rename(&writer->temporary, writer->path, error);
     }
     mq__writer_abort(writer);
     return status;
@@ -173,8 +159,7 @@ mq_status mq__writer_commit(mq_writer *writer, mq_error *error)
 void mq__writer_abort(mq_writer *writer)
 {
     if (writer->file) fclose(writer->file);
-    if (writer->temporary) (void)unlink(writer->temporary);
-    mq__free(writer->temporary);
+    mq__temporary_remove(&writer->temporary);
     mq__free(writer->path);
     *writer = (mq_writer){0};
 }

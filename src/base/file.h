@@ -2,14 +2,16 @@
 #ifndef MQ_BASE_FILE_H
 #define MQ_BASE_FILE_H
 
-#include "mixquant.h"
+#include "base/temporary.h"
 
 #include <stdio.h>
 
 /* Reads a regular file of at most max_bytes into *data (owned, NUL-terminated, free with mq__free). */
 mq_status mq__file_read(const char *path, size_t max_bytes, char **data, size_t *bytes, mq_error *error);
 
-bool mq__file_exists(const char *path); /* a regular file that can be opened for reading */
+/* False only when nothing has this name. A link to nowhere, a directory, a file without permission are there: whoever goes
+ * on to read one gets the error that says so, and nobody takes it for a file that was left out. */
+bool mq__file_exists(const char *path);
 
 /* A read-only map of a whole regular file. */
 typedef struct mq_map {
@@ -22,10 +24,11 @@ typedef struct mq_map {
 mq_status mq__map_open(const char *path, mq_map *map, mq_error *error);
 void mq__map_close(mq_map *map);
 
-/* Atomic write: bytes go to "<path>.tmp.<pid>", commit flushes, fsyncs and renames; abort removes it. */
+/* Atomic write: bytes go to a temporary file, commit flushes, fsyncs and renames; abort removes it. */
 typedef struct mq_writer {
     FILE *file;
-    char *path, *temporary;
+    char *path;
+    mq_temporary temporary;
     uint64_t bytes;
 } mq_writer;
 

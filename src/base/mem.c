@@ -1,5 +1,7 @@
 #include "base/mem.h"
 
+#include "base/container.h"
+
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +85,20 @@ bool mq__large_pages(void)
     return modes[0] && !strstr(modes, "[never]");
 }
 
-uint64_t mq__memory_available(void)
+static uint64_t pages(int name)
+{
+    return (uint64_t)sysconf(name) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t mq__memory_total(void)
+{
+    mq_container limits;
+    const uint64_t machine = pages(_SC_PHYS_PAGES);
+    mq__container_limits("", &limits);
+    return limits.memory && limits.memory < machine ? limits.memory : machine;
+}
+
+static uint64_t machine_available(void)
 {
     FILE *file = fopen("/proc/meminfo", "re");
     char line[128];
@@ -92,8 +107,17 @@ uint64_t mq__memory_available(void)
         if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
     }
     if (file) fclose(file);
-    if (kib) return (uint64_t)kib * 1024;
-    return (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return kib ? (uint64_t)kib * 1024 : pages(_SC_AVPHYS_PAGES);
+}
+
+uint64_t mq__memory_available(void)
+{
+    mq_container limits;
+    const uint64_t machine = machine_available();
+    mq__container_limits("", &limits);
+    if (limits.memory == 0) return machine;
+    const uint64_t left = limits.memory > limits.memory_used ? limits.memory - limits.memory_used : 0;
+    return left < machine ? left : machine;
 }
 
 unsigned long mq__alloc_fail_at(unsigned long n)

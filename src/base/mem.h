@@ -19,7 +19,8 @@ void *mq__alloc_aligned(size_t bytes);
 void mq__free_aligned(void *block);
 
 bool mq__large_pages(void);          /* whether the advice may be followed */
-uint64_t mq__memory_available(void); /* MemAvailable, or the free pages where the system does not say */
+uint64_t mq__memory_total(void);     /* of the machine, or of the container that bounds it */
+uint64_t mq__memory_available(void); /* MemAvailable (else the free pages), or what the container leaves of it */
 
 /* Test hook: the n-th allocation from now (1 = the next) fails, and only that one; 0 switches the hook off.
  * Returns how many allocations were made since the last call. */

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,13 +17,19 @@
  * kernel costs about 50 us; 20,000 pauses are about 0.5 ms on current x86. */
 #define SPINS 20000
 
+#define PROCESSORS_MAX 8192 /* that workers are spread over */
+
+/* Who may change where a worker runs: HOME -> SENDING -> AWAY by the owner, AWAY -> HOME by the worker. Each step is taken
+ * when the one before is complete, so a worker at HOME has all its processors. */
+enum place { HOME, SENDING, AWAY };
+
 /* One cache line per worker: as long as workers run, nobody else writes to it. */
 typedef struct worker {
     _Alignas(64) atomic_uint claimed; /* last generation of which this worker's part was begun, by it or by the owner */
     atomic_uint seen;                 /* last generation this worker finished itself */
     atomic_uint asleep;               /* 1 while in (or entering) futex_wait on the pool's generation */
-    atomic_uint away; /* 1 while it may not run where the owner does; `home` is where it may otherwise */
-    cpu_set_t home;
+    atomic_uint place;                /* of enum place */
+    mq_cpu_set home;                  /* where it may run when it is not away; of the owner at HOME and SENDING */
     pthread_t thread;
     mq_pool *pool;
     int index;
@@ -33,9 +40,10 @@ struct mq_pool {
     mq_pool_fn *fn;                      /* NULL: exit */
     void *context;
     int threads, started;
-    bool bound;      /* workers have processors of their own */
-    double waited;   /* of the owner */
-    worker *workers; /* [threads - 1] */
+    bool bound;        /* workers have processors of their own */
+    mq_cpu_set others; /* of the owner: a worker's processors but one */
+    double waited;     /* of the owner */
+    worker *workers;   /* [threads - 1] */
 };
 
 double mq__seconds(void)
@@ -95,20 +103,27 @@ static bool claim(worker *w, unsigned now)
  * balances its queues. So workers are woken elsewhere, and may go where they like as soon as they run. */
 static void send_away(worker *w, int processor)
 {
-    cpu_set_t others;
-    if (atomic_load(&w->away) || pthread_getaffinity_np(w->thread, sizeof w->home, &w->home) != 0) return;
-    others = w->home;
-    CPU_CLR((size_t)processor, &others);
-    if (CPU_COUNT(&others) < w->pool->threads - 1) return; /* too few for all */
-    atomic_store(&w->away, 1);
-    (void)pthread_setaffinity_np(w->thread, sizeof others, &others);
+    mq_cpu_set *home = &w->home, *others = &w->pool->others;
+    if (processor < 0 || !home->set || atomic_load(&w->place) != HOME) return;
+    if (pthread_getaffinity_np(w->thread, home->bytes, home->set) != 0) return;
+    memcpy(others->set, home->set, home->bytes);
+    CPU_CLR_S((size_t)processor, others->bytes, others->set);
+    if (CPU_COUNT_S(others->bytes, others->set) < w->pool->threads - 1) return; /* too few for all */
+    atomic_store(&w->place, SENDING);
+    (void)pthread_setaffinity_np(w->thread, others->bytes, others->set);
+    atomic_store(&w->place, AWAY);
 }
 
 static void come_home(worker *w)
 {
-    if (!atomic_load_explicit(&w->away, memory_order_relaxed)) return;
-    (void)pthread_setaffinity_np(w->thread, sizeof w->home, &w->home);
-    atomic_store(&w->away, 0);
+    unsigned place = atomic_load(&w->place);
+    while (place == SENDING) { /* the owner is about to finish a system call */
+        relax();
+        place = atomic_load(&w->place);
+    }
+    if (place == HOME) return;
+    (void)pthread_setaffinity_np(w->thread, w->home.bytes, w->home.set);
+    atomic_store(&w->place, HOME);
 }
 
 static void *work(void *argument)
@@ -174,8 +189,8 @@ void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
 mq_status mq__pool_new(int threads, mq_pool **out, mq_error *error)
 {
     *out = NULL;
-    if (threads < 1 || threads > 256) {
-        return mq__fail(error, MQ_USAGE, "pool: threads: expected 1 to 256, got %d", threads);
+    if (threads < 1 || threads > MQ_THREADS_MAX) {
+        return mq__fail(error, MQ_USAGE, "pool: threads: expected 1 to %d, got %d", MQ_THREADS_MAX, threads);
     }
     mq_pool *pool = mq__alloc_aligned(sizeof *pool);
     worker *workers = mq__alloc_aligned(sizeof *workers * (size_t)threads);
@@ -185,9 +200,12 @@ mq_status mq__pool_new(int threads, mq_pool **out, mq_error *error)
         return mq__fail(error, MQ_NO_MEMORY, "pool: %d threads: expected memory, got none", threads);
     }
     *pool = (mq_pool){.threads = threads, .workers = workers};
+    if (threads > 1) pool->others = mq__cpu_set_get(sched_getaffinity);
     for (int i = 0; i < threads - 1; i++) {
         workers[i] = (worker){.pool = pool, .index = i + 1};
+        if (pool->others.set) workers[i].home = mq__cpu_set_get(sched_getaffinity);
         if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) {
+            mq__cpu_set_free(&workers[i].home);
             mq__pool_free(pool);
             return mq__fail(error, MQ_NO_MEMORY, "pool: thread %d: expected it to start, got a refusal", i + 1);
         }
@@ -203,23 +221,26 @@ void mq__pool_free(mq_pool *pool)
     announce(pool, NULL, NULL);
     for (int i = 0; i < pool->started; i++) {
         pthread_join(pool->workers[i].thread, NULL);
+        mq__cpu_set_free(&pool->workers[i].home);
     }
+    mq__cpu_set_free(&pool->others);
     mq__free_aligned(pool->workers);
     mq__free_aligned(pool);
 }
 
 void mq__pool_bind(mq_pool *pool)
 {
-    int processors[CPU_SETSIZE];
-    const size_t count = mq__cpu_list(processors, CPU_SETSIZE);
+    int processors[PROCESSORS_MAX];
+    const size_t count = mq__cpu_list(processors, PROCESSORS_MAX);
+    const size_t threads = (size_t)pool->threads;
+    mq_cpu_set *one = &pool->others; /* bound workers are not sent away */
     pool->bound = true;
-    for (int i = 0; count > 0 && i < pool->started; i++) {
-        const size_t t = (size_t)pool->workers[i].index, threads = (size_t)pool->threads;
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET((size_t)processors[threads <= count ? t * count / threads : t % count], &set);
-        (void)pthread_setaffinity_np(pool->workers[i].thread, sizeof set,
-                                     &set); /* a wish: results do not depend on it */
+    for (int i = 0; count > 0 && one->set && i < pool->started; i++) {
+        const size_t t = (size_t)pool->workers[i].index;
+        CPU_ZERO_S(one->bytes, one->set);
+        CPU_SET_S((size_t)processors[threads <= count ? t * count / threads : t % count], one->bytes, one->set);
+        (void)pthread_setaffinity_np(pool->workers[i].thread, one->bytes,
+                                     one->set); /* a wish: results do not depend on it */
     }
 }
 

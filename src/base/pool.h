@@ -9,10 +9,12 @@
 
 #include "mixquant.h"
 
+enum { MQ_THREADS_MAX = 1024 };
+
 typedef struct mq_pool mq_pool;
 typedef void mq_pool_fn(void *context, int thread, int threads);
 
-/* threads in [1, 256]; the caller itself is thread 0. */
+/* threads in [1, MQ_THREADS_MAX]; the caller itself is thread 0. */
 mq_status mq__pool_new(int threads, mq_pool **pool, mq_error *error);
 void mq__pool_free(mq_pool *pool);
 /* Binds the workers, evenly over the processors and their nodes, so that they stay with memory that they have touched first.

@@ -1,3 +1,4 @@
+#include "base/pool.h"
 #include "cli/cli.h"
 
 #include <jansson.h>
@@ -26,7 +27,7 @@ static int run_cpu(int argc, char **argv)
     int threads = 0;
     bool json = false, quick = false;
     const cli_option own[] = {
-        {"t", CLI_NUMBER, &threads, 0, 256, "threads (default 0: all processors)"},
+        {"t", CLI_NUMBER, &threads, 0, MQ_THREADS_MAX, "threads (default 0: all processors)"},
         {"json", CLI_FLAG, &json, 0, 0, "one JSON document"},
         {"quick", CLI_FLAG, &quick, 0, 0, "do not measure bandwidth and FMA peak"},
     };

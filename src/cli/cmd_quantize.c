@@ -1,4 +1,5 @@
 #include "base/file.h"
+#include "base/pool.h"
 #include "cli/calibration.h"
 #include "cli/cli.h"
 
@@ -45,7 +46,7 @@ static int run_quantize(int argc, char **argv)
         {"sensitivity", CLI_TEXT, &plan, 0, 0, "write a plan file for --plan from measured sensitivities (calibrated)"},
         {"budget", CLI_FLOAT, &budget, 1, 100, "time of that plan's prefill over NVFP4's (default 1.05)"},
         {"ignore", CLI_TEXT, &options.ignore, 0, 0, "modules to leave dense: a regular expression on their names"},
-        {"t", CLI_NUMBER, &options.threads, 0, 256, "threads (default 0: all processors)"},
+        {"t", CLI_NUMBER, &options.threads, 0, MQ_THREADS_MAX, "threads (default 0: all processors)"},
     };
     const cli_options tables[] = {CLI_OPTIONS(own)};
     cli_texts rest = {.count = 0};

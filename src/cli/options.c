@@ -1,3 +1,4 @@
+#include "base/pool.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -145,7 +146,7 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
         {"plan", CLI_TEXT, &e->plan, 0, 0, "JSON file with formats per layer (docs/PLANS.md)"},
         {"prefill-model", CLI_TEXT, &e->prefill_model, 0, 0, "separate NVFP4 checkpoint for the prompt"},
         {"scales", CLI_TEXT, &e->scales, 0, 0, "rule for NVFP4 block scales: rtn (default), four-six, sweep"},
-        {"t", CLI_NUMBER, &e->threads, 0, 256, "threads (default 0: all processors)"},
+        {"t", CLI_NUMBER, &e->threads, 0, MQ_THREADS_MAX, "threads (default 0: all processors)"},
         {"c", CLI_NUMBER, &e->context, 0, 16777216, "context in tokens (default 0: the model's)"},
         {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512)"},
         {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0, "where packed weights are kept"},

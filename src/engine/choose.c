@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "format/checkpoint_locate.h"
 #include "mixquant_tools.h"
 
 #include <stdio.h>
@@ -20,7 +21,10 @@ mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, cha
     mq_isa isa;
     mq_model_config config;
     mq_status status = mq__cpu_choose_isa(&isa, error);
-    if (status == MQ_OK) status = mq__model_config_read(model_dir, &config, error);
+    char *dir = NULL;
+    if (status == MQ_OK) status = mq__checkpoint_locate(model_dir, false, &dir, error);
+    if (status == MQ_OK) status = mq__model_config_read(dir, &config, error);
+    mq__free(dir);
     if (status != MQ_OK) return status;
     const double need = (double)int8_bytes(&config) * 0x1p-30, memory = (double)mq__memory_available() * 0x1p-30;
     if (isa == MQ_ISA_REF) {

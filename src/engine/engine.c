@@ -3,9 +3,9 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/cache_dir.h"
+#include "format/checkpoint_locate.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #define CHUNK_DEFAULT 512
 
@@ -181,23 +181,27 @@ static void free_plans(mq_engine *e)
 
 static mq_status copy_options(mq_engine *e, const mq_engine_options *options, mq_error *error)
 {
+    const char *second = options->prefill_model_dir;
     e->options = *options;
-    e->model_dir = mq__strdup(options->model_dir);
-    if (options->prefill_model_dir) e->prefill_model_dir = mq__strdup(options->prefill_model_dir);
-    if (mq__cache_dir(options->cache_dir, &e->cache_dir, NULL) != MQ_OK) e->cache_dir = NULL; /* no home: no cache */
+    mq_status s = mq__checkpoint_locate(options->model_dir, true, &e->model_dir, error);
+    if (s == MQ_OK && second) s = mq__checkpoint_locate(second, true, &e->prefill_model_dir, error);
+    if (s != MQ_OK) return s;
+    mq_error trouble = {0};
+    s = mq__cache_dir(options->cache_dir, &e->cache_dir, &trouble);
+    if (s == MQ_NO_MEMORY || (s != MQ_OK && options->cache_dir)) return mq__fail(error, s, "%s", trouble.text);
+    /* Without a home there is no cache. */
     e->options.model_dir = e->model_dir;
     e->options.prefill_model_dir = e->prefill_model_dir;
     e->options.cache_dir = e->cache_dir;
     e->options.plan.file = NULL; /* read during open, not kept */
-    if (e->model_dir && (e->prefill_model_dir || !options->prefill_model_dir)) return MQ_OK;
-    return mq__fail(error, MQ_NO_MEMORY, "engine: expected memory, got none");
+    return MQ_OK;
 }
 
-/* The context: as asked, or as much of the model's own as KV in half of the machine's memory allows. */
+/* The context: as asked, or as much of the model's own as KV in half of the memory (of the machine or its container) allows. */
 static mq_status choose_context(mq_engine *e, mq_error *error)
 {
     const uint32_t own = e->weights->config.max_positions, asked = e->options.context;
-    const uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t memory = mq__memory_total();
     const uint64_t sequences = e->options.sequences ? e->options.sequences : 1;
     const uint64_t fits = memory / 2 / sequences / mq__kv_token_bytes(&e->kv_layout);
     if (asked > own) {
@@ -241,6 +245,16 @@ static mq_status start_engine(mq_engine *e, mq_error *error)
     return s == MQ_OK ? allocate_engine(e, error) : s;
 }
 
+static void log_unused(const mq_engine *e)
+{
+    char line[480];
+    for (int copy = 0; e->options.log && copy < MQ_COPIES; copy++) {
+        if (mq__weights_unused_text(e->weights, (mq_copy)copy, line, sizeof line)) {
+            e->options.log(e->options.log_context, line);
+        }
+    }
+}
+
 mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_error *error)
 {
     *out = NULL;
@@ -254,11 +268,12 @@ mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_e
     if (s == MQ_OK) s = mq__cpu_choose_isa(&isa, error);
     if (s == MQ_OK) {
         e->kernels = mq__kernels_get(isa);
-        s = mq__pool_new(options->threads ? options->threads : cpu.online, &e->pool, error);
+        s = mq__pool_new(options->threads ? options->threads : cpu.threads, &e->pool, error);
     }
     e->placed = options->placement == MQ_PLACEMENT_COPY || (options->placement == MQ_PLACEMENT_AUTO && cpu.nodes > 1);
     if (s == MQ_OK && e->placed) mq__pool_bind(e->pool);
     if (s == MQ_OK) s = mq__weights_open(e->model_dir, e->prefill_model_dir, &e->weights, error);
+    if (s == MQ_OK) log_unused(e);
     if (s == MQ_OK) s = start_engine(e, error);
     if (s == MQ_OK) s = mq_engine_set_plan(e, &options->plan, error);
     if (s != MQ_OK) {
@@ -319,6 +334,8 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .bos = w->config.bos,
         .eos = w->eos,
         .eos_count = w->eos_count,
+        .suggested = w->config.suggested,
+        .suggested_fields = w->config.suggested_fields,
         .attention = e->plan->phase[MQ_PHASE_PREFILL].attention,
         .prefill = e->plan->prefill,
         .decode = e->plan->decode,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/weights.h"
+#include "format/checkpoint_locate.h"
 #include "kernels/nvfp4_pack.h"
 #include "mixquant_tools.h"
 
@@ -165,11 +166,24 @@ static void print_text(const json_t *report, mq_buf *b)
                        (long long)json_integer_value(json_object_get(type, "tensors")),
                        mib(json_integer_value(json_object_get(type, "bytes"))));
     }
+    if (json_object_get(report, "unused")) {
+        mq__buf_printf(b, "unused      %lld tensors, as %s\n", (long long)at(report, "unused", "tensors"),
+                       json_string_value(json_object_get(json_object_get(report, "unused"), "first")));
+    }
     print_phases(report, b);
     mq__buf_printf(b, "linear      %.1f MiB dense (mapped), %.1f MiB packed NVFP4\n",
                    mib(at(report, "bytes", "linear_dense")), mib(at(report, "bytes", "linear_packed")));
     mq__buf_printf(b, "embedding   %.1f MiB\nkv          %lld bytes per token\n", mib(at(report, "bytes", "embedding")),
                    (long long)at(report, "bytes", "kv_per_token"));
+}
+
+/* Tensors without a use here, if there are any. */
+static void add_unused(const mq_weights *w, json_t *report)
+{
+    const mq_unused *unused = &w->unused[MQ_COPY_PRECISE];
+    if (unused->count == 0) return;
+    json_object_set_new(report, "unused",
+                        json_pack("{so ss}", "tensors", number_inspect(unused->count), "first", unused->first));
 }
 
 mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error)
@@ -178,9 +192,13 @@ mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *er
     mq_buf b = {0};
     *text = NULL;
     if (!model_dir) return mq__fail(error, MQ_USAGE, "inspect: model: expected a directory, got none");
-    mq_status s = mq__weights_open(model_dir, NULL, &w, error);
+    char *dir;
+    mq_status s = mq__checkpoint_locate(model_dir, true, &dir, error);
+    if (s == MQ_OK) s = mq__weights_open(dir, NULL, &w, error);
+    mq__free(dir);
     if (s != MQ_OK) return s;
     json_t *report = report_of(w, model_dir);
+    add_unused(w, report);
     if (report && json) {
         char *dump = json_dumps(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
         if (dump) mq__buf_puts(&b, dump);

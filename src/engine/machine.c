@@ -16,7 +16,7 @@ typedef struct measurement {
     uint8_t *memory; /* [threads][STREAM_BYTES] */
     mq_read_way way;
     uint64_t rounds;
-    uint64_t work[256]; /* multiply-adds (or a checksum, so that reading is not optimised away), by thread */
+    uint64_t work[MQ_THREADS_MAX]; /* multiply-adds (or a checksum, so that reading is not optimised away), by thread */
 } measurement;
 
 static void touch(void *context, int thread, int threads)
@@ -96,7 +96,7 @@ mq_status mq_machine_measure(int threads, bool with_limits, mq_machine *machine,
     mq__cpu_info(&info);
     memcpy(machine->cpu, info.name, sizeof machine->cpu);
     machine->isa = mq__isa_name(isa);
-    machine->threads = threads > 0 ? threads : info.online;
+    machine->threads = threads > 0 ? threads : info.threads;
     machine->l1d_bytes = info.l1d_bytes;
     machine->l2_bytes = info.l2_bytes;
     machine->l3_bytes = info.l3_bytes;

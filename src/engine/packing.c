@@ -57,7 +57,7 @@ typedef struct build {
     uint8_t *panels;
     uint8_t *scratch; /* per thread: nibbles and scales of 32 rows */
     size_t scratch_each;
-    float amax[256]; /* per thread */
+    float amax[MQ_THREADS_MAX]; /* per thread */
 } build;
 
 static size_t element_bytes(mq_dense_type type)

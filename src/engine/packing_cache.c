@@ -69,7 +69,7 @@ static char *cache_path(const mq_weights *w, mq_face face, const mq_packing *how
 
 typedef struct verification {
     const mq_packfile *file;
-    bool damaged[256]; /* per thread */
+    bool damaged[MQ_THREADS_MAX]; /* per thread */
 } verification;
 
 static void verify(void *context, int thread, int threads)
@@ -114,7 +114,11 @@ bool mq__pack_load(mq_weights *w, mq_face face, const mq_packing *how, const mq_
 {
     mq_error error = {0};
     mq_packfile *file = &w->face[face].file;
-    if (!cache->path || !mq__file_exists(cache->path)) return false;
+    if (!cache->path) return false;
+    char *folder = mq__path_join(how->cache_dir, "packed");
+    if (folder) mq__temporary_sweep(folder);
+    mq__free(folder);
+    if (!mq__file_exists(cache->path)) return false;
     mq_status status = mq__packfile_open(cache->path, cache->fingerprint, file, &error);
     if (status == MQ_OK) {
         verification v = {.file = file};

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
+#include "model/finite.h"
 
 #include <string.h>
 
@@ -21,7 +22,8 @@ static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
     if (sequence->planned_in >= phase) { /* DECODE comes last */
         return mq__fail(error, MQ_USAGE, "step: rows: expected a sequence once a phase, prefill first, got it again");
     }
-    const mq_status status = mq__sequence_check_tokens(sequence, rows->tokens, rows->count, error);
+    mq_status status = mq__sequence_check_tokens(sequence, rows->tokens, rows->count, error);
+    if (status == MQ_OK) status = mq__embedding_check(&engine->weights->model, rows->tokens, rows->count, error);
     if (status != MQ_OK) return status;
     if (!sequence->planned_in) sequence->planned = sequence->count;
     if (rows->count > engine->context - sequence->planned) {
@@ -118,13 +120,19 @@ static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_pha
 typedef struct head_rows {
     uint32_t row, count, first; /* first: position of the first one */
     float *to[MQ_DECODE_ROWS];  /* where each row's logits go; NULL: to the visitor only */
+    mq_status status;           /* of the pass: logits that are no numbers */
+    mq_error *error;
 } head_rows;
 
 static void run_head(mq_engine *engine, const mq_pass *pass, head_rows *head)
 {
     const size_t vocab = engine->weights->model.vocab;
-    if (head->count == 0) return;
+    if (head->count == 0 || head->status != MQ_OK) return;
     mq__logits(engine->runtime, pass, head->row, head->count, engine->batch_logits);
+    for (uint32_t i = 0; head->status == MQ_OK && i < head->count; i++) {
+        head->status = mq__logits_check(engine->batch_logits + i * vocab, (uint32_t)vocab, head->error);
+    }
+    if (head->status != MQ_OK) return;
     for (uint32_t i = 0; i < head->count; i++) {
         if (head->to[i]) memcpy(head->to[i], engine->batch_logits + i * vocab, vocab * sizeof(float));
     }
@@ -138,6 +146,7 @@ static void add_head_row(mq_engine *engine, const mq_pass *pass, head_rows *head
                          float *to)
 {
     if (head->row + head->count != row || head->count == MQ_DECODE_ROWS) run_head(engine, pass, head);
+    if (head->status != MQ_OK) return;
     if (head->count == 0) {
         head->row = row;
         head->first = position;
@@ -172,9 +181,9 @@ static void drop_entries(mq_rows *rows, uint32_t count, mq_sequence *sequence)
     sequence->logits_ready = 0;
 }
 
-static void run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t count)
+static mq_status run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t count, mq_error *error)
 {
-    head_rows head = {0};
+    head_rows head = {.error = error};
     mq__forward(engine->runtime, pass);
     for (uint32_t s = 0; s < pass->segment_count; s++) {
         const mq_segment *segment = &pass->segments[s];
@@ -191,20 +200,22 @@ static void run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, ui
     }
     run_head(engine, pass, &head);
     if (pass->phase == MQ_PHASE_DECODE) mq__engine_stepped(engine);
+    return head.status;
 }
 
 mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error)
 {
-    const mq_status status = check_step(engine, rows, count, error);
+    mq_status status = check_step(engine, rows, count, error);
     if (status != MQ_OK) return status;
     mq_pass pass;
     for (int phase = 0; phase < MQ_PHASES; phase++) {
-        while (gather_pass(engine, rows, count, (mq_phase)phase, &pass)) {
-            run_pass_of_step(engine, &pass, rows, count);
+        while (status == MQ_OK && gather_pass(engine, rows, count, (mq_phase)phase, &pass)) {
+            status = run_pass_of_step(engine, &pass, rows, count, error);
         }
     }
     for (uint32_t i = 0; i < count; i++) {
+        if (status != MQ_OK) rows[i].sequence->logits_ready = 0;
         if (rows[i].cancelled) atomic_store_explicit(&rows[i].sequence->cancel, false, memory_order_relaxed);
     }
-    return MQ_OK;
+    return status;
 }

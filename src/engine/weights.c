@@ -210,8 +210,10 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     for (uint32_t l = 0; s == MQ_OK && l < c->layers; l++) {
         s = read_layer(w, l, error);
     }
-    if (s == MQ_OK) s = mq__weights_check_names(w->dense, c, error);
-    if (s == MQ_OK && w->second) s = mq__weights_check_names(w->second, c, error);
+    if (s == MQ_OK) s = mq__weights_check_names(w->dense, c, MQ_COPY_PRECISE, &w->unused[MQ_COPY_PRECISE], error);
+    if (s == MQ_OK && w->second) {
+        s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], error);
+    }
     if (s == MQ_OK) {
         find_packed_groups(w);
         *out = w;

@@ -35,6 +35,12 @@ typedef struct mq_packed_face {
     uint64_t bytes;
 } mq_packed_face;
 
+/* Tensors of a checkpoint that this engine has no use for, though its author meant them to matter. */
+typedef struct mq_unused {
+    size_t count;
+    char first[128]; /* the name of one */
+} mq_unused;
+
 typedef struct mq_weights {
     mq_model model;
     mq_model_config config;
@@ -47,6 +53,7 @@ typedef struct mq_weights {
     size_t vector_count, vector_cap;
     const int32_t *eos;
     size_t eos_count;
+    mq_unused unused[MQ_COPIES]; /* of `dense` and `second` */
 } mq_weights;
 
 /* Maps and checks everything; second_dir may be NULL. */
@@ -66,8 +73,15 @@ mq_status mq__linear_source_read(mq_weights *weights, const mq_checkpoint *check
 mq_status mq__dense_read(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, uint32_t n,
                          uint32_t k_width, mq_dense *dense, mq_error *error);
 
-/* Refuses tensors of the model that config.json does not account for: they would be left out without a sign. */
-mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *config, mq_error *error);
+/* Refuses tensors of the model that config.json does not account for: they would be left out without a sign. Counts the
+ * ones that may be left out with a line that says so: scales of quantised attention (the KV cache is BF16), and the head of
+ * a checkpoint that is used for the prefill's linear layers only. */
+mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *config, mq_copy copy,
+                                  mq_unused *unused, mq_error *error);
+/* Whether this is one of the latter; counts it then. */
+bool mq__weights_note_unused(const mq_model_config *config, mq_copy copy, const char *name, mq_unused *unused);
+/* The line; false when there is nothing to say. */
+bool mq__weights_unused_text(const mq_weights *weights, mq_copy copy, char *line, size_t size);
 
 /* ---- packing.c */
 

@@ -41,10 +41,8 @@ static bool is_layer_part(const mq_model_config *c, const char *name)
 {
     static const char *const norms[] = {"input_layernorm.weight", "post_attention_layernorm.weight"};
     static const char *const head_norms[] = {"self_attn.q_norm.weight", "self_attn.k_norm.weight"};
-    /* Frequencies that old writers stored, and scales of a quantised KV cache: this KV cache is BF16. */
-    static const char *const unused[] = {"self_attn.rotary_emb.inv_freq", "self_attn.k_scale", "self_attn.v_scale",
-                                         "self_attn.k_proj.k_scale", "self_attn.v_proj.v_scale"};
-    if (is_one_of(name, norms, 2) || is_one_of(name, unused, sizeof unused / sizeof unused[0])) return true;
+    if (is_one_of(name, norms, 2)) return true;
+    if (strcmp(name, "self_attn.rotary_emb.inv_freq") == 0) return true; /* frequencies that old writers stored */
     if (is_one_of(name, head_norms, 2)) return c->qk_norm;
     return is_linear_part(c, name);
 }
@@ -79,18 +77,19 @@ static bool head_is_embedding(const mq_checkpoint *checkpoint)
     return true;
 }
 
-mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *c, mq_error *error)
+mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *c, mq_copy copy,
+                                  mq_unused *unused, mq_error *error)
 {
     for (size_t s = 0; s < mq__checkpoint_shards(checkpoint); s++) {
         const mq_safetensors *shard = mq__checkpoint_shard(checkpoint, s);
         for (size_t i = 0; i < shard->count; i++) {
             const char *name = shard->tensors[i].name;
-            if (is_expected(c, name)) continue;
+            if (mq__weights_note_unused(c, copy, name, unused) || is_expected(c, name)) continue;
             return mq__fail(error, MQ_FORMAT, "checkpoint: %s: expected no tensor %.128s in a %s of %u layers, got one",
                             mq__checkpoint_dir(checkpoint), name, mq__architecture_name(c->architecture), c->layers);
         }
     }
-    if (!c->tied_head || head_is_embedding(checkpoint)) return MQ_OK;
+    if (copy == MQ_COPY_NVFP4 || !c->tied_head || head_is_embedding(checkpoint)) return MQ_OK;
     return mq__fail(
         error, MQ_FORMAT,
         "checkpoint: tensor lm_head.weight: expected the embedding (tie_word_embeddings), got another matrix");

@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 uint64_t mq__tensor_spec_bytes(const mq_tensor_spec *spec)
 {
@@ -51,21 +49,8 @@ static mq_status make_parent(const char *dir, mq_error *error)
     return status;
 }
 
-/* Removes the files of one flat directory, and it. */
-static void remove_flat_directory(const char *path)
-{
-    DIR *dir = opendir(path);
-    if (!dir) return;
-    for (const struct dirent *e = readdir(dir); e; e = readdir(dir)) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) (void)unlinkat(dirfd(dir), e->d_name, 0);
-    }
-    closedir(dir);
-    (void)rmdir(path);
-}
-
 mq_status mq__checkpoint_create(const char *dir, mq_checkpoint_writer *w, mq_error *error)
 {
-    char suffix[32];
     size_t length = strlen(dir);
     *w = (mq_checkpoint_writer){0};
     while (length > 1 && dir[length - 1] == '/') {
@@ -74,28 +59,16 @@ mq_status mq__checkpoint_create(const char *dir, mq_checkpoint_writer *w, mq_err
     if (length == 0 || (length == 1 && dir[0] == '/')) {
         return mq__fail(error, MQ_USAGE, "write: %s: expected the name of a new directory, got none", dir);
     }
-    snprintf(suffix, sizeof suffix, ".tmp.%ld", (long)getpid());
     w->dir = mq__strndup(dir, length);
-    w->temporary = mq__alloc(length + strlen(suffix) + 1);
     mq_status status = MQ_OK;
-    if (!w->dir || !w->temporary) {
+    if (!w->dir) {
         status = no_memory_checkpoint_write(w, error);
-    } else {
-        strcpy(w->temporary, w->dir);
-        strcat(w->temporary, suffix);
-        if (!is_vacant(w->dir)) {
-            status = mq__fail(error, MQ_USAGE, "write: %s: expected a new or empty directory, got one in use", w->dir);
-        }
+    } else if (!is_vacant(w->dir)) {
+        status = mq__fail(error, MQ_USAGE, "write: %s: expected a new or empty directory, got one in use", w->dir);
     }
     if (status == MQ_OK) status = make_parent(w->dir, error);
-    if (status == MQ_OK) {
-        remove_flat_directory(w->temporary); /* left by a killed process with our pid: it is nobody's */
-        if (mkdir(w->temporary, 0755) == 0) return MQ_OK;
-        status = mq__fail(error, MQ_WRITE, "write: %s: expected to create it, got %s", w->dir, strerror(errno));
-    }
-    mq__free(w->temporary); /* not ours to remove */
-    w->temporary = NULL;
-    mq__checkpoint_discard(w);
+    if (status == MQ_OK) status = mq__temporary_new(w->dir, true, &w->temporary, error);
+    if (status != MQ_OK) mq__checkpoint_discard(w);
     return status;
 }
 
@@ -133,7 +106,7 @@ static mq_status open_shard_checkpoint_write(mq_checkpoint_writer *w, uint32_t s
         end++;
     }
     shard_name(w, shard, name);
-    char *path = mq__path_join(w->temporary, name);
+    char *path = mq__path_join(w->temporary.path, name);
     if (!path) return no_memory_checkpoint_write(w, error);
     const mq_status status = mq__safetensors_begin(path, w->specs + w->next, end - w->next, &w->shard, error);
     w->shard_is_open = status == MQ_OK;
@@ -211,7 +184,7 @@ mq_status mq__checkpoint_put_file(mq_checkpoint_writer *w, const char *name, con
                                   mq_error *error)
 {
     mq_writer file;
-    char *path = mq__path_join(w->temporary, name);
+    char *path = mq__path_join(w->temporary.path, name);
     if (!path) return no_memory_checkpoint_write(w, error);
     mq_status status = mq__writer_open(&file, path, error);
     if (status == MQ_OK) {
@@ -263,13 +236,7 @@ mq_status mq__checkpoint_finish(mq_checkpoint_writer *w, mq_error *error)
     if (status == MQ_OK) status = close_shard(w, error);
     if (status == MQ_OK) {
         /* An empty target is replaced; one that was filled meanwhile is not. */
-        if (rename(w->temporary, w->dir) == 0) {
-            mq__free(w->temporary);
-            w->temporary = NULL;
-        } else {
-            status = mq__fail(error, MQ_WRITE, "write: %s: expected to rename it into place, got %s", w->dir,
-                              strerror(errno));
-        }
+        status = mq__temporary_rename(&w->temporary, w->dir, error);
     }
     mq__checkpoint_discard(w);
     return status;
@@ -278,9 +245,8 @@ mq_status mq__checkpoint_finish(mq_checkpoint_writer *w, mq_error *error)
 void mq__checkpoint_discard(mq_checkpoint_writer *w)
 {
     if (w->shard_is_open) mq__safetensors_abort(&w->shard);
-    if (w->temporary) remove_flat_directory(w->temporary);
+    mq__temporary_remove(&w->temporary);
     mq__free(w->shard_of);
-    mq__free(w->temporary);
     mq__free(w->dir);
     *w = (mq_checkpoint_writer){0};
 }

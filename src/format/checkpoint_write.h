@@ -1,11 +1,12 @@
 /* Writing a checkpoint directory that either appears whole or not at all.
  *
- * Everything goes into "<dir>.tmp.<pid>" beside the target; finish renames it into place. The target must not exist, or
+ * Everything goes into a temporary directory beside the target; finish renames it into place. The target must not exist, or
  * be an empty directory. Tensors go to model.safetensors, or, above the shard size, to
  * model-00001-of-0000N.safetensors with model.safetensors.index.json. */
 #ifndef MQ_CHECKPOINT_WRITE_H
 #define MQ_CHECKPOINT_WRITE_H
 
+#include "base/temporary.h"
 #include "format/safetensors.h"
 
 #include <jansson.h>
@@ -13,7 +14,8 @@
 #define MQ_SHARD_BYTES ((uint64_t)5000000000) /* the hub's own default */
 
 typedef struct mq_checkpoint_writer {
-    char *dir, *temporary;
+    char *dir;
+    mq_temporary temporary;
     const mq_tensor_spec *specs; /* [count], borrowed from declare to finish */
     size_t count, next;          /* next: the tensor whose bytes are expected */
     uint64_t left;               /* bytes that tensor still lacks */

@@ -2,24 +2,18 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/json_read.h"
 #include "base/mem.h"
+#include "format/config_read.h"
 
 #include <string.h>
 
 #define CONFIG_MAX ((size_t)4 << 20)
 
 static const char *const architecture_names[MQ_ARCH_COUNT] = {"llama", "qwen2", "qwen3"};
-static const char *const rope_names[MQ_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
 
 const char *mq__architecture_name(mq_architecture architecture)
 {
     return architecture_names[architecture];
-}
-
-const char *mq__rope_type_name(mq_rope_type type)
-{
-    return rope_names[type];
 }
 
 /* Index of name in names, or count. */
@@ -63,8 +57,7 @@ static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *er
     return MQ_OK;
 }
 
-/* A factor that is only supported where it does nothing. */
-static mq_status expect_one(const json_t *object, const char *name, mq_error *error)
+mq_status mq__config_expect_one(const json_t *object, const char *name, mq_error *error)
 {
     const json_t *value = json_object_get(object, name);
     if (!value || json_is_null(value) || (json_is_number(value) && json_number_value(value) == 1.0)) return MQ_OK;
@@ -103,7 +96,7 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
     static const char *const neutral_one[] = {"partial_rotary_factor", "logits_scaling", "residual_multiplier",
                                               "embedding_multiplier", "rope_local_base_freq"};
     for (size_t k = 0; k < sizeof neutral_one / sizeof neutral_one[0]; k++) {
-        s = expect_one(root, neutral_one[k], error);
+        s = mq__config_expect_one(root, neutral_one[k], error);
         if (s != MQ_OK) return s;
     }
     static const char *const absent[] = {"attn_logit_softcapping", "final_logit_softcapping", "num_experts",
@@ -114,70 +107,6 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
         return mq__fail(error, MQ_UNSUPPORTED, "config: %s: expected none, got one", absent[k]);
     }
     return MQ_OK;
-}
-
-/* Settings per layer type would be objects; a misread one would pass as "default". */
-static mq_status check_rope_object(const json_t *p, mq_error *error)
-{
-    const char *name;
-    json_t *value;
-    if (!json_is_object(p)) {
-        return mq__fail(error, MQ_FORMAT, "config: rope_scaling: expected an object, got something else");
-    }
-    json_object_foreach((json_t *)(uintptr_t)p, name, value)
-    {
-        if (json_is_object(value)) {
-            return mq__fail(error, MQ_UNSUPPORTED,
-                            "config: rope_parameters: expected one setting for all layers, got %.64s", name);
-        }
-    }
-    return expect_one(p, "partial_rotary_factor", error);
-}
-
-/* Rotary settings: rope_parameters (new style, holds rope_theta) or rope_scaling (old style, "rope_type" or "type"). */
-static mq_status read_rope(const json_t *root, mq_model_config *c, mq_error *error)
-{
-    mq_rope_config *r = &c->rope;
-    const json_t *p = json_object_get(root, "rope_parameters");
-    if (!json_is_object(p)) p = json_object_get(root, "rope_scaling");
-    *r = (mq_rope_config){.factor = 1};
-    mq_status s = mq__json_number(root, "rope_theta", 1, 1e12, 10000, &r->theta, error);
-    if (s == MQ_OK) s = mq__json_number(p, "rope_theta", 1, 1e12, r->theta, &r->theta, error);
-    if (s != MQ_OK) return s;
-    if (!p || json_is_null(p)) return MQ_OK;
-    s = check_rope_object(p, error);
-    if (s != MQ_OK) return s;
-    const char *name = NULL;
-    s = mq__json_string(p, "rope_type", &name, error);
-    if (s == MQ_OK && !name) s = mq__json_string(p, "type", &name, error);
-    if (s != MQ_OK) return s;
-    const int type = name ? find_name_model_config(name, rope_names, MQ_ROPE_COUNT) : MQ_ROPE_DEFAULT;
-    if (type == MQ_ROPE_COUNT) {
-        return mq__fail(error, MQ_UNSUPPORTED, "config: rope_type: expected default, linear, llama3 or yarn, got %.64s",
-                        name);
-    }
-    r->type = (mq_rope_type)type;
-    if (type == MQ_ROPE_DEFAULT) return MQ_OK;
-    s = mq__json_number(p, "factor", 1e-6, 1e6, -1, &r->factor, error);
-    if (s != MQ_OK || type == MQ_ROPE_LINEAR) return s;
-    s = read_u32(p, "original_max_position_embeddings", 1, 1 << 24, (int64_t)c->max_positions, &r->original_positions,
-                 error);
-    if (s == MQ_OK && type == MQ_ROPE_LLAMA3) {
-        s = mq__json_number(p, "low_freq_factor", 1e-6, 1e6, -1, &r->low_freq_factor, error);
-        if (s == MQ_OK) s = mq__json_number(p, "high_freq_factor", 1e-6, 1e6, -1, &r->high_freq_factor, error);
-        if (s == MQ_OK && r->high_freq_factor <= r->low_freq_factor) {
-            s = mq__fail(error, MQ_FORMAT, "config: high_freq_factor: expected above low_freq_factor, got %g",
-                         r->high_freq_factor);
-        }
-        return s;
-    }
-    if (s == MQ_OK) s = mq__json_number(p, "beta_fast", 1e-6, 1e6, 32, &r->beta_fast, error);
-    if (s == MQ_OK) s = mq__json_number(p, "beta_slow", 1e-6, 1e6, 1, &r->beta_slow, error);
-    if (s == MQ_OK) s = mq__json_number(p, "attention_factor", 0, 1e6, 0, &r->attention_factor, error);
-    if (s == MQ_OK) s = mq__json_number(p, "mscale", 0, 1e6, 0, &r->mscale, error);
-    if (s == MQ_OK) s = mq__json_number(p, "mscale_all_dim", 0, 1e6, 0, &r->mscale_all_dim, error);
-    if (s == MQ_OK) s = mq__json_bool(p, "truncate", true, &r->truncate, error);
-    return s;
 }
 
 static mq_status add_eos(mq_model_config *c, const json_t *value, mq_error *error)
@@ -210,9 +139,27 @@ static mq_status read_generation_config(const char *dir, mq_model_config *c, mq_
     if (!path) return mq__fail(error, MQ_NO_MEMORY, "config: %s: expected memory, got none", dir);
     mq_status status = MQ_OK;
     if (mq__file_exists(path)) status = mq__json_file(path, CONFIG_MAX, &root, error);
-    if (root) status = add_eos(c, json_object_get(root, "eos_token_id"), error);
+    if (root) {
+        status = add_eos(c, json_object_get(root, "eos_token_id"), error);
+        if (status == MQ_OK) status = mq__sampling_suggested(root, &c->suggested, &c->suggested_fields, error);
+        if (status != MQ_OK) (void)mq__fail_within(error, status, path);
+    }
     json_decref(root);
     mq__free(path);
+    return status;
+}
+
+/* The tokenizer's own end token ends an answer, too, as in serving engines: base models and fine-tunes often have the
+ * end of a turn only there. */
+static mq_status read_tokenizer_eos(const char *dir, mq_model_config *c, mq_error *error)
+{
+    int64_t id;
+    mq_status status = mq__tokenizer_eos(dir, &id, error);
+    if (status != MQ_OK || id < 0 || id >= (int64_t)c->vocab) return status;
+    json_t *value = json_integer(id);
+    if (!value) return mq__fail(error, MQ_NO_MEMORY, "config: %s: expected memory, got none", dir);
+    status = add_eos(c, value, error);
+    json_decref(value);
     return status;
 }
 
@@ -263,7 +210,7 @@ static mq_status read_quant_method(const json_t *root, mq_quant_method *method, 
 
 mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *error)
 {
-    *c = (mq_model_config){.bos = -1};
+    *c = (mq_model_config){.bos = -1, .suggested = MQ_SAMPLING_GREEDY};
     json_t *root = NULL;
     char *path = mq__path_join(dir, "config.json");
     if (!path) return mq__fail(error, MQ_NO_MEMORY, "config: %s: expected memory, got none", dir);
@@ -271,7 +218,7 @@ mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *e
     if (s == MQ_OK) s = read_architecture(root, c, error);
     if (s == MQ_OK) s = read_sizes(root, c, error);
     if (s == MQ_OK) s = refuse_unsupported(root, c, error);
-    if (s == MQ_OK) s = read_rope(root, c, error);
+    if (s == MQ_OK) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
     if (s == MQ_OK) s = add_eos(c, json_object_get(root, "eos_token_id"), error);
     if (s == MQ_OK) {
         const json_t *bos = json_object_get(root, "bos_token_id");
@@ -280,8 +227,9 @@ mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *e
         }
         s = read_quant_method(root, &c->quant_method, error);
     }
-    if (s == MQ_OK) s = read_generation_config(dir, c, error);
     if (s != MQ_OK) (void)mq__fail_within(error, s, path);
+    if (s == MQ_OK) s = read_generation_config(dir, c, error);
+    if (s == MQ_OK) s = read_tokenizer_eos(dir, c, error);
     json_decref(root);
     mq__free(path);
     return s;

@@ -16,7 +16,7 @@ typedef struct mq_rope_config {
     double low_freq_factor, high_freq_factor;                              /* llama3 */
     double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
     bool truncate;                                                         /* yarn */
-    uint32_t original_positions;                                           /* llama3, yarn */
+    uint32_t original_positions;                                           /* linear, llama3, yarn */
 } mq_rope_config;
 
 /* What `quantization_config` says; informative: each tensor's own form decides (models-and-formats 2.1). */
@@ -26,21 +26,24 @@ typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QU
 
 typedef struct mq_model_config {
     mq_architecture architecture;
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, max_positions; /* V D F L H G K */
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
+    uint32_t max_positions;                                        /* after rotary scaling */
     double norm_eps;
     bool tied_head;                           /* lm_head is the embedding */
     bool qkv_bias, o_bias, mlp_bias, qk_norm; /* which tensors exist */
     mq_rope_config rope;
     int32_t bos;             /* -1: none */
-    int32_t eos[MQ_EOS_MAX]; /* of config.json and generation_config.json */
+    int32_t eos[MQ_EOS_MAX]; /* of config.json, generation_config.json and the tokenizer's eos_token */
     size_t eos_count;
+    mq_sampling suggested;     /* of generation_config.json */
+    unsigned suggested_fields; /* MQ_SUGGESTS_... */
     mq_quant_method quant_method;
 } mq_model_config;
 
 const char *mq__architecture_name(mq_architecture architecture); /* model_type: "qwen3" */
 const char *mq__rope_type_name(mq_rope_type type);
 
-/* Reads dir/config.json and, where present, dir/generation_config.json. */
+/* Reads dir/config.json and, where present, dir/generation_config.json and the end token of dir/tokenizer_config.json. */
 mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);
 
 /* inv_freq [head_dim/2] and the factor on cos and sin; computed in double (models-and-formats 3.1, 3.3). */

@@ -5,6 +5,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "format/checkpoint_locate.h"
 #include "mixquant_tools.h"
 #include "quantize/quantize_files.h"
 #include "quantize/quantize_job.h"
@@ -171,7 +172,7 @@ static mq_status open_job_quantize(mq_quantize_job *j, mq_error *error)
     if (s == MQ_OK && calibrates) {
         s = mq__calib_open(o->in_dir, o->texts, o->text_count, o->threads, &j->calib, error);
     }
-    if (s == MQ_OK) s = mq__pool_new(o->threads ? o->threads : cpu.online, &j->pool, error);
+    if (s == MQ_OK) s = mq__pool_new(o->threads ? o->threads : cpu.threads, &j->pool, error);
     if (s != MQ_OK) return s;
     j->quantised = mq__alloc_zero(mq__quantize_count(j), sizeof *j->quantised);
     j->scale = mq__alloc_zero((size_t)j->weights->model.layers * MQ_GROUPS, sizeof *j->scale);
@@ -210,13 +211,8 @@ static mq_status smooth_quantize(mq_quantize_job *j, mq_error *error)
     return mq__smoothing_new(j->weights, j->calib, j->options->smooth, j->quantised, &j->smoothing, error);
 }
 
-mq_status mq_quantize_checkpoint(const mq_quantize_options *o, mq_error *error)
+static mq_status quantize_located(const mq_quantize_options *o, mq_error *error)
 {
-    if (!o->in_dir || !o->out_dir || (unsigned)o->layout >= MQ_LAYOUTS || (unsigned)o->scales >= MQ_SCALE_RULES ||
-        (unsigned)o->method >= MQ_METHODS || !(o->smooth >= 0 && o->smooth <= 1)) {
-        return mq__fail(error, MQ_USAGE,
-                        "quantize: options: expected directories, a layout, a rule, a method and an alpha, got others");
-    }
     mq_quantize_job j = {.options = o, .rule = rule_of_quantize(o)};
     mq_status s = open_job_quantize(&j, error);
     if (s == MQ_OK) s = mq__quantize_choose(&j, error);
@@ -229,5 +225,21 @@ mq_status mq_quantize_checkpoint(const mq_quantize_options *o, mq_error *error)
     if (s == MQ_OK) s = put_tensors(&j, error);
     if (s == MQ_OK) s = mq__checkpoint_finish(&j.writer, error);
     close_job_quantize(&j);
+    return s;
+}
+
+mq_status mq_quantize_checkpoint(const mq_quantize_options *o, mq_error *error)
+{
+    if (!o->in_dir || !o->out_dir || (unsigned)o->layout >= MQ_LAYOUTS || (unsigned)o->scales >= MQ_SCALE_RULES ||
+        (unsigned)o->method >= MQ_METHODS || !(o->smooth >= 0 && o->smooth <= 1)) {
+        return mq__fail(error, MQ_USAGE,
+                        "quantize: options: expected directories, a layout, a rule, a method and an alpha, got others");
+    }
+    mq_quantize_options located = *o;
+    char *dir;
+    mq_status s = mq__checkpoint_locate(o->in_dir, true, &dir, error);
+    located.in_dir = dir;
+    if (s == MQ_OK) s = quantize_located(&located, error);
+    mq__free(dir);
     return s;
 }

@@ -35,8 +35,8 @@ typedef struct rows_task {
     const mq_dense *dense;
     const float *factor; /* of smoothing, or NULL */
     mq_nvfp4_scale scale;
-    const float *u;  /* GPTQ's triangle, or NULL */
-    float amax[256]; /* per thread */
+    const float *u;             /* GPTQ's triangle, or NULL */
+    float amax[MQ_THREADS_MAX]; /* per thread */
 } rows_task;
 
 static size_t some_rows(size_t at, size_t end)

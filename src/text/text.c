@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "format/checkpoint_locate.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -23,9 +24,8 @@ void mq_free(void *block)
     mq__free(block);
 }
 
-mq_status mq_text_open(const char *dir, const char *template_file, mq_text **out, mq_error *error)
+static mq_status open_text(const char *dir, const char *template_file, mq_text **out, mq_error *error)
 {
-    *out = NULL;
     mq_text *text = mq__alloc_zero(1, sizeof *text);
     char *path = mq__path_join(dir, "tokenizer.json");
     mq_status status = MQ_OK;
@@ -52,6 +52,16 @@ mq_status mq_text_open(const char *dir, const char *template_file, mq_text **out
         *out = text;
     else
         mq_text_close(text);
+    return status;
+}
+
+mq_status mq_text_open(const char *model_dir, const char *template_file, mq_text **out, mq_error *error)
+{
+    char *dir;
+    *out = NULL;
+    mq_status status = mq__checkpoint_locate(model_dir, false, &dir, error);
+    if (status == MQ_OK) status = open_text(dir, template_file, out, error);
+    mq__free(dir);
     return status;
 }
 

@@ -97,6 +97,13 @@ static void test_missing_files(void **state)
     refused(MQ_IO, "gone.safetensors");
     mq_checkpoint *checkpoint;
     mq_error error = {0};
+    /* An index that leads nowhere was not left out: the one file beside it is not the model. */
+    unit_remove(unit_path("model.safetensors.index.json"));
+    write_shard("model.safetensors", "a");
+    assert_int_equal(symlink("nowhere", unit_path("model.safetensors.index.json")), 0);
+    refused(MQ_IO, "model.safetensors.index.json");
+    unit_remove(unit_path("model.safetensors.index.json"));
+    mq__checkpoint_close(opened(unit_dir));
     unit_refused(mq__checkpoint_open("/nonexistent/dir", &checkpoint, &error), MQ_IO, &error, "/nonexistent/dir");
 }
 

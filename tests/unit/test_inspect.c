@@ -289,6 +289,75 @@ static void test_unexpected_tensors(void **state)
     }
 }
 
+/* The lines that an engine logs while it opens. */
+static void keep_line(void *context, const char *line)
+{
+    char *lines = context;
+    snprintf(lines + strlen(lines), 2000 - strlen(lines), "%s\n", line);
+}
+
+static void open_and_log(const char *dir, const char *second, char lines[2000])
+{
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_engine_options options = {.model_dir = unit_path(dir),
+                                       .prefill_model_dir = second ? unit_path(second) : NULL,
+                                       .threads = 1,
+                                       .context = 32,
+                                       .no_cache = true,
+                                       .log = keep_line,
+                                       .log_context = lines};
+    lines[0] = '\0';
+    if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
+    mq_engine_close(engine);
+}
+
+/* Scales of quantised attention have no use here, and a line says so. */
+static void test_activation_scales(void **state)
+{
+    (void)state;
+    static const char *const unused[] = {
+        "model.layers.0.self_attn.q_scale",           "model.layers.1.self_attn.k_scale",
+        "model.layers.0.self_attn.prob_output_scale", "model.layers.0.self_attn.k_proj.output_scale",
+        "model.layers.0.self_attn.k_zero_point",      "model.layers.2.self_attn.v_proj.v_scale",
+        "model.layers.0.mlp.down_proj.output_scale",  "model.layers.0.self_attn.attn.q_scale"};
+    /* Scales of weights, or of something that nobody knows, are no such thing. */
+    static const char *const bad[] = {"model.layers.0.self_attn.q_proj.weight_zero_point",
+                                      "model.layers.0.self_attn.temperature_scale", "model.layers.3.self_attn.q_scale",
+                                      "model.layers.0.q_scale"};
+    char lines[2000];
+    synth("tiny-qwen3", "m");
+    for (size_t i = 0; i < sizeof unused / sizeof unused[0]; i++) {
+        copy_changed((change){.added = unused[i]});
+        open_and_log("c", NULL, lines);
+        if (!strstr(lines, unused[i]) || !strstr(lines, "left unused: 1 tensor")) fail_msg("%s: %s", unused[i], lines);
+        json_t *report = report_of("c");
+        assert_int_equal(number_at(report, "unused.tensors"), 1);
+        json_decref(report);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        copy_changed((change){.added = bad[i]});
+        refused("c", MQ_FORMAT, bad[i]);
+    }
+    open_and_log("m", NULL, lines);
+    assert_string_equal(lines, "");
+}
+
+/* The prefill model's head is never used, in whatever form; the precise one's is. */
+static void test_head_of_the_prefill_model(void **state)
+{
+    (void)state;
+    char lines[2000];
+    synth("tiny-llama", "m");
+    copy_changed((change){.tensor = "lm_head.weight", .name = "lm_head.weight_packed", .dtype = MQ_DTYPE_U8});
+    open_and_log("m", "c", lines);
+    assert_non_null(strstr(lines, "lm_head.weight_packed"));
+    refused("c", MQ_FORMAT, "lm_head.weight");
+    copy_changed((change){.tensor = "lm_head.weight"});
+    open_and_log("m", "c", lines);
+    assert_string_equal(lines, "");
+}
+
 static void test_types_of_tensors(void **state)
 {
     (void)state;
@@ -409,6 +478,8 @@ int main(void)
         TEST(test_config_of_another_architecture),
         TEST(test_missing_tensors),
         TEST(test_unexpected_tensors),
+        TEST(test_activation_scales),
+        TEST(test_head_of_the_prefill_model),
         TEST(test_types_of_tensors),
         TEST(test_scales),
         TEST(test_norms_that_are_not_finite),

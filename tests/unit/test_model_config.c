@@ -375,10 +375,158 @@ static void test_plain_frequencies(void **state)
     CHECK_FREQUENCIES("{\"rope_scaling\":{\"rope_type\":\"default\"}}", 1, {1, pow(1e6, -2.0 / 128)});
     CHECK_FREQUENCIES("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}", 1, {0, 0.4},
                       {63, pow(1e6, -126.0 / 128) / 2.5});
-    /* rope_parameters wins over the old keys. */
+    /* A scaling beside rope_parameters applies, with their base. */
     CHECK_FREQUENCIES("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000},"
                       "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}",
-                      1, {63, pow(1e4, -126.0 / 128)});
+                      1, {0, 0.5}, {63, pow(1e4, -126.0 / 128) / 2});
+    CHECK_FREQUENCIES("{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4,\"rope_theta\":10000},"
+                      "\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}}",
+                      1, {63, pow(1e4, -126.0 / 128) / 4});
+}
+
+static void test_two_scalings(void **state)
+{
+    (void)state;
+    refused("{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4},"
+            "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}",
+            MQ_UNSUPPORTED, "rope_scaling: expected the same scaling as rope_parameters");
+    refused("{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4},"
+            "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}",
+            MQ_UNSUPPORTED, "got yarn beside linear");
+    refused("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000},"
+            "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"rope_theta\":500000}}",
+            MQ_UNSUPPORTED, "rope_theta: expected one value, got 10000 and 500000");
+    /* Neither is left out because of what it is. */
+    refused("{\"rope_parameters\":{\"rope_type\":\"default\"},\"rope_scaling\":\"yarn\"}", MQ_FORMAT, "rope_scaling");
+    refused("{\"rope_parameters\":\"default\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", MQ_FORMAT,
+            "rope_parameters");
+    refused("{\"rope_parameters\":{\"rope_type\":\"default\"},\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}",
+            MQ_UNSUPPORTED, "dynamic");
+}
+
+/* How many positions a scaling makes usable: vLLM's rule. */
+static void test_scaled_positions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *changes;
+        uint32_t positions, original;
+    } cases[] = {
+        {"{}", 4096, 0},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":4096}}", 16384,
+         4096},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.5}}", 10240, 4096},
+        /* Qwen3's own: 40,960 positions, of which 8,192 are for the answer. */
+        {"{\"max_position_embeddings\":40960,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+         "\"original_max_position_embeddings\":32768}}",
+         131072, 32768},
+        /* Written with the stretched number. */
+        {"{\"max_position_embeddings\":131072,\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+         "\"original_max_position_embeddings\":32768}}",
+         131072, 32768},
+        {"{\"original_max_position_embeddings\":2048,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", 8192, 2048},
+        {"{\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}}", 16384, 4096},
+        {"{\"max_position_embeddings\":131072,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32,"
+         "\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}}",
+         131072, 8192},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const mq_model_config c = read_config(cases[i].changes);
+        if (c.max_positions != cases[i].positions) fail_msg("%s: %u positions", cases[i].changes, c.max_positions);
+        assert_int_equal(c.rope.original_positions, cases[i].original);
+    }
+    refused("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":100000}}", MQ_FORMAT, "factor");
+    refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.0001}}", MQ_FORMAT, "factor");
+}
+
+/* The end token of the tokenizer ends, too. */
+static void test_tokenizer_end_token(void **state)
+{
+    (void)state;
+    unit_puts("tokenizer_config.json",
+              "{\"model_max_length\":1000000000000000019884624838656,\"eos_token\":\"<end>\","
+              "\"added_tokens_decoder\":{\"11\":{\"content\":\"<start>\"},\"12\":{\"content\":\"<end>\"}}}");
+    mq_model_config c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7, 12}, 2);
+    c = read_config("{\"eos_token_id\":[12,7]}");
+    check_eos(&c, (const int32_t[]){12, 7}, 2);
+    unit_puts("tokenizer_config.json", "{\"eos_token\":{\"content\":\"<end>\",\"lstrip\":false}}");
+    unit_puts("tokenizer.json", "{\"added_tokens\":[{\"id\":3,\"content\":\"x\"},{\"id\":13,\"content\":\"<end>\"}],"
+                                "\"model\":{\"vocab\":{\"<end>\":5,\"</s>\":2}}}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7, 13}, 2);
+    unit_puts("tokenizer_config.json", "{\"eos_token\":\"</s>\"}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7, 2}, 2);
+    unit_puts("tokenizer.json", "{\"model\":{\"vocab\":[[\"<unk>\",0],[\"</s>\",-1.5]]}}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7, 1}, 2);
+    /* Tokens that the tokenizer or the model does not have are none. */
+    unit_puts("tokenizer_config.json", "{\"eos_token\":\"<gone>\"}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7}, 1);
+    unit_puts("tokenizer_config.json",
+              "{\"eos_token\":\"<far>\",\"added_tokens_decoder\":{\"1000\":{\"content\":\"<far>\"}}}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7}, 1);
+    unit_puts("tokenizer_config.json", "{\"eos_token\":null}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7}, 1);
+    unit_puts("tokenizer_config.json", "{\"eos_token\":5}");
+    refused("{}", MQ_FORMAT, "eos_token");
+}
+
+/* A file that is there and cannot be read is no file that was left out. */
+static void test_side_files_that_cannot_be_read(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"generation_config.json", "tokenizer_config.json"};
+    for (size_t i = 0; i < 2; i++) {
+        (void)read_config("{}");
+        assert_int_equal(symlink("nowhere", unit_path(names[i])), 0);
+        refused("{}", MQ_IO, names[i]);
+        unit_remove(unit_path(names[i]));
+        assert_int_equal(mkdir(unit_path(names[i]), 0755), 0);
+        refused("{}", MQ_IO, names[i]);
+        unit_remove(unit_path(names[i]));
+        unit_puts(names[i], "{}");
+        assert_int_equal(chmod(unit_path(names[i]), 0), 0);
+        if (geteuid() != 0) refused("{}", MQ_IO, names[i]); /* root reads everything */
+        unit_remove(unit_path(names[i]));
+    }
+}
+
+static void test_suggested_sampling(void **state)
+{
+    (void)state;
+    mq_model_config c = read_config("{}");
+    assert_int_equal(c.suggested_fields, 0);
+    assert_true(c.suggested.temperature == 0 && c.suggested.top_p == 1 && c.suggested.repetition_penalty == 1);
+    unit_puts("generation_config.json", "{\"do_sample\":true,\"temperature\":0.6,\"top_k\":20,\"top_p\":0.95,"
+                                        "\"min_p\":0.125,\"repetition_penalty\":1.05}");
+    c = read_config("{}");
+    assert_int_equal(c.suggested_fields, MQ_SUGGESTS_TEMPERATURE | MQ_SUGGESTS_TOP_K | MQ_SUGGESTS_TOP_P |
+                                             MQ_SUGGESTS_MIN_P | MQ_SUGGESTS_REPETITION_PENALTY);
+    assert_true(c.suggested.temperature == 0.6f && c.suggested.top_k == 20 && c.suggested.top_p == 0.95f);
+    assert_true(c.suggested.min_p == 0.125f && c.suggested.repetition_penalty == 1.05f);
+    unit_puts("generation_config.json", "{\"do_sample\":false,\"temperature\":0.6,\"top_p\":null}");
+    c = read_config("{}");
+    assert_int_equal(c.suggested_fields, MQ_SUGGESTS_TEMPERATURE);
+    assert_true(c.suggested.temperature == 0 && c.suggested.top_p == 1);
+    unit_puts("generation_config.json", "{\"do_sample\":true,\"top_k\":-1}");
+    c = read_config("{}");
+    assert_int_equal(c.suggested_fields, MQ_SUGGESTS_TEMPERATURE | MQ_SUGGESTS_TOP_K);
+    assert_true(c.suggested.temperature == 1 && c.suggested.top_k == 0);
+    unit_puts("generation_config.json", "{\"top_p\":0.8}");
+    c = read_config("{}");
+    assert_int_equal(c.suggested_fields, MQ_SUGGESTS_TOP_P);
+    assert_true(c.suggested.temperature == 0);
+    unit_puts("generation_config.json", "{\"temperature\":-1}");
+    refused("{}", MQ_FORMAT, "temperature");
+    unit_puts("generation_config.json", "{\"top_p\":\"0.8\"}");
+    refused("{}", MQ_FORMAT, "top_p");
+    unit_puts("generation_config.json", "{\"do_sample\":\"yes\"}");
+    refused("{}", MQ_FORMAT, "do_sample");
 }
 
 static void test_allocation_failures(void **state)
@@ -417,6 +565,11 @@ int main(void)
         TEST(test_llama3_frequencies),
         TEST(test_yarn_frequencies),
         TEST(test_plain_frequencies),
+        TEST(test_two_scalings),
+        TEST(test_scaled_positions),
+        TEST(test_tokenizer_end_token),
+        TEST(test_side_files_that_cannot_be_read),
+        TEST(test_suggested_sampling),
         TEST(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

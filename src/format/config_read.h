@@ -1,0 +1,26 @@
+/* Parts of reading a checkpoint's configuration, one file each. Internal to src/format. */
+#ifndef MQ_CONFIG_READ_H
+#define MQ_CONFIG_READ_H
+
+#include "base/json_read.h"
+#include "format/model_config.h"
+
+/* A factor that is only supported where it does nothing. */
+mq_status mq__config_expect_one(const json_t *object, const char *name, mq_error *error);
+
+/* ---- rope_config.c */
+
+/* Reads the rotary settings; *positions is max_position_embeddings, and then what the scaling makes of it. */
+mq_status mq__rope_config_read(const json_t *root, mq_rope_config *rope, uint32_t *positions, mq_error *error);
+
+/* ---- generation_config.c */
+
+/* What generation_config.json suggests for sampling; fields that it does not name are left alone. */
+mq_status mq__sampling_suggested(const json_t *root, mq_sampling *sampling, unsigned *fields, mq_error *error);
+
+/* ---- tokenizer_eos.c */
+
+/* The id of eos_token in tokenizer_config.json; -1 when the file or the token is not there. */
+mq_status mq__tokenizer_eos(const char *dir, int64_t *id, mq_error *error);
+
+#endif
