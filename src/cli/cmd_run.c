@@ -56,6 +56,11 @@ static void print_stats(const cli_turn *turn, const mq_engine *engine, double lo
                   "load_s", load_s, "finish", cli_finish_name(turn->generated.finish), "plan", "prefill",
                   mq_linear_format_name(info.prefill), "decode", mq_linear_format_name(info.decode), "attention",
                   mq_attention_format_name(info.attention), "threads", info.threads, "isa", info.isa);
+    const mq_sampling *p = &turn->sampling;
+    json_t *sampling =
+        json_pack("{sf si sf sf sf}", "temperature", (double)p->temperature, "top_k", p->top_k, "top_p",
+                  (double)p->top_p, "min_p", (double)p->min_p, "repetition_penalty", (double)p->repetition_penalty);
+    (void)json_object_set_new(stats, "sampling", sampling); /* without memory: left out */
     char *line = stats ? json_dumps(stats, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     if (line) fprintf(stderr, "%s\n", line);
     free(line);

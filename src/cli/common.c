@@ -154,8 +154,17 @@ int cli_open(const cli_engine *o, mq_engine **engine, mq_text **text)
 
 mq_sampling cli_sampling_choose(const cli_sampling *given, const mq_engine *engine)
 {
-    (void)engine;
-    return cli_sampling_of(given, &MQ_SAMPLING_GREEDY);
+    mq_engine_info info;
+    mq_engine_describe(engine, &info);
+    const mq_sampling s = cli_sampling_of(given, &info.suggested);
+    if (info.suggested_fields) {
+        char line[160];
+        snprintf(line, sizeof line,
+                 "sampling: temperature %g, top-k %d, top-p %g, min-p %g (generation_config.json, then options)",
+                 (double)s.temperature, s.top_k, (double)s.top_p, (double)s.min_p);
+        print_log(NULL, line);
+    }
+    return s;
 }
 
 bool cli_progress(void *context, uint32_t done, uint32_t total)

@@ -51,6 +51,23 @@ def change_json(path, **members):
         json.dump(value, f)
 
 
+def sampling_of(directory, *more):
+    return json.loads(run(directory, "--stats", *more)[1].splitlines()[-1])["sampling"]
+
+
+def test_sampling_is_the_models_where_the_user_gives_none():
+    m = model("sampling")
+    with open(m + "/generation_config.json", "w") as f:
+        json.dump({"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}, f)
+    got = sampling_of(m)
+    assert abs(got["temperature"] - 0.6) < 1e-6 and got["top_k"] == 20 and abs(got["top_p"] - 0.95) < 1e-6, got
+    got = sampling_of(m, "--temp", "0.9", "--top-k", "0")
+    assert abs(got["temperature"] - 0.9) < 1e-6 and got["top_k"] == 0 and abs(got["top_p"] - 0.95) < 1e-6, got
+    assert sampling_of(m, "--temp", "0")["temperature"] == 0
+    change_json(m + "/generation_config.json", do_sample=False)
+    assert sampling_of(m)["temperature"] == 0
+
+
 def test_what_is_given_as_a_model():
     m = model("m")
     gguf = SCRATCH + "/model.gguf"
