@@ -64,7 +64,7 @@ out:
 bool mq__file_exists(const char *path)
 {
     struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode) && access(path, R_OK) == 0;
+    return lstat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 mq_status mq__map_open(const char *path, mq_map *map, mq_error *error)

@@ -9,7 +9,9 @@
 /* Reads a regular file of at most max_bytes into *data (owned, NUL-terminated, free with mq__free). */
 mq_status mq__file_read(const char *path, size_t max_bytes, char **data, size_t *bytes, mq_error *error);
 
-bool mq__file_exists(const char *path); /* a regular file that can be opened for reading */
+/* False only when nothing has this name. A link to nowhere, a directory, a file without permission are there: whoever goes
+ * on to read one gets the error that says so, and nobody takes it for a file that was left out. */
+bool mq__file_exists(const char *path);
 
 /* A read-only map of a whole regular file. */
 typedef struct mq_map {

@@ -21,6 +21,9 @@ void mq__free_aligned(void *block);
 bool mq__large_pages(void);          /* whether the advice may be followed */
 uint64_t mq__memory_available(void); /* MemAvailable, or the free pages where the system does not say */
 
+/* Counts an allocation that another allocator makes for us; true: it must fail, as the test hook below asks. */
+bool mq__alloc_refused(void);
+
 /* Test hook: the n-th allocation from now (1 = the next) fails, and only that one; 0 switches the hook off.
  * Returns how many allocations were made since the last call. */
 unsigned long mq__alloc_fail_at(unsigned long n);
