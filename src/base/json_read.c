@@ -6,6 +6,7 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,23 +15,91 @@
 
 /* ---- memory */
 
+typedef struct block_list {
+    void **at;
+    size_t count, capacity;
+} block_list;
+
+/* A read in progress. jansson's parser drops a byte whose append found no memory and goes on, past the end of its buffer
+ * if that byte was a closing quote. So the first failed allocation leaves the parser at once, and all it made is freed;
+ * for that, what it frees itself is kept until the read ends. */
+typedef struct reading {
+    jmp_buf out;
+    block_list made, freed;
+} reading;
+
 static json_malloc_t host_malloc;
+static json_free_t host_free;
 static _Thread_local unsigned long failures;
+static _Thread_local reading *present;
+
+static bool list_block(block_list *list, void *block)
+{
+    if (list->count == list->capacity) {
+        const size_t capacity = list->capacity ? 2 * list->capacity : 256;
+        void **const at = mq__realloc(list->at, capacity * sizeof *at);
+        if (!at) return false;
+        list->at = at;
+        list->capacity = capacity;
+    }
+    list->at[list->count++] = block;
+    return true;
+}
 
 static void *watched_malloc(size_t bytes)
 {
-    void *const block = mq__alloc_refused() ? NULL : host_malloc(bytes);
-    if (!block) failures++;
-    return block;
+    void *block = mq__alloc_refused() ? NULL : host_malloc(bytes);
+    if (block && present && !list_block(&present->made, block)) {
+        host_free(block);
+        block = NULL;
+    }
+    if (block) return block;
+    failures++;
+    if (present) longjmp(present->out, 1);
+    return NULL;
 }
 
-/* jansson goes on after some failed allocations, with a byte or a member missing, so its allocator has to remember them.
- * Before main, because jansson allows no change while another thread uses it. Blocks still are the host's own. */
+static void watched_free(void *block)
+{
+    if (!present) {
+        host_free(block);
+    } else if (block && !list_block(&present->freed, block)) {
+        failures++;
+        longjmp(present->out, 1);
+    }
+}
+
+/* Before main, because jansson allows no change while another thread uses it. Blocks still are the host's own. */
 __attribute__((constructor)) static void watch_jansson(void)
 {
-    json_free_t host_free;
     json_get_alloc_funcs(&host_malloc, &host_free);
-    json_set_alloc_funcs(watched_malloc, host_free);
+    json_set_alloc_funcs(watched_malloc, watched_free);
+}
+
+static void free_blocks(const block_list *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        host_free(list->at[i]);
+    }
+}
+
+/* json_loadb; NULL as well after a failed allocation. */
+static json_t *load_watched(const char *text, size_t bytes, size_t flags, json_error_t *at)
+{
+    reading r = {.made = {0}};
+    json_t *volatile value = NULL;
+    if (setjmp(r.out) == 0) {
+        present = &r;
+        value = json_loadb(text, bytes, flags, at);
+        present = NULL;
+        free_blocks(&r.freed);
+    } else {
+        present = NULL;
+        free_blocks(&r.made); /* the freed ones are among them */
+    }
+    mq__free(r.made.at);
+    mq__free(r.freed.at);
+    return value;
 }
 
 unsigned long mq__json_failures(void)
@@ -137,7 +206,7 @@ static json_t *load_big(const char *text, size_t bytes, size_t flags, bool keep,
     mq_buf changed = {0}, list = {0};
     json_t *value = NULL;
     if (replace_numbers(text, bytes, &changed, &list)) {
-        value = json_loadb(changed.data, changed.len, flags, at);
+        value = load_watched(changed.data, changed.len, flags, at);
     } else {
         failures++;
     }
@@ -163,7 +232,7 @@ mq_status mq__json_read(const char *text, size_t bytes, size_t flags, mq_json_nu
     const unsigned long before = failures;
     *root = NULL;
     if (!mq__c_locale_enter(&scope)) return mq__fail(error, MQ_NO_MEMORY, "%s: expected memory, got none", what);
-    json_t *value = json_loadb(text, bytes, flags | JSON_REJECT_DUPLICATES, &at);
+    json_t *value = load_watched(text, bytes, flags | JSON_REJECT_DUPLICATES, &at);
     if (!value && failures == before && json_error_code(&at) == json_error_numeric_overflow) {
         value = load_big(text, bytes, flags | JSON_REJECT_DUPLICATES, numbers == MQ_JSON_KEEP_NUMBERS, &at);
     }
