@@ -16,6 +16,14 @@
 
 #include <cmocka.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED
+#endif
+#endif
+
 static const char variables[] =
     "{\"n\": 3, \"s\": \"Hé\", \"list\": [1, 2, 3], \"rows\": [{\"k\": \"b\"}, {\"k\": \"a\"}],"
     "\"nothing\": null, \"big\": \"\\u0000x\"}";
@@ -356,7 +364,7 @@ static void test_stack(void **state)
 {
     (void)state;
     deep_templates();
-#if !defined(__SANITIZE_ADDRESS__) /* red zones make frames several times as large */
+#if !defined(SANITIZED) /* red zones make frames several times as large */
     pthread_attr_t attributes;
     pthread_t thread;
     assert_int_equal(pthread_attr_init(&attributes), 0);
