@@ -503,7 +503,7 @@ static void test_incremental(void **state)
         assert_int_equal(out.len, lengths[i]);
     }
     assert_int_equal(mq__detokenizer_push(d, 1000000, &out, NULL), MQ_OK); /* padding rows are empty */
-    assert_int_equal(mq__detokenizer_push(d, 299, &out, NULL), MQ_OK); /* so are gaps */
+    assert_int_equal(mq__detokenizer_push(d, 299, &out, NULL), MQ_OK);     /* so are gaps */
     assert_int_equal(mq__detokenizer_push(d, -5, &out, NULL), MQ_USAGE);
     assert_int_equal(out.len, 11);
     assert_int_equal(mq__detokenizer_flush(d, &out, NULL), MQ_OK);
