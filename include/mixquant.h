@@ -61,7 +61,8 @@ enum { MQ_TOKENIZE_ADD_SPECIAL = 1, /* run the post-processor: BOS and the like 
 /* Text bytes (any bytes) -> token ids. *tokens is owned by the caller: mq_free. */
 MQ_API mq_status mq_tokenize(const mq_text *text, const char *bytes, size_t count, unsigned flags, int32_t **tokens,
                              size_t *token_count, mq_error *error);
-/* Token ids -> bytes, NUL-terminated as a convenience. *bytes is owned by the caller: mq_free. */
+/* Token ids -> bytes, NUL-terminated as a convenience. Ids without a token (padding rows of the embedding) are empty, negative
+ * ones MQ_USAGE, here and in a stream. *bytes is owned by the caller: mq_free. */
 MQ_API mq_status mq_detokenize(const mq_text *text, const int32_t *tokens, size_t count, bool skip_special,
                                char **bytes, size_t *byte_count, mq_error *error);
 /* Renders an OpenAI-style body {messages, tools, add_generation_prompt, chat_template_kwargs} (JSON text) into the exact

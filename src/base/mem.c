@@ -21,6 +21,11 @@ static int must_fail(void)
     return at != 0 && n == at;
 }
 
+bool mq__alloc_refused(void)
+{
+    return must_fail() != 0;
+}
+
 void *mq__alloc(size_t bytes)
 {
     return must_fail() ? NULL : malloc(bytes ? bytes : 1);

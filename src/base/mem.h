@@ -22,6 +22,9 @@ bool mq__large_pages(void);          /* whether the advice may be followed */
 uint64_t mq__memory_total(void);     /* of the machine, or of the container that bounds it */
 uint64_t mq__memory_available(void); /* MemAvailable (else the free pages), or what the container leaves of it */
 
+/* Counts an allocation that another allocator makes for us; true: it must fail, as the test hook below asks. */
+bool mq__alloc_refused(void);
+
 /* Test hook: the n-th allocation from now (1 = the next) fails, and only that one; 0 switches the hook off.
  * Returns how many allocations were made since the last call. */
 unsigned long mq__alloc_fail_at(unsigned long n);

@@ -1,14 +1,13 @@
 /* What a checkpoint is and what this engine would do with it, gathered as JSON; the text for people is made from that. */
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "engine/weights.h"
 #include "format/checkpoint_locate.h"
 #include "kernels/nvfp4_pack.h"
 #include "mixquant_tools.h"
 
-#include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 static json_t *number_inspect(uint64_t value)
@@ -197,20 +196,17 @@ mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *er
     if (s == MQ_OK) s = mq__weights_open(dir, NULL, &w, error);
     mq__free(dir);
     if (s != MQ_OK) return s;
+    const unsigned long before = mq__json_failures();
     json_t *report = report_of(w, model_dir);
     add_unused(w, report);
     if (report && json) {
-        char *dump = json_dumps(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
-        if (dump) mq__buf_puts(&b, dump);
-        mq__buf_putc(&b, '\n');
-        if (!dump) b.failed = true;
-        free(dump);
+        if (mq__json_print(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15), &b)) mq__buf_putc(&b, '\n');
     } else if (report) {
         print_text(report, &b);
     }
     json_decref(report);
     mq__weights_close(w);
-    if (report && !b.failed) *text = mq__buf_take(&b);
+    if (mq__json_failures() == before && !b.failed) *text = mq__buf_take(&b);
     if (!*text) s = mq__fail(error, MQ_NO_MEMORY, "inspect: %s: expected memory, got none", model_dir);
     mq__buf_free(&b);
     return s;

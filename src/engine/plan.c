@@ -1,10 +1,10 @@
 /* Phase plans: which format each linear group of each layer uses in each phase (docs/PLANS.md has the file format). */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "engine/engine.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,9 +161,10 @@ static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *pl
     size_t bytes;
     mq_status status = mq__file_read(file, (size_t)1 << 20, &data, &bytes, error);
     if (status != MQ_OK) return status;
-    json_error_t at;
-    json_t *root = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, &at);
+    json_t *root;
+    status = mq__json_read(data, bytes, 0, MQ_JSON_ROUND_NUMBERS, file, &root, error);
     mq__free(data);
+    if (status != MQ_OK) return mq__fail_within(error, status, "plan");
     const json_t *rules = json_object_get(root, "layers"), *attention = json_object_get(root, "attention");
     mq_attention_format format;
     if (attention && !json_is_string(attention)) {
@@ -174,8 +175,8 @@ static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *pl
         if (status == MQ_OK) plan[MQ_PHASE_PREFILL].attention = format;
     }
     if (status == MQ_OK && !json_is_array(rules)) {
-        status = mq__fail(error, MQ_FORMAT, "plan: %s: expected a JSON object with an array \"layers\", got %s", file,
-                          root ? "something else" : at.text);
+        status = mq__fail(error, MQ_FORMAT,
+                          "plan: %s: expected a JSON object with an array \"layers\", got something else", file);
     }
     for (size_t i = 0; status == MQ_OK && i < json_array_size(rules); i++) {
         status = apply_rule(json_array_get(rules, i), i, file, layers, plan, error);

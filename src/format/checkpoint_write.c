@@ -3,11 +3,11 @@
 #include "base/buf.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 uint64_t mq__tensor_spec_bytes(const mq_tensor_spec *spec)
@@ -203,18 +203,16 @@ mq_status mq__checkpoint_put_file(mq_checkpoint_writer *w, const char *name, con
 static bool print_json_checkpoint_write(const json_t *value, mq_buf *text)
 {
     for (size_t digits = 15; digits <= 17; digits += 2) {
-        char *dump = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
-        json_t *again = dump && digits == 15 ? json_loads(dump, 0, NULL) : NULL;
-        const bool same = digits == 17 || json_equal(value, again);
+        json_t *again = NULL;
+        mq__buf_clear(text);
+        if (!mq__json_print(value, JSON_INDENT(2) | JSON_REAL_PRECISION(digits), text)) return false;
+        const mq_status status = mq__json_read(text->data, text->len, 0, MQ_JSON_ROUND_NUMBERS, "write", &again, NULL);
+        const bool same = json_equal(value, again) != 0;
         json_decref(again);
-        if (dump && same) {
-            mq__buf_puts(text, dump);
-            mq__buf_putc(text, '\n');
-        }
-        free(dump);
+        if (status == MQ_NO_MEMORY) return false;
         if (same) break;
     }
-    return text->len && !text->failed;
+    return mq__buf_putc(text, '\n');
 }
 
 mq_status mq__checkpoint_put_json(mq_checkpoint_writer *w, const char *name, const json_t *value, mq_error *error)

@@ -219,6 +219,7 @@ const mq_tensor *mq__safetensors_find(const mq_safetensors *file, const char *na
 static mq_status write_header(const mq_tensor_spec *specs, size_t count, mq_buf *text, uint64_t *data_bytes,
                               mq_error *error)
 {
+    const unsigned long before = mq__json_failures();
     json_t *header = json_pack("{s{ss}}", "__metadata__", "format", "pt");
     uint64_t at = 0;
     for (size_t i = 0; header && i < count; i++) {
@@ -237,13 +238,11 @@ static mq_status write_header(const mq_tensor_spec *specs, size_t count, mq_buf 
                                       "data_offsets", (json_int_t)at, (json_int_t)end));
         at = end;
     }
-    char *dump = header ? json_dumps(header, JSON_COMPACT) : NULL;
-    const bool complete = dump && json_object_size(header) == count + 1;
-    if (complete) mq__buf_puts(text, dump);
+    const bool complete = mq__json_failures() == before && json_object_size(header) == count + 1 &&
+                          mq__json_print(header, JSON_COMPACT, text);
     while (complete && text->len % 8 != 0) {
         if (!mq__buf_putc(text, ' ')) break;
     }
-    free(dump);
     json_decref(header);
     *data_bytes = at;
     if (complete && !text->failed) return MQ_OK;

@@ -2,13 +2,14 @@
  *
  * Owns: the grammar (statements, expressions, filters, tests, methods) and Python's meaning of values, as
  * Jinja2 3.1 gives them to a template inside its immutable sandbox with trim_blocks, lstrip_blocks, loop controls and
- * `generation` blocks. Refuses, by name and at parse time: inclusion, inheritance, unknown tags, filters and tests.
+ * `generation` blocks. Refuses, by name and at parse time: inclusion, inheritance and unknown tags; when a render
+ * reaches them: unknown filters and tests.
  * Never reaches the host: a template sees its variables, the functions range, dict, namespace, cycler, joiner,
  * raise_exception and strftime_now, and nothing else.
  *
- * Known differences from Jinja2 on Python: integers are 64-bit and overflow is an error; values do not change in place
- * (the sandbox forbids it as well, but for list.pop and list.clear, which work); unknown filters and tests are refused
- * even where they would not be reached; generators are computed when they are made; a name that a macro reads before
+ * Known differences from Jinja2 on Python: integers beyond 64 bits are taken, printed and compared, but arithmetic with or
+ * to them is an error; values do not change in place (the sandbox forbids it as well, but for list.pop and list.clear,
+ * which work); an unknown filter or test outside an `if` is refused when it is reached, not at once; generators are computed when they are made; a name that a macro reads before
  * the first top-level `set` of it is the request's variable, where Jinja2 leaves it undefined; slices of constants that
  * have none are errors; the text of an object without a literal form (a function) is not Python's. */
 #ifndef MQ_FORMAT_JINJA_H
@@ -38,13 +39,13 @@ typedef struct mq_jinja_options {
 #define MQ_JINJA_SOURCE_BYTES ((size_t)1 << 20) /* a longer template is refused */
 
 /* Parses `bytes` of UTF-8. On success *program is owned by the caller. MQ_TEMPLATE: a syntax error, with its line;
- * MQ_UNSUPPORTED: a tag, filter or test outside the subset; MQ_LIMIT: too long or too deeply nested. */
+ * MQ_UNSUPPORTED: a tag outside the subset; MQ_LIMIT: too long or too deeply nested. */
 mq_status mq__jinja_parse(const char *source, size_t bytes, mq_jinja **program, mq_error *error);
 void mq__jinja_free(mq_jinja *program);
 
 /* Renders with `variables`, a JSON object name -> value that is borrowed for the call. *text is owned (mq__free) and
  * NUL-terminated, *bytes long. options may be NULL. MQ_TEMPLATE: the template raised an exception or met an error
- * that Python would raise; the text names the line. Uses at most 512 KiB of stack. */
+ * that Python would raise; MQ_UNSUPPORTED: it reached a filter or test that is not there; the text names the line. Uses at most 512 KiB of stack. */
 mq_status mq__jinja_render(const mq_jinja *program, const json_t *variables, const mq_jinja_options *options,
                            char **text, size_t *bytes, mq_error *error);
 

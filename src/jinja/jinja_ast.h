@@ -28,8 +28,8 @@ typedef enum mq_jnode_kind {
     MQ_JN_ITEM,     /* a [ b ] */
     MQ_JN_SLICE,    /* a : b : c inside an item, each may be NULL */
     MQ_JN_CALL,     /* a ( arguments ) */
-    MQ_JN_FILTER,   /* a | filter ( arguments ) */
-    MQ_JN_TEST,     /* a is test ( arguments ); op 1 when negated */
+    MQ_JN_FILTER,   /* a | filter ( arguments ); value: its name, filter NULL when there is none of that name */
+    MQ_JN_TEST,     /* a is test ( arguments ); op 1 when negated; value and test as for a filter */
     MQ_JN_CAPTURED, /* the text of the block that a filter block or block set has captured */
     /* statements */
     MQ_JN_DATA,         /* value */

@@ -126,7 +126,7 @@ static void spread_named(mq_jrun *run, mq_jframe *frame, const mq_jcall *call, a
 
 static void eval_arguments(mq_jrun *run, mq_jframe *frame, const mq_jcall *call, arguments *out)
 {
-    out->args = (mq_jargs){0};
+    out->args = (mq_jargs){.values = out->values, .named = out->named}; /* not NULL: callees count from them */
     if (!call) return;
     mq_jvalue *values = out->values, *named = out->named;
     if (call->positional.count > FAST_ITEMS) values = mq__jrun_alloc(run, call->positional.count, sizeof *values);
@@ -211,12 +211,20 @@ mq_jvalue mq__jinja_call_node(mq_jrun *run, mq_jframe *frame, const mq_jnode *no
     return mq__jinja_call(run, function, &given.args);
 }
 
+/* A filter or a test is missed when a render reaches it, not before: templates ask for some of one library only. */
+static _Noreturn void fail_unknown(mq_jrun *run, const char *what, mq_jvalue name)
+{
+    mq__jrun_throw(run, MQ_UNSUPPORTED, "expected a known %s, got '%.*s'", what,
+                   name.bytes < 100 ? (int)name.bytes : 100, name.as.text);
+}
+
 static MQ_J_NOINLINE mq_jvalue eval_filter(mq_jrun *run, mq_jframe *frame, const mq_jnode *node)
 {
     const mq_jvalue self = mq__jinja_eval(run, frame, node->a);
     arguments given;
     eval_arguments(run, frame, node->call, &given);
     run->trap.line = node->line;
+    if (!node->filter) fail_unknown(run, "filter", node->value);
     return node->filter->call(run, self, &given.args);
 }
 
@@ -226,6 +234,7 @@ static MQ_J_NOINLINE mq_jvalue eval_test(mq_jrun *run, mq_jframe *frame, const m
     arguments given;
     eval_arguments(run, frame, node->call, &given);
     run->trap.line = node->line;
+    if (!node->test) fail_unknown(run, "test", node->value);
     mq__jargs_positional(run, node->test->name, &given.args, node->test->arguments, node->test->arguments);
     return mq__jvalue_bool(node->test->call(run, self, &given.args) != (bool)node->op);
 }

@@ -217,13 +217,11 @@ static mq_jvalue filter_format(mq_jrun *run, mq_jvalue self, const mq_jargs *arg
 
 /* ---------------------------------------------------------------- numbers */
 
-static int64_t truncate_real(mq_jrun *run, double value)
+static mq_jvalue truncate_real(mq_jrun *run, double value)
 {
-    if (isnan(value) || value >= 0x1p63 || value < -0x1p63) {
-        mq__jrun_throw(run, isfinite(value) ? MQ_LIMIT : MQ_TEMPLATE,
-                       "int: expected an integer of 64 bits, got a larger number");
-    }
-    return (int64_t)value;
+    if (!isfinite(value)) mq__jrun_throw(run, MQ_TEMPLATE, "int: expected a finite number");
+    if (value >= 0x1p63 || value < -0x1p63) return mq__jbig_from_real(run, value);
+    return mq__jvalue_int((int64_t)value);
 }
 
 static mq_jvalue filter_int(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
@@ -233,11 +231,12 @@ static mq_jvalue filter_int(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
     mq__jargs_bind(run, "int", args, names, 2, given);
     const mq_jvalue fallback = given[0].type == MQ_J_MISSING ? mq__jvalue_int(0) : given[0];
     if (self.type == MQ_J_UNDEFINED) mq__jvalue_fail_undefined(run, self);
+    if (self.type == MQ_J_BIG) return self;
     if (self.type == MQ_J_INT || self.type == MQ_J_BOOL) return mq__jvalue_int(mq__jvalue_integer(run, self, "int"));
     double real = 0;
     if (self.type == MQ_J_FLOAT) {
         if (isnan(self.as.real)) return fallback;
-        return mq__jvalue_int(truncate_real(run, self.as.real));
+        return truncate_real(run, self.as.real);
     }
     if (self.type != MQ_J_STRING) return fallback;
     int64_t value = 0;
@@ -247,9 +246,11 @@ static mq_jvalue filter_int(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
         mq__jint_parse(self.as.text, self.bytes, (int)base, &value, &overflow)) {
         return mq__jvalue_int(value);
     }
+    if (overflow && base == 10 && mq__jbig_is_text(self.as.text, self.bytes))
+        return mq__jvalue_big(self.as.text, self.bytes);
     if (overflow) mq__jrun_throw(run, MQ_LIMIT, "int: expected an integer of 64 bits, got a larger one");
     if (!mq__jreal_parse(self.as.text, self.bytes, &real) || isnan(real)) return fallback;
-    return mq__jvalue_int(truncate_real(run, real));
+    return truncate_real(run, real);
 }
 
 static mq_jvalue filter_float(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
@@ -259,7 +260,7 @@ static mq_jvalue filter_float(mq_jrun *run, mq_jvalue self, const mq_jargs *args
     mq__jargs_bind(run, "float", args, names, 1, &fallback);
     if (fallback.type == MQ_J_MISSING) fallback = mq__jvalue_real(0);
     if (self.type == MQ_J_UNDEFINED) mq__jvalue_fail_undefined(run, self);
-    if (mq__jvalue_is_number(self)) return mq__jvalue_real(mq__jvalue_number(self));
+    if (mq__jvalue_is_number(self)) return mq__jinja_binary(run, MQ_J_MUL, mq__jvalue_real(1), self);
     double value = 0;
     if (self.type != MQ_J_STRING || !mq__jreal_parse(self.as.text, self.bytes, &value)) return fallback;
     return mq__jvalue_real(value);
@@ -269,6 +270,7 @@ static mq_jvalue filter_abs(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     mq__jargs_positional(run, "abs", args, 0, 0);
     if (self.type == MQ_J_FLOAT) return mq__jvalue_real(fabs(self.as.real));
+    if (self.type == MQ_J_BIG) return self.as.text[0] == '-' ? mq__jbig_negate(run, self) : self;
     const int64_t value = mq__jvalue_integer(run, self, "abs");
     return value < 0 ? mq__jinja_unary(run, MQ_J_NEG, mq__jvalue_int(value)) : mq__jvalue_int(value);
 }

@@ -215,7 +215,7 @@ static void read_percent_spec(mq_jrun *run, percent *p, spec *s)
     s->width = read_width(run, p);
     if (s->width < -1) {
         left = true;
-        s->width = -s->width;
+        s->width = s->width == INT64_MIN ? INT64_MAX : -s->width;
     }
     if (p->at < p->format.bytes && p->format.as.text[p->at] == '.') {
         p->at++;

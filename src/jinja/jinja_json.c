@@ -156,6 +156,9 @@ static void put_value(mq_jrun *run, writer *out, mq_jvalue value, unsigned depth
         snprintf(number, sizeof number, "%" PRId64, value.as.integer);
         mq__jtext_puts(run, &out->text, number);
         return;
+    case MQ_J_BIG:
+        mq__jtext_put(run, &out->text, value.as.text, value.bytes);
+        return;
     case MQ_J_FLOAT:
         put_real_jinja_json(run, out, value.as.real);
         return;

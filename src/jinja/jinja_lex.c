@@ -235,7 +235,16 @@ static void lex_number(lexer *lex)
     int64_t value = 0;
     bool overflow = false;
     const size_t n = copy_digits(lex, from, end, text, sizeof text);
-    if (!mq__jint_parse(text, n, base, &value, &overflow)) {
+    const bool parsed = mq__jint_parse(text, n, base, &value, &overflow);
+    if (!parsed && base == 10 && mq__jbig_is_text(text, n)) {
+        char *const copy = mq__arena_text(lex->texts, n);
+        if (!copy) mq__jtrap_throw_memory(lex->trap, lex->texts);
+        memcpy(copy, text, n);
+        token->value = mq__jvalue_big(copy, n);
+        advance_jinja_lex(lex, end);
+        return;
+    }
+    if (!parsed) {
         mq__jtrap_throw(lex->trap, overflow ? MQ_LIMIT : MQ_TEMPLATE, "expected an integer of 64 bits, got %.*s",
                         (int)n, text);
     }

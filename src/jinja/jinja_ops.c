@@ -26,6 +26,28 @@ static _Noreturn void fail_overflow(mq_jrun *run)
     mq__jrun_throw(run, MQ_LIMIT, "expected an integer of 64 bits, got a larger one");
 }
 
+static int64_t multiplied(mq_jrun *run, int64_t a, int64_t b)
+{
+    int64_t result = 0;
+    if (__builtin_mul_overflow(a, b, &result)) fail_overflow(run);
+    return result;
+}
+
+static int64_t added(mq_jrun *run, int64_t a, int64_t b)
+{
+    int64_t result = 0;
+    if (__builtin_add_overflow(a, b, &result)) fail_overflow(run);
+    return result;
+}
+
+static double real_operand(mq_jrun *run, mq_jvalue value)
+{
+    const double real = mq__jvalue_number(value);
+    if (value.type == MQ_J_BIG && isinf(real))
+        mq__jrun_throw(run, MQ_TEMPLATE, "expected an integer that a float holds");
+    return real;
+}
+
 static void check_divisor(mq_jrun *run, bool zero)
 {
     if (zero) mq__jrun_throw(run, MQ_TEMPLATE, "expected a divisor other than zero");
@@ -77,13 +99,13 @@ static mq_jvalue binary_integer(mq_jrun *run, mq_jop op, int64_t a, int64_t b)
     int64_t result = 0;
     switch (op) {
     case MQ_J_ADD:
-        if (__builtin_add_overflow(a, b, &result)) fail_overflow(run);
+        result = added(run, a, b);
         break;
     case MQ_J_SUB:
         if (__builtin_sub_overflow(a, b, &result)) fail_overflow(run);
         break;
     case MQ_J_MUL:
-        if (__builtin_mul_overflow(a, b, &result)) fail_overflow(run);
+        result = multiplied(run, a, b);
         break;
     case MQ_J_DIV:
         check_divisor(run, b == 0);
@@ -176,7 +198,8 @@ mq_jvalue mq__jinja_binary(mq_jrun *run, mq_jop op, mq_jvalue a, mq_jvalue b)
 {
     if (mq__jvalue_is_number(a) && mq__jvalue_is_number(b)) {
         if (a.type == MQ_J_FLOAT || b.type == MQ_J_FLOAT)
-            return binary_real(run, op, mq__jvalue_number(a), mq__jvalue_number(b));
+            return binary_real(run, op, real_operand(run, a), real_operand(run, b));
+        if (a.type == MQ_J_BIG || b.type == MQ_J_BIG) fail_overflow(run);
         const int64_t x = a.type == MQ_J_BOOL ? a.as.boolean : a.as.integer;
         const int64_t y = b.type == MQ_J_BOOL ? b.as.boolean : b.as.integer;
         return binary_integer(run, op, x, y);
@@ -201,9 +224,10 @@ mq_jvalue mq__jinja_unary(mq_jrun *run, mq_jop op, mq_jvalue a)
         mq__jrun_throw(run, MQ_TEMPLATE, "expected a number after '%s', got %s", op_text(op), mq__jvalue_type_name(a));
     }
     if (a.type == MQ_J_FLOAT) return mq__jvalue_real(op == MQ_J_NEG ? -a.as.real : a.as.real);
-    int64_t value = a.type == MQ_J_BOOL ? a.as.boolean : a.as.integer;
-    if (op == MQ_J_NEG && __builtin_sub_overflow((int64_t)0, value, &value)) fail_overflow(run);
-    return mq__jvalue_int(value);
+    const int64_t value = a.type == MQ_J_BOOL ? a.as.boolean : a.as.integer;
+    if (a.type == MQ_J_BIG) return op == MQ_J_NEG ? mq__jbig_negate(run, a) : a;
+    if (op == MQ_J_NEG && value == INT64_MIN) return mq__jbig_negate(run, a);
+    return mq__jvalue_int(op == MQ_J_NEG ? -value : value);
 }
 
 bool mq__jinja_relation(mq_jrun *run, mq_jop op, mq_jvalue a, mq_jvalue b)
@@ -379,9 +403,9 @@ mq_jvalue mq__jinja_get_slice(mq_jrun *run, mq_jvalue object, const mq_jvalue bo
     const size_t count = slice_indices(run, bounds, from->count, &start, &end, &step);
     if (from->kind == MQ_J_RANGE) {
         mq_jlist *const range = mq__jlist_new(run, MQ_J_RANGE, 0);
-        range->start = from->start + start * from->step;
-        range->step = step * from->step;
-        range->stop = from->start + end * from->step;
+        range->step = multiplied(run, step, from->step);
+        range->start = added(run, from->start, multiplied(run, start, from->step));
+        range->stop = added(run, from->start, multiplied(run, end, from->step));
         range->count = count;
         return mq__jvalue_list(range);
     }

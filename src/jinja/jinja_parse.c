@@ -1,5 +1,6 @@
 #include "jinja/jinja_parse.h"
 
+#include "base/c_locale.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "jinja/jinja_text.h"
@@ -466,11 +467,14 @@ mq_status mq__jinja_parse(const char *source, size_t bytes, mq_jinja **out, mq_e
     if (!mq__utf8_valid(source, bytes)) return mq__fail(error, MQ_FORMAT, "template: expected UTF-8, got other bytes");
     mq_jinja *const program = mq__alloc_zero(1, sizeof *program);
     mq_jparser *const p = mq__alloc_zero(1, sizeof *p);
+    mq_c_locale scope = {(locale_t)0, (locale_t)0};
+    bool plain = false;
     mq_status status = MQ_OK;
     if (!program || !p) {
         status = mq__fail(error, MQ_NO_MEMORY, "template: out of memory");
         goto out;
     }
+    plain = mq__c_locale_enter(&scope); /* numbers */
     p->trap.error = error;
     p->program = program;
     program->arena.max = p->scratch.max = PROGRAM_BYTES;
@@ -478,12 +482,14 @@ mq_status mq__jinja_parse(const char *source, size_t bytes, mq_jinja **out, mq_e
         status = p->trap.status;
         goto out;
     }
+    if (!plain) mq__jtrap_throw(&p->trap, MQ_NO_MEMORY, "out of memory");
     if (!copy_source(program, source, bytes)) mq__jtrap_throw_memory(&p->trap, &program->arena);
     p->token = mq__jinja_lex(&p->trap, &program->arena, &p->scratch, program->source, program->source_bytes);
     program->body = parse_body(p, NULL);
     *out = program;
 
 out:
+    mq__c_locale_leave(&scope);
     if (p) mq__arena_free(&p->scratch);
     mq__free(p);
     if (!*out) mq__jinja_free(program);

@@ -239,6 +239,17 @@ static mq_jnode *parse_postfix(mq_jparser *p, mq_jnode *node)
     }
 }
 
+/* The name of a filter or a test, a.b.c: from its first to its last letter in the source. */
+static mq_jvalue parse_dotted_name(mq_jparser *p)
+{
+    const mq_jvalue first = mq__jparser_expect_name(p);
+    mq_jvalue last = first;
+    while (mq__jparser_skip_op(p, '.')) {
+        last = mq__jparser_expect_name(p);
+    }
+    return mq__jvalue_text(first.as.text, (size_t)(last.as.text - first.as.text) + last.bytes);
+}
+
 mq_jnode *mq__jparser_filter(mq_jparser *p, mq_jnode *value, bool first_without_bar)
 {
     for (unsigned length = 0; first_without_bar || mq__jparser_is_op(p, '|'); length++) {
@@ -246,12 +257,8 @@ mq_jnode *mq__jparser_filter(mq_jparser *p, mq_jnode *value, bool first_without_
         if (!first_without_bar) p->token++;
         first_without_bar = false;
         mq_jnode *const node = mq__jparser_node(p, MQ_JN_FILTER);
-        const mq_jvalue name = mq__jparser_expect_name(p);
-        node->filter = mq__jfilter_find(name);
-        if (!node->filter || mq__jparser_is_op(p, '.')) {
-            mq__jtrap_throw(&p->trap, MQ_UNSUPPORTED, "expected a known filter, got '%.*s'", (int)name.bytes,
-                            name.as.text);
-        }
+        node->value = parse_dotted_name(p);
+        node->filter = mq__jfilter_find(node->value);
         node->a = value;
         if (mq__jparser_is_op(p, '(')) node->call = parse_arguments_jinja_expr(p);
         value = node;
@@ -272,11 +279,8 @@ static mq_jnode *parse_test(mq_jparser *p, mq_jnode *value)
     node->a = value;
     p->token++; /* is */
     node->op = mq__jparser_skip_name(p, "not");
-    const mq_jvalue name = mq__jparser_expect_name(p);
-    node->test = mq__jtest_find(name);
-    if (!node->test || mq__jparser_is_op(p, '.')) {
-        mq__jtrap_throw(&p->trap, MQ_UNSUPPORTED, "expected a known test, got '%.*s'", (int)name.bytes, name.as.text);
-    }
+    node->value = parse_dotted_name(p);
+    node->test = mq__jtest_find(node->value);
     if (mq__jparser_is_op(p, '(')) {
         node->call = parse_arguments_jinja_expr(p);
     } else if (starts_test_argument(p)) {

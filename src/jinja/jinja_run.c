@@ -1,12 +1,14 @@
 /* One render: budgets, arguments, the values of a request, and the entry that everything unwinds to. */
 #include "jinja/jinja_run.h"
 
+#include "base/c_locale.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 
-#include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DEFAULT_STEPS  10000000u
@@ -136,6 +138,9 @@ mq_jvalue mq__jvalue_from_json(mq_jrun *run, const json_t *json, unsigned depth)
         return mq__jvalue_list(list);
     }
     default: {
+        const char *const big = mq__json_big_number(json);
+        if (big && strpbrk(big, ".eE")) return mq__jvalue_real(strtod(big, NULL)); /* infinite, as in Python */
+        if (big) return mq__jvalue_big(big, strlen(big));
         mq_jdict *const dict = mq__jdict_new(run, json_object_size(json));
         void *at = json_object_iter((json_t *)(uintptr_t)json);
         for (; at; at = json_object_iter_next((json_t *)(uintptr_t)json, at)) {
@@ -186,9 +191,8 @@ mq_status mq__jinja_render(const mq_jinja *program, const json_t *variables, con
     *bytes = 0;
     mq_jrun *const run = mq__alloc_zero(1, sizeof *run);
     if (!run) return mq__fail(error, MQ_NO_MEMORY, "template: out of memory");
-    /* Numbers and dates have the C locale's form, whatever the host program has set. */
-    const locale_t numbers = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    const locale_t before = numbers ? uselocale(numbers) : (locale_t)0;
+    mq_c_locale scope;
+    const bool plain = mq__c_locale_enter(&scope); /* numbers and dates */
     mq_status status = MQ_OK;
     set_limits(run, options);
     run->program = program;
@@ -198,7 +202,7 @@ mq_status mq__jinja_render(const mq_jinja *program, const json_t *variables, con
         status = run->trap.status;
         goto out;
     }
-    if (!numbers || !mq__buf_append(&run->out, "", 0)) mq__jrun_throw(run, MQ_NO_MEMORY, "out of memory");
+    if (!plain || !mq__buf_append(&run->out, "", 0)) mq__jrun_throw(run, MQ_NO_MEMORY, "out of memory");
     bind_top(run, variables);
     mq__jinja_exec(run, &program->body);
     *bytes = run->out.len;
@@ -206,8 +210,7 @@ mq_status mq__jinja_render(const mq_jinja *program, const json_t *variables, con
     *text = mq__buf_take(&run->out);
 
 out:
-    if (before) uselocale(before);
-    if (numbers) freelocale(numbers);
+    mq__c_locale_leave(&scope);
     mq__buf_free(&run->out);
     mq__arena_free(&run->objects);
     mq__arena_free(&run->text);

@@ -39,7 +39,7 @@ static bool is_false(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 static bool is_integer(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
 {
     (void)run, (void)args;
-    return self.type == MQ_J_INT;
+    return self.type == MQ_J_INT || self.type == MQ_J_BIG;
 }
 
 static bool is_float(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
@@ -97,6 +97,7 @@ static bool is_sameas(mq_jrun *run, mq_jvalue self, const mq_jargs *args)
         return true;
     case MQ_J_BOOL:
     case MQ_J_INT:
+    case MQ_J_BIG:
         return mq__jvalue_equal(run, self, other);
     case MQ_J_FLOAT:
         return false; /* two floats are two objects */

@@ -294,6 +294,9 @@ static void put_repr(mq_jrun *run, mq_jtext *text, mq_jvalue value, unsigned dep
     case MQ_J_INT:
         mq__jtext_put(run, text, number, (size_t)snprintf(number, sizeof number, "%" PRId64, value.as.integer));
         return;
+    case MQ_J_BIG:
+        mq__jtext_put(run, text, value.as.text, value.bytes);
+        return;
     case MQ_J_FLOAT:
         mq__jrun_charge(run, 40);
         mq__jtext_put(run, text, number, mq__jreal_print(value.as.real, number));

@@ -92,7 +92,9 @@ void mq__jlist_push(mq_jrun *run, mq_jlist *list, mq_jvalue value)
 
 mq_jvalue mq__jlist_at(const mq_jlist *list, size_t i)
 {
-    if (list->kind == MQ_J_RANGE) return mq__jvalue_int(list->start + (int64_t)i * list->step);
+    if (list->kind == MQ_J_RANGE) { /* the item fits 64 bits, i * step may not */
+        return mq__jvalue_int((int64_t)((uint64_t)list->start + i * (uint64_t)list->step));
+    }
     return list->items[i];
 }
 
@@ -119,6 +121,7 @@ bool mq__jvalue_hash(mq_jvalue value, unsigned depth, uint64_t *hash)
         return true;
     case MQ_J_BOOL:
     case MQ_J_INT:
+    case MQ_J_BIG:
     case MQ_J_FLOAT: {
         /* 1, 1.0 and True are one key. */
         const double real = mq__jvalue_number(value);
@@ -236,14 +239,23 @@ void mq__jdict_put(mq_jrun *run, mq_jdict *dict, mq_jvalue key, mq_jvalue value)
 const char *mq__jvalue_type_name(mq_jvalue value)
 {
     static const char *const names[MQ_J_TYPES] = {
-        [MQ_J_MISSING] = "nothing",   [MQ_J_UNDEFINED] = "Undefined",
-        [MQ_J_NONE] = "NoneType",     [MQ_J_BOOL] = "bool",
-        [MQ_J_INT] = "int",           [MQ_J_FLOAT] = "float",
-        [MQ_J_STRING] = "str",        [MQ_J_LIST] = "list",
-        [MQ_J_DICT] = "dict",         [MQ_J_NAMESPACE] = "Namespace",
-        [MQ_J_LOOP] = "LoopContext",  [MQ_J_MACRO] = "Macro",
-        [MQ_J_FUNCTION] = "function", [MQ_J_METHOD] = "method",
-        [MQ_J_CYCLER] = "Cycler",     [MQ_J_JOINER] = "Joiner",
+        [MQ_J_MISSING] = "nothing",
+        [MQ_J_UNDEFINED] = "Undefined",
+        [MQ_J_NONE] = "NoneType",
+        [MQ_J_BOOL] = "bool",
+        [MQ_J_INT] = "int",
+        [MQ_J_BIG] = "int",
+        [MQ_J_FLOAT] = "float",
+        [MQ_J_STRING] = "str",
+        [MQ_J_LIST] = "list",
+        [MQ_J_DICT] = "dict",
+        [MQ_J_NAMESPACE] = "Namespace",
+        [MQ_J_LOOP] = "LoopContext",
+        [MQ_J_MACRO] = "Macro",
+        [MQ_J_FUNCTION] = "function",
+        [MQ_J_METHOD] = "method",
+        [MQ_J_CYCLER] = "Cycler",
+        [MQ_J_JOINER] = "Joiner",
     };
     static const char *const lists[] = {"list",      "tuple",       "range",     "generator",
                                         "dict_keys", "dict_values", "dict_items"};
@@ -298,7 +310,7 @@ bool mq__jvalue_truth(mq_jvalue value)
 
 bool mq__jvalue_is_number(mq_jvalue value)
 {
-    return value.type == MQ_J_BOOL || value.type == MQ_J_INT || value.type == MQ_J_FLOAT;
+    return value.type == MQ_J_BOOL || value.type == MQ_J_INT || value.type == MQ_J_BIG || value.type == MQ_J_FLOAT;
 }
 
 bool mq__jvalue_is_text(mq_jvalue value, const char *text)
@@ -309,6 +321,7 @@ bool mq__jvalue_is_text(mq_jvalue value, const char *text)
 double mq__jvalue_number(mq_jvalue value)
 {
     if (value.type == MQ_J_FLOAT) return value.as.real;
+    if (value.type == MQ_J_BIG) return mq__jbig_to_real(value);
     return value.type == MQ_J_BOOL ? (double)value.as.boolean : (double)value.as.integer;
 }
 
@@ -317,6 +330,8 @@ int64_t mq__jvalue_integer(mq_jrun *run, mq_jvalue value, const char *what)
     if (value.type == MQ_J_INT) return value.as.integer;
     if (value.type == MQ_J_BOOL) return value.as.boolean;
     if (value.type == MQ_J_UNDEFINED) mq__jvalue_fail_undefined(run, value);
+    if (value.type == MQ_J_BIG)
+        mq__jrun_throw(run, MQ_LIMIT, "%s: expected an integer of 64 bits, got a larger one", what);
     mq__jrun_throw(run, MQ_TEMPLATE, "%s: expected an integer, got %s", what, mq__jvalue_type_name(value));
 }
 
@@ -334,6 +349,7 @@ static int compare_mixed(int64_t a, double b)
 
 static int compare_numbers(mq_jvalue a, mq_jvalue b)
 {
+    if (a.type == MQ_J_BIG || b.type == MQ_J_BIG) return mq__jbig_compare(a, b);
     if (a.type == MQ_J_FLOAT && b.type == MQ_J_FLOAT) {
         if (isnan(a.as.real) || isnan(b.as.real)) return 2;
         return a.as.real < b.as.real ? -1 : a.as.real > b.as.real;

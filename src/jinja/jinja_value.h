@@ -21,6 +21,7 @@ typedef enum mq_jtype {
     MQ_J_NONE,
     MQ_J_BOOL,
     MQ_J_INT,
+    MQ_J_BIG, /* an integer beyond 64 bits: as.text has its digits */
     MQ_J_FLOAT,
     MQ_J_STRING,
     MQ_J_LIST, /* every kind of mq_jlist */
@@ -170,6 +171,16 @@ mq_jvalue *mq__jdict_get(mq_jrun *run, const mq_jdict *dict, mq_jvalue key);
 void mq__jdict_put(mq_jrun *run, mq_jdict *dict, mq_jvalue key, mq_jvalue value);
 void mq__jdict_append(mq_jrun *run, mq_jdict *dict, mq_jvalue key, mq_jvalue value); /* the key is known to be new */
 bool mq__jvalue_hash(mq_jvalue value, unsigned depth, uint64_t *hash);               /* false: unhashable */
+
+/* ---------------------------------------------------------------- integers beyond 64 bits */
+
+/* Borrows decimal digits without leading zeros, after a minus sign or none. */
+mq_jvalue mq__jvalue_big(const char *digits, size_t bytes);
+bool mq__jbig_is_text(const char *text, size_t bytes);    /* spelled as mq__jvalue_big wants it */
+mq_jvalue mq__jbig_from_real(mq_jrun *run, double value); /* the whole part of a finite number beyond 64 bits */
+double mq__jbig_to_real(mq_jvalue value);                 /* infinite when it is too large */
+mq_jvalue mq__jbig_negate(mq_jrun *run, mq_jvalue value); /* also of the least integer of 64 bits */
+int mq__jbig_compare(mq_jvalue a, mq_jvalue b);           /* two numbers, one of them big: -1, 0, 1; 2 for NaN */
 
 /* ---------------------------------------------------------------- asking values */
 

@@ -7,13 +7,12 @@
 
 #include "base/distribution.h"
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "engine/engine.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ANSWER_MAX  128
@@ -293,6 +292,7 @@ static mq_status write_plan_sensitivity(job *j, char **plan, mq_error *error)
     if (s == MQ_OK) s = measure_sensitivity(j, prepare_uniform, &int8, false, &of_int8, error);
     if (s == MQ_OK) s = measure_sensitivity(j, prepare_choice, choice, false, &of_plan, error);
     if (s == MQ_OK) {
+        const unsigned long before = mq__json_failures();
         json_t *times = json_array();
         for (int g = 0; g < MQ_GROUPS; g++) {
             json_array_append_new(times, json_pack("{sssfsfsf}", "linears", mq_linear_group_name((mq_linear_group)g),
@@ -303,9 +303,11 @@ static mq_status write_plan_sensitivity(job *j, char **plan, mq_error *error)
             json_pack("{sos{sfsfs{sfsfsf}soso}}", "layers", rules_of(j, choice), "sensitivity", "budget",
                       j->options->budget, "time", seconds_of(m, choice) / m->prefill_seconds, "divergence", "nvfp4",
                       of_nvfp4, "plan", of_plan, "int8", of_int8, "seconds", times, "groups", groups_of(m));
-        char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-        *plan = text ? mq__strdup(text) : NULL;
-        free(text);
+        mq_buf text = {0};
+        const bool complete = root && mq__json_print(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6), &text) &&
+                              mq__json_failures() == before;
+        *plan = complete ? mq__buf_take(&text) : NULL;
+        mq__buf_free(&text);
         json_decref(root);
         if (!*plan) s = mq__fail(error, MQ_NO_MEMORY, "sensitivity: expected memory, got none");
     }

@@ -2,19 +2,18 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
-#include "text/chat_template_request.h"
+#include "text/chat_template_probe.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define CONFIG_BYTES ((size_t)16 << 20) /* tokenizer_config.json lists its added tokens, so it can be long */
-#define PROBE        "mqprobe"
 
 /* One named template. */
 typedef struct entry {
     mq_jinja *program; /* NULL: there is none of that name */
-    mq_chat_content content[MQ_CHAT_ROLES];
+    mq_chat_takes takes;
 } entry;
 
 struct mq_chat_template {
@@ -22,89 +21,12 @@ struct mq_chat_template {
     entry plain, tool_use;
 };
 
-/* ---------------------------------------------------------------- what a template takes as content */
-
-/* A conversation with one message of the role whose content is %c. */
-static const char *const probe_texts[MQ_CHAT_ROLES] = {
-    [MQ_CHAT_USER] = "[{s:s,s:O}]",
-    [MQ_CHAT_SYSTEM] = "[{s:s,s:O},{s:s,s:s}]",
-    [MQ_CHAT_ASSISTANT] = "[{s:s,s:s},{s:s,s:O},{s:s,s:s}]",
-    [MQ_CHAT_TOOL] = "[{s:s,s:s},{s:s,s:s,s:[{s:s,s:s,s:{s:s,s:{}}}]},{s:s,s:s,s:s,s:O}]",
-};
-
-static json_t *probe_messages(int role, json_t *content)
-{
-    switch (role) {
-    case MQ_CHAT_USER:
-        return json_pack(probe_texts[role], "role", "user", "content", content);
-    case MQ_CHAT_SYSTEM:
-        return json_pack(probe_texts[role], "role", "system", "content", content, "role", "user", "content", "x");
-    case MQ_CHAT_ASSISTANT:
-        return json_pack(probe_texts[role], "role", "user", "content", "x", "role", "assistant", "content", content,
-                         "role", "user", "content", "x");
-    default:
-        return json_pack(probe_texts[role], "role", "user", "content", "x", "role", "assistant", "content", "",
-                         "tool_calls", "id", "call00001", "type", "function", "function", "name", "f", "arguments",
-                         "role", "tool", "name", "f", "tool_call_id", "call00001", "content", content);
-    }
-}
-
-/* Renders the probe; *text is NULL where the template fails on it. Only a lack of memory is an error. */
-static mq_status probe_chat_template(const mq_chat_template *chat, const mq_jinja *program, int role, json_t *content,
-                                     char **text, mq_error *error)
-{
-    static const mq_chat_content as_given[MQ_CHAT_ROLES] = {MQ_CHAT_EITHER, MQ_CHAT_EITHER, MQ_CHAT_EITHER,
-                                                            MQ_CHAT_EITHER};
-    const struct tm day = {.tm_mday = 1, .tm_year = 125};
-    const mq_jinja_options options = {
-        .limits = {.steps = 200000, .output_bytes = (size_t)1 << 20, .memory_bytes = (size_t)8 << 20}, .now = &day};
-    size_t bytes;
-    mq_status status = MQ_OK;
-    *text = NULL;
-    json_t *const messages = probe_messages(role, content);
-    json_t *const request = json_pack("{s:o?}", "messages", messages);
-    json_t *const variables =
-        messages && request ? mq__chat_request_variables(request, chat->tokens, as_given, error) : NULL;
-    if (!variables) {
-        status = mq__fail(error, MQ_NO_MEMORY, "chat template: out of memory");
-    } else {
-        mq_error reason;
-        status = mq__jinja_render(program, variables, &options, text, &bytes, &reason);
-        status = status == MQ_NO_MEMORY ? mq__fail(error, status, "%s", reason.text) : MQ_OK;
-    }
-    json_decref(variables);
-    json_decref(request);
-    return status;
-}
-
-static mq_status probe_role(const mq_chat_template *chat, entry *e, int role, mq_error *error)
-{
-    char *from_text = NULL, *from_parts = NULL;
-    json_t *const text = json_string(PROBE);
-    json_t *const parts = json_pack("[{s:s,s:s}]", "type", "text", "text", PROBE);
-    mq_status status = text && parts ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "chat template: out of memory");
-    if (status == MQ_OK) status = probe_chat_template(chat, e->program, role, text, &from_text, error);
-    if (status == MQ_OK) status = probe_chat_template(chat, e->program, role, parts, &from_parts, error);
-    const bool text_works = from_text && strstr(from_text, PROBE), parts_work = from_parts && strstr(from_parts, PROBE);
-    e->content[role] = MQ_CHAT_TEXT;
-    if (text_works && parts_work && strcmp(from_text, from_parts) == 0) e->content[role] = MQ_CHAT_EITHER;
-    if (!text_works && parts_work) e->content[role] = MQ_CHAT_PARTS;
-    json_decref(text);
-    json_decref(parts);
-    mq__free(from_text);
-    mq__free(from_parts);
-    return status;
-}
-
 /* ---------------------------------------------------------------- loading */
 
 static mq_status add_entry(mq_chat_template *chat, entry *e, const char *text, size_t bytes, mq_error *error)
 {
-    mq_status status = mq__jinja_parse(text, bytes, &e->program, error);
-    for (int role = 0; status == MQ_OK && role < MQ_CHAT_ROLES; role++) {
-        status = probe_role(chat, e, role, error);
-    }
-    return status;
+    const mq_status status = mq__jinja_parse(text, bytes, &e->program, error);
+    return status == MQ_OK ? mq__chat_probe(e->program, chat->tokens, &e->takes, error) : status;
 }
 
 /* The special tokens of a config: a string, an object with "content" (AddedToken), or null. */
@@ -130,10 +52,8 @@ static mq_status read_tokens_chat_template(mq_chat_template *chat, const json_t 
 
 static mq_status parse_config(const char *text, size_t bytes, const char *name, json_t **config, mq_error *error)
 {
-    json_error_t reason;
-    *config = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
-    if (!*config)
-        return mq__fail(error, MQ_FORMAT, "%s: line %d: expected JSON, got %s", name, reason.line, reason.text);
+    const mq_status status = mq__json_read(text, bytes, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, name, config, error);
+    if (status != MQ_OK) return status;
     if (json_is_object(*config)) return MQ_OK;
     json_decref(*config);
     *config = NULL;
@@ -315,10 +235,10 @@ mq_status mq__chat_template_render_json(const mq_chat_template *chat, const json
         return mq__fail(error, MQ_TEMPLATE,
                         "chat template: expected a template named default for a request without tools, got none");
     }
-    mq_error unused;
-    json_t *const variables = mq__chat_request_variables(request, chat->tokens, e->content, error ? error : &unused);
-    if (!variables) return error ? error->status : unused.status;
-    const mq_status status = mq__jinja_render(e->program, variables, options, prompt, bytes, error);
+    json_t *variables;
+    mq_status status = mq__chat_request_variables(request, chat->tokens, &e->takes, &variables, error);
+    if (status != MQ_OK) return status;
+    status = mq__jinja_render(e->program, variables, options, prompt, bytes, error);
     json_decref(variables);
     return status;
 }
@@ -328,9 +248,10 @@ mq_status mq__chat_template_render(const mq_chat_template *chat, const char *tex
 {
     *prompt = NULL;
     *bytes = 0;
-    json_t *const request = mq__chat_request_parse(text, text_bytes, error);
-    if (!request) return MQ_FORMAT;
-    const mq_status status = mq__chat_template_render_json(chat, request, NULL, prompt, bytes, error);
+    json_t *request;
+    mq_status status = mq__chat_request_parse(text, text_bytes, &request, error);
+    if (status != MQ_OK) return status;
+    status = mq__chat_template_render_json(chat, request, NULL, prompt, bytes, error);
     json_decref(request);
     return status;
 }

@@ -9,11 +9,15 @@
  * documents (none when absent), add_generation_prompt, each special token that is set (bos_token, eos_token, ...), the
  * kwargs, and reasoning_effort when the request has it.
  *
- * Two things are changed on the way, because OpenAI's form differs from what templates were written for:
- *  - tool_calls[].function.arguments that is a string holding a JSON object becomes that object. Templates print it
- *    with tojson, so the prompt gets Python's spacing, as it does for users who pass dicts.
- *  - content given as a list of {"type":"text","text":...}: at load the template is rendered, for each role, with one
- *    message in both forms. Where both give the same text the list is passed as it is; where only the string works the
+ * Some things are changed on the way, because OpenAI's form differs from what templates were written for. What a template
+ * takes is found out at load: it renders short conversations in each form (chat_template_probe.c).
+ *  - tool_calls[].function.arguments that is a string holding a JSON object becomes that object, and no arguments an empty
+ *    one. Templates print it with tojson, so the prompt gets Python's spacing, as it does for users who pass dicts. A template
+ *    that only shows a call whose arguments are a string, or prints the object as Python would, gets the string as it came.
+ *  - Null content is "", unless the template shows a call only where it is null. Other members of a message that are null,
+ *    and tool_calls that is empty, are left out.
+ *  - content given as a list of {"type":"text","text":...}: the template is rendered, for each role, with one message
+ *    in both forms. Where both give the same text the list is passed as it is; where only the string works the
  *    texts are joined by line breaks; where only the list works (some multimodal templates) strings become a list. */
 #ifndef MQ_FORMAT_CHAT_TEMPLATE_H
 #define MQ_FORMAT_CHAT_TEMPLATE_H

@@ -2,18 +2,18 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/json_read.h"
+#include "base/mem.h"
+#include "jinja/jinja.h"
 
 #include <string.h>
 
-json_t *mq__chat_request_parse(const char *text, size_t bytes, mq_error *error)
+/* Values are built without a look at each result: jansson's functions take the NULL of one before, and
+ * mq__chat_request_variables asks at its end whether any of them was short of memory. */
+
+mq_status mq__chat_request_parse(const char *text, size_t bytes, json_t **request, mq_error *error)
 {
-    json_error_t reason;
-    json_t *const request = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
-    if (!request) {
-        mq__fail(error, MQ_FORMAT, "request: line %d column %d: expected JSON, got %s", reason.line, reason.column,
-                 reason.text);
-    }
-    return request;
+    return mq__json_read(text, bytes, JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS, "request", request, error);
 }
 
 static int role_of(const json_t *message)
@@ -25,194 +25,227 @@ static int role_of(const json_t *message)
     return strcmp(role, "tool") == 0 ? MQ_CHAT_TOOL : MQ_CHAT_USER;
 }
 
-/* The texts of a list of parts, joined by line breaks; NULL and an error when it has another kind of part. */
-static json_t *flatten(const json_t *parts, size_t message, mq_error *error)
+/* ---------------------------------------------------------------- tool calls */
+
+static bool is_blank(const json_t *text)
+{
+    const char *const value = json_string_value(text);
+    return value && strspn(value, " \t\r\n") == json_string_length(text);
+}
+
+/* The object that a string of arguments holds; no arguments are an empty one. Anything else stays. A new reference. */
+static json_t *arguments_as_object(json_t *given)
+{
+    json_t *parsed = NULL;
+    if (!given || json_is_null(given) || is_blank(given)) return json_object();
+    if (!json_is_string(given)) return json_incref(given);
+    (void)mq__json_read(json_string_value(given), json_string_length(given), JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS,
+                        "arguments", &parsed, NULL);
+    if (json_is_object(parsed)) return parsed;
+    json_decref(parsed);
+    return json_incref(given);
+}
+
+/* The JSON text of a value as templates print it. */
+static mq_status print_tojson(const json_t *value, json_t **text, mq_error *error)
+{
+    static const char source[] = "{{ value|tojson }}";
+    mq_jinja *program = NULL;
+    char *printed = NULL;
+    size_t bytes = 0;
+    json_t *const variables = json_pack("{s:O}", "value", value);
+    mq_status status = variables ? mq__jinja_parse(source, sizeof source - 1, &program, error)
+                                 : mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
+    if (status == MQ_OK) status = mq__jinja_render(program, variables, NULL, &printed, &bytes, error);
+    *text = status == MQ_OK ? json_stringn(printed, bytes) : NULL;
+    mq__free(printed);
+    mq__jinja_free(program);
+    json_decref(variables);
+    return status;
+}
+
+/* A string stays as it came. */
+static mq_status arguments_as_text(json_t *given, json_t **text, mq_error *error)
+{
+    if (json_is_string(given)) *text = json_incref(given);
+    if (!given || json_is_null(given)) *text = json_string("{}");
+    return *text ? MQ_OK : print_tojson(given, text, error);
+}
+
+/* A copy of one tool call with the arguments in the form that the template takes; *call is replaced. */
+static mq_status convert_call(json_t **call, const mq_chat_takes *takes, mq_error *error)
+{
+    if (!json_is_object(*call)) return MQ_OK;
+    json_t *const function = json_object_get(*call, "function");
+    json_t *const inner = json_copy(json_is_object(function) ? function : *call);
+    json_t *const given = json_object_get(inner, "arguments");
+    json_t *arguments = NULL;
+    mq_status status = MQ_OK;
+    if (takes->text_arguments) {
+        status = arguments_as_text(given, &arguments, error);
+    } else {
+        arguments = arguments_as_object(given);
+    }
+    json_object_set_new(inner, "arguments", arguments);
+    json_t *outer = inner;
+    if (json_is_object(function)) {
+        outer = json_copy(*call);
+        json_object_set_new(outer, "function", inner);
+    }
+    json_decref(*call);
+    *call = outer;
+    return status;
+}
+
+static mq_status convert_calls(json_t *message, const mq_chat_takes *takes, mq_error *error)
+{
+    const json_t *const calls = json_object_get(message, "tool_calls");
+    mq_status status = MQ_OK;
+    if (!json_is_array(calls)) return MQ_OK;
+    json_t *const list = json_array();
+    for (size_t i = 0; status == MQ_OK && i < json_array_size(calls); i++) {
+        json_t *call = json_incref(json_array_get(calls, i));
+        status = convert_call(&call, takes, error);
+        json_array_append_new(list, call);
+    }
+    json_object_set_new(message, "tool_calls", list);
+    return status;
+}
+
+/* ---------------------------------------------------------------- messages */
+
+/* The texts of a list of parts, joined by line breaks. MQ_FORMAT when it has another kind of part. */
+static mq_status flatten(const json_t *parts, size_t message, json_t **joined, mq_error *error)
 {
     mq_buf text = {0};
-    json_t *result = NULL;
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *const part = json_array_get(parts, i);
         const char *const type = json_string_value(json_object_get(part, "type"));
         const json_t *const piece = json_is_string(part) ? part : json_object_get(part, "text");
         if (!json_is_string(piece) || (type && strcmp(type, "text") != 0)) {
-            mq__fail(error, MQ_FORMAT, "request: messages[%zu].content[%zu]: expected a part of type text, got %s",
-                     message, i, type ? type : "another value");
-            goto out;
+            mq__buf_free(&text);
+            return mq__fail(error, MQ_FORMAT,
+                            "request: messages[%zu].content[%zu]: expected a part of type text, got %s", message, i,
+                            type ? type : "another value");
         }
         if (i) (void)mq__buf_putc(&text, '\n');
         (void)mq__buf_append(&text, json_string_value(piece), json_string_length(piece));
     }
-    result = text.failed ? NULL : json_stringn(text.data ? text.data : "", text.len);
-    if (!result) mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
-
-out:
+    *joined = text.failed ? NULL : json_stringn(text.data ? text.data : "", text.len);
     mq__buf_free(&text);
-    return result;
+    return *joined ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
 }
 
-/* The object that a string of arguments holds, or NULL. */
-static json_t *parse_arguments_chat_template_request(const json_t *arguments)
+/* Clients send null for what a message does not have, and no calls as []: the member goes. Null content is empty text,
+ * but beside calls for a template that knows them by it. */
+static void drop_nulls(json_t *message, const mq_chat_takes *takes)
 {
-    if (!json_is_string(arguments)) return NULL;
-    json_t *const parsed = json_loadb(json_string_value(arguments), json_string_length(arguments),
-                                      JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
-    if (json_is_object(parsed)) return parsed;
-    json_decref(parsed);
-    return NULL;
+    const char *name;
+    void *next;
+    json_t *value;
+    if (json_is_array(json_object_get(message, "tool_calls")) &&
+        json_array_size(json_object_get(message, "tool_calls")) == 0) {
+        json_object_del(message, "tool_calls");
+    }
+    json_object_foreach_safe(message, next, name, value)
+    {
+        if (json_is_null(value) && strcmp(name, "content") != 0) json_object_del(message, name);
+    }
+    const json_t *const content = json_object_get(message, "content");
+    if (takes->null_content && json_object_get(message, "tool_calls")) {
+        if (!content) json_object_set_new(message, "content", json_null());
+    } else if (json_is_null(content)) {
+        json_object_set_new(message, "content", json_string(""));
+    }
 }
 
-/* A copy of one tool call with parsed arguments, or a new reference to it when there is nothing to change. */
-static json_t *convert_call(json_t *call)
+static mq_status convert_content(json_t *message, size_t number, const mq_chat_takes *takes, mq_error *error)
 {
-    json_t *const function = json_object_get(call, "function");
-    json_t *const holder = json_is_object(function) ? function : call;
-    json_t *const arguments = parse_arguments_chat_template_request(json_object_get(holder, "arguments"));
-    if (!arguments) return json_incref(call);
-    json_t *const inner = json_copy(holder);
-    if (json_object_set_new(inner, "arguments", arguments) != 0) {
-        json_decref(inner);
-        return NULL;
+    json_t *const content = json_object_get(message, "content"), *converted = NULL;
+    const mq_chat_content form = takes->content[role_of(message)];
+    if (json_is_array(content) && form == MQ_CHAT_TEXT) {
+        const mq_status status = flatten(content, number, &converted, error);
+        if (status != MQ_OK) return status;
+    } else if (json_is_string(content) && form == MQ_CHAT_PARTS) {
+        converted = json_pack("[{s:s,s:O}]", "type", "text", "text", content);
+    } else {
+        return MQ_OK;
     }
-    if (holder == call) return inner;
-    json_t *const copy = json_copy(call);
-    if (json_object_set_new(copy, "function", inner) != 0) {
-        json_decref(copy);
-        return NULL;
-    }
-    return copy;
+    json_object_set_new(message, "content", converted);
+    return MQ_OK;
 }
 
-static json_t *convert_calls(const json_t *calls)
+static mq_status convert_messages(const json_t *messages, const mq_chat_takes *takes, json_t *list, mq_error *error)
 {
-    json_t *const list = json_array();
-    for (size_t i = 0; list && i < json_array_size(calls); i++) {
-        if (json_array_append_new(list, convert_call(json_array_get(calls, i))) != 0) {
-            json_decref(list);
-            return NULL;
-        }
-    }
-    return list;
-}
-
-/* The content that the template takes, as a new reference; *changed tells whether it differs. */
-static json_t *convert_content(json_t *content, mq_chat_content takes, size_t message, bool *changed, mq_error *error)
-{
-    *changed = true;
-    if (json_is_array(content) && takes == MQ_CHAT_TEXT) return flatten(content, message, error);
-    if (json_is_string(content) && takes == MQ_CHAT_PARTS) {
-        json_t *const parts = json_pack("[{s:s,s:O}]", "type", "text", "text", content);
-        if (!parts) mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
-        return parts;
-    }
-    *changed = false;
-    return json_incref(content);
-}
-
-/* A new reference to the message, or to a changed copy of it. */
-static json_t *convert_message(json_t *message, size_t number, const mq_chat_content takes[MQ_CHAT_ROLES],
-                               mq_error *error)
-{
-    json_t *const content = json_object_get(message, "content"), *const calls = json_object_get(message, "tool_calls");
-    json_t *result = json_incref(message);
-    if (content) {
-        bool changed;
-        json_t *const converted = convert_content(content, takes[role_of(message)], number, &changed, error);
-        if (!converted) goto fail;
-        if (changed) {
-            json_decref(result);
-            result = json_copy(message);
-        }
-        if (!changed) {
-            json_decref(converted);
-        } else if (json_object_set_new(result, "content", converted) != 0) {
-            goto no_memory;
-        }
-    }
-    if (json_array_size(calls) > 0) {
-        json_t *const copy = json_copy(result);
-        json_decref(result);
-        result = copy;
-        if (json_object_set_new(result, "tool_calls", convert_calls(calls)) != 0) goto no_memory;
-    }
-    return result;
-
-no_memory:
-    mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
-fail:
-    json_decref(result);
-    return NULL;
-}
-
-static json_t *convert_messages(const json_t *messages, const mq_chat_content takes[MQ_CHAT_ROLES], mq_error *error)
-{
+    mq_status status = MQ_OK;
     if (!json_is_array(messages)) {
-        mq__fail(error, MQ_FORMAT, "request: messages: expected a list, got %s",
-                 messages ? "another value" : "nothing");
-        return NULL;
+        return mq__fail(error, MQ_FORMAT, "request: messages: expected a list, got %s",
+                        messages ? "another value" : "nothing");
     }
-    json_t *const list = json_array();
-    for (size_t i = 0; list && i < json_array_size(messages); i++) {
-        json_t *const message = json_array_get(messages, i);
-        if (!json_is_string(json_object_get(message, "role"))) {
-            mq__fail(error, MQ_FORMAT, "request: messages[%zu]: expected an object with a role", i);
-            json_decref(list);
-            return NULL;
+    for (size_t i = 0; status == MQ_OK && i < json_array_size(messages); i++) {
+        json_t *const given = json_array_get(messages, i);
+        if (!json_is_string(json_object_get(given, "role"))) {
+            return mq__fail(error, MQ_FORMAT, "request: messages[%zu]: expected an object with a role", i);
         }
-        json_t *const converted = convert_message(message, i, takes, error);
-        if (!converted || json_array_append_new(list, converted) != 0) {
-            if (converted) mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
-            json_decref(list);
-            return NULL;
-        }
+        json_t *const message = json_copy(given);
+        drop_nulls(message, takes);
+        status = convert_content(message, i, takes, error);
+        if (status == MQ_OK) status = convert_calls(message, takes, error);
+        json_array_append_new(list, message);
     }
-    if (!list) mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
-    return list;
+    return status;
 }
 
-/* A member of the request or `fallback` (a reference that is taken). */
-static json_t *member_chat_template_request(const json_t *request, const char *name, json_t *fallback)
-{
-    json_t *const found = json_object_get(request, name);
-    if (!found) return fallback;
-    json_decref(fallback);
-    return json_incref(found);
-}
+/* ---------------------------------------------------------------- the request */
 
-json_t *mq__chat_request_variables(const json_t *request, const json_t *tokens,
-                                   const mq_chat_content content[MQ_CHAT_ROLES], mq_error *error)
+static mq_status check_request(const json_t *request, mq_error *error)
 {
-    if (!json_is_object(request)) {
-        mq__fail(error, MQ_FORMAT, "request: expected a JSON object");
-        return NULL;
-    }
-    json_t *const kwargs = json_object_get(request, "chat_template_kwargs");
+    if (!json_is_object(request)) return mq__fail(error, MQ_FORMAT, "request: expected a JSON object");
+    const json_t *const kwargs = json_object_get(request, "chat_template_kwargs");
     if (kwargs && !json_is_object(kwargs) && !json_is_null(kwargs)) {
-        mq__fail(error, MQ_FORMAT, "request: chat_template_kwargs: expected an object");
-        return NULL;
+        return mq__fail(error, MQ_FORMAT, "request: chat_template_kwargs: expected an object");
     }
     if (json_object_get(kwargs, "messages") || json_object_get(kwargs, "tools")) {
-        mq__fail(error, MQ_FORMAT, "request: chat_template_kwargs: expected other names than messages and tools");
-        return NULL;
+        return mq__fail(error, MQ_FORMAT,
+                        "request: chat_template_kwargs: expected other names than messages and tools");
     }
-    json_t *const tools = json_object_get(request, "tools");
+    const json_t *const tools = json_object_get(request, "tools");
     if (tools && !json_is_array(tools) && !json_is_null(tools)) {
-        mq__fail(error, MQ_FORMAT, "request: tools: expected a list");
-        return NULL;
+        return mq__fail(error, MQ_FORMAT, "request: tools: expected a list");
     }
-    json_t *const messages = convert_messages(json_object_get(request, "messages"), content, error);
-    if (!messages) return NULL;
-    json_t *const variables = json_copy((json_t *)(uintptr_t)tokens);
-    int failed = json_object_set_new(variables, "messages", messages);
-    failed |= json_object_set_new(variables, "tools", member_chat_template_request(request, "tools", json_null()));
-    failed |=
-        json_object_set_new(variables, "documents", member_chat_template_request(request, "documents", json_null()));
-    failed |= json_object_set_new(variables, "add_generation_prompt",
-                                  member_chat_template_request(request, "add_generation_prompt", json_true()));
+    return MQ_OK;
+}
+
+/* Sets a member of the request, or `fallback` (a reference that is taken). */
+static void set_member(json_t *variables, const json_t *request, const char *name, json_t *fallback)
+{
+    json_t *const found = json_object_get(request, name);
+    if (found) json_decref(fallback);
+    json_object_set_new(variables, name, found ? json_incref(found) : fallback);
+}
+
+mq_status mq__chat_request_variables(const json_t *request, const json_t *tokens, const mq_chat_takes *takes,
+                                     json_t **out, mq_error *error)
+{
+    const unsigned long before = mq__json_failures();
+    *out = NULL;
+    mq_status status = check_request(request, error);
+    if (status != MQ_OK) return status;
+    json_t *const variables = json_copy((json_t *)(uintptr_t)tokens), *const messages = json_array();
+    status = convert_messages(json_object_get(request, "messages"), takes, messages, error);
+    json_object_set_new(variables, "messages", messages);
+    set_member(variables, request, "tools", json_null());
+    set_member(variables, request, "documents", json_null());
+    set_member(variables, request, "add_generation_prompt", json_true());
     json_t *const effort = json_object_get(request, "reasoning_effort");
-    if (json_is_string(effort)) failed |= json_object_set(variables, "reasoning_effort", effort);
-    if (json_is_object(kwargs)) failed |= json_object_update(variables, kwargs);
-    if (!failed) return variables;
-    mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
-    json_decref(variables);
-    return NULL;
+    json_t *const kwargs = json_object_get(request, "chat_template_kwargs");
+    if (json_is_string(effort)) json_object_set(variables, "reasoning_effort", effort);
+    if (json_is_object(kwargs)) json_object_update(variables, kwargs);
+    if (mq__json_failures() != before) status = mq__fail(error, MQ_NO_MEMORY, "request: out of memory");
+    if (status == MQ_OK) {
+        *out = variables;
+    } else {
+        json_decref(variables);
+    }
+    return status;
 }

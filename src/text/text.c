@@ -39,9 +39,10 @@ static mq_status open_text(const char *dir, const char *template_file, mq_text *
     if (status == MQ_OK) {
         const mq_status chat = template_file ? mq__chat_template_load_file(template_file, dir, &text->chat, error)
                                              : mq__chat_template_load(dir, &text->chat, &text->no_chat);
+        /* A model may do without a template, but a file that is there and cannot be read is no file that is not there. */
         if (template_file)
             status = chat;
-        else if (chat == MQ_NO_MEMORY)
+        else if (chat == MQ_NO_MEMORY || chat == MQ_IO)
             status = mq__fail(error, chat, "%s", text->no_chat.text);
     }
     if (status == MQ_OK && !text->tokenizer && !text->chat) {

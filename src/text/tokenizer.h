@@ -63,13 +63,14 @@ enum {
     MQ_DECODE_CONTINUE = 2      /* the ids continue a text: what strips or joins at a text's start does not apply */
 };
 
-/* Appends the bytes of ids[0, count) to *out. An id without a token is MQ_USAGE. */
+/* Appends the bytes of ids[0, count) to *out. An id without a token is empty: a model may have more rows than its tokenizer
+ * has tokens, and can draw one of them. A negative id is MQ_USAGE. */
 mq_status mq__tokenizer_decode(const mq_tokenizer *tokenizer, const int32_t *ids, size_t count, unsigned flags,
                                mq_buf *out, mq_error *error);
 
 /* Decodes id by id. Each push appends whole UTF-8 characters only: at most 3 bytes, the beginning of one, are held
  * back, and bytes that can no longer become a character are passed on as they are. Everything appended, with the flush,
- * is what mq__tokenizer_decode gives for the same ids. An id without a token (padding rows of the embedding) is empty. */
+ * is what mq__tokenizer_decode gives for the same ids. */
 typedef struct mq_detokenizer mq_detokenizer;
 
 mq_status mq__detokenizer_new(const mq_tokenizer *tokenizer, unsigned flags, mq_detokenizer **out, mq_error *error);

@@ -1,5 +1,6 @@
 /* tokenizer_config.json and added_tokens.json: what stands beside tokenizer.json. */
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "text/tokenizer_impl.h"
 
@@ -11,18 +12,13 @@
 
 static mq_status load_object(mq_text file, const char *what, json_t **json, mq_error *error)
 {
-    json_error_t why;
     *json = NULL;
     if (file.bytes > MAX_CONFIG_BYTES) {
         return mq__fail(error, MQ_LIMIT, "%s: expected at most %zu bytes, got %zu", what, MAX_CONFIG_BYTES, file.bytes);
     }
-    /* model_max_length is often 1e30 written as an integer: integers, which nothing here needs, are read as reals */
-    *json = json_loadb(file.data, file.bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &why);
-    if (!*json) {
-        const bool memory = json_error_code(&why) == json_error_out_of_memory;
-        return mq__fail(error, memory ? MQ_NO_MEMORY : MQ_FORMAT, "%s: line %d: expected JSON, got: %s", what, why.line,
-                        why.text);
-    }
+    const mq_status status =
+        mq__json_read(file.data, file.bytes, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, what, json, error);
+    if (status != MQ_OK) return status;
     if (json_is_object(*json)) return MQ_OK;
     json_decref(*json);
     *json = NULL;
@@ -141,8 +137,8 @@ mq_status mq__added_json_load(mq_tokenizer *tokenizer, mq_text file, mq_error *e
     if (status != MQ_OK) return status;
     json_object_foreach(json, key, value)
     {
-        const double id = json_is_real(value) ? json_real_value(value) : -1;
-        if (!(id >= 0 && id <= MQ_TOKENIZER_MAX_ID) || id != (double)(int32_t)id) {
+        const json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (id < 0 || id > MQ_TOKENIZER_MAX_ID) {
             status = mq__fail(error, MQ_FORMAT, "added_tokens.json: \"%s\": expected an id in 0..%d, got another value",
                               key, MQ_TOKENIZER_MAX_ID);
             break;

@@ -308,6 +308,7 @@ static mq_status decode_token(mq_detokenizer *d, int32_t id, bool last, mq_buf *
 
 mq_status mq__detokenizer_push(mq_detokenizer *d, int32_t id, mq_buf *out, mq_error *error)
 {
+    if (id < 0) return mq__fail(error, MQ_USAGE, "detokenize: expected the id of a token, got %d", (int)id);
     if (!mq__tokenizer_is_valid(d->tokenizer, id)) return MQ_OK;
     if ((d->flags & MQ_DECODE_SKIP_SPECIAL) && mq__tokenizer_is_special(d->tokenizer, id)) return MQ_OK;
     if (!d->hold) return decode_token(d, id, false, out, error);
@@ -350,12 +351,6 @@ void mq__detokenizer_free(mq_detokenizer *d)
 mq_status mq__tokenizer_decode(const mq_tokenizer *tokenizer, const int32_t *ids, size_t count, unsigned flags,
                                mq_buf *out, mq_error *error)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (!mq__tokenizer_is_valid(tokenizer, ids[i])) {
-            return mq__fail(error, MQ_USAGE, "detokenize: position %zu: expected the id of a token, got %d", i,
-                            (int)ids[i]);
-        }
-    }
     mq_detokenizer d;
     mq_status status = detokenizer_init(&d, tokenizer, flags, error);
     for (size_t i = 0; status == MQ_OK && i < count; i++)

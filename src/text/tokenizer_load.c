@@ -2,9 +2,11 @@
  * which they need each other: vocabulary, normaliser, added tokens, the other steps. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "text/tokenizer_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -176,18 +178,18 @@ typedef mq_status compile_steps(mq_tokenizer *tokenizer, const json_t *json, mq_
 static mq_status compile_tokenizer_load(mq_tokenizer *tokenizer, mq_text slice, const char *where, compile_steps *steps,
                                         mq_error *error)
 {
-    json_error_t why;
     if (!slice.data) return MQ_OK;
     if (slice.bytes > MQ_MAX_STEPS_JSON) {
         return mq__fail(error, MQ_LIMIT, WHAT ": %s: expected at most %zu bytes, got %zu", where, MQ_MAX_STEPS_JSON,
                         slice.bytes);
     }
-    json_t *json = json_loadb(slice.data, slice.bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-    if (!json) {
-        const bool memory = json_error_code(&why) == json_error_out_of_memory;
-        return mq__fail(error, memory ? MQ_NO_MEMORY : MQ_FORMAT, WHAT ": %s: expected JSON, got: %s", where, why.text);
-    }
-    const mq_status status = steps(tokenizer, json, error);
+    char place[64];
+    snprintf(place, sizeof place, WHAT ": %s", where);
+    json_t *json;
+    mq_status status = mq__json_read(slice.data, slice.bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS,
+                                     place, &json, error);
+    if (status != MQ_OK) return status;
+    status = steps(tokenizer, json, error);
     json_decref(json);
     return status;
 }
@@ -251,7 +253,7 @@ mq_status mq__tokenizer_load_memory(const mq_tokenizer_files *files, mq_tokenize
     return MQ_OK;
 }
 
-/* An absent optional file leaves *data NULL. */
+/* An absent optional file leaves *data NULL; one that is there and cannot be read is an error. */
 static mq_status read_file(const char *dir, const char *name, size_t max, bool optional, char **data, size_t *bytes,
                            mq_error *error)
 {

@@ -349,8 +349,10 @@ static void test_added_tokens(void **state)
     expect_text(t, &ids, MQ_DECODE_SKIP_SPECIAL, "helloa \xC3\xA9");
     mq_buf out = {0};
     mq_error error = {0};
-    const int32_t gap = 299;
-    assert_int_equal(mq__tokenizer_decode(t, &gap, 1, 0, &out, &error), MQ_USAGE);
+    const int32_t gap = 299, negative = -1;
+    assert_int_equal(mq__tokenizer_decode(t, &gap, 1, 0, &out, &error), MQ_OK);
+    assert_int_equal(out.len, 0);
+    assert_int_equal(mq__tokenizer_decode(t, &negative, 1, 0, &out, &error), MQ_USAGE);
     mq__buf_free(&out);
     mq__tokenizer_free(t);
 }
@@ -503,7 +505,8 @@ static void test_incremental(void **state)
         assert_int_equal(out.len, lengths[i]);
     }
     assert_int_equal(mq__detokenizer_push(d, 1000000, &out, NULL), MQ_OK); /* padding rows are empty */
-    assert_int_equal(mq__detokenizer_push(d, -5, &out, NULL), MQ_OK);
+    assert_int_equal(mq__detokenizer_push(d, 299, &out, NULL), MQ_OK);     /* so are gaps */
+    assert_int_equal(mq__detokenizer_push(d, -5, &out, NULL), MQ_USAGE);
     assert_int_equal(out.len, 11);
     assert_int_equal(mq__detokenizer_flush(d, &out, NULL), MQ_OK);
     assert_int_equal(out.len, sizeof bytes);

@@ -53,6 +53,20 @@ INLINE = {"role": "assistant", "content": "<think>\nlet me see\n</think>\n\nFine
 AGAIN = {"role": "user", "content": "And tomorrow?"}
 
 
+# Forms that published templates have and that the folder's lack: arguments as text, calls known by null content, and arguments
+# that a dict would spell in Python's way.
+LOOP = "{% for m in messages %}<{{ m.role }}>"
+OWN = {
+    "text arguments": LOOP + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name + ':' + c.function.arguments }}{% endfor %}{% endfor %}",
+    "null content": LOOP + "{% if m.role == 'assistant' and m.content is none %}{% for c in m.tool_calls %}{{ c.function.name ~ '(' ~ "
+    "c.function.arguments|tojson ~ ')' }}{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "both": LOOP + "{% if m.role == 'assistant' and m['content'] is none %}{% for c in m['tool_calls'] %}{{ '\\n' + c['function']['arguments'] "
+    "}}{% endfor %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}",
+    "printed": LOOP + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.arguments }}{% endfor %}{% endfor %}",
+    "with tools": "{% if tools %}" + LOOP + "{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ '`' + c.function.arguments + '`' }}{% endfor %}{% endfor %}{% endif %}",
+}
+
+
 def parts(*texts):
     return [{"type": "text", "text": text} for text in texts]
 
@@ -90,6 +104,15 @@ def requests():
     yield "bad arguments", dict(messages=[USER, {"role": "assistant", "content": "", "tool_calls": [call("f", "{not json")]}, RESULT], tools=TOOLS)
     yield "flat call", dict(messages=[USER, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": '{"a": 1}'}]}, RESULT], tools=TOOLS)
     yield "tool result, parts", dict(messages=[USER, CALL, dict(RESULT, content=parts("a", "b"))], tools=TOOLS)
+    yield "nulls", dict(messages=[dict(USER, name=None), dict(ANSWER, tool_calls=None, refusal=None), AGAIN])
+    yield "no calls", dict(messages=[USER, dict(ANSWER, tool_calls=[]), AGAIN])
+    yield "call, null content", dict(messages=[USER, dict(CALL, content=None), RESULT], tools=TOOLS)
+    yield "call, no content", dict(messages=[USER, {k: v for k, v in CALL.items() if k != "content"}, RESULT], tools=TOOLS)
+    for given in ("", "  ", None, "{}", {}, '{"n": 18446744073709551616}'):
+        call_of = {"role": "assistant", "content": None, "tool_calls": [call("now", given)]}
+        yield f"arguments {given!r}", dict(messages=[USER, call_of, RESULT], tools=TOOLS)
+    yield "large numbers", dict(messages=[USER], tools=[{"type": "function", "function": {"name": "f", "description": "d", "parameters": {
+        "type": "object", "properties": {"n": {"type": "integer", "maximum": 2**64 - 1, "minimum": -(10**30)}}}}}])
     yield "orphan result", dict(messages=[USER, RESULT], tools=TOOLS)
     for switch in ({}, {"enable_thinking": True}, {"enable_thinking": False}, {"thinking": True}, {"reasoning_effort": "high"}):
         name = "thinking " + (", ".join(f"{k}={v}" for k, v in switch.items()) or "unset")
@@ -115,13 +138,13 @@ def main():
         print("SKIPPED: no $MQ_SHARED/data/chat_templates")
         return 0
     subject, report = oracle.Subject(sys.argv[1]), oracle.Report()
-    for file in files:
-        template = file.read_text(encoding="utf-8")
+    templates = [(file.stem, file.read_text(encoding="utf-8")) for file in files] + list(OWN.items())
+    for stem, template in templates:
         for name, request in requests():
             expected = oracle.render_chat(template, TOKENS, request)
             got = subject.ask({"template": template, "config": CONFIG, "request": request})
-            report.compare(f"{file.stem}: {name}", expected, got)
-    return report.finish(f"{len(files)} templates", least=500)
+            report.compare(f"{stem}: {name}", expected, got)
+    return report.finish(f"{len(templates)} templates", least=500)
 
 
 if __name__ == "__main__":

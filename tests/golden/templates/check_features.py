@@ -21,6 +21,7 @@ VARIABLES = {
     "rows": [{"k": "x", "v": 2}, {"k": "y", "v": 1}, {"k": "X", "v": 3}],
     "html": "<a href='x'>\"&\"</a>", "multi": "one\ntwo\r\nthree\n\nfour", "spaces": "  \t padded \n ",
     "tree": [{"name": "a", "kids": [{"name": "b", "kids": []}, {"name": "c", "kids": [{"name": "d", "kids": []}]}]}],
+    "big": {"unsigned": 18446744073709551615, "long": -10**40},
     "json": {"text": "é\"\\\n\u0007\u2028\u007f", "float": 1e100, "small": 1e-7, "int": 12345678901234567, "list": [], "dict": {}, "deep": [[{"a": [1, 2]}]]},
 }
 

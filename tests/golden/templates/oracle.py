@@ -70,37 +70,100 @@ def render(template, variables):
 
 
 PROBE = "mqprobe"
+FORMS = {}
 
 
-def probe_messages(role, content):
+def fixed(tokens):
+    return dict(tools=None, documents=None, add_generation_prompt=True, **tokens)
+
+
+def with_call(arguments, content):
+    call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": content, "tool_calls": [call]},
+    ]
+
+
+def calls_as(template, tokens):
+    """(arguments are text, content beside calls is null), by the rule of chat_template.h."""
+    if template in FORMS:
+        return FORMS[template]
+    result = {"role": "tool", "name": "f", "tool_call_id": "call00001", "content": "x"}
+    tool = {"type": "function", "function": {"name": "f", "description": "x", "parameters": {"type": "object", "properties": {}}}}
+
+    def prompt(text, null, tools):
+        arguments = '{"mqprobe": "x"}' if text else {PROBE: "x"}
+        messages = with_call(arguments, None if null else "") + [result]
+        got = render(template, dict(fixed(tokens), messages=messages, tools=tools))
+        return got if isinstance(got, str) else ""
+
+    form = False, False
+    for tools in None, [tool]:
+        for text in False, True:
+            for null in False, True:
+                got = prompt(text, null, tools)
+                if PROBE in got:
+                    again = prompt(True, null, tools)
+                    repr_only = "'mqprobe'" in got and PROBE in again and "'mqprobe'" not in again
+                    FORMS[template] = text or repr_only, null
+                    return FORMS[template]
+    FORMS[template] = form
+    return form
+
+
+def probe_messages(role, content, call_form):
     user = {"role": "user", "content": "x"}
-    call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": {}}}
+    text, null = call_form
     return {
         "user": [{"role": "user", "content": content}],
         "system": [{"role": "system", "content": content}, user],
         "assistant": [user, {"role": "assistant", "content": content}, user],
-        "tool": [
-            user,
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "name": "f", "tool_call_id": "call00001", "content": content},
-        ],
+        "tool": with_call("{}" if text else {}, None if null else "")
+        + [{"role": "tool", "name": "f", "tool_call_id": "call00001", "content": content}],
     }[role]
 
 
 def takes(template, tokens, role):
     """How the template takes content of a role, by the rule of chat_template.h."""
-    fixed = dict(tools=None, documents=None, add_generation_prompt=True, **tokens)
-    text = render(template, dict(fixed, messages=probe_messages(role, PROBE)))
-    parts = render(template, dict(fixed, messages=probe_messages(role, [{"type": "text", "text": PROBE}])))
+    if (template, role) in FORMS:
+        return FORMS[template, role]
+    form = calls_as(template, tokens)
+    part = [{"type": "text", "text": PROBE}]
+    text = render(template, dict(fixed(tokens), messages=probe_messages(role, PROBE, form)))
+    parts = render(template, dict(fixed(tokens), messages=probe_messages(role, part, form)))
     text_works = isinstance(text, str) and PROBE in text
     parts_work = isinstance(parts, str) and PROBE in parts
+    how = "parts" if parts_work and not text_works else "text"
     if text_works and parts_work and text == parts:
-        return "either"
-    return "parts" if parts_work and not text_works else "text"
+        how = "either"
+    FORMS[template, role] = how
+    return how
+
+
+def convert_arguments(given, as_text):
+    if as_text:
+        if given is None:
+            return "{}"
+        return given if isinstance(given, str) else tojson(given)
+    if given is None or (isinstance(given, str) and not given.strip()):
+        return {}
+    try:
+        parsed = json.loads(given)
+    except (TypeError, ValueError):
+        return given
+    return parsed if isinstance(parsed, dict) else given
 
 
 def convert(message, template, tokens):
-    message = dict(message)
+    as_text, null = calls_as(template, tokens)
+    message = {name: value for name, value in message.items() if value is not None or name == "content"}
+    if not message.get("tool_calls", True):
+        del message["tool_calls"]
+    if null and "tool_calls" in message:
+        message.setdefault("content", None)
+    elif message.get("content", "") is None:
+        message["content"] = ""
     role = {"developer": "system"}.get(message["role"], message["role"])
     how = takes(template, tokens, role if role in ("user", "system", "assistant", "tool") else "user")
     content = message.get("content")
@@ -108,18 +171,13 @@ def convert(message, template, tokens):
         message["content"] = "\n".join(part["text"] for part in content)
     if isinstance(content, str) and how == "parts":
         message["content"] = [{"type": "text", "text": content}]
-    if message.get("tool_calls"):
-        calls = []
-        for call in message["tool_calls"]:
-            call = json.loads(json.dumps(call))
-            holder = call.get("function", call)
-            try:
-                arguments = json.loads(holder.get("arguments"))
-                if isinstance(arguments, dict):
-                    holder["arguments"] = arguments
-            except (TypeError, ValueError):
-                pass
-            calls.append(call)
+    calls = []
+    for call in message.get("tool_calls", []):
+        call = json.loads(json.dumps(call))
+        holder = call["function"] if isinstance(call.get("function"), dict) else call
+        holder["arguments"] = convert_arguments(holder.get("arguments"), as_text)
+        calls.append(call)
+    if calls:
         message["tool_calls"] = calls
     return message
 

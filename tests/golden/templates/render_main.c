@@ -3,6 +3,7 @@
  * stdin: one JSON document a line, {"template": text, "variables": {...}} for the interpreter alone, or {"template": text,
  * "config": text|null, "request": {...}} for a chat template. stdout: one JSON document a line, {"text": ...} or
  * {"status": name, "error": text}. Dates are those of 2026-03-07 14:05:09, a Saturday. */
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "text/chat_template.h"
 
@@ -46,8 +47,8 @@ int main(void)
     size_t capacity = 0;
     ssize_t n;
     while ((n = getline(&line, &capacity, stdin)) > 0) {
-        json_t *const job = json_loadb(line, (size_t)n, JSON_ALLOW_NUL, NULL);
-        if (!job) return 1;
+        json_t *job;
+        if (mq__json_read(line, (size_t)n, JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS, "job", &job, NULL) != MQ_OK) return 1;
         char *text = NULL;
         size_t bytes = 0;
         mq_error error = {0};
