@@ -9,8 +9,14 @@
 #define BYTES_ONLY "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
 #define FALLBACK   "\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"fuse_unk\":true,"
 #define LLAMA_NORM                                                                                                     \
-#define LLAMA_DECODER                                #define ROUND_TRIP(t, literal) expect_round_trip(t, literal, sizeof(literal) - 1)
-#define BEFORE_BYTES(steps)                              "{\"type\":\"Sequence\",\"pretokenizers\":[" steps "," BYTES_ONLY "]}"
+    "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" M "\"},"                            \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" M "\"}]}"
+#define LLAMA_DECODER                                                                                                  \
+    "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"" M                          \
+    "\"},\"content\":\" \"},"                                                                                          \
+    "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}"
+#define ROUND_TRIP(t, literal) expect_round_trip(t, literal, sizeof(literal) - 1)
+#define BEFORE_BYTES(steps)    "{\"type\":\"Sequence\",\"pretokenizers\":[" steps "," BYTES_ONLY "]}"
 
 /* ---------------------------------------------------------------- merging */
 

@@ -6,7 +6,10 @@
 #define M          "\xE2\x96\x81"
 #define BYTE_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
 #define FALLBACK   "\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"fuse_unk\":true,"
-#define LLAMA_DECODER
+#define LLAMA_DECODER                                                                                                  \
+    "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"" M                          \
+    "\"},\"content\":\" \"},"                                                                                          \
+    "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}"
 
 /* ---------------------------------------------------------------- post-processors */
 
