@@ -1,4 +1,4 @@
-/* Shapes (models-and-formats 3.1 to 3.3) and the JSON files of a synthetic checkpoint. */
+/* Shapes, as the published config.json of each model has them, and the JSON files of a synthetic checkpoint. */
 #include "engine/synth_shapes.h"
 
 #include <string.h>

@@ -1,6 +1,7 @@
 #include "format/kvimage.h"
 
 #include "base/error.h"
+#include "base/little_endian.h"
 
 #include <string.h>
 
@@ -9,23 +10,6 @@
 
 static const char image_magic[8] = {'M', 'Q', 'K', 'V', 'I', 'M', 'G', '1'};
 static const char chunk_magic[4] = {'M', 'Q', 'K', 'C'};
-
-static void put_u32(uint8_t *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++) {
-        at[i] = (uint8_t)(value >> 8 * i);
-    }
-}
-
-static uint32_t get_u32(const uint8_t *at)
-{
-    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint64_t get_u64(const uint8_t *at)
-{
-    return get_u32(at) | (uint64_t)get_u32(at + 4) << 32;
-}
 
 static uint64_t head_size(uint64_t tokens, uint64_t count)
 {
@@ -47,14 +31,14 @@ mq_status mq__kvimage_write(const mq_kvimage *image, const int32_t *tokens, cons
     uint8_t fixed[MQ_KVIMAGE_FIXED] = {0}, word[4];
     const size_t begin = out->len, held = (size_t)image->first + image->count;
     memcpy(fixed, image_magic, sizeof image_magic);
-    put_u32(fixed + 8, (uint32_t)head_size(held, image->count));
+    mq__put_u32(fixed + 8, (uint32_t)head_size(held, image->count));
     put_digests(image, fixed + 32);
-    put_u32(fixed + 112, image->layers);
-    put_u32(fixed + 116, image->first);
-    put_u32(fixed + 120, image->count);
+    mq__put_u32(fixed + 112, image->layers);
+    mq__put_u32(fixed + 116, image->first);
+    mq__put_u32(fixed + 120, image->count);
     bool ok = mq__buf_append(out, fixed, sizeof fixed);
     for (size_t i = 0; ok && i < held; i++) {
-        put_u32(word, (uint32_t)tokens[i]);
+        mq__put_u32(word, (uint32_t)tokens[i]);
         ok = mq__buf_append(out, word, sizeof word);
     }
     if (!ok || !mq__buf_append(out, precise, (image->count + 7) / 8)) {
@@ -71,8 +55,8 @@ mq_status mq__kvimage_head_bytes(const uint8_t *prefix, uint32_t max_tokens, siz
     if (memcmp(prefix, image_magic, sizeof image_magic) != 0) {
         return mq__fail(error, MQ_FORMAT, "KV image: magic: expected MQKVIMG1, got another file or version");
     }
-    *bytes = get_u32(prefix + 8);
-    if (*bytes >= head_size(1, 1) && *bytes <= head_size(max_tokens, max_tokens) && get_u32(prefix + 12) == 0) {
+    *bytes = mq__get_u32(prefix + 8);
+    if (*bytes >= head_size(1, 1) && *bytes <= head_size(max_tokens, max_tokens) && mq__get_u32(prefix + 12) == 0) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "KV image: header: expected one of at most %u tokens, got %zu bytes", max_tokens,
@@ -93,11 +77,11 @@ mq_status mq__kvimage_read(const uint8_t *header, size_t bytes, mq_kvimage *imag
                           .tokenizer = all[2],
                           .rope = all[3],
                           .layout = all[4],
-                          .layers = get_u32(header + 112),
-                          .first = get_u32(header + 116),
-                          .count = get_u32(header + 120)};
+                          .layers = mq__get_u32(header + 112),
+                          .first = mq__get_u32(header + 116),
+                          .count = mq__get_u32(header + 120)};
     const uint64_t held = (uint64_t)image->first + image->count;
-    if (image->count == 0 || get_u32(header + 124) != 0 || head_size(held, image->count) != bytes) {
+    if (image->count == 0 || mq__get_u32(header + 124) != 0 || head_size(held, image->count) != bytes) {
         return mq__fail(error, MQ_FORMAT, "KV image: header: expected %zu bytes of tokens and provenance, got %llu",
                         bytes, (unsigned long long)head_size(held, image->count));
     }
@@ -108,7 +92,7 @@ mq_status mq__kvimage_read(const uint8_t *header, size_t bytes, mq_kvimage *imag
 
 int32_t mq__kvimage_token(const mq_kvimage *image, uint32_t position)
 {
-    return (int32_t)get_u32(image->tokens + (size_t)position * 4);
+    return (int32_t)mq__get_u32(image->tokens + (size_t)position * 4);
 }
 
 bool mq__kvimage_is_precise(const mq_kvimage *image, uint32_t position)
@@ -133,11 +117,10 @@ void mq__kvchunk_write(const mq_kvchunk *chunk, uint8_t *head)
 {
     memset(head, 0, MQ_KVCHUNK_HEAD);
     memcpy(head, chunk_magic, sizeof chunk_magic);
-    put_u32(head + 4, chunk->layer);
-    put_u32(head + 8, chunk->first);
-    put_u32(head + 12, chunk->count);
-    put_u32(head + 16, (uint32_t)chunk->bytes);
-    put_u32(head + 20, (uint32_t)(chunk->bytes >> 32));
+    mq__put_u32(head + 4, chunk->layer);
+    mq__put_u32(head + 8, chunk->first);
+    mq__put_u32(head + 12, chunk->count);
+    mq__put_u64(head + 16, chunk->bytes);
     const mq_digest digest = chunk_digest(head, chunk->bytes);
     memcpy(head + 32, digest.bytes, DIGEST);
 }
@@ -152,12 +135,12 @@ static uint64_t chunk_end(const mq_kvimage *image, uint32_t first)
 mq_status mq__kvchunk_read(const uint8_t *head, const mq_kvimage *image, uint64_t max_bytes, mq_kvchunk *chunk,
                            mq_error *error)
 {
-    *chunk = (mq_kvchunk){.layer = get_u32(head + 4),
-                          .first = get_u32(head + 8),
-                          .count = get_u32(head + 12),
-                          .bytes = get_u64(head + 16)};
+    *chunk = (mq_kvchunk){.layer = mq__get_u32(head + 4),
+                          .first = mq__get_u32(head + 8),
+                          .count = mq__get_u32(head + 12),
+                          .bytes = mq__get_u64(head + 16)};
     const bool starts = chunk->first == image->first || (chunk->first % BLOCK == 0 && chunk->first > image->first);
-    if (memcmp(head, chunk_magic, sizeof chunk_magic) != 0 || get_u64(head + 24) != 0 ||
+    if (memcmp(head, chunk_magic, sizeof chunk_magic) != 0 || mq__get_u64(head + 24) != 0 ||
         chunk->layer >= image->layers || !starts || chunk->first - image->first >= image->count ||
         chunk->count != chunk_end(image, chunk->first) - chunk->first || chunk->bytes > max_bytes) {
         return mq__fail(error, MQ_FORMAT,

@@ -19,7 +19,7 @@ typedef struct mq_rope_config {
     uint32_t original_positions;                                           /* linear, llama3, yarn */
 } mq_rope_config;
 
-/* What `quantization_config` says; informative: each tensor's own form decides (models-and-formats 2.1). */
+/* What `quantization_config` says; informative: each tensor's own form decides. */
 typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QUANT_MODELOPT } mq_quant_method;
 
 #define MQ_EOS_MAX 16
@@ -46,7 +46,7 @@ const char *mq__rope_type_name(mq_rope_type type);
 /* Reads dir/config.json and, where present, dir/generation_config.json and the end token of dir/tokenizer_config.json. */
 mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);
 
-/* inv_freq [head_dim/2] and the factor on cos and sin; computed in double (models-and-formats 3.1, 3.3). */
+/* inv_freq [head_dim/2] and the factor on cos and sin; computed in double. */
 void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor);
 
 #endif

@@ -27,10 +27,10 @@ typedef enum mq_weight_type { MQ_WEIGHT_BF16, MQ_WEIGHT_F16, MQ_WEIGHT_F32 } mq_
 float mq__weights_amax(const void *weights, mq_weight_type type, size_t count);
 
 /* How the block scales and codes are chosen.
- *   RTN       compressed-tensors: divisor 2688/amax, scale amax_b/6, a zero scale becomes 0.125 (models-and-formats 1.3)
- *   MODELOPT  multiplier amax/2688, zero blocks get scale 1, division instead of multiplication by reciprocals (1.4)
- *   FOUR_SIX  divisor 1536/amax, block maximum maps to 6 or 4, whichever has the smaller squared error (1.9)
- *   SWEEP     divisor 2688/amax, the E4M3 scale with the smallest squared error of all that matter (1.9) */
+ *   RTN       compressed-tensors: divisor 2688/amax, scale amax_b/6, a zero scale becomes 0.125
+ *   MODELOPT  multiplier amax/2688, zero blocks get scale 1, division instead of multiplication by reciprocals
+ *   FOUR_SIX  divisor 1536/amax, block maximum maps to 6 or 4, whichever has the smaller squared error
+ *   SWEEP     divisor 2688/amax, the E4M3 scale with the smallest squared error of all that matter */
 typedef enum mq_nvfp4_rule { MQ_NVFP4_RTN, MQ_NVFP4_MODELOPT, MQ_NVFP4_FOUR_SIX, MQ_NVFP4_SWEEP } mq_nvfp4_rule;
 
 /* The tensor scale of a rule for weights (or a fused group of them) of this largest magnitude. */

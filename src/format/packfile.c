@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/little_endian.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -22,22 +23,6 @@ mq_digest mq__digest(const void *bytes, size_t count)
     return digest;
 }
 
-static uint64_t get_u64(const uint8_t *p)
-{
-    uint64_t value = 0;
-    for (int i = 7; i >= 0; i--) {
-        value = value << 8 | p[i];
-    }
-    return value;
-}
-
-static void put_u64(uint8_t *p, uint64_t value)
-{
-    for (int i = 0; i < 8; i++) {
-        p[i] = (uint8_t)(value >> (8 * i));
-    }
-}
-
 static const uint8_t *entry_of(const mq_packfile *file, size_t section)
 {
     return file->map.data + HEADER + section * ENTRY;
@@ -53,15 +38,15 @@ static const char *what_is_wrong(const mq_packfile *file, mq_digest fingerprint)
     const mq_map *map = &file->map;
     if (map->bytes < HEADER || memcmp(map->data, MAGIC, 8) != 0) return "another kind or version of file";
     if (!same_packfile(map->data + 8, fingerprint)) return "weights of another model or recipe";
-    const uint64_t sections = get_u64(map->data + 24);
+    const uint64_t sections = mq__get_u64(map->data + 24);
     if (sections > SECTIONS_MAX || HEADER + sections * ENTRY > map->bytes) return "a truncated table";
-    if (get_u64(map->data + 32) != map->bytes) return "a truncated file";
+    if (mq__get_u64(map->data + 32) != map->bytes) return "a truncated file";
     if (!same_packfile(map->data + 40, mq__digest(map->data + HEADER, (size_t)sections * ENTRY)))
         return "a damaged table";
     for (size_t i = 0; i < sections; i++) {
         uint64_t end;
-        const uint64_t offset = get_u64(entry_of(file, i));
-        if (!mq__add_u64(offset, get_u64(entry_of(file, i) + 8), &end) || end > map->bytes || offset % ALIGN != 0) {
+        const uint64_t offset = mq__get_u64(entry_of(file, i));
+        if (!mq__add_u64(offset, mq__get_u64(entry_of(file, i) + 8), &end) || end > map->bytes || offset % ALIGN != 0) {
             return "a section outside the file";
         }
     }
@@ -78,7 +63,7 @@ mq_status mq__packfile_open(const char *path, mq_digest fingerprint, mq_packfile
         mq__packfile_close(file);
         return mq__fail(error, MQ_FORMAT, "cache: %s: expected packed weights of this model, got %s", path, wrong);
     }
-    file->sections = (size_t)get_u64(file->map.data + 24);
+    file->sections = (size_t)mq__get_u64(file->map.data + 24);
     return MQ_OK;
 }
 
@@ -91,8 +76,8 @@ void mq__packfile_close(mq_packfile *file)
 const uint8_t *mq__packfile_section(const mq_packfile *file, size_t section, size_t *bytes)
 {
     const uint8_t *entry = entry_of(file, section);
-    *bytes = (size_t)get_u64(entry + 8);
-    return file->map.data + get_u64(entry);
+    *bytes = (size_t)mq__get_u64(entry + 8);
+    return file->map.data + mq__get_u64(entry);
 }
 
 bool mq__packfile_section_is_intact(const mq_packfile *file, size_t section)
@@ -125,16 +110,16 @@ mq_status mq__packfile_write(const char *path, mq_digest fingerprint, const mq_p
         uint8_t *entry = head + HEADER + i * ENTRY;
         const mq_digest digest = mq__digest(sections[i].data, sections[i].bytes);
         at = mq__round_up(at, ALIGN);
-        put_u64(entry, at);
-        put_u64(entry + 8, sections[i].bytes);
+        mq__put_u64(entry, at);
+        mq__put_u64(entry + 8, sections[i].bytes);
         memcpy(entry + 16, digest.bytes, sizeof digest.bytes);
         at += sections[i].bytes;
     }
     const mq_digest table = mq__digest(head + HEADER, table_bytes);
     memcpy(head, MAGIC, 8);
     memcpy(head + 8, fingerprint.bytes, sizeof fingerprint.bytes);
-    put_u64(head + 24, count);
-    put_u64(head + 32, at);
+    mq__put_u64(head + 24, count);
+    mq__put_u64(head + 32, at);
     memcpy(head + 40, table.bytes, sizeof table.bytes);
 
     mq_writer writer;

@@ -178,7 +178,7 @@ typedef struct mq_kernels {
 
     /* -- NVFP4 W4A4 */
     /* EXACT. Quantises rows [row0, row1) of x [.., ldx] (row0 a multiple of MQ_NVFP4_MR) with a dynamic per-row tensor
-     * scale (models-and-formats 1.5, 1.6): GS = 2688/amax (1 below 2^-100), SF = GS*(amax_b*(1/6)), SF8 = E4M3(SF),
+     * scale (docs/NVFP4.md): GS = 2688/amax (1 below 2^-100), SF = GS*(amax_b*(1/6)), SF8 = E4M3(SF),
      * os = SF8 ? 1/(SF8*(1/GS)) : 0, q = E2M1(x*os); multiplier = 1/GS. x must be finite. */
     void (*nvfp4_quantize)(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
                            const mq_nvfp4_rows *out);

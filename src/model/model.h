@@ -1,8 +1,8 @@
 /* What a transformer is here: its weights in two precisions, and the plan that says which is used when.
  *
  * A weight matrix has several faces. The dense face is the checkpoint's own tensor, borrowed from its map and never copied;
- * the NVFP4 face is packed at load or comes from a second checkpoint, the INT8 face is packed at load. Norm weights belong to the copy whose linear layers
- * consume their output, because smoothing moves scale between the two (models-and-formats 0, fact 4). */
+ * the NVFP4 face is packed at load or comes from a second checkpoint, the INT8 face is packed at load. Norm weights belong
+ * to the copy whose linear layers consume their output, because smoothing moves scale between the two. */
 #ifndef MQ_MODEL_H
 #define MQ_MODEL_H
 

@@ -1,7 +1,7 @@
 /* A dense checkpoint to an NVFP4 one: the tensors of the new checkpoint, and their writing.
  *
  * Tensors keep their order; each quantised weight turns into codes, block scales and one tensor scale. Linear layers that
- * read the same input share the tensor scale (models-and-formats 1.8), because serving engines fuse them. */
+ * read the same input share the tensor scale, because serving engines fuse them. */
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/mem.h"

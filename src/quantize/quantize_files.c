@@ -1,4 +1,4 @@
-/* models-and-formats 2.1 and 2.2: what the two producers of NVFP4 checkpoints write beside the tensors. */
+/* What the two producers of NVFP4 checkpoints, compressed-tensors and ModelOpt, write beside the tensors. */
 #include "quantize/quantize_files.h"
 
 #include "base/error.h"

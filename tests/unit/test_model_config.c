@@ -1,4 +1,4 @@
-/* config.json: what is read, what is refused by name, and the rotary frequencies that models-and-formats publishes. */
+/* config.json: what is read, what is refused by name, and the rotary frequencies against published values. */
 #include "base/mem.h"
 #include "format/model_config.h"
 #include "unit_files.h"
@@ -316,7 +316,7 @@ static void check_frequencies(const char *changes, const frequency *expected, si
     check_frequencies(changes, (const frequency[]){__VA_ARGS__},                                                       \
                       sizeof((const frequency[]){__VA_ARGS__}) / sizeof(frequency), factor)
 
-/* models-and-formats 3.1. */
+/* Frequencies of Llama 3.1's rule. */
 static void test_llama3_frequencies(void **state)
 {
     (void)state;
@@ -339,7 +339,7 @@ static void test_llama3_frequencies(void **state)
                       {17, 9.7082878e-05}, {18, 1.94616382e-05}, {20, 8.57025549e-06}, {31, 9.41830673e-08});
 }
 
-/* models-and-formats 3.3. */
+/* Frequencies of YaRN's rule. */
 static void test_yarn_frequencies(void **state)
 {
     (void)state;

@@ -74,7 +74,7 @@ static float scalar(const mq_tensor *t)
     return value;
 }
 
-/* The names, types and shapes of models-and-formats 2.1 and 2.2, and nothing else beside what was there before. */
+/* The names, types and shapes that compressed-tensors and ModelOpt write, and nothing else beside what was there before. */
 static void check_tensors(mq_checkpoint_layout layout, const char *out)
 {
     const bool modelopt = layout == MQ_LAYOUT_MODELOPT;

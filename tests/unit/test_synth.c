@@ -96,7 +96,7 @@ static void test_tokenizer(void **state)
     mq_text_close(text);
 }
 
-/* models-and-formats 3.1 to 3.3. */
+/* The shapes of the models' published config.json. */
 static void test_published_shapes(void **state)
 {
     (void)state;

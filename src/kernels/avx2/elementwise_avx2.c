@@ -129,7 +129,7 @@ static void f32_to_bf16_avx2(uint16_t *y, const float *x, size_t n)
                          _mm_packus_epi32(_mm256_castsi256_si128(out), _mm256_extracti128_si256(out, 1)));
     }
     for (; i < n; i++) {
-        y[i] = mq__f32_to_bf16(x[i]);
+        y[i] = mq__ref_f32_to_bf16(x[i]);
     }
 }
 
@@ -144,7 +144,7 @@ static void dense_to_f32_avx2(float *y, const void *x, mq_dense_type type, size_
             _mm256_storeu_si256((__m256i *)(y + i), _mm256_slli_epi32(wide, 16));
         }
         for (; i < n; i++) {
-            y[i] = mq__bf16_to_f32(in[i]);
+            y[i] = mq__ref_bf16_to_f32(in[i]);
         }
         break;
     case MQ_DENSE_F16:
@@ -152,7 +152,7 @@ static void dense_to_f32_avx2(float *y, const void *x, mq_dense_type type, size_
             _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(in + i))));
         }
         for (; i < n; i++) {
-            y[i] = mq__f16_to_f32(in[i]);
+            y[i] = mq__ref_f16_to_f32(in[i]);
         }
         break;
     case MQ_DENSE_F32:

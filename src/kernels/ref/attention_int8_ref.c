@@ -18,7 +18,7 @@ typedef struct row_state {
 
 static float element(const mq_kv_view *kv, size_t offset, size_t token, size_t i)
 {
-    return mq__bf16_to_f32(kv->pages[token / MQ_PAGE_TOKENS][offset + token % MQ_PAGE_TOKENS * kv->head_dim + i]);
+    return mq__ref_bf16_to_f32(kv->pages[token / MQ_PAGE_TOKENS][offset + token % MQ_PAGE_TOKENS * kv->head_dim + i]);
 }
 
 /* q = rint(x * 127/amax) of n values `step` apart; the scale. */

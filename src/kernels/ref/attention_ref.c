@@ -17,7 +17,7 @@ static double score_attention_ref(const mq_attention *a, const float *q, size_t 
     const uint16_t *key = key_row(&a->kv, token);
     double sum = 0;
     for (size_t i = 0; i < a->kv.head_dim; i++) {
-        sum += (double)q[i] * (double)mq__bf16_to_f32(key[i]);
+        sum += (double)q[i] * (double)mq__ref_bf16_to_f32(key[i]);
     }
     return sum * (double)a->scale;
 }
@@ -38,7 +38,7 @@ static double head_over_keys(const mq_attention *a, const float *q, size_t key0,
         const double p = exp(score_attention_ref(a, q, t) - *max);
         const uint16_t *value = value_row(&a->kv, t);
         for (size_t i = 0; i < width; i++) {
-            out[i] += p * (double)mq__bf16_to_f32(value[i]);
+            out[i] += p * (double)mq__ref_bf16_to_f32(value[i]);
         }
         weight_sum += p;
     }

@@ -47,7 +47,7 @@ static void swiglu_ref(float *y, const float *gate, const float *up, size_t n)
 static void f32_to_bf16_ref(uint16_t *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        y[i] = mq__f32_to_bf16(x[i]);
+        y[i] = mq__ref_f32_to_bf16(x[i]);
     }
 }
 
@@ -57,12 +57,12 @@ static void dense_to_f32_ref(float *y, const void *x, mq_dense_type type, size_t
     switch (type) {
     case MQ_DENSE_BF16:
         for (size_t i = 0; i < n; i++) {
-            y[i] = mq__bf16_to_f32(half[i]);
+            y[i] = mq__ref_bf16_to_f32(half[i]);
         }
         break;
     case MQ_DENSE_F16:
         for (size_t i = 0; i < n; i++) {
-            y[i] = mq__f16_to_f32(half[i]);
+            y[i] = mq__ref_f16_to_f32(half[i]);
         }
         break;
     case MQ_DENSE_F32:

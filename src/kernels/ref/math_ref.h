@@ -68,13 +68,13 @@ static inline float mq__sum_lanes16(const float lanes[16])
     return s[0];
 }
 
-static inline float mq__bf16_to_f32(uint16_t x)
+static inline float mq__ref_bf16_to_f32(uint16_t x)
 {
     return mq__float_of((uint32_t)x << 16);
 }
 
 /* Round to nearest even; a NaN keeps its sign and upper payload and becomes quiet. */
-static inline uint16_t mq__f32_to_bf16(float x)
+static inline uint16_t mq__ref_f32_to_bf16(float x)
 {
     const uint32_t bits = mq__bits_of(x);
     if ((bits & 0x7fffffff) > 0x7f800000) {
@@ -84,7 +84,7 @@ static inline uint16_t mq__f32_to_bf16(float x)
 }
 
 /* Exact; a NaN becomes quiet, as the conversion instructions make it. */
-static inline float mq__f16_to_f32(uint16_t x)
+static inline float mq__ref_f16_to_f32(uint16_t x)
 {
     const uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31, mantissa = x & 0x3ff;
     if (exponent == 31) {
