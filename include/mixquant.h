@@ -346,8 +346,7 @@ typedef struct mq_token_logprob {
     float logprob;
 } mq_token_logprob;
 
-/* Log probabilities of the unmodified distribution: returns that of `token`, and fills the `top_count` best in descending
- * order. A pass over the row with one exponential a token: only for those who ask. */
+/* Log probability of `token` in the unmodified distribution; fills the `top_count` best ones, too. A pass over the row. */
 MQ_API float mq_logprobs(const float *logits, uint32_t vocab, int32_t token, mq_token_logprob *top, size_t top_count);
 
 /* From logits to a token. Draws depend on logits, settings, seed and position (the number of accepted tokens) only: the same
@@ -366,14 +365,14 @@ MQ_API mq_status mq_sampler_draw(mq_sampler *sampler, const float *logits, const
                                  mq_error *error);
 /* Probability of a token in the distribution of the last draw, after all filters. The logits of that draw must still be there. */
 MQ_API double mq_sampler_probability(const mq_sampler *sampler, int32_t token);
-MQ_API mq_status mq_sampler_accept(mq_sampler *sampler, int32_t token,
-                                   mq_error *error); /* counts it: penalties, position */
-MQ_API mq_status mq_sampler_rewind(mq_sampler *sampler, uint32_t count,
-                                   mq_error *error); /* forgets the last accepted */
+/* accept counts a token (penalties, position), rewind forgets the last `count` of them. */
+MQ_API mq_status mq_sampler_accept(mq_sampler *sampler, int32_t token, mq_error *error);
+MQ_API mq_status mq_sampler_rewind(mq_sampler *sampler, uint32_t count, mq_error *error);
 MQ_API uint64_t mq_sampler_position(const mq_sampler *sampler);
 
+/* NONE: it goes on. */
 typedef enum mq_finish {
-    MQ_FINISH_NONE, /* it goes on */
+    MQ_FINISH_NONE,
     MQ_FINISH_EOS,
     MQ_FINISH_STOP,
     MQ_FINISH_LENGTH,
@@ -390,11 +389,11 @@ typedef struct mq_generate_options {
     const int32_t *stop_ids; /* besides the model's end tokens */
     size_t stop_id_count;
     bool ignore_eos;
-    bool keep_special;     /* print special tokens */
-    bool logprobs;         /* mq_generate: report log probabilities to `token`; implied by top_logprobs */
-    uint32_t top_logprobs; /* mq_generate: 0..20 alternatives reported to `token` */
+    bool keep_special; /* print special tokens */
 
     /* ---- of mq_generate only */
+    bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
+    uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */
     /* Called after each token with the text that became certain: complete UTF-8, no part of a stop string, possibly no byte.
      * Return false to cancel. */
     bool (*text)(void *context, const char *bytes, size_t count);
@@ -413,8 +412,7 @@ typedef struct mq_generation_start {
     uint32_t vocab;
     const int32_t *eos; /* the model's end tokens */
     size_t eos_count;
-    const int32_t
-        *tokens; /* [token_count] the prompt, then what the answer has so far: that counts for the sampler only */
+    const int32_t *tokens; /* [token_count] the prompt, then the answer so far, which only the sampler counts */
     size_t prompt_count, token_count;
 } mq_generation_start;
 

@@ -26,7 +26,7 @@ static void report_token(const mq_sequence *sequence, const mq_generate_options 
     const size_t count = o->top_logprobs < TOP_LOGPROBS_MAX ? o->top_logprobs : TOP_LOGPROBS_MAX;
     float logprob = NAN;
     if (o->logprobs || count) {
-        logprob = mq_logprobs(sequence->logits, sequence->engine->weights->model.vocab, token, top, count);
+        logprob = mq_logprobs(mq_sequence_logits(sequence), sequence->engine->weights->model.vocab, token, top, count);
     }
     o->token(o->context, token, logprob, top, count);
 }
@@ -40,8 +40,16 @@ static bool hand_out_text(const mq_generate_options *o, const char *bytes, size_
 static mq_status step_timed(mq_sequence *sequence, int32_t token, mq_generate_result *result, mq_error *error)
 {
     const double start = mq__seconds();
-    const mq_status status = mq_sequence_step(sequence, token, error);
-    if (status != MQ_OK) return status;
+    mq_error failure = {0};
+    const mq_status status = mq_sequence_step(sequence, token, &failure);
+    if (status == MQ_CANCELLED) { /* by mq_sequence_cancel, perhaps from another thread */
+        result->finish = MQ_FINISH_CANCELLED;
+        return MQ_OK;
+    }
+    if (status != MQ_OK) {
+        if (error) *error = failure;
+        return status;
+    }
     result->decode_s += mq__seconds() - start;
     result->steps++;
     return MQ_OK;
@@ -54,7 +62,7 @@ static mq_status token_loop(mq_sequence *sequence, mq_generation *g, const mq_ge
         const char *bytes;
         size_t count;
         int32_t token;
-        mq_status status = mq_sampler_draw(mq_generation_sampler(g), sequence->logits, NULL, &token, error);
+        mq_status status = mq_sampler_draw(mq_generation_sampler(g), mq_sequence_logits(sequence), NULL, &token, error);
         if (status != MQ_OK) return status;
         report_token(sequence, o, token);
         status = mq_generation_push(g, token, &bytes, &count, &result->finish, error);

@@ -491,6 +491,35 @@ static void test_cancel_at_every_token(void **state)
     mq_engine_close(engine);
 }
 
+static bool cancel_sequence(void *context, const char *bytes, size_t count)
+{
+    (void)bytes;
+    (void)count;
+    mq_sequence_cancel(context);
+    return true;
+}
+
+/* Cancelling the sequence ends the answer as well, without an error. */
+static void test_cancelled_sequence(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_model();
+    mq_sequence *sequence = synced(engine);
+    mq_generate_result result;
+    mq_error error = {0};
+    const mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY,
+                                         .max_tokens = 50,
+                                         .ignore_eos = true,
+                                         .text = cancel_sequence,
+                                         .context = sequence};
+    assert_int_equal(mq_generate(sequence, text, &options, &result, &error), MQ_OK);
+    assert_int_equal(result.finish, MQ_FINISH_CANCELLED);
+    assert_int_equal(result.generated, 1);
+    assert_string_equal(error.text, "");
+    mq_sequence_free(sequence);
+    mq_engine_close(engine);
+}
+
 static int make_model(void **state)
 {
     (void)state;
@@ -526,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_generate_stops),
         cmocka_unit_test(test_calls_continue_the_answer),
         cmocka_unit_test(test_cancel_at_every_token),
+        cmocka_unit_test(test_cancelled_sequence),
     };
     return cmocka_run_group_tests(tests, make_model, forget_model);
 }
