@@ -347,24 +347,88 @@ typedef struct mq_token_logprob {
     float logprob;
 } mq_token_logprob;
 
-typedef enum mq_finish { MQ_FINISH_EOS, MQ_FINISH_STOP, MQ_FINISH_LENGTH, MQ_FINISH_CANCELLED } mq_finish;
+/* Log probability of `token` in the unmodified distribution; fills the `top_count` best ones, too. A pass over the row. */
+MQ_API float mq_logprobs(const float *logits, uint32_t vocab, int32_t token, mq_token_logprob *top, size_t top_count);
+
+/* From logits to a token. Draws depend on logits, settings, seed and position (the number of accepted tokens) only: the same
+ * token comes out however calls of several sequences interleave, and again after a rewind. Nothing allocates after `new`. */
+typedef struct mq_sampler mq_sampler;
+
+enum { MQ_SAMPLER_REWIND = 256 }; /* tokens that can be forgotten at most */
+
+/* Prompt tokens count for the repetition penalty. Everything is copied. MQ_USAGE names a parameter out of range. */
+MQ_API mq_status mq_sampler_new(const mq_sampling *sampling, uint32_t vocab, const int32_t *prompt, size_t prompt_count,
+                                mq_sampler **sampler, mq_error *error);
+MQ_API void mq_sampler_free(mq_sampler *sampler);
+/* Draws from logits [vocab]; changes nothing that a later draw sees. mask: NULL, or a bit per token, 1 = allowed (bit i % 32
+ * of mask[i / 32]). NaN, plus infinity and a row without a token that may be drawn are MQ_USAGE. */
+MQ_API mq_status mq_sampler_draw(mq_sampler *sampler, const float *logits, const uint32_t *mask, int32_t *token,
+                                 mq_error *error);
+/* Probability of a token in the distribution of the last draw, after all filters. The logits of that draw must still be there. */
+MQ_API double mq_sampler_probability(const mq_sampler *sampler, int32_t token);
+/* accept counts a token (penalties, position), rewind forgets the last `count` of them. */
+MQ_API mq_status mq_sampler_accept(mq_sampler *sampler, int32_t token, mq_error *error);
+MQ_API mq_status mq_sampler_rewind(mq_sampler *sampler, uint32_t count, mq_error *error);
+MQ_API uint64_t mq_sampler_position(const mq_sampler *sampler);
+
+/* NONE: it goes on. */
+typedef enum mq_finish {
+    MQ_FINISH_NONE,
+    MQ_FINISH_EOS,
+    MQ_FINISH_STOP,
+    MQ_FINISH_LENGTH,
+    MQ_FINISH_CANCELLED
+} mq_finish;
 
 typedef struct mq_generate_options {
     mq_sampling sampling;
     uint32_t max_tokens;
-    const char *const *stops; /* stop strings: generation ends before the first one, which is not printed */
+    /* Generation ends with the token that completes one; of several that end at the same byte the longest counts. It and
+     * what follows are not printed. The text of special tokens is searched also when it is not printed. UTF-8. */
+    const char *const *stops;
     size_t stop_count;
     const int32_t *stop_ids; /* besides the model's end tokens */
     size_t stop_id_count;
     bool ignore_eos;
-    bool keep_special;     /* print special tokens */
+    bool keep_special; /* print special tokens */
+
+    /* ---- of mq_generate only */
+    bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
     uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */
-    /* Text as it becomes certain: complete UTF-8, no part of a stop string. Return false to cancel. */
+    /* Called after each token with the text that became certain: complete UTF-8, no part of a stop string, possibly no byte.
+     * Return false to cancel. */
     bool (*text)(void *context, const char *bytes, size_t count);
-    /* Each sampled token with its log probability (of the unmodified distribution) and the alternatives. */
+    /* Each sampled token, with its log probability (of the unmodified distribution; NaN unless asked for) and alternatives. */
     void (*token)(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count);
     void *context;
 } mq_generate_options;
+
+/* One answer in the making: sampler, stop search, detokenising, counts. It sees logits and tokens only, neither engine nor
+ * KV: one sequence, a batch or verified drafts drive it alike. Text is UTF-8 whatever the tokens are: bytes that are none
+ * become U+FFFD, and a character that the end cuts is left out. */
+typedef struct mq_generation mq_generation;
+
+/* Where an answer begins, or goes on. */
+typedef struct mq_generation_start {
+    uint32_t vocab;
+    const int32_t *eos; /* the model's end tokens */
+    size_t eos_count;
+    const int32_t *tokens; /* [token_count] the prompt, then the answer so far, which only the sampler counts */
+    size_t prompt_count, token_count;
+} mq_generation_start;
+
+/* Everything but `text` is copied. */
+MQ_API mq_status mq_generation_new(const mq_text *text, const mq_generate_options *options,
+                                   const mq_generation_start *start, mq_generation **generation, mq_error *error);
+MQ_API void mq_generation_free(mq_generation *generation);
+MQ_API mq_sampler *mq_generation_sampler(mq_generation *generation); /* its own: to draw with a mask, for drafts */
+/* Takes the next token of the answer (accepts it as well). *bytes: the text that became certain, valid until the next call.
+ * With a *finish other than MQ_FINISH_NONE it is the last text, and nothing may be pushed any more. */
+MQ_API mq_status mq_generation_push(mq_generation *generation, int32_t token, const char **bytes, size_t *count,
+                                    mq_finish *finish, mq_error *error);
+/* Ends an answer from outside (a full context): the text that was held back. */
+MQ_API mq_status mq_generation_end(mq_generation *generation, const char **bytes, size_t *count, mq_error *error);
+MQ_API uint32_t mq_generation_count(const mq_generation *generation); /* tokens pushed, the end token not counted */
 
 typedef struct mq_generate_result {
     uint32_t generated; /* tokens sampled, the end token not counted */
@@ -373,9 +437,11 @@ typedef struct mq_generate_result {
     mq_finish finish;
 } mq_generate_result;
 
-/* Samples from the session's ready logits until an end, a stop or max_tokens. The session holds the answer afterwards
- * (all but its last token, which has not been computed), so that the next turn extends it. */
-MQ_API mq_status mq_generate(mq_sequence *session, const mq_text *text, const mq_generate_options *options,
+/* Samples from the sequence's ready logits until an end, a stop or max_tokens. The sequence holds the answer afterwards (all
+ * but its last token, which has not been computed), so that the next turn extends it. Tokens that were appended since the
+ * last sync count as output of this answer (penalties, position): with the same seed, several calls continue as one would.
+ * Text and stop search begin anew with each call. */
+MQ_API mq_status mq_generate(mq_sequence *sequence, const mq_text *text, const mq_generate_options *options,
                              mq_generate_result *result, mq_error *error);
 
 MQ_API const char *mq_version(void); /* "0.1.0" */

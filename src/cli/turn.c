@@ -20,7 +20,7 @@ double cli_rate(uint32_t tokens, double seconds)
 
 const char *cli_finish_name(mq_finish finish)
 {
-    static const char *const names[] = {"eos", "stop", "length", "cancelled"};
+    static const char *const names[] = {"none", "eos", "stop", "length", "cancelled"};
     return names[finish];
 }
 

@@ -61,6 +61,7 @@ struct mq_sequence {
     bool own_plan;       /* set by mq_sequence_set_plan: stays when the engine's changes */
     int32_t *tokens;     /* [context], the first `count` have their KV in the blocks */
     uint32_t count;
+    uint32_t prompt;      /* how many of them the last sync gave: those behind are output */
     mq_kv_block **blocks; /* [blocks_per_sequence], the first `block_count` are held */
     uint16_t **pages;     /* [blocks_per_sequence] the data of each, as kernels read it */
     uint32_t block_count;

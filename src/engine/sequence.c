@@ -105,6 +105,7 @@ void mq__sequence_give_blocks(mq_sequence *sequence)
 uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
 {
     if (count < sequence->count) sequence->count = count;
+    if (sequence->prompt > sequence->count) sequence->prompt = sequence->count;
     mq__sequence_give_blocks(sequence);
     sequence->logits_ready = 0;
     return sequence->count;
@@ -134,6 +135,7 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
     fork->own_plan = from->own_plan;
     memcpy(fork->tokens, from->tokens, count * sizeof *fork->tokens);
     fork->count = count;
+    fork->prompt = from->prompt < count ? from->prompt : count;
     for (uint32_t i = 0; i < blocks_for(count); i++) {
         mq__kv_hold(from->blocks[i]);
         put_block(fork, fork->block_count++, from->blocks[i]);
@@ -272,8 +274,10 @@ static mq_status sync_sequence(mq_sequence *sequence, const int32_t *tokens, uin
         return mq__fail(error, MQ_CANCELLED, "sequence: prefill: expected %u tokens, cancelled after %u", count,
                         sequence->count);
     }
-    if (status == MQ_OK && options && options->progress) (void)options->progress(options->context, count, count);
-    return status;
+    if (status != MQ_OK) return status;
+    sequence->prompt = sequence->count;
+    if (options && options->progress) (void)options->progress(options->context, count, count);
+    return MQ_OK;
 }
 
 mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count, const mq_sync_options *options,

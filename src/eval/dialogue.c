@@ -16,9 +16,9 @@ typedef struct slot {
     void *episode; /* NULL: idle */
     bool asked;    /* a prompt is being answered */
     mq_eval_prompt prompt;
-    mq_stream *stream;
+    mq_generation *generation; /* NULL: the prompt does not fit */
     mq_buf text;
-    uint32_t turn, prompt_tokens, output;
+    uint32_t turn, prompt_tokens;
     uint64_t input_tokens, output_tokens;
     bool has_token; /* `token` waits to be appended by the next step */
     int32_t token;
@@ -34,8 +34,8 @@ static void clear_prompt(slot *s)
 {
     json_decref(s->prompt.request);
     mq__free(s->prompt.prompt);
-    mq_stream_free(s->stream);
-    s->stream = NULL;
+    mq_generation_free(s->generation);
+    s->generation = NULL;
     s->prompt = (mq_eval_prompt){0};
     s->asked = false;
     s->has_token = false;
@@ -69,6 +69,28 @@ static size_t cut_middle(int32_t *tokens, size_t count, size_t most)
     return most;
 }
 
+/* A seed of its own for each answer, and draws that depend on nothing but seed and position: what else is in the batch does
+ * not matter. */
+static mq_status begin_answer(runner *r, slot *s, const int32_t *tokens, size_t count, mq_error *error)
+{
+    const mq_eval_context *context = r->d->context;
+    char name[320];
+    snprintf(name, sizeof name, "%s#%u", r->d->task->id(r->d->state, s->item), s->turn);
+    mq_eval_random seed = mq__eval_random(context->options->seed, name);
+    mq_generate_options options = {.sampling = s->prompt.sampling,
+                                   .max_tokens = s->prompt.max_tokens,
+                                   .stops = s->prompt.stops,
+                                   .stop_count = s->prompt.stop_count};
+    options.sampling.seed = mq__eval_random_u64(&seed);
+    const mq_generation_start start = {.vocab = context->info.vocab,
+                                       .eos = context->info.eos,
+                                       .eos_count = context->info.eos_count,
+                                       .tokens = tokens,
+                                       .prompt_count = count,
+                                       .token_count = count};
+    return mq_generation_new(context->text, &options, &start, &s->generation, error);
+}
+
 /* Prefills the prompt. One that leaves no room for an answer is answered with nothing. */
 static mq_status ask_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
 {
@@ -79,7 +101,6 @@ static mq_status ask_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
     if (status == MQ_OK) count = cut_middle(tokens, count, s->prompt.max_prompt);
     *fits = count <= r->d->context->info.context;
     s->asked = true;
-    s->output = 0;
     s->prompt_tokens = (uint32_t)count;
     mq__buf_clear(&s->text);
     mq_sync_stats stats = {0};
@@ -87,75 +108,34 @@ static mq_status ask_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
         status = mq_sequence_sync(s->session, tokens, (uint32_t)count, NULL, &stats, error);
         s->input_tokens += stats.prefilled + 1;
     }
-    if (status == MQ_OK) {
-        status = mq_stream_new(r->d->context->text, MQ_STREAM_SKIP_SPECIAL | MQ_STREAM_CONTINUES, &s->stream, error);
-    }
+    if (status == MQ_OK && *fits) status = begin_answer(r, s, tokens, count, error);
     mq_free(tokens);
     return status;
 }
 
-typedef struct pick {
-    int32_t token;
-} pick;
-
-static void take_token(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t count)
+static mq_status add_text(slot *s, const char *bytes, size_t count, mq_error *error)
 {
-    (void)logprob;
-    (void)top;
-    (void)count;
-    ((pick *)context)->token = token;
+    if (mq__buf_append(&s->text, bytes, count)) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "eval: answer: expected memory, got none");
 }
 
-/* The first stop string in the answer cuts it. */
-static bool find_stop_dialogue(slot *s)
+/* Draws the next token from the session's logits; *finish says when the answer is complete. */
+static mq_status draw_dialogue(runner *r, slot *s, mq_finish *finish, mq_error *error)
 {
-    size_t first = s->text.len;
-    for (size_t i = 0; i < s->prompt.stop_count && s->text.len; i++) {
-        const char *at = memmem(s->text.data, s->text.len, s->prompt.stops[i], strlen(s->prompt.stops[i]));
-        if (at && (size_t)(at - s->text.data) < first) first = (size_t)(at - s->text.data);
-    }
-    if (first == s->text.len) return false;
-    s->text.len = first;
-    s->text.data[first] = '\0';
-    return true;
-}
-
-/* Draws the next token from the session's logits; *finished with *finish when the answer is complete. A seed of its own
- * for each token makes draws independent of what else is in the batch. */
-static mq_status draw_dialogue(runner *r, slot *s, bool *finished, mq_finish *finish, mq_error *error)
-{
-    char name[320];
     const char *bytes;
     size_t count;
-    pick picked = {-1};
-    mq_generate_result result;
-    snprintf(name, sizeof name, "%s#%u#%u", r->d->task->id(r->d->state, s->item), s->turn, s->output);
-    mq_eval_random seed = mq__eval_random(r->d->context->options->seed, name);
-    mq_generate_options options = {
-        .sampling = s->prompt.sampling, .max_tokens = 1, .keep_special = true, .token = take_token, .context = &picked};
-    options.sampling.seed = mq__eval_random_u64(&seed);
-    mq_status status = mq_generate(s->session, r->d->context->text, &options, &result, error);
-    if (status != MQ_OK) return status;
-    *finish = result.finish;
-    *finished = result.finish == MQ_FINISH_EOS;
-    if (*finished) return MQ_OK;
-    s->output++;
-    s->output_tokens++;
-    status = mq_stream_push(s->stream, picked.token, &bytes, &count, error);
-    if (status == MQ_OK && (s->text.len + count > ANSWER_BYTES_MAX || !mq__buf_append(&s->text, bytes, count))) {
-        status = mq__fail(error, MQ_NO_MEMORY, "eval: answer: expected memory, got none");
-    }
-    if (status == MQ_OK && find_stop_dialogue(s)) {
-        *finished = true;
-        *finish = MQ_FINISH_STOP;
-        return MQ_OK;
-    }
+    mq_sampler *sampler = mq_generation_sampler(s->generation);
+    mq_status status = mq_sampler_draw(sampler, mq_sequence_logits(s->session), NULL, &s->token, error);
+    if (status == MQ_OK) status = mq_generation_push(s->generation, s->token, &bytes, &count, finish, error);
+    if (status == MQ_OK) status = add_text(s, bytes, count, error);
     uint32_t held;
     (void)mq_sequence_tokens(s->session, &held);
-    *finished = s->output >= s->prompt.max_tokens || held >= r->d->context->info.context;
-    *finish = MQ_FINISH_LENGTH;
-    s->has_token = !*finished;
-    s->token = picked.token;
+    if (status == MQ_OK && *finish == MQ_FINISH_NONE && held >= r->d->context->info.context) {
+        *finish = MQ_FINISH_LENGTH;
+        status = mq_generation_end(s->generation, &bytes, &count, error);
+        if (status == MQ_OK) status = add_text(s, bytes, count, error);
+    }
+    s->has_token = *finish == MQ_FINISH_NONE;
     return status;
 }
 
@@ -187,35 +167,39 @@ static mq_status begin_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
     return status == MQ_OK ? turn(r, s, NULL, fits, error) : status;
 }
 
+/* The answer that is complete goes to the task, which asks the next one or ends the item. */
+static mq_status hand_in(runner *r, slot *s, mq_finish finish, bool *fits, mq_error *error)
+{
+    const uint32_t output = s->generation ? mq_generation_count(s->generation) : 0;
+    mq__eval_make_text(s->text.data, s->text.len);
+    const mq_eval_answer answer = {.text = s->text.len ? s->text.data : "",
+                                   .bytes = s->text.len,
+                                   .prompt_tokens = s->prompt_tokens,
+                                   .output_tokens = output,
+                                   .finish = finish};
+    s->output_tokens += output;
+    return turn(r, s, &answer, fits, error);
+}
+
 /* Brings a slot to where it waits for a decode step, or to idleness when no item is left. */
 static mq_status advance_dialogue(runner *r, slot *s, mq_error *error)
 {
     mq_status status = MQ_OK;
     s->has_token = false;
     while (status == MQ_OK && !s->has_token) {
-        bool fits = true, finished = false;
-        mq_finish finish = MQ_FINISH_LENGTH;
+        bool fits = true;
+        mq_finish finish = MQ_FINISH_NONE;
         if (!s->episode) {
             if (r->next == r->d->count) return MQ_OK;
             status = begin_dialogue(r, s, &fits, error);
-            finished = !fits;
+        } else {
+            status = draw_dialogue(r, s, &finish, error);
         }
-        if (status == MQ_OK && s->episode && fits) status = draw_dialogue(r, s, &finished, &finish, error);
-        while (status == MQ_OK && s->episode && finished) {
-            const char *bytes;
-            size_t count;
-            status = mq_stream_flush(s->stream, &bytes, &count, error);
-            if (status == MQ_OK && finish != MQ_FINISH_STOP && count) (void)mq__buf_append(&s->text, bytes, count);
-            mq__eval_make_text(s->text.data, s->text.len);
-            const mq_eval_answer answer = {.text = s->text.len ? s->text.data : "",
-                                           .bytes = s->text.len,
-                                           .prompt_tokens = s->prompt_tokens,
-                                           .output_tokens = s->output,
-                                           .finish = finish};
+        while (status == MQ_OK && s->episode && (finish != MQ_FINISH_NONE || !fits)) {
+            if (!fits) finish = MQ_FINISH_LENGTH;
             fits = true;
-            if (status == MQ_OK) status = turn(r, s, &answer, &fits, error);
-            finished = !fits;
-            finish = MQ_FINISH_LENGTH;
+            status = hand_in(r, s, finish, &fits, error);
+            finish = MQ_FINISH_NONE;
         }
     }
     return status;
@@ -246,6 +230,9 @@ mq_status mq__eval_dialogue_run(const mq_eval_dialogue *dialogue, mq_error *erro
 {
     runner r = {.d = dialogue};
     mq_status status = MQ_OK;
+    for (uint32_t i = 0; i < dialogue->batch; i++) {
+        r.slots[i].text.max = ANSWER_BYTES_MAX;
+    }
     for (uint32_t i = 0; status == MQ_OK && i < dialogue->batch; i++) {
         status = mq_sequence_new(dialogue->context->engine, &r.slots[i].session, error);
     }

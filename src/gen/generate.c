@@ -1,136 +1,85 @@
-/* The token loop: sample, print what is certain, step. */
-#include "base/buf.h"
+/* The token loop of one sequence: draw, push, step. */
 #include "base/error.h"
-#include "base/mem.h"
 #include "engine/engine.h"
-#include "gen/sampler.h"
 
-#include <string.h>
+#include <math.h>
 
-typedef struct generation {
-    mq_sequence *sequence;
-    const mq_generate_options *options;
-    mq_sampler *sampler;
-    mq_stream *stream;
-    mq_buf pending; /* text not yet handed out because it may begin a stop string */
-    size_t longest_stop;
-} generation;
+#define TOP_LOGPROBS_MAX 20
 
-static bool hand_out(generation *g, size_t count)
+static mq_status generation_of(const mq_sequence *sequence, const mq_text *text, const mq_generate_options *options,
+                               mq_generation **g, mq_error *error)
 {
-    if (count == 0) return true;
-    const bool go_on = !g->options->text || g->options->text(g->options->context, g->pending.data, count);
-    memmove(g->pending.data, g->pending.data + count, g->pending.len - count + 1);
-    g->pending.len -= count;
-    return go_on;
+    const mq_weights *weights = sequence->engine->weights;
+    const mq_generation_start start = {.vocab = weights->model.vocab,
+                                       .eos = weights->eos,
+                                       .eos_count = weights->eos_count,
+                                       .tokens = sequence->tokens,
+                                       .prompt_count = sequence->prompt,
+                                       .token_count = sequence->count};
+    return mq_generation_new(text, options, &start, g, error);
 }
 
-/* The first position in the pending text where a stop string stands, or its length. */
-static size_t find_stop_generate(const generation *g)
+static void report_token(const mq_sequence *sequence, const mq_generate_options *o, int32_t token)
 {
-    size_t first = g->pending.len;
-    for (size_t i = 0; i < g->options->stop_count; i++) {
-        const char *at = memmem(g->pending.data, g->pending.len, g->options->stops[i], strlen(g->options->stops[i]));
-        if (at && (size_t)(at - g->pending.data) < first) first = (size_t)(at - g->pending.data);
+    if (!o->token) return;
+    mq_token_logprob top[TOP_LOGPROBS_MAX];
+    const size_t count = o->top_logprobs < TOP_LOGPROBS_MAX ? o->top_logprobs : TOP_LOGPROBS_MAX;
+    float logprob = NAN;
+    if (o->logprobs || count) {
+        logprob = mq_logprobs(mq_sequence_logits(sequence), sequence->engine->weights->model.vocab, token, top, count);
     }
-    return first;
+    o->token(o->context, token, logprob, top, count);
 }
 
-/* How much of the pending text cannot be the beginning of a stop string that later text completes. */
-static size_t certain(const generation *g)
+/* False: the caller cancels. It is asked at every token, also while nothing is printed. */
+static bool hand_out_text(const mq_generate_options *o, const char *bytes, size_t count)
 {
-    const size_t len = g->pending.len;
-    size_t start = len > g->longest_stop ? len - g->longest_stop : 0;
-    for (; start < len; start++) {
-        for (size_t i = 0; i < g->options->stop_count; i++) {
-            if (strncmp(g->options->stops[i], g->pending.data + start, len - start) == 0) return start;
-        }
-    }
-    return len;
+    return !o->text || o->text(o->context, bytes, count);
 }
 
-static mq_status take_text_generate(generation *g, const char *bytes, size_t count, bool last, mq_finish *finish,
-                                    mq_error *error)
+static mq_status step_timed(mq_sequence *sequence, int32_t token, mq_generate_result *result, mq_error *error)
 {
-    if (!mq__buf_append(&g->pending, bytes, count)) {
-        return mq__fail(error, MQ_NO_MEMORY, "generate: pending text: expected memory, got none");
+    const double start = mq__seconds();
+    mq_error failure = {0};
+    const mq_status status = mq_sequence_step(sequence, token, &failure);
+    if (status == MQ_CANCELLED) { /* by mq_sequence_cancel, perhaps from another thread */
+        result->finish = MQ_FINISH_CANCELLED;
+        return MQ_OK;
     }
-    const size_t stop = find_stop_generate(g);
-    if (stop < g->pending.len) {
-        g->pending.len = stop;
-        *finish = MQ_FINISH_STOP;
-        last = true;
+    if (status != MQ_OK) {
+        if (error) *error = failure;
+        return status;
     }
-    if (!hand_out(g, last ? g->pending.len : certain(g))) *finish = MQ_FINISH_CANCELLED;
+    result->decode_s += mq__seconds() - start;
+    result->steps++;
     return MQ_OK;
 }
 
-static void report_token(const generation *g, int32_t token)
+static mq_status token_loop(mq_sequence *sequence, mq_generation *g, const mq_generate_options *o,
+                            mq_generate_result *result, mq_error *error)
 {
-    if (!g->options->token) return;
-    mq_token_logprob top[20];
-    const size_t count = g->options->top_logprobs < 20 ? g->options->top_logprobs : 20;
-    const float logprob =
-        mq__logprobs(g->sequence->logits, g->sequence->engine->weights->model.vocab, token, top, count);
-    g->options->token(g->options->context, token, logprob, top, count);
-}
-
-static bool is_end(const generation *g, int32_t token)
-{
-    const mq_generate_options *o = g->options;
-    for (size_t i = 0; i < o->stop_id_count; i++) {
-        if (o->stop_ids[i] == token) return true;
-    }
-    const mq_weights *w = g->sequence->engine->weights;
-    for (size_t i = 0; i < w->eos_count && !o->ignore_eos; i++) {
-        if (w->eos[i] == token) return true;
-    }
-    return false;
-}
-
-static mq_status token_loop(generation *g, mq_generate_result *result, mq_error *error)
-{
-    const mq_generate_options *o = g->options;
-    mq_status status = MQ_OK;
-    mq_finish finish = MQ_FINISH_LENGTH;
-    const char *bytes;
-    size_t count;
-    while (result->generated < o->max_tokens) {
-        const int32_t token = mq__sampler_next(g->sampler, g->sequence->logits);
-        report_token(g, token);
-        if (is_end(g, token)) {
-            finish = MQ_FINISH_EOS;
-            break;
+    while (result->finish == MQ_FINISH_NONE) {
+        const char *bytes;
+        size_t count;
+        int32_t token;
+        mq_status status = mq_sampler_draw(mq_generation_sampler(g), mq_sequence_logits(sequence), NULL, &token, error);
+        if (status != MQ_OK) return status;
+        report_token(sequence, o, token);
+        status = mq_generation_push(g, token, &bytes, &count, &result->finish, error);
+        result->generated = mq_generation_count(g);
+        if (status != MQ_OK) return status;
+        if (!hand_out_text(o, bytes, count) && result->finish == MQ_FINISH_NONE) result->finish = MQ_FINISH_CANCELLED;
+        if (result->finish != MQ_FINISH_NONE) break;
+        if (sequence->count == sequence->engine->context) {
+            result->finish = MQ_FINISH_LENGTH;
+            status = mq_generation_end(g, &bytes, &count, error);
+            if (status == MQ_OK) (void)hand_out_text(o, bytes, count);
+        } else {
+            status = step_timed(sequence, token, result, error);
         }
-        result->generated++;
-        status = mq_stream_push(g->stream, token, &bytes, &count, error);
-        if (status == MQ_OK) status = take_text_generate(g, bytes, count, false, &finish, error);
-        const bool full = g->sequence->count == g->sequence->engine->context;
-        if (status != MQ_OK || finish != MQ_FINISH_LENGTH || result->generated == o->max_tokens || full) break;
-        const double start = mq__seconds();
-        status = mq_sequence_step(g->sequence, token, error);
-        if (status != MQ_OK) break;
-        result->decode_s += mq__seconds() - start;
-        result->steps++;
+        if (status != MQ_OK) return status;
     }
-    if (status == MQ_OK && (finish == MQ_FINISH_LENGTH || finish == MQ_FINISH_EOS)) {
-        const mq_finish before = finish;
-        status = mq_stream_flush(g->stream, &bytes, &count, error);
-        if (status == MQ_OK) status = take_text_generate(g, bytes, count, true, &finish, error);
-        if (finish == MQ_FINISH_CANCELLED) finish = before; /* everything was generated by then */
-    }
-    result->finish = finish;
-    return status;
-}
-
-/* After nothing but special tokens (BOS) a text begins: a SentencePiece model's first space is not part of it. */
-static unsigned stream_flags(const mq_sequence *sequence, const mq_text *text, const mq_generate_options *options)
-{
-    unsigned flags = options->keep_special ? 0 : MQ_STREAM_SKIP_SPECIAL;
-    for (uint32_t i = 0; i < sequence->count; i++) {
-        if (!mq_token_is_special(text, sequence->tokens[i])) return flags | MQ_STREAM_CONTINUES;
-    }
-    return flags;
+    return MQ_OK;
 }
 
 mq_status mq_generate(mq_sequence *sequence, const mq_text *text, const mq_generate_options *options,
@@ -140,23 +89,10 @@ mq_status mq_generate(mq_sequence *sequence, const mq_text *text, const mq_gener
     if (!sequence->logits_ready) {
         return mq__fail(error, MQ_USAGE, "generate: sequence: expected one with logits (sync first), got none");
     }
-    generation g = {.sequence = sequence, .options = options};
-    for (size_t i = 0; i < options->stop_count; i++) {
-        const size_t length = strlen(options->stops[i]);
-        if (length == 0 || length > 4096) {
-            return mq__fail(error, MQ_USAGE, "generate: stop string %zu: expected 1 to 4096 bytes, got %zu", i, length);
-        }
-        if (length > g.longest_stop) g.longest_stop = length;
-    }
-    mq_status status = mq__sampler_new(&options->sampling, sequence->engine->weights->model.vocab, sequence->tokens,
-                                       sequence->count, &g.sampler, error);
-    if (status == MQ_OK) status = mq_stream_new(text, stream_flags(sequence, text, options), &g.stream, error);
-    if (status == MQ_OK && !mq__buf_reserve(&g.pending, g.longest_stop + 1024)) {
-        status = mq__fail(error, MQ_NO_MEMORY, "generate: pending text: expected memory, got none");
-    }
-    if (status == MQ_OK) status = token_loop(&g, result, error);
-    mq__sampler_free(g.sampler);
-    mq_stream_free(g.stream);
-    mq__buf_free(&g.pending);
+    mq_generation *g;
+    mq_status status = generation_of(sequence, text, options, &g, error);
+    if (options->max_tokens == 0) result->finish = MQ_FINISH_LENGTH;
+    if (status == MQ_OK) status = token_loop(sequence, g, options, result, error);
+    mq_generation_free(g);
     return status;
 }

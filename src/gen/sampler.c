@@ -1,29 +1,54 @@
-#include "gen/sampler.h"
-
+/* From logits to a token. Order of operations: penalties, biases and mask on the logits; temperature; min-p, top-k, top-p,
+ * each keeping at least the best token; draw. Ties are broken towards the lower id, and the draw walks the kept tokens in
+ * the order of ids, so a token depends on nothing but logits, settings, seed and position. */
 #include "base/error.h"
 #include "base/mem.h"
+#include "gen/select.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
-typedef struct candidate {
-    float logit; /* after penalties and temperature */
-    int32_t token;
-} candidate;
+#define REWIND_MASK (MQ_SAMPLER_REWIND - 1u) /* a power of two */
 
-/* Top bit of count[]: the token occurs in the prompt; the other bits count its uses in the output. */
-#define SEEN_PROMPT (1u << 31)
+/* Top bit of uses[]: the token occurs in the prompt; the other bits count its uses in the output. */
+#define IN_PROMPT (1u << 31)
+
+typedef struct penalties {
+    uint32_t *uses;  /* [V] */
+    int32_t *seen;   /* [V], the first seen_count: every token whose uses are or were above 0, each once */
+    uint8_t *listed; /* [V] whether it is among them */
+    size_t seen_count;
+} penalties;
+
+/* What the last draw drew from, for mq_sampler_probability. */
+typedef struct last_draw {
+    const float *logits; /* after penalties; NULL: nothing was drawn */
+    float best;
+    int32_t best_token;
+    size_t kept; /* candidates[0, kept) in the order of ids; 0: the whole row */
+    double sum;  /* of their weights */
+} last_draw;
 
 struct mq_sampler {
     mq_sampling s;
-    mq_logit_bias *bias; /* [s.bias_count], a copy */
+    mq_logit_bias *bias; /* [s.bias_count], a copy; s.bias points to it */
     uint32_t vocab;
-    candidate *candidates; /* [V] */
-    uint32_t *count;       /* [V] */
-    uint64_t state;        /* splitmix64 */
+    uint64_t position;                 /* tokens accepted so far */
+    int32_t recent[MQ_SAMPLER_REWIND]; /* the token accepted at position p is at p & REWIND_MASK */
+    uint32_t rewindable;
+    bool penalised;
+    penalties p;              /* only with penalties */
+    float *adjusted;          /* [V] logits after penalties, biases and mask */
+    float *maxima;            /* [blocks] */
+    double *sums;             /* [blocks] */
+    mq_candidate *candidates; /* [V]; memory that no draw has needed yet is never touched */
+    last_draw last;
 };
 
-static mq_status check(const mq_sampling *s, uint32_t vocab, mq_error *error)
+/* ---------------------------------------------------------------- life */
+
+static mq_status check_sampling(const mq_sampling *s, uint32_t vocab, mq_error *error)
 {
     const struct {
         const char *name;
@@ -53,183 +78,319 @@ static mq_status check(const mq_sampling *s, uint32_t vocab, mq_error *error)
     return MQ_OK;
 }
 
-mq_status mq__sampler_new(const mq_sampling *sampling, uint32_t vocab, const int32_t *prompt, size_t prompt_count,
-                          mq_sampler **out, mq_error *error)
+static mq_status check_token(const mq_sampler *sampler, int32_t token, mq_error *error)
 {
-    *out = NULL;
-    const mq_status status = check(sampling, vocab, error);
-    if (status != MQ_OK) return status;
-    mq_sampler *sampler = mq__alloc_zero(1, sizeof *sampler);
-    if (sampler) {
-        *sampler = (mq_sampler){.s = *sampling, .vocab = vocab, .state = sampling->seed};
-        sampler->candidates = mq__alloc_zero(vocab, sizeof *sampler->candidates);
-        sampler->count = mq__alloc_zero(vocab, sizeof *sampler->count);
-        sampler->bias = mq__alloc_zero(sampling->bias_count, sizeof *sampler->bias);
+    if (token >= 0 && (uint32_t)token < sampler->vocab) return MQ_OK;
+    return mq__fail(error, MQ_USAGE, "sampling: token: expected an id below %u, got %d", sampler->vocab, token);
+}
+
+static bool allocate_sampler(mq_sampler *sampler)
+{
+    const uint32_t vocab = sampler->vocab, blocks = mq__logit_blocks(vocab);
+    penalties *p = &sampler->p;
+    sampler->bias = mq__alloc_zero(sampler->s.bias_count, sizeof *sampler->bias);
+    sampler->adjusted = mq__alloc_zero(vocab, sizeof *sampler->adjusted);
+    sampler->maxima = mq__alloc_zero(blocks, sizeof *sampler->maxima);
+    sampler->sums = mq__alloc_zero(blocks, sizeof *sampler->sums);
+    sampler->candidates = mq__alloc_zero(vocab, sizeof *sampler->candidates);
+    if (sampler->penalised) {
+        p->uses = mq__alloc_zero(vocab, sizeof *p->uses);
+        p->seen = mq__alloc_zero(vocab, sizeof *p->seen);
+        p->listed = mq__alloc_zero(vocab, sizeof *p->listed);
+        if (!p->uses || !p->seen || !p->listed) return false;
     }
-    if (!sampler || !sampler->candidates || !sampler->count || !sampler->bias) {
-        mq__sampler_free(sampler);
-        return mq__fail(error, MQ_NO_MEMORY, "sampling: %u candidates: expected memory, got none", vocab);
+    return sampler->bias && sampler->adjusted && sampler->maxima && sampler->sums && sampler->candidates;
+}
+
+static void note_seen(penalties *p, int32_t token)
+{
+    if (!p->listed[token]) p->seen[p->seen_count++] = token;
+    p->listed[token] = 1;
+}
+
+static mq_status read_prompt(mq_sampler *sampler, const int32_t *prompt, size_t count, mq_error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        const mq_status status = check_token(sampler, prompt[i], error);
+        if (status != MQ_OK) return status;
+        if (!sampler->penalised) continue;
+        note_seen(&sampler->p, prompt[i]);
+        sampler->p.uses[prompt[i]] |= IN_PROMPT;
     }
-    if (sampling->bias_count) memcpy(sampler->bias, sampling->bias, sampling->bias_count * sizeof *sampler->bias);
-    for (size_t i = 0; i < prompt_count; i++) {
-        sampler->count[prompt[i]] |= SEEN_PROMPT;
-    }
-    *out = sampler;
     return MQ_OK;
 }
 
-void mq__sampler_free(mq_sampler *sampler)
+mq_status mq_sampler_new(const mq_sampling *sampling, uint32_t vocab, const int32_t *prompt, size_t prompt_count,
+                         mq_sampler **out, mq_error *error)
+{
+    *out = NULL;
+    if (vocab == 0 || vocab > INT32_MAX) {
+        return mq__fail(error, MQ_USAGE, "sampling: vocabulary: expected 1 to %d tokens, got %u", INT32_MAX, vocab);
+    }
+    mq_status status = check_sampling(sampling, vocab, error);
+    if (status != MQ_OK) return status;
+    mq_sampler *sampler = mq__alloc_zero(1, sizeof *sampler);
+    if (sampler) {
+        sampler->s = *sampling;
+        sampler->vocab = vocab;
+        sampler->penalised =
+            sampling->repetition_penalty != 1 || sampling->presence_penalty != 0 || sampling->frequency_penalty != 0;
+    }
+    if (!sampler || !allocate_sampler(sampler)) {
+        mq_sampler_free(sampler);
+        return mq__fail(error, MQ_NO_MEMORY, "sampling: %u candidates: expected memory, got none", vocab);
+    }
+    if (sampling->bias_count) memcpy(sampler->bias, sampling->bias, sampling->bias_count * sizeof *sampler->bias);
+    sampler->s.bias = sampler->bias;
+    status = read_prompt(sampler, prompt, prompt_count, error);
+    if (status == MQ_OK)
+        *out = sampler;
+    else
+        mq_sampler_free(sampler);
+    return status;
+}
+
+void mq_sampler_free(mq_sampler *sampler)
 {
     if (!sampler) return;
-    mq__free(sampler->candidates);
-    mq__free(sampler->count);
     mq__free(sampler->bias);
+    mq__free(sampler->adjusted);
+    mq__free(sampler->maxima);
+    mq__free(sampler->sums);
+    mq__free(sampler->candidates);
+    mq__free(sampler->p.uses);
+    mq__free(sampler->p.seen);
+    mq__free(sampler->p.listed);
     mq__free(sampler);
 }
 
-static double uniform(mq_sampler *sampler)
+/* ---------------------------------------------------------------- accepted tokens */
+
+mq_status mq_sampler_accept(mq_sampler *sampler, int32_t token, mq_error *error)
 {
-    uint64_t z = (sampler->state += 0x9e3779b97f4a7c15u);
+    const mq_status status = check_token(sampler, token, error);
+    if (status != MQ_OK) return status;
+    sampler->recent[sampler->position++ & REWIND_MASK] = token;
+    if (sampler->rewindable < MQ_SAMPLER_REWIND) sampler->rewindable++;
+    if (sampler->penalised) {
+        note_seen(&sampler->p, token);
+        sampler->p.uses[token]++;
+    }
+    return MQ_OK;
+}
+
+mq_status mq_sampler_rewind(mq_sampler *sampler, uint32_t count, mq_error *error)
+{
+    if (count > sampler->rewindable) {
+        return mq__fail(error, MQ_USAGE, "sampling: rewind: expected at most %u tokens, got %u", sampler->rewindable,
+                        count);
+    }
+    sampler->rewindable -= count;
+    for (; count > 0; count--) {
+        const int32_t token = sampler->recent[--sampler->position & REWIND_MASK];
+        if (sampler->penalised) sampler->p.uses[token]--;
+    }
+    return MQ_OK;
+}
+
+uint64_t mq_sampler_position(const mq_sampler *sampler)
+{
+    return sampler->position;
+}
+
+/* ---------------------------------------------------------------- draw */
+
+static uint64_t mix_bits(uint64_t z) /* SplitMix64's */
+{
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    return z ^ (z >> 31);
 }
 
-static bool better(candidate a, candidate b)
+/* A number in [0, 1) that depends on nothing but seed and position. */
+static double uniform_at(uint64_t seed, uint64_t position)
 {
-    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+    const uint64_t key = mix_bits(seed + 0x9e3779b97f4a7c15u);
+    return (double)(mix_bits(key + (position + 1) * 0xd1342543de82ef95u) >> 11) * 0x1p-53;
 }
 
-/* Max-heap on `better`. */
-static void sift_down(candidate *heap, size_t count, size_t i)
-{
-    const candidate moved = heap[i];
-    for (size_t child; (child = 2 * i + 1) < count; i = child) {
-        if (child + 1 < count && better(heap[child + 1], heap[child])) child++;
-        if (!better(heap[child], moved)) break;
-        heap[i] = heap[child];
-    }
-    heap[i] = moved;
-}
-
-static void heapify(candidate *heap, size_t count)
-{
-    for (size_t i = count / 2; i-- > 0;) {
-        sift_down(heap, count, i);
-    }
-}
-
-/* Moves the best to heap[count - 1] and restores the heap on the rest. */
-static candidate pop(candidate *heap, size_t count)
-{
-    const candidate best = heap[0];
-    heap[0] = heap[count - 1];
-    heap[count - 1] = best;
-    sift_down(heap, count - 1, 0);
-    return best;
-}
-
-/* Logits after penalties and biases; a NaN logit never wins. Returns the index of the best. */
-static size_t adjust(mq_sampler *sampler, const float *logits)
+static void penalise(const mq_sampler *sampler, float *logits)
 {
     const mq_sampling *s = &sampler->s;
-    candidate *c = sampler->candidates;
-    for (uint32_t i = 0; i < sampler->vocab; i++) {
-        float logit = isnan(logits[i]) ? -INFINITY : logits[i];
-        const uint32_t count = sampler->count[i];
-        if (count) {
-            const uint32_t output = count & ~SEEN_PROMPT;
-            logit = logit > 0 ? logit / s->repetition_penalty : logit * s->repetition_penalty;
-            logit -= s->frequency_penalty * (float)output + (output ? s->presence_penalty : 0);
-        }
-        c[i] = (candidate){logit, (int32_t)i};
+    for (size_t i = 0; i < sampler->p.seen_count; i++) {
+        const int32_t token = sampler->p.seen[i];
+        const uint32_t uses = sampler->p.uses[token], output = uses & ~IN_PROMPT;
+        if (uses == 0) continue; /* all of them were rewound */
+        const float logit = logits[token];
+        const float scaled = logit > 0 ? logit / s->repetition_penalty : logit * s->repetition_penalty;
+        logits[token] = scaled - (s->frequency_penalty * (float)output + (output ? s->presence_penalty : 0));
     }
     for (size_t i = 0; i < s->bias_count; i++) {
-        c[sampler->bias[i].token].logit += sampler->bias[i].bias;
+        logits[s->bias[i].token] += s->bias[i].bias;
     }
-    size_t best = 0;
-    for (uint32_t i = 1; i < sampler->vocab; i++) {
-        if (c[i].logit > c[best].logit) best = i;
+    /* Factors and biases may pass the range of a float. */
+    for (size_t i = 0; i < sampler->p.seen_count + s->bias_count; i++) {
+        const size_t seen = sampler->p.seen_count;
+        float *logit = &logits[i < seen ? sampler->p.seen[i] : s->bias[i - seen].token];
+        if (*logit > FLT_MAX) *logit = FLT_MAX;
     }
-    return best;
 }
 
-/* Draws from the candidates that pass the filters. The heap yields them in descending order, so only the kept ones are
- * ordered. The kept candidates end up at the tail of the array, best last. */
-static int32_t draw_sampler(mq_sampler *sampler, float best)
+static void forbid(float *logits, uint32_t vocab, const uint32_t *mask)
+{
+    for (uint32_t first = 0; first < vocab; first += 32) {
+        const uint32_t end = vocab - first < 32 ? vocab : first + 32;
+        if (mask[first / 32] == UINT32_MAX) continue;
+        for (uint32_t i = first; i < end; i++) {
+            if (!(mask[first / 32] >> (i - first) & 1)) logits[i] = -INFINITY;
+        }
+    }
+}
+
+static mq_status name_bad_logit(const mq_sampler *sampler, const float *logits, mq_error *error)
+{
+    uint32_t i = 0;
+    while (i + 1 < sampler->vocab && logits[i] <= FLT_MAX) {
+        i++;
+    }
+    return mq__fail(error, MQ_USAGE, "sampling: logit of token %u: expected a number below infinity, got %g", i,
+                    (double)logits[i]);
+}
+
+/* Logits after penalties, biases and mask; fills maxima and the best token. */
+static mq_status prepare(mq_sampler *sampler, const float *logits, const uint32_t *mask, mq_error *error)
+{
+    last_draw *last = &sampler->last;
+    *last = (last_draw){0};
+    if (!mq__block_maxima(logits, sampler->vocab, sampler->maxima)) return name_bad_logit(sampler, logits, error);
+    if (mask || sampler->penalised || sampler->s.bias_count) {
+        memcpy(sampler->adjusted, logits, sampler->vocab * sizeof *logits);
+        logits = sampler->adjusted;
+        penalise(sampler, sampler->adjusted);
+        if (mask) forbid(sampler->adjusted, sampler->vocab, mask);
+        (void)mq__block_maxima(logits, sampler->vocab, sampler->maxima);
+    }
+    const uint32_t best = mq__best_token(logits, sampler->vocab, sampler->maxima);
+    if (!(logits[best] >= -FLT_MAX)) {
+        return mq__fail(error, MQ_USAGE, "sampling: tokens: expected one that may be drawn, got none of %u",
+                        sampler->vocab);
+    }
+    last->best = logits[best];
+    last->best_token = (int32_t)best;
+    last->logits = logits;
+    return MQ_OK;
+}
+
+/* A logit that at least top_k tokens reach: the top_k-th largest maximum of a block. */
+static float floor_of_top_k(mq_sampler *sampler)
+{
+    const uint32_t blocks = mq__logit_blocks(sampler->vocab);
+    const size_t k = (size_t)sampler->s.top_k;
+    if (k > blocks) return -FLT_MAX;
+    for (uint32_t b = 0; b < blocks; b++) {
+        sampler->candidates[b] = (mq_candidate){sampler->maxima[b], (int32_t)b, 0};
+    }
+    (void)mq__keep_best(sampler->candidates, blocks, k, DBL_MAX);
+    float lowest = FLT_MAX;
+    for (size_t i = 0; i < k; i++) {
+        lowest = fminf(lowest, sampler->candidates[i].logit);
+    }
+    return lowest;
+}
+
+/* A logit below which all tokens together have less than 1 - top_p of the weight: even V of that weight would. */
+static float floor_of_top_p(const mq_sampler *sampler, double total)
+{
+    const double share = (1 - (double)sampler->s.top_p) * total / sampler->vocab;
+    const double slack = 1e-3; /* far above the error of the sum */
+    const double best = (double)sampler->last.best;
+    return (float)(best + (log(share) - slack) * (double)sampler->s.temperature - 1e-6 * fabs(best));
+}
+
+/* Leaves the tokens that pass the filters in candidates[0, last.kept), in the order of ids. */
+static void filter(mq_sampler *sampler)
 {
     const mq_sampling *s = &sampler->s;
-    candidate *c = sampler->candidates;
-    const float floor_logit = s->min_p > 0 ? best + logf(s->min_p) * s->temperature : -INFINITY;
-    size_t count = 0;
-    for (uint32_t i = 0; i < sampler->vocab; i++) {
-        if (c[i].logit >= floor_logit) c[count++] = (candidate){(c[i].logit - best) / s->temperature, c[i].token};
+    last_draw *last = &sampler->last;
+    mq_candidate *c = sampler->candidates, worst = {-FLT_MAX, INT32_MAX, 0};
+    const bool top_k = s->top_k > 0 && (uint32_t)s->top_k < sampler->vocab, top_p = s->top_p < 1;
+    double total = -1;
+    if (s->min_p > 0) {
+        worst.logit = fmaxf(worst.logit, last->best + (float)(log((double)s->min_p) * (double)s->temperature));
     }
-    const size_t limit = s->top_k > 0 && (size_t)s->top_k < count ? (size_t)s->top_k : count;
-    double total = 0, kept = 0;
-    if (limit < count || s->top_p < 1) heapify(c, count);
-    if (limit < count) { /* the distribution that top-p looks at is the one after top-k */
-        for (size_t i = 0; i < limit; i++) {
-            total += exp((double)pop(c, count - i).logit);
-        }
-        memmove(c, c + count - limit, limit * sizeof *c);
-        count = limit;
-        heapify(c, count);
-    } else {
-        for (size_t i = 0; i < count; i++) {
-            total += exp((double)c[i].logit);
-        }
+    if (top_k) worst.logit = fmaxf(worst.logit, floor_of_top_k(sampler));
+    if (top_p && !top_k && !(s->min_p > 0)) { /* else the sum is over the few that the other filters leave */
+        total = mq__block_sums(last->logits, sampler->vocab, last->best, s->temperature, sampler->sums);
+        worst.logit = fmaxf(worst.logit, floor_of_top_p(sampler, total));
     }
-    size_t keep = count;
-    if (s->top_p < 1) {
-        keep = 0;
-        do {
-            kept += exp((double)pop(c, count - keep).logit);
-            keep++;
-        } while (keep < count && kept < (double)s->top_p * total);
-    } else {
-        kept = total;
+    size_t n = mq__collect(last->logits, sampler->vocab, sampler->maxima, worst, last->best, s->temperature, c);
+    bool ranked = false;
+    if (top_k && (size_t)s->top_k < n) {
+        n = mq__keep_best(c, n, (size_t)s->top_k, DBL_MAX);
+        ranked = true;
     }
-    const candidate *tail = c + count - keep;
-    double x = uniform(sampler) * kept;
-    for (size_t i = keep; i-- > 1;) {
-        x -= exp((double)tail[i].logit);
-        if (x < 0) return tail[i].token;
+    if (top_p) {
+        if (total < 0) total = mq__total_weight(c, n);
+        n = mq__keep_best(c, n, n, (double)s->top_p * total);
+        ranked = true;
     }
-    return tail[0].token;
+    if (ranked) n = mq__collect(last->logits, sampler->vocab, sampler->maxima, c[n - 1], last->best, s->temperature, c);
+    last->kept = n;
 }
 
-int32_t mq__sampler_next(mq_sampler *sampler, const float *logits)
+static int32_t draw_filtered(mq_sampler *sampler, double u)
 {
-    const size_t best = adjust(sampler, logits);
-    const int32_t token = sampler->s.temperature > 0 ? draw_sampler(sampler, sampler->candidates[best].logit)
-                                                     : sampler->candidates[best].token;
-    sampler->count[token]++;
+    last_draw *last = &sampler->last;
+    const mq_candidate *c = sampler->candidates;
+    filter(sampler);
+    last->sum = mq__total_weight(c, last->kept);
+    double x = u * last->sum;
+    int32_t token = last->best_token; /* rounding may let x stay at 0 */
+    for (size_t i = 0; i < last->kept && x >= 0; i++) {
+        if (!(c[i].weight > 0)) continue;
+        x -= c[i].weight;
+        token = c[i].token;
+    }
     return token;
 }
 
-float mq__logprobs(const float *logits, uint32_t vocab, int32_t token, mq_token_logprob *top, size_t top_count)
+mq_status mq_sampler_draw(mq_sampler *sampler, const float *logits, const uint32_t *mask, int32_t *token,
+                          mq_error *error)
 {
-    float best = -INFINITY;
-    for (uint32_t i = 0; i < vocab; i++) {
-        if (logits[i] > best) best = logits[i];
+    const mq_sampling *s = &sampler->s;
+    last_draw *last = &sampler->last;
+    const mq_status status = prepare(sampler, logits, mask, error);
+    if (status != MQ_OK) return status;
+    const double u = uniform_at(s->seed, sampler->position);
+    if (!(s->temperature > 0)) {
+        *token = last->best_token;
+    } else if (s->min_p > 0 || s->top_p < 1 || (s->top_k > 0 && (uint32_t)s->top_k < sampler->vocab)) {
+        *token = draw_filtered(sampler, u);
+    } else {
+        last->sum = mq__block_sums(last->logits, sampler->vocab, last->best, s->temperature, sampler->sums);
+        *token = mq__pick_from_blocks(last->logits, sampler->vocab, last->best, s->temperature, sampler->sums,
+                                      u * last->sum);
     }
-    double sum = 0;
-    for (uint32_t i = 0; i < vocab; i++) {
-        sum += exp((double)(logits[i] - best));
+    return MQ_OK;
+}
+
+double mq_sampler_probability(const mq_sampler *sampler, int32_t token)
+{
+    const last_draw *last = &sampler->last;
+    if (!last->logits || token < 0 || (uint32_t)token >= sampler->vocab) return 0;
+    if (!(sampler->s.temperature > 0)) return token == last->best_token ? 1 : 0;
+    if (last->kept == 0) {
+        const double z = ((double)last->logits[token] - (double)last->best) / (double)sampler->s.temperature;
+        return exp(z) / last->sum;
     }
-    const float shift = best + (float)log(sum);
-    size_t filled = 0;
-    for (uint32_t i = 0; i < vocab && top_count; i++) {
-        if (filled == top_count && !(logits[i] > top[filled - 1].logprob)) continue;
-        size_t at = filled < top_count ? filled++ : filled - 1;
-        for (; at > 0 && logits[i] > top[at - 1].logprob; at--) {
-            top[at] = top[at - 1];
-        }
-        top[at] = (mq_token_logprob){(int32_t)i, logits[i]};
+    size_t low = 0, high = last->kept;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (sampler->candidates[middle].token < token)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    for (size_t i = 0; i < filled; i++) {
-        top[i].logprob -= shift;
-    }
-    return logits[token] - shift;
+    const bool found = low < last->kept && sampler->candidates[low].token == token;
+    return found ? sampler->candidates[low].weight / last->sum : 0;
 }

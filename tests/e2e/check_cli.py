@@ -148,6 +148,33 @@ def test_chat_and_stop():
     assert out == b"<user>hi</user><assistant>", out
 
 
+def test_answers_are_utf8():
+    """Random weights write bytes that are rarely UTF-8: what is printed is, and the chat remembers it."""
+    m = model()
+    for n in range(1, 25):
+        out, _ = mixquant("run", "-m", m, "-p", "x", "-n", n, "--temp", 1, "--seed", n, "--ignore-eos")
+        out.decode()
+    shutil.copy(os.path.join(os.path.dirname(__file__), "template.jinja"), m + "/chat_template.jinja")
+    out, error = mixquant("chat", "-m", m, "-n", 6, "--temp", 1, "--stats", text=b"hi\nhi\nhi\n")
+    prompts = [int(line[1:].split()[0]) for line in error.splitlines() if "prompt tokens" in line]
+    grown = [after - before for before, after in zip(prompts, prompts[1:])]
+    assert len(grown) == 2 and all(g >= prompts[0] for g in grown), prompts
+    out.decode()
+
+
+def test_stop_at_a_hidden_token():
+    m = model()
+    common = ["run", "-m", m, "-p", "x", "-n", 400, "--temp", 20, "--seed", 4, "--ignore-eos"]
+    everything, _ = mixquant(*common, "--special")
+    before = everything.split(b"<|im_start|>")
+    assert len(before) > 1, "no such token in this answer: take another seed"
+    expected = before[0].replace(b"<|im_end|>", b"").replace(b"<|endoftext|>", b"")
+    for extra in ([], ["--special"]):
+        out, _ = mixquant(*common, "--stop", "<|im_start|>", *extra)
+        assert out.rstrip(b"\n") == (before[0] if extra else expected).rstrip(b"\n"), (extra, out)
+    mixquant(*common, "--stop", b"\xe2\x82".decode(errors="surrogateescape"), code=2)
+
+
 # ---------------------------------------------------------------- quantised checkpoints
 
 def test_quantized_checkpoints():

@@ -390,79 +390,6 @@ static void test_open_survives_allocation_failures(void **state)
     assert_true(refused > 30); /* the sweep really hit opening */
 }
 
-typedef struct collected {
-    char text[4096];
-    size_t length;
-    uint32_t tokens;
-} collected;
-
-static bool collect(void *context, const char *bytes, size_t count)
-{
-    collected *c = context;
-    assert_true(c->length + count < sizeof c->text);
-    memcpy(c->text + c->length, bytes, count);
-    c->length += count;
-    return true;
-}
-
-static void count_token(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count)
-{
-    (void)token;
-    collected *c = context;
-    c->tokens++;
-    assert_int_equal(top_count, 2);
-    assert_true(top[0].logprob >= top[1].logprob && logprob <= top[0].logprob);
-}
-
-static mq_finish generate(mq_engine *engine, const mq_text *text, mq_generate_options options, collected *out)
-{
-    mq_sequence *session;
-    mq_generate_result result;
-    *out = (collected){0};
-    options.text = collect;
-    options.context = out;
-    assert_int_equal(mq_sequence_new(engine, &session, NULL), MQ_OK);
-    assert_int_equal(mq_sequence_sync(session, tokens, 20, NULL, NULL, NULL), MQ_OK);
-    assert_int_equal(mq_generate(session, text, &options, &result, NULL), MQ_OK);
-    mq_sequence_free(session);
-    return result.finish;
-}
-
-static void test_generation_stops(void **state)
-{
-    (void)state;
-    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 1);
-    mq_text *text;
-    mq_error error = {0};
-    if (mq_text_open(model, NULL, &text, &error) != MQ_OK) fail_msg("%s", error.text);
-    mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY, .max_tokens = 40, .ignore_eos = true};
-    options.sampling.repetition_penalty = 1.3f; /* random weights repeat themselves otherwise */
-    collected whole, part;
-    assert_int_equal(generate(engine, text, options, &whole), MQ_FINISH_LENGTH);
-    assert_true(whole.length > 10);
-
-    /* Any stretch of the text as a stop string ends it right before the first place where it occurs. */
-    for (size_t at = 0; at + 3 < whole.length; at += 5) {
-        char stop[4] = {whole.text[at], whole.text[at + 1], whole.text[at + 2], 0};
-        if (strlen(stop) != 3) continue;
-        const char *const stops[] = {"\x01never\x01", stop};
-        options.stops = stops;
-        options.stop_count = 2;
-        assert_int_equal(generate(engine, text, options, &part), MQ_FINISH_STOP);
-        const char *first = memmem(whole.text, whole.length, stop, 3);
-        assert_int_equal(part.length, first - whole.text);
-        assert_memory_equal(part.text, whole.text, part.length);
-    }
-    options.stop_count = 0;
-    options.token = count_token;
-    options.top_logprobs = 2;
-    options.max_tokens = 7;
-    assert_int_equal(generate(engine, text, options, &part), MQ_FINISH_LENGTH);
-    assert_int_equal(part.tokens, 7);
-    mq_text_close(text);
-    mq_engine_close(engine);
-}
-
 static int make_model(void **state)
 {
     (void)state;
@@ -498,7 +425,6 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_token_loop_does_not_allocate),
         cmocka_unit_test(test_open_survives_allocation_failures),
-        cmocka_unit_test(test_generation_stops),
     };
     return cmocka_run_group_tests(tests, make_model, forget_model);
 }
