@@ -101,12 +101,9 @@ typedef enum mq_linear_format {
 typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
 
 MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w16a16", "int8" */
-MQ_API mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error);
 
 /* Linear layers that read the same input share a format: they share its quantised form. */
 typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
-
-MQ_API const char *mq_linear_group_name(mq_linear_group group); /* "qkv", "o", "gate_up", "down" */
 
 /* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. BF16
  * (of the cache) computes in FP32. INT8 multiplies queries and weights with quantised tiles of earlier keys and values
@@ -120,13 +117,11 @@ typedef enum mq_attention_format {
 } mq_attention_format;
 
 MQ_API const char *mq_attention_format_name(mq_attention_format format); /* "bf16", "int8", "w16a16" */
-MQ_API mq_status mq_attention_format_parse(const char *name, mq_attention_format *format, mq_error *error);
 
 /* How the NVFP4 copy is made from the checkpoint's weights; the on-disk format is the same for all. */
 typedef enum mq_scale_rule { MQ_SCALES_RTN, MQ_SCALES_FOUR_SIX, MQ_SCALES_SWEEP, MQ_SCALE_RULES } mq_scale_rule;
 
 MQ_API const char *mq_scale_rule_name(mq_scale_rule rule); /* "rtn", "four-six", "sweep" */
-MQ_API mq_status mq_scale_rule_parse(const char *name, mq_scale_rule *rule, mq_error *error);
 
 /* A phase plan: the format of all linear layers in each phase, or per layer from a JSON file (docs/PLANS.md).
  * Mix-Quant is {NVFP4, BF16}; uniform NVFP4 {NVFP4, NVFP4}; W4A16 {W4A16, W4A16}; the baseline {BF16, BF16}. */
@@ -136,11 +131,6 @@ typedef struct mq_plan_options {
     mq_attention_format attention;
 } mq_plan_options;
 
-/* The prefill format for this machine: INT8 where it is the fastest and its copy fits in half of the free memory, NVFP4 where
- * it is not or does not, BF16 without vector units. `why` (of `size` bytes) says so in a line. */
-MQ_API mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size,
-                                   mq_error *error);
-
 /* Where weights lie. */
 typedef enum mq_placement {
     MQ_PLACEMENT_AUTO, /* COPY with several memory nodes (NUMA); else MAP at first, and what decoding reads moves to memory
@@ -149,16 +139,13 @@ typedef enum mq_placement {
     MQ_PLACEMENT_COPY /* copied into the memory of the threads that read them; worker threads are bound to processors */
 } mq_placement;
 
-MQ_API mq_status mq_placement_parse(const char *name, mq_placement *placement,
-                                    mq_error *error); /* "auto", "off", "on" */
-
 typedef struct mq_engine_options {
     const char *model_dir;         /* HF checkpoint directory, or OWNER/NAME of one that `hf download` has fetched */
     const char *prefill_model_dir; /* NULL, or a separate NVFP4 checkpoint for the prefill phase, with its own norms */
     mq_plan_options plan;
     mq_scale_rule scales;  /* how NVFP4 weights are made when no checkpoint brings them */
     int threads;           /* 0: one per processor that this process (its container) may use */
-    uint32_t context;      /* largest number of tokens of a session; 0: the model's own maximum, bounded by memory */
+    uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
@@ -172,7 +159,7 @@ typedef struct mq_engine mq_engine;
 
 /* Maps the checkpoint, makes or loads the packed copies that the plan needs, starts the threads. Options are copied. */
 MQ_API mq_status mq_engine_open(const mq_engine_options *options, mq_engine **engine, mq_error *error);
-MQ_API void mq_engine_close(mq_engine *engine); /* after all its sessions are freed */
+MQ_API void mq_engine_close(mq_engine *engine); /* after all its sequences are freed */
 
 /* A plan for the engine's model; packs what is missing. Borrowed, valid while the engine lives; equal plans are one object. */
 typedef struct mq_plan mq_plan;
@@ -180,10 +167,6 @@ MQ_API mq_status mq_engine_plan(mq_engine *engine, const mq_plan_options *option
                                 mq_error *error);
 /* Another plan for sequences that have none of their own: their next sync rebuilds what the old one made. */
 MQ_API mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *plan, mq_error *error);
-
-/* Moves weights to large pages now instead of a slice after each decode step (MQ_PLACEMENT_AUTO): before timing, or while a
- * server is idle. Sessions and results are unaffected. */
-MQ_API void mq_engine_settle(mq_engine *engine);
 
 typedef struct mq_logit_bias {
     int32_t token;
@@ -204,15 +187,6 @@ typedef struct mq_sampling {
 
 #define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
 
-/* Which fields of a suggested sampling its model names. */
-enum {
-    MQ_SUGGESTS_TEMPERATURE = 1,
-    MQ_SUGGESTS_TOP_K = 2,
-    MQ_SUGGESTS_TOP_P = 4,
-    MQ_SUGGESTS_MIN_P = 8,
-    MQ_SUGGESTS_REPETITION_PENALTY = 16
-};
-
 typedef struct mq_engine_info {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions;
     int threads;
@@ -226,10 +200,10 @@ typedef struct mq_engine_info {
     size_t eos_count;
     mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
     mq_attention_format attention;    /* of the plan's prefill */
-    /* What generation_config.json suggests; do_sample = false is temperature 0. The fields it does not name (see
-     * suggested_fields, MQ_SUGGESTS_...) are off, and the temperature is 0, or 1 with do_sample = true. */
+    /* What generation_config.json suggests; do_sample = false is temperature 0. The fields it does not name are off, and the
+     * temperature is 0, or 1 with do_sample = true. */
     mq_sampling suggested;
-    unsigned suggested_fields;
+    bool has_suggested; /* it names at least one */
 } mq_engine_info;
 
 MQ_API void mq_engine_describe(const mq_engine *engine, mq_engine_info *info);
@@ -267,7 +241,9 @@ typedef struct mq_rows {
     mq_phase phase;
     uint32_t logits; /* of the last so many rows (0 to count): mq_sequence_logits */
     uint32_t done;   /* out: rows that were appended */
-    bool cancelled;  /* out: the others were not, because the sequence was cancelled */
+    /* out: MQ_OK; MQ_CANCELLED: the sequence was cancelled after `done` rows; MQ_FORMAT: logits with NaN or infinity (damaged
+     * weights), none are kept. The other sequences of the step are not affected. */
+    mq_status status;
 } mq_rows;
 
 /* Runs rows of many sequences together: prefill rows share their products, decode rows of all sequences read the weights once
@@ -311,34 +287,6 @@ MQ_API mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, 
 
 /* Appends one token in the decode plan; its logits are ready afterwards. */
 MQ_API mq_status mq_sequence_step(mq_sequence *sequence, int32_t token, mq_error *error);
-
-/* ---------------------------------------------------------------- where the time goes */
-
-/* What a pass consists of, as the caller's thread sees it (Amdahl's parts). X(NAME, "name") */
-#define MQ_STAGE_LIST(X)                                                                                               \
-    X(EMBED, "embed")      /* embedding rows, cos and sin */                                                           \
-    X(PREPARE, "prepare")  /* norms, SwiGLU, quantisation and packing of activations */                                \
-    X(LINEAR, "linear")    /* the products of the linear layers */                                                     \
-    X(ROTATE, "rotate")    /* q/k norms, rotation, writing K and V */                                                  \
-    X(ATTEND, "attention") /* scores, softmax, weighted values */                                                      \
-    X(HEAD, "head")        /* final norm and lm_head */                                                                \
-    X(WAIT, "wait")        /* the caller waits for other threads; not part of the stages above */
-
-typedef enum mq_stage {
-#define MQ_STAGE_ENUM(name, text) MQ_STAGE_##name,
-    MQ_STAGE_LIST(MQ_STAGE_ENUM)
-#undef MQ_STAGE_ENUM
-        MQ_STAGES
-} mq_stage;
-
-typedef struct mq_profile {
-    double prefill[MQ_STAGES], decode[MQ_STAGES]; /* seconds */
-    uint64_t prefill_passes, decode_passes;
-} mq_profile;
-
-MQ_API const char *mq_stage_name(mq_stage stage);
-/* Everything since the engine was opened. Two clock readings a stage: well below 0.1% of a decode step. */
-MQ_API void mq_engine_profile(const mq_engine *engine, mq_profile *profile);
 
 /* ---------------------------------------------------------------- sampling and generation */
 
@@ -391,7 +339,6 @@ typedef struct mq_generate_options {
     size_t stop_id_count;
     bool ignore_eos;
     bool keep_special; /* print special tokens */
-
     /* ---- of mq_generate only */
     bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
     uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */

@@ -9,6 +9,47 @@
 extern "C" {
 #endif
 
+/* ---------------------------------------------------------------- names, as people write them */
+
+MQ_API mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_error *error);
+MQ_API const char *mq_linear_group_name(mq_linear_group group); /* "qkv", "o", "gate_up", "down" */
+MQ_API mq_status mq_attention_format_parse(const char *name, mq_attention_format *format, mq_error *error);
+MQ_API mq_status mq_scale_rule_parse(const char *name, mq_scale_rule *rule, mq_error *error);
+MQ_API mq_status mq_placement_parse(const char *name, mq_placement *placement,
+                                    mq_error *error); /* "auto", "off", "on" */
+
+/* ---------------------------------------------------------------- where the time goes */
+
+/* What a pass consists of, as the caller's thread sees it (Amdahl's parts). X(NAME, "name") */
+#define MQ_STAGE_LIST(X)                                                                                               \
+    X(EMBED, "embed")      /* embedding rows, cos and sin */                                                           \
+    X(PREPARE, "prepare")  /* norms, SwiGLU, quantisation and packing of activations */                                \
+    X(LINEAR, "linear")    /* the products of the linear layers */                                                     \
+    X(ROTATE, "rotate")    /* q/k norms, rotation, writing K and V */                                                  \
+    X(ATTEND, "attention") /* scores, softmax, weighted values */                                                      \
+    X(HEAD, "head")        /* final norm and lm_head */                                                                \
+    X(WAIT, "wait")        /* the caller waits for other threads; not part of the stages above */
+
+typedef enum mq_stage {
+#define MQ_STAGE_ENUM(name, text) MQ_STAGE_##name,
+    MQ_STAGE_LIST(MQ_STAGE_ENUM)
+#undef MQ_STAGE_ENUM
+        MQ_STAGES
+} mq_stage;
+
+typedef struct mq_profile {
+    double prefill[MQ_STAGES], decode[MQ_STAGES]; /* seconds */
+    uint64_t prefill_passes, decode_passes;
+} mq_profile;
+
+MQ_API const char *mq_stage_name(mq_stage stage);
+/* Everything since the engine was opened. Two clock readings a stage: well below 0.1% of a decode step. */
+MQ_API void mq_engine_profile(const mq_engine *engine, mq_profile *profile);
+
+/* Moves weights to large pages now instead of a slice after each decode step (MQ_PLACEMENT_AUTO): before timing, or while a
+ * server is idle. Sequences and results are unaffected. */
+MQ_API void mq_engine_settle(mq_engine *engine);
+
 /* ---------------------------------------------------------------- watching a pass */
 
 /* What passes by, for calibration and analysis. Each may be NULL. Called on the caller's thread between the stages of every
@@ -121,6 +162,11 @@ MQ_API mq_status mq_sensitivity_plan(const mq_sensitivity_options *options, char
 /* Architecture, tensors, formats, what each phase would use, and what it takes in memory; as lines for people or as one
  * JSON object. Checks the checkpoint as opening it does. *text is owned by the caller: mq_free. */
 MQ_API mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error);
+
+/* The prefill format for this machine: INT8 where it is the fastest and its copy fits in half of the free memory, NVFP4 where
+ * it is not or does not, BF16 without vector units. `why` (of `size` bytes) says so in a line. */
+MQ_API mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size,
+                                   mq_error *error);
 
 /* This machine: level, caches, and (when measured) its limits, the yardsticks of every benchmark. */
 typedef struct mq_machine {

@@ -157,7 +157,7 @@ mq_sampling cli_sampling_choose(const cli_sampling *given, const mq_engine *engi
     mq_engine_info info;
     mq_engine_describe(engine, &info);
     const mq_sampling s = cli_sampling_of(given, &info.suggested);
-    if (info.suggested_fields) {
+    if (info.has_suggested) {
         char line[160];
         snprintf(line, sizeof line,
                  "sampling: temperature %g, top-k %d, top-p %g, min-p %g (generation_config.json, then options)",

@@ -335,7 +335,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .eos = w->eos,
         .eos_count = w->eos_count,
         .suggested = w->config.suggested,
-        .suggested_fields = w->config.suggested_fields,
+        .has_suggested = w->config.suggested_fields != 0,
         .attention = e->plan->phase[MQ_PHASE_PREFILL].attention,
         .prefill = e->plan->prefill,
         .decode = e->plan->decode,

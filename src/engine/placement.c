@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/weights.h"
+#include "mixquant_tools.h"
 #include "model/share.h"
 
 #include <string.h>

@@ -250,7 +250,8 @@ static mq_status prefill(mq_sequence *sequence, const int32_t *tokens, uint32_t 
                         .logits = engine->visitor.visit ? some : 0};
         const mq_status status = mq_engine_step(engine, &rows, 1, error);
         if (status != MQ_OK) return status;
-        if (rows.cancelled ||
+        if (rows.status == MQ_FORMAT) return rows.status;
+        if (rows.status == MQ_CANCELLED ||
             (options && options->progress && !options->progress(options->context, sequence->count, last + 1))) {
             return mq__fail(error, MQ_CANCELLED, "sequence: prefill: expected %u tokens, cancelled after %u", last + 1,
                             sequence->count);
@@ -270,7 +271,8 @@ static mq_status sync_sequence(mq_sequence *sequence, const int32_t *tokens, uin
     mq_rows rows = {.sequence = sequence, .tokens = tokens + last, .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
     status = mq_engine_step(sequence->engine, &rows, 1, error);
     stats->last_s = mq__seconds() - start - stats->prefill_s;
-    if (status == MQ_OK && rows.cancelled) {
+    if (status == MQ_OK && rows.status == MQ_FORMAT) return rows.status;
+    if (status == MQ_OK && rows.status == MQ_CANCELLED) {
         return mq__fail(error, MQ_CANCELLED, "sequence: prefill: expected %u tokens, cancelled after %u", count,
                         sequence->count);
     }
@@ -304,6 +306,7 @@ mq_status mq_sequence_step(mq_sequence *sequence, int32_t token, mq_error *error
 {
     mq_rows rows = {.sequence = sequence, .tokens = &token, .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
     const mq_status status = mq_engine_step(sequence->engine, &rows, 1, error);
-    if (status != MQ_OK || !rows.cancelled) return status;
+    if (status != MQ_OK) return status;
+    if (rows.status != MQ_CANCELLED) return rows.status;
     return mq__fail(error, MQ_CANCELLED, "sequence: step: expected token %u, cancelled before it", sequence->count);
 }

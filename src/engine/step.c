@@ -52,7 +52,7 @@ static mq_status check_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq
     mq_status status = MQ_OK;
     for (uint32_t i = 0; i < count; i++) {
         rows[i].done = 0;
-        rows[i].cancelled = false;
+        rows[i].status = MQ_OK;
         rows[i].sequence->planned_in = 0;
     }
     for (uint32_t i = 0; status == MQ_OK && i < count; i++) {
@@ -105,8 +105,8 @@ static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_pha
                       .observer = engine->observed ? &engine->observer : NULL};
     for (uint32_t i = 0; i < count && pass->rows < most; i++) {
         if (rows[i].phase != phase || rows[i].done == rows[i].count) continue;
-        if (cancelled(rows[i].sequence)) rows[i].cancelled = true;
-        if (rows[i].cancelled || (plan && rows[i].sequence->plan != plan)) continue;
+        if (cancelled(rows[i].sequence)) rows[i].status = MQ_CANCELLED;
+        if (rows[i].status == MQ_CANCELLED || (plan && rows[i].sequence->plan != plan)) continue;
         plan = rows[i].sequence->plan;
         add_segment(engine, pass, &rows[i], most);
     }
@@ -118,45 +118,54 @@ static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_pha
 
 /* Neighbouring rows of the pass on their way through the head. */
 typedef struct head_rows {
-    uint32_t row, count, first; /* first: position of the first one */
-    float *to[MQ_DECODE_ROWS];  /* where each row's logits go; NULL: to the visitor only */
-    mq_status status;           /* of the pass: logits that are no numbers */
-    mq_error *error;
+    uint32_t row, count, first;  /* first: position of the first one */
+    mq_rows *of[MQ_DECODE_ROWS]; /* whose rows they are */
+    float *to[MQ_DECODE_ROWS];   /* where each row's logits go; NULL: to the visitor only */
+    mq_error *error;             /* of the step's first failure; NULL after that */
 } head_rows;
+
+/* Logits that are no numbers fail their own sequence only. */
+static bool check_logits(head_rows *head, uint32_t i, const float *logits, size_t vocab)
+{
+    const mq_status status = mq__logits_check(logits, (uint32_t)vocab, head->error);
+    if (status == MQ_OK) return true;
+    head->error = NULL;
+    head->of[i]->status = status;
+    return false;
+}
 
 static void run_head(mq_engine *engine, const mq_pass *pass, head_rows *head)
 {
     const size_t vocab = engine->weights->model.vocab;
-    if (head->count == 0 || head->status != MQ_OK) return;
+    if (head->count == 0) return;
     mq__logits(engine->runtime, pass, head->row, head->count, engine->batch_logits);
-    for (uint32_t i = 0; head->status == MQ_OK && i < head->count; i++) {
-        head->status = mq__logits_check(engine->batch_logits + i * vocab, (uint32_t)vocab, head->error);
-    }
-    if (head->status != MQ_OK) return;
+    bool all = true;
     for (uint32_t i = 0; i < head->count; i++) {
-        if (head->to[i]) memcpy(head->to[i], engine->batch_logits + i * vocab, vocab * sizeof(float));
+        const float *logits = engine->batch_logits + i * vocab;
+        all = check_logits(head, i, logits, vocab) && all;
+        if (head->to[i]) memcpy(head->to[i], logits, vocab * sizeof *logits);
     }
-    if (engine->visitor.visit) {
+    if (engine->visitor.visit && all) {
         engine->visitor.visit(engine->visitor.context, head->first, head->count, engine->batch_logits);
     }
     head->count = 0;
 }
 
 static void add_head_row(mq_engine *engine, const mq_pass *pass, head_rows *head, uint32_t row, uint32_t position,
-                         float *to)
+                         mq_rows *of, float *to)
 {
     if (head->row + head->count != row || head->count == MQ_DECODE_ROWS) run_head(engine, pass, head);
-    if (head->status != MQ_OK) return;
     if (head->count == 0) {
         head->row = row;
         head->first = position;
     }
+    head->of[head->count] = of;
     head->to[head->count++] = to;
 }
 
 /* Those of a segment's rows whose logits are wanted: the last ones of its entry. */
 static void add_head_rows(mq_engine *engine, const mq_pass *pass, head_rows *head, const mq_segment *segment,
-                          const mq_rows *rows)
+                          mq_rows *rows)
 {
     const size_t vocab = engine->weights->model.vocab;
     const bool kept = rows->phase == MQ_PHASE_DECODE || !engine->visitor.visit;
@@ -165,7 +174,7 @@ static void add_head_rows(mq_engine *engine, const mq_pass *pass, head_rows *hea
         const uint32_t at = rows->done + i;
         if (at < from) continue;
         float *to = kept ? rows->sequence->logits + (at - from) * vocab : NULL;
-        add_head_row(engine, pass, head, segment->row + i, segment->first + i, to);
+        add_head_row(engine, pass, head, segment->row + i, segment->first + i, rows, to);
         if (kept) rows->sequence->logits_ready = at - from + 1;
     }
 }
@@ -173,15 +182,15 @@ static void add_head_rows(mq_engine *engine, const mq_pass *pass, head_rows *hea
 /* ---- running */
 
 /* A sequence that was cancelled runs no more rows of this step. */
-static void drop_entries(mq_rows *rows, uint32_t count, mq_sequence *sequence)
+static void drop_entries(mq_rows *rows, uint32_t count, const mq_sequence *sequence)
 {
     for (uint32_t i = 0; i < count; i++) {
-        if (rows[i].sequence == sequence && rows[i].done < rows[i].count) rows[i].cancelled = true;
+        if (rows[i].sequence == sequence && rows[i].done < rows[i].count) rows[i].status = MQ_CANCELLED;
     }
-    sequence->logits_ready = 0;
 }
 
-static mq_status run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t count, mq_error *error)
+/* Returns where the next failure's text goes: NULL after the first one. */
+static mq_error *run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t count, mq_error *error)
 {
     head_rows head = {.error = error};
     mq__forward(engine->runtime, pass);
@@ -200,22 +209,23 @@ static mq_status run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *row
     }
     run_head(engine, pass, &head);
     if (pass->phase == MQ_PHASE_DECODE) mq__engine_stepped(engine);
-    return head.status;
+    return head.error;
 }
 
 mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error)
 {
-    mq_status status = check_step(engine, rows, count, error);
+    const mq_status status = check_step(engine, rows, count, error);
     if (status != MQ_OK) return status;
     mq_pass pass;
     for (int phase = 0; phase < MQ_PHASES; phase++) {
-        while (status == MQ_OK && gather_pass(engine, rows, count, (mq_phase)phase, &pass)) {
-            status = run_pass_of_step(engine, &pass, rows, count, error);
+        while (gather_pass(engine, rows, count, (mq_phase)phase, &pass)) {
+            error = run_pass_of_step(engine, &pass, rows, count, error);
         }
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (status != MQ_OK) rows[i].sequence->logits_ready = 0;
-        if (rows[i].cancelled) atomic_store_explicit(&rows[i].sequence->cancel, false, memory_order_relaxed);
+        mq_sequence *sequence = rows[i].sequence;
+        if (rows[i].status != MQ_OK) sequence->logits_ready = 0;
+        if (rows[i].status == MQ_CANCELLED) atomic_store_explicit(&sequence->cancel, false, memory_order_relaxed);
     }
-    return status;
+    return MQ_OK;
 }

@@ -221,7 +221,10 @@ static mq_status lockstep(runner *r, mq_error *error)
                                       .logits = 1};
         }
         if (count == 0) return MQ_OK;
-        const mq_status status = mq_engine_step(r->d->context->engine, rows, count, error);
+        mq_status status = mq_engine_step(r->d->context->engine, rows, count, error);
+        for (uint32_t i = 0; status == MQ_OK && i < count; i++) {
+            status = rows[i].status;
+        }
         if (status != MQ_OK) return status;
     }
 }

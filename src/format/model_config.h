@@ -24,6 +24,15 @@ typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QU
 
 #define MQ_EOS_MAX 16
 
+/* Which fields of the suggested sampling generation_config.json names. */
+enum {
+    MQ_SUGGESTS_TEMPERATURE = 1,
+    MQ_SUGGESTS_TOP_K = 2,
+    MQ_SUGGESTS_TOP_P = 4,
+    MQ_SUGGESTS_MIN_P = 8,
+    MQ_SUGGESTS_REPETITION_PENALTY = 16
+};
+
 typedef struct mq_model_config {
     mq_architecture architecture;
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */

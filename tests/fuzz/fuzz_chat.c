@@ -14,8 +14,11 @@ static bool render(const mq_chat_template *chat, const fuzz_part *request)
     mq_error error = {0};
     char *prompt = NULL;
     size_t bytes = 0;
-    json_t *const parsed = mq__chat_request_parse(request->data ? request->data : "", request->bytes, &error);
-    if (!parsed) return fuzz_passed(error.status ? error.status : MQ_FORMAT, &error);
+    json_t *parsed;
+    if (!fuzz_passed(mq__chat_request_parse(request->data ? request->data : "", request->bytes, &parsed, &error),
+                     &error)) {
+        return false;
+    }
     const bool rendered =
         fuzz_passed(mq__chat_template_render_json(chat, parsed, &options, &prompt, &bytes, &error), &error);
     if (rendered) FUZZ_CHECK(prompt[bytes] == 0);
