@@ -338,8 +338,11 @@ static void check(void)
     if (checkasm_slot("attention_decode_span")) {
         check_decode(checkasm.tested->attention_decode_span);
     }
-    if (checkasm_slot("attention_decode_span_other")) {
-        check_decode(checkasm.tested->attention_decode_span_other);
+    if (checkasm_slot("attention_decode_span_to_l1")) {
+        check_decode(checkasm.tested->attention_decode_span_to_l1);
+    }
+    if (checkasm_slot("attention_decode_span_to_l2")) {
+        check_decode(checkasm.tested->attention_decode_span_to_l2);
     }
     if (checkasm_slot("attention_decode_merge")) {
         check_merge();

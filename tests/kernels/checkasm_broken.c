@@ -115,23 +115,30 @@ static void bad_w4a16_gemm(const float *panels, size_t rows, const mq_nvfp4 *w, 
 }
 
 static void bad_dense_thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                           const mq_epilogue *out)
+                           const mq_epilogue *out, void *scratch)
 {
-    honest.dense_thin(x, ldx, rows, w, n0, n1, out);
+    honest.dense_thin(x, ldx, rows, w, n0, n1, out, scratch);
     spoil_linear(rows, n1, w->n, out);
 }
 
-static void bad_dense_thin_other(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                 const mq_epilogue *out)
+static void bad_dense_thin_tiles(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                           const mq_epilogue *out, void *scratch)
 {
-    honest.dense_thin_other(x, ldx, rows, w, n0, n1, out);
+    honest.dense_thin_tiles(x, ldx, rows, w, n0, n1, out, scratch);
+    spoil_linear(rows, n1, w->n, out);
+}
+
+static void bad_dense_thin_streams(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                           const mq_epilogue *out, void *scratch)
+{
+    honest.dense_thin_streams(x, ldx, rows, w, n0, n1, out, scratch);
     spoil_linear(rows, n1, w->n, out);
 }
 
 static void bad_w4a16_thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                           const mq_epilogue *out)
+                           const mq_epilogue *out, void *scratch)
 {
-    honest.w4a16_thin(x, ldx, rows, w, p0, p1, out);
+    honest.w4a16_thin(x, ldx, rows, w, p0, p1, out, scratch);
     spoil_linear(rows, p1 * MQ_NVFP4_NR, w->n, out);
 }
 
@@ -170,10 +177,17 @@ static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, 
     partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
-static void bad_attention_decode_span_other(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+static void bad_attention_decode_span_to_l1(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                             float *partial, size_t stride)
 {
-    honest.attention_decode_span_other(a, kv_heads, key0, key1, partial, stride);
+    honest.attention_decode_span_to_l1(a, kv_heads, key0, key1, partial, stride);
+    partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
+}
+
+static void bad_attention_decode_span_to_l2(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                            float *partial, size_t stride)
+{
+    honest.attention_decode_span_to_l2(a, kv_heads, key0, key1, partial, stride);
     partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
@@ -213,13 +227,15 @@ SPOILER(w4a16_gemm)
 SPOILER(bf16_pack_rows)
 SPOILER(bf16_gemm)
 SPOILER(dense_thin)
-SPOILER(dense_thin_other)
+SPOILER(dense_thin_tiles)
+SPOILER(dense_thin_streams)
 SPOILER(w4a16_thin)
 SPOILER(attention_prefill)
 SPOILER(attention_prefill_bf16)
 SPOILER(attention_prefill_int8)
 SPOILER(attention_decode_span)
-SPOILER(attention_decode_span_other)
+SPOILER(attention_decode_span_to_l1)
+SPOILER(attention_decode_span_to_l2)
 SPOILER(attention_decode_merge)
 SPOILER(burn_fma)
 SPOILER(read_stream)
@@ -247,13 +263,15 @@ static const struct {
     ENTRY(bf16_pack_rows),
     ENTRY(bf16_gemm),
     ENTRY(dense_thin),
-    ENTRY(dense_thin_other),
+    ENTRY(dense_thin_tiles),
+    ENTRY(dense_thin_streams),
     ENTRY(w4a16_thin),
     ENTRY(attention_prefill),
     ENTRY(attention_prefill_bf16),
     ENTRY(attention_prefill_int8),
     ENTRY(attention_decode_span),
-    ENTRY(attention_decode_span_other),
+    ENTRY(attention_decode_span_to_l1),
+    ENTRY(attention_decode_span_to_l2),
     ENTRY(attention_decode_merge),
     ENTRY(burn_fma),
     ENTRY(read_stream),
