@@ -281,7 +281,8 @@ static void check_thin(mq_dense_thin_fn *tested)
         }
         check_thin_case(tested, (mq_dense_type)type, 9, 101, 2085, KIND_NORMAL); /* slices and blocks again */
         check_thin_case(tested, (mq_dense_type)type, 19, 97, 1040, KIND_SPREAD);
-        check_thin_case(tested, (mq_dense_type)type, 2 * MQ_THIN_MOST + 1, 7, 70, KIND_NORMAL); /* weights read thrice */
+        check_thin_case(tested, (mq_dense_type)type, 2 * MQ_THIN_MOST + 1, 7, 70,
+                        KIND_NORMAL); /* weights read thrice */
     }
 }
 
@@ -473,7 +474,8 @@ static void bench(void)
         bench_gemm_shape(128, 3072, 1024);
     }
     if (checkasm_bench_wanted("dense_thin") || checkasm_bench_wanted("dense_thin_tiles") ||
-        checkasm_bench_wanted("dense_thin_streams")) bench_thin_memory();
+        checkasm_bench_wanted("dense_thin_streams"))
+        bench_thin_memory();
 }
 
 CHECKASM_SUITE(dense, check, bench)

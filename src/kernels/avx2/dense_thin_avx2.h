@@ -8,7 +8,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { THIN_FEW = 4 }; /* rows above which mq__dense_thin_rows_avx2 is the faster way */
+enum { THIN_FEW = 8 }; /* rows above which mq__dense_thin_rows_avx2 is the faster way */
 
 /* Weights [at, at + 8). */
 INLINE __m256 load_weights_dense_avx2(const void *w, mq_dense_type type, size_t at)

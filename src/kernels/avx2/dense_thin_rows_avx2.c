@@ -1,4 +1,4 @@
-/* Thin dense products of 5 to 64 rows on the AVX2 level: a small GEMM that keeps the thin product's sixteen chains per output.
+/* Thin dense products of 9 to 64 rows on the AVX2 level: a small GEMM that keeps the thin product's sixteen chains per output.
  *
  * Idea. A block of tiles of 3 features takes a slice of K at a time: its weights are widened to FP32 once, then groups of at
  * most 4 rows multiply them. Sixteen chains are two registers, which never meet before the end: a tile is taken twice, for
@@ -18,7 +18,7 @@ enum {
     TILE_FLOATS = 2 * HALF_FLOATS,
     SUM_FLOATS = WIDE * GROUP * 16,
 };
-_Static_assert(TILES * TILE_FLOATS + GROUPS * TILES * SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
+_Static_assert(TILES *TILE_FLOATS + GROUPS * TILES * SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
 
 /* Lanes [first, first + 8) of the `count` that a vector of 16 has. */
 INLINE __m256i lanes_below(size_t count, size_t first)
@@ -28,7 +28,8 @@ INLINE __m256i lanes_below(size_t count, size_t first)
 }
 
 /* A slice of one feature to wide [2 halves of 16 lanes][k / 16][WIDE][8], zero past its end. ahead: weights to send for. */
-INLINE void widen_feature(const mq_dense *w, size_t at, size_t kc, float *wide, const char *ahead, const mq_dense_type type)
+INLINE void widen_feature(const mq_dense *w, size_t at, size_t kc, float *wide, const char *ahead,
+                          const mq_dense_type type)
 {
     const size_t bytes = type == MQ_DENSE_F32 ? 4 : 2;
     size_t k = 0;
@@ -99,13 +100,15 @@ INLINE void multiply_half(const float *x, size_t ldx, size_t kc, const float *wi
 }
 
 /* Both halves; kept [2][WIDE][R][8]. */
-INLINE void multiply_tile(const float *x, size_t ldx, size_t kc, const float *wide, float *kept, bool fresh, const int R)
+INLINE void multiply_tile(const float *x, size_t ldx, size_t kc, const float *wide, float *kept, bool fresh,
+                          const int R)
 {
     multiply_half(x, ldx, kc, wide, 0, kept, fresh, R);
     multiply_half(x, ldx, kc, wide + HALF_FLOATS, 8, kept + WIDE * R * 8, fresh, R);
 }
 
-static void multiply_rows(const float *x, size_t ldx, size_t rows, size_t kc, const float *wide, float *kept, bool fresh)
+static void multiply_rows(const float *x, size_t ldx, size_t rows, size_t kc, const float *wide, float *kept,
+                          bool fresh)
 {
     switch (rows) {
     case 1:

@@ -160,7 +160,7 @@ static void thin_few_w4a16_avx2(const float *x, size_t ldx, size_t rows, const m
 /* ------------------------------------------------------------------ many rows */
 
 enum {
-    ROWS_FEW = 7,
+    ROWS_FEW = 8,
     ROWS_MOST = MQ_THIN_MOST,
     ROWS_GROUP = 6,  /* rows together: 6 x 2 block sums in registers; their totals wait in the scratch */
     ROWS_BLOCKS = 8, /* blocks decoded together: 16 KiB */
@@ -190,8 +190,8 @@ static void decode_cells_w4a16_avx2(const uint8_t *cell, size_t blocks, const de
 }
 
 /* Adds k in [0, kc) of a decoded slice to the totals of 16 features for R rows. */
-INLINE void add_decoded_w4a16_avx2(const float *x, size_t ldx, size_t kc, const float *codes, const float *scales, float *totals,
-                        const int R)
+INLINE void add_decoded_w4a16_avx2(const float *x, size_t ldx, size_t kc, const float *codes, const float *scales,
+                                   float *totals, const int R)
 {
     for (size_t k0 = 0; k0 < kc; k0 += MQ_NVFP4_BLOCK, x += MQ_NVFP4_BLOCK, scales += 16) {
         const size_t width = kc - k0 < MQ_NVFP4_BLOCK ? kc - k0 : MQ_NVFP4_BLOCK;
@@ -220,7 +220,8 @@ INLINE void add_decoded_w4a16_avx2(const float *x, size_t ldx, size_t kc, const 
     }
 }
 
-static void add_group_w4a16_avx2(const float *x, size_t ldx, size_t rows, size_t kc, const decoded *d, size_t half, float *totals)
+static void add_group_w4a16_avx2(const float *x, size_t ldx, size_t rows, size_t kc, const decoded *d, size_t half,
+                                 float *totals)
 {
     const float *codes = d->codes + half * (ROWS_CODES / 2), *scales = d->scales + half * (ROWS_SCALES / 2);
     switch (rows) {
@@ -236,7 +237,7 @@ static void add_group_w4a16_avx2(const float *x, size_t ldx, size_t rows, size_t
     }
 }
 
-/* 8 to ROWS_MOST rows of a panel, in groups of 4 to ROWS_GROUP whose sizes differ by one at most. */
+/* 9 to ROWS_MOST rows of a panel, in groups of 4 to ROWS_GROUP whose sizes differ by one at most. */
 static void thin_many_w4a16_avx2(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t panel,
                                  const mq_epilogue *out, const decoded *d)
 {
@@ -245,7 +246,8 @@ static void thin_many_w4a16_avx2(const float *x, size_t ldx, size_t rows, const 
     memset(d->totals, 0, rows * MQ_NVFP4_NR * sizeof(float));
     for (size_t k0 = 0; k0 < w->k_width; k0 += slice) {
         const size_t kc = w->k_width - k0 < slice ? w->k_width - k0 : slice;
-        decode_cells_w4a16_avx2(cells + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL, (kc + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK, d);
+        decode_cells_w4a16_avx2(cells + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL, (kc + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK,
+                                d);
         for (size_t g = 0; g < groups; g++) {
             const size_t row = rows * g / groups, count = rows * (g + 1) / groups - row;
             for (size_t half = 0; half < 2; half++) {

@@ -317,17 +317,17 @@ static void join_decode_avx512(const float *even, const float *odd, size_t count
 }
 
 static const decode_core to_l1_core = {.heads = HEADS,
-                                    .columns = COLUMNS,
-                                    .ahead = 4096,
-                                    .split = split_decode_avx512,
-                                    .join = join_decode_avx512,
-                                    .run = run_to_l1};
+                                       .columns = COLUMNS,
+                                       .ahead = 4096,
+                                       .split = split_decode_avx512,
+                                       .join = join_decode_avx512,
+                                       .run = run_to_l1};
 static const decode_core to_l2_core = {.heads = HEADS,
-                                 .columns = COLUMNS,
-                                 .ahead = 8192,
-                                 .split = split_decode_avx512,
-                                 .join = join_decode_avx512,
-                                 .run = run_to_l2};
+                                       .columns = COLUMNS,
+                                       .ahead = 8192,
+                                       .split = split_decode_avx512,
+                                       .join = join_decode_avx512,
+                                       .run = run_to_l2};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim)
@@ -336,13 +336,13 @@ size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim)
 }
 
 void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                      float *partial, size_t stride)
+                                         float *partial, size_t stride)
 {
     mq__decode_span(&to_l1_core, a, kv_heads, key0, key1, partial, stride);
 }
 
 void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                    float *partial, size_t stride)
+                                         float *partial, size_t stride)
 {
     mq__decode_span(&to_l2_core, a, kv_heads, key0, key1, partial, stride);
 }

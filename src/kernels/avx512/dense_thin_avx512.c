@@ -20,8 +20,8 @@
  * Throughput model per 16 k: W loads with widening and shift, R loads of activations, W*R FMA. */
 #include "kernels/avx512/dense_thin_avx512.h"
 
-#define SLICE  1024 /* of K: 32 KiB for 8 rows */
-#define BLOCK  16   /* tiles; their sums are 24 to 32 KiB */
+#define SLICE 1024 /* of K: 32 KiB for 8 rows */
+#define BLOCK 16   /* tiles; their sums are 24 to 32 KiB */
 
 /* What to prefetch, in bytes from what is read; 0: nothing. */
 typedef struct prefetch {

@@ -13,23 +13,23 @@
 #include "kernels/dense_driver.h"
 
 enum {
-    WIDE = 3,    /* features of a tile */
-    TILES = 16,  /* of a block */
-    SLICE = 1024, /* of K, a multiple of 32: 32 KiB of activations */
+    WIDE = 3,            /* features of a tile */
+    TILES = 16,          /* of a block */
+    SLICE = 512,        /* of K, a multiple of 32: 16 KiB of activations */
     MOST = MQ_THIN_MOST, /* rows per reading of the weights */
     GROUPS = MOST / THIN_GROUP,
     TILE_FLOATS = WIDE * SLICE,
     SUM_FLOATS = WIDE * THIN_GROUP * 16,
 };
-_Static_assert(TILES * TILE_FLOATS + GROUPS * TILES * SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
+_Static_assert(TILES *TILE_FLOATS + GROUPS * TILES * SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
 
 /* A tile's slice of K for one group of rows. */
 typedef struct thin_piece {
     const float *x; /* the group's first row, at the slice */
     size_t ldx, kc;
-    const void *data; /* of the weights */
-    size_t at[WIDE];  /* the slice of each feature in them */
-    float *wide;      /* [kc / 16, rounded up][WIDE][16]: the same as FP32; written by the first group */
+    const void *data;  /* of the weights */
+    size_t at[WIDE];   /* the slice of each feature in them */
+    float *wide;       /* [kc / 16, rounded up][WIDE][16]: the same as FP32; written by the first group */
     const char *ahead; /* weights to send for, `ahead_step` bytes from one feature to the next */
     size_t ahead_step;
 } thin_piece;
@@ -37,8 +37,8 @@ typedef struct thin_piece {
 /* 32 k of each feature as FP32: [2][WIDE]. */
 INLINE void widen_32(const thin_piece *p, size_t k, const mq_dense_type type, __m512 wv[2][WIDE])
 {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                           20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
 #pragma GCC unroll 3
     for (int i = 0; i < WIDE; i++) {
         if (type == MQ_DENSE_BF16) { /* one shuffle for two vectors: dword j holds k + j and k + j + 16 */
@@ -146,8 +146,8 @@ INLINE void multiply_piece_wide(const thin_piece *p, const mq_dense_type type, t
 }
 
 /* kept: the tile's sums [WIDE][R][16] of the slices before. */
-INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool group0, bool first_slice, bool last_slice,
-                      float *kept, const mq_epilogue *out, size_t n, const int R)
+INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool group0, bool first_slice,
+                      bool last_slice, float *kept, const mq_epilogue *out, size_t n, const int R)
 {
     thin_sums sum;
 #pragma GCC unroll 3
@@ -175,8 +175,8 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool 
 }
 
 #define PIECE(name, type, group0, R)                                                                                   \
-    static __attribute__((noinline)) void name##_##R(const thin_piece *p, bool first_slice, bool last_slice, float *kept, \
-                                                     const mq_epilogue *out, size_t n)                                 \
+    static __attribute__((noinline)) void name##_##R(const thin_piece *p, bool first_slice, bool last_slice,           \
+                                                     float *kept, const mq_epilogue *out, size_t n)                    \
     {                                                                                                                  \
         run_piece(p, type, group0, first_slice, last_slice, kept, out, n, R);                                          \
     }
@@ -188,7 +188,8 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool 
     PIECE(name, type, group0, 8)                                                                                       \
     static piece_fn *const name[] = {name##_4, name##_5, name##_6, name##_7, name##_8};
 
-typedef void piece_fn(const thin_piece *p, bool first_slice, bool last_slice, float *kept, const mq_epilogue *out, size_t n);
+typedef void piece_fn(const thin_piece *p, bool first_slice, bool last_slice, float *kept, const mq_epilogue *out,
+                      size_t n);
 
 PIECES(bf16_first, MQ_DENSE_BF16, true)
 PIECES(f16_first, MQ_DENSE_F16, true)
@@ -255,8 +256,8 @@ static void run_feature(const thin_block *b, size_t n)
         __m512 sum = _mm512_setzero_ps();
         size_t k = 0;
         for (; k + 16 <= width; k += 16) {
-            sum = _mm512_fmadd_ps(_mm512_loadu_ps(x + k), load_weights_dense_avx512(b->w->data, b->w->type, n * width + k),
-                                  sum);
+            sum = _mm512_fmadd_ps(_mm512_loadu_ps(x + k),
+                                  load_weights_dense_avx512(b->w->data, b->w->type, n * width + k), sum);
         }
         if (k < width) {
             const __mmask16 mask = (__mmask16)((1u << (width - k)) - 1);

@@ -195,7 +195,8 @@ static void decode_cells_w4a16_avx512(const uint8_t *cell, size_t blocks, const 
 }
 
 /* Adds k in [0, kc) of a decoded slice to the totals of R rows. */
-INLINE void add_decoded_w4a16_avx512(const float *x, size_t ldx, size_t kc, const decoded *d, float *totals, const int R)
+INLINE void add_decoded_w4a16_avx512(const float *x, size_t ldx, size_t kc, const decoded *d, float *totals,
+                                     const int R)
 {
     const float *codes = d->codes, *scales = d->scales;
     for (size_t k0 = 0; k0 < kc; k0 += MQ_NVFP4_BLOCK, x += MQ_NVFP4_BLOCK, scales += MQ_NVFP4_NR) {
@@ -206,7 +207,8 @@ INLINE void add_decoded_w4a16_avx512(const float *x, size_t ldx, size_t kc, cons
             dot[r][0] = dot[r][1] = _mm512_setzero_ps();
         }
         for (size_t k = 0; k < width; k++) {
-            const __m512 w0 = _mm512_load_ps(codes + k * MQ_NVFP4_NR), w1 = _mm512_load_ps(codes + k * MQ_NVFP4_NR + 16);
+            const __m512 w0 = _mm512_load_ps(codes + k * MQ_NVFP4_NR),
+                         w1 = _mm512_load_ps(codes + k * MQ_NVFP4_NR + 16);
 #pragma GCC unroll 10
             for (int r = 0; r < R; r++) {
                 const __m512 xv = _mm512_set1_ps(x[(size_t)r * ldx + k]);
@@ -230,7 +232,7 @@ static void add_group_w4a16_avx512(const float *x, size_t ldx, size_t rows, size
     switch (rows) {
 #define CASE(R)                                                                                                        \
     case R:                                                                                                            \
-        add_decoded_w4a16_avx512(x, ldx, kc, d, totals, R);                                                                         \
+        add_decoded_w4a16_avx512(x, ldx, kc, d, totals, R);                                                            \
         break
         CASE(4);
         CASE(5);
@@ -252,7 +254,8 @@ static void thin_many_w4a16_avx512(const float *x, size_t ldx, size_t rows, cons
     memset(d->totals, 0, rows * MQ_NVFP4_NR * sizeof(float));
     for (size_t k0 = 0; k0 < w->k_width; k0 += slice) {
         const size_t kc = w->k_width - k0 < slice ? w->k_width - k0 : slice;
-        decode_cells_w4a16_avx512(cells + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL, (kc + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK, d);
+        decode_cells_w4a16_avx512(cells + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL,
+                                  (kc + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK, d);
         for (size_t g = 0; g < groups; g++) {
             const size_t row = rows * g / groups, count = rows * (g + 1) / groups - row;
             add_group_w4a16_avx512(x + row * ldx + k0, ldx, count, kc, d, d->totals + row * MQ_NVFP4_NR);
