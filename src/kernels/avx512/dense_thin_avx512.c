@@ -39,7 +39,8 @@ INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        const __m512 xv = _mm512_loadu_ps(x + (size_t)r * ldx + k);
+        __m512 xv = _mm512_loadu_ps(x + (size_t)r * ldx + k);
+        __asm__("" : "+v"(xv)); /* or gcc loads it again for each feature */
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
             sum[i][r] = _mm512_fmadd_ps(xv, wv[i], sum[i][r]);

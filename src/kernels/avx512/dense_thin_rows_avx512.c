@@ -15,7 +15,7 @@
 enum {
     WIDE = 3,            /* features of a tile */
     TILES = 16,          /* of a block */
-    SLICE = 512,        /* of K, a multiple of 32: 16 KiB of activations */
+    SLICE = 1024,        /* of K, a multiple of 32: 32 KiB of activations */
     MOST = MQ_THIN_MOST, /* rows per reading of the weights */
     GROUPS = MOST / THIN_GROUP,
     TILE_FLOATS = WIDE * SLICE,
@@ -60,7 +60,8 @@ INLINE void multiply_16(const thin_piece *p, size_t k, __m512 wv[WIDE], const __
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         const float *x = p->x + (size_t)r * p->ldx + k;
-        const __m512 xv = whole ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(mask, x);
+        __m512 xv = whole ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(mask, x);
+        __asm__("" : "+v"(xv)); /* or gcc loads it again for each feature */
 #pragma GCC unroll 3
         for (int i = 0; i < WIDE; i++) {
             sum[i][r] =
