@@ -2,13 +2,12 @@
  * keeps the thin product's sixteen chains per output.
  *
  * Idea. Rows come in even groups of at most 8. A block of 16 tiles of 3 features takes a slice of K at a time: the first group
- * widens the weights as it multiplies and leaves them in L2 as FP32, the other groups read that; each group's slice of
- * activations stays in L1 meanwhile. While the second group multiplies, the weights of the next slice or block are sent for
- * into L2; the first sends for its next tile into L1. Weights are read from memory once for 64 rows.
+ * reads its weights from memory, the others from L2, each widening them anew; a group's slice of activations stays in L1
+ * meanwhile. Leaving the widened weights in L2 for the other groups measured slower with 16 rows. Weights are read from memory
+ * once for 64 rows.
  *
  * Registers: 3 x 8 sums of 16 lanes, 3 weight vectors, 1 activation vector.
- * Throughput model per 16 k of a tile: 3 x 8 FMA; the first group widens with 4.5 more on the same ports, so that 16 rows reach
- * at most 0.91 of the FMA peak. */
+ * Throughput model per 16 k of a tile: 3 x 8 FMA and 4.5 operations of widening on the same ports: at most 0.84 of the FMA peak. */
 #include "kernels/avx512/dense_thin_avx512.h"
 #include "kernels/dense_driver.h"
 
@@ -18,10 +17,9 @@ enum {
     SLICE = 1024,        /* of K, a multiple of 32: 32 KiB of activations */
     MOST = MQ_THIN_MOST, /* rows per reading of the weights */
     GROUPS = MOST / THIN_GROUP,
-    TILE_FLOATS = WIDE * SLICE,
     SUM_FLOATS = WIDE * THIN_GROUP * 16,
 };
-_Static_assert(TILES *TILE_FLOATS + GROUPS * TILES * SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
+_Static_assert(GROUPS *TILES *SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
 
 /* A tile's slice of K for one group of rows. */
 typedef struct thin_piece {
@@ -29,7 +27,6 @@ typedef struct thin_piece {
     size_t ldx, kc;
     const void *data;  /* of the weights */
     size_t at[WIDE];   /* the slice of each feature in them */
-    float *wide;       /* [kc / 16, rounded up][WIDE][16]: the same as FP32; written by the first group */
     const char *ahead; /* weights to send for, `ahead_step` bytes from one feature to the next */
     size_t ahead_step;
 } thin_piece;
@@ -87,32 +84,14 @@ INLINE void send_for_32(const thin_piece *p, size_t k, const mq_dense_type type,
     }
 }
 
-INLINE void keep_wide(float *wide, __m512 wv[WIDE])
-{
-#pragma GCC unroll 3
-    for (int i = 0; i < WIDE; i++) {
-        _mm512_store_ps(wide + 16 * i, wv[i]);
-    }
-}
-
-INLINE void load_wide(const float *wide, __m512 wv[WIDE])
-{
-#pragma GCC unroll 3
-    for (int i = 0; i < WIDE; i++) {
-        wv[i] = _mm512_load_ps(wide + 16 * i);
-    }
-}
-
-INLINE void multiply_piece_first(const thin_piece *p, const mq_dense_type type, thin_sums sum, const int R)
+INLINE void multiply_slice_thin_avx512(const thin_piece *p, const mq_dense_type type, thin_sums sum, const int R)
 {
     size_t k = 0;
     for (; k + 32 <= p->kc; k += 32) {
         __m512 wv[2][WIDE];
         send_for_32(p, k, type, true);
         widen_32(p, k, type, wv);
-        keep_wide(p->wide + k * WIDE, wv[0]);
         multiply_16(p, k, wv[0], 0, true, sum, R);
-        keep_wide(p->wide + (k + 16) * WIDE, wv[1]);
         multiply_16(p, k + 16, wv[1], 0, true, sum, R);
     }
     for (; k < p->kc; k += 16) {
@@ -122,33 +101,13 @@ INLINE void multiply_piece_first(const thin_piece *p, const mq_dense_type type, 
         for (int i = 0; i < WIDE; i++) {
             wv[i] = load_weights_masked(p->data, type, p->at[i] + k, mask);
         }
-        keep_wide(p->wide + k * WIDE, wv);
-        multiply_16(p, k, wv, mask, false, sum, R);
-    }
-}
-
-INLINE void multiply_piece_wide(const thin_piece *p, const mq_dense_type type, thin_sums sum, const int R)
-{
-    size_t k = 0;
-    for (; k + 32 <= p->kc; k += 32) {
-        __m512 wv[WIDE];
-        if (p->ahead) send_for_32(p, k, type, false);
-        load_wide(p->wide + k * WIDE, wv);
-        multiply_16(p, k, wv, 0, true, sum, R);
-        load_wide(p->wide + (k + 16) * WIDE, wv);
-        multiply_16(p, k + 16, wv, 0, true, sum, R);
-    }
-    for (; k < p->kc; k += 16) {
-        const __mmask16 mask = p->kc - k < 16 ? (__mmask16)((1u << (p->kc - k)) - 1) : (__mmask16)0xffff;
-        __m512 wv[WIDE];
-        load_wide(p->wide + k * WIDE, wv);
         multiply_16(p, k, wv, mask, false, sum, R);
     }
 }
 
 /* kept: the tile's sums [WIDE][R][16] of the slices before. */
-INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool group0, bool first_slice,
-                      bool last_slice, float *kept, const mq_epilogue *out, size_t n, const int R)
+INLINE void run_piece(const thin_piece *p, const mq_dense_type type, bool first_slice, bool last_slice, float *kept,
+                      const mq_epilogue *out, size_t n, const int R)
 {
     thin_sums sum;
 #pragma GCC unroll 3
@@ -158,10 +117,7 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool 
             sum[i][r] = first_slice ? _mm512_setzero_ps() : _mm512_load_ps(kept + (i * R + r) * 16);
         }
     }
-    if (group0)
-        multiply_piece_first(p, type, sum, R);
-    else
-        multiply_piece_wide(p, type, sum, R);
+    multiply_slice_thin_avx512(p, type, sum, R);
     if (last_slice) {
         thin_finish_dense_avx512(out, n, 1, sum, WIDE, R);
         return;
@@ -175,35 +131,32 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, const bool 
     }
 }
 
-#define PIECE(name, type, group0, R)                                                                                   \
+#define PIECE(name, type, R)                                                                                           \
     static __attribute__((noinline)) void name##_##R(const thin_piece *p, bool first_slice, bool last_slice,           \
                                                      float *kept, const mq_epilogue *out, size_t n)                    \
     {                                                                                                                  \
-        run_piece(p, type, group0, first_slice, last_slice, kept, out, n, R);                                          \
+        run_piece(p, type, first_slice, last_slice, kept, out, n, R);                                                  \
     }
-#define PIECES(name, type, group0)                                                                                     \
-    PIECE(name, type, group0, 4)                                                                                       \
-    PIECE(name, type, group0, 5)                                                                                       \
-    PIECE(name, type, group0, 6)                                                                                       \
-    PIECE(name, type, group0, 7)                                                                                       \
-    PIECE(name, type, group0, 8)                                                                                       \
+#define PIECES(name, type)                                                                                             \
+    PIECE(name, type, 4)                                                                                               \
+    PIECE(name, type, 5)                                                                                               \
+    PIECE(name, type, 6)                                                                                               \
+    PIECE(name, type, 7)                                                                                               \
+    PIECE(name, type, 8)                                                                                               \
     static piece_fn *const name[] = {name##_4, name##_5, name##_6, name##_7, name##_8};
 
 typedef void piece_fn(const thin_piece *p, bool first_slice, bool last_slice, float *kept, const mq_epilogue *out,
                       size_t n);
 
-PIECES(bf16_first, MQ_DENSE_BF16, true)
-PIECES(f16_first, MQ_DENSE_F16, true)
-PIECES(f32_first, MQ_DENSE_F32, true)
-PIECES(two_byte_wide, MQ_DENSE_BF16, false)
-PIECES(four_byte_wide, MQ_DENSE_F32, false)
+PIECES(bf16_pieces, MQ_DENSE_BF16)
+PIECES(f16_pieces, MQ_DENSE_F16)
+PIECES(f32_pieces, MQ_DENSE_F32)
 
 enum { LEAST = 4 }; /* rows of a group: 9 rows are 5 + 4 */
 
-static piece_fn *piece_for(mq_dense_type type, bool group0, size_t rows)
+static piece_fn *piece_for(mq_dense_type type, size_t rows)
 {
-    if (!group0) return (type == MQ_DENSE_F32 ? four_byte_wide : two_byte_wide)[rows - LEAST];
-    return (type == MQ_DENSE_F32 ? f32_first : type == MQ_DENSE_F16 ? f16_first : bf16_first)[rows - LEAST];
+    return (type == MQ_DENSE_F32 ? f32_pieces : type == MQ_DENSE_F16 ? f16_pieces : bf16_pieces)[rows - LEAST];
 }
 
 /* A block of tiles at work. */
@@ -213,7 +166,7 @@ typedef struct thin_block {
     const mq_dense *w;
     size_t n, tiles; /* the first feature; tiles of WIDE */
     const mq_epilogue *out;
-    float *wide, *kept;
+    float *kept;
 } thin_block;
 
 /* Where group g begins: sizes differ by one at most. */
@@ -229,19 +182,20 @@ static void run_slice_thin_avx512(const thin_block *b, size_t k0, size_t kc)
     const size_t next = last ? b->tiles * WIDE * width - k0 : kc; /* from here to what is read after all groups */
     for (size_t g = 0; g < b->groups; g++) {
         const size_t row = group_start(b, g), count = group_start(b, g + 1) - row;
-        piece_fn *run = piece_for(b->w->type, g == 0, count);
+        piece_fn *run = piece_for(b->w->type, count);
         mq_epilogue out = *b->out;
         out.y += row * out.ldy;
         for (size_t t = 0; t < b->tiles; t++) {
             const size_t n = b->n + t * WIDE, at = n * width + k0;
-            const size_t ahead = g == 0 ? at + (t + 1 == b->tiles ? 0 : WIDE * width) : at + next;
+            const size_t ahead = at + (t + 1 < b->tiles     ? WIDE * width
+                                       : g + 1 == b->groups ? next - (b->tiles - 1) * WIDE * width
+                                                            : 0);
             const thin_piece p = {.x = b->x + row * b->ldx + k0,
                                   .ldx = b->ldx,
                                   .kc = kc,
                                   .data = b->w->data,
                                   .at = {at, at + width, at + 2 * width},
-                                  .wide = b->wide + t * TILE_FLOATS,
-                                  .ahead = g <= 1 ? (const char *)b->w->data + ahead * bytes : NULL,
+                                  .ahead = (const char *)b->w->data + ahead * bytes,
                                   .ahead_step = width * bytes};
             run(&p, k0 == 0, last, b->kept + (g * TILES + t) * SUM_FLOATS, &out, n);
         }
@@ -302,8 +256,7 @@ void mq__dense_thin_rows_avx512(const float *x, size_t ldx, size_t rows, const m
                               .w = w,
                               .n = n0,
                               .out = &part,
-                              .wide = scratch,
-                              .kept = (float *)scratch + TILES * TILE_FLOATS};
+                              .kept = scratch};
         run_rows(b, n1);
     }
 }
