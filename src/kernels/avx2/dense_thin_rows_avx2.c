@@ -127,7 +127,8 @@ static void multiply_rows(const float *x, size_t ldx, size_t rows, size_t kc, co
 }
 
 /* Features [n, n + features) of `rows` rows from their kept sums. */
-static void finish_tile(const mq_epilogue *out, size_t row, size_t rows, size_t n, size_t features, const float *kept)
+static void finish_rows_tile(const mq_epilogue *out, size_t row, size_t rows, size_t n, size_t features,
+                             const float *kept)
 {
     for (size_t i = 0; i < features; i++) {
         for (size_t r = 0; r < rows; r++) {
@@ -174,7 +175,7 @@ static void run_slice_thin_avx2(const thin_block *b, size_t k0, size_t kc)
         for (size_t t = 0; t < b->tiles; t++) {
             float *kept = b->kept + (g * TILES + t) * SUM_FLOATS;
             multiply_rows(b->x + row * b->ldx + k0, b->ldx, count, kc, b->wide + t * TILE_FLOATS, kept, k0 == 0);
-            if (last) finish_tile(b->out, row, count, b->n + t * WIDE, features_of(b, t), kept);
+            if (last) finish_rows_tile(b->out, row, count, b->n + t * WIDE, features_of(b, t), kept);
         }
     }
 }
