@@ -158,6 +158,16 @@ typedef enum mq_read_way {
     MQ_READ_WAYS
 } mq_read_way;
 
+/* Operations with more than one way to do them: the same bits by each, and which is faster depends on the processor. A table
+ * has every way under its own name, and table.c puts the one to use under the operation's name. */
+typedef void mq_dense_thin_fn(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                              const mq_epilogue *out, void *scratch);
+typedef void mq_decode_span_fn(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1, float *partial,
+                               size_t stride);
+
+/* Rows for which a thin product reads the weights once. */
+#define MQ_THIN_MOST 64
+
 typedef struct mq_kernels {
     mq_isa isa;
 
@@ -184,7 +194,8 @@ typedef struct mq_kernels {
                            const mq_nvfp4_rows *out);
     /* EXACT. For rows [0, rows) and features of panels [p0, p1): acc = FMA over blocks in ascending order of
      * (dot * sw) * sa with dot the exact integer 4*sum(a*w) and dot*sw exact; y = acc * (0.25f*multiplier[m]*w.multiplier)
-     * then the epilogue. scratch: gemm_scratch_bytes, 64-byte aligned, private to the thread. */
+     * then the epilogue. A row's result does not depend on `rows`. scratch: gemm_scratch_bytes, 64-byte aligned, private to
+     * the thread. */
     void (*nvfp4_gemm)(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                        const mq_epilogue *out, void *scratch);
 
@@ -194,7 +205,8 @@ typedef struct mq_kernels {
     void (*int8_quantize)(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
                           const mq_int8_rows *out);
     /* EXACT. For rows [0, rows) and features of panels [p0, p1): acc = FMA over groups in ascending order of
-     * round(dot * sw) * sa with dot the exact integer sum(a*w); then the epilogue. scratch: gemm_scratch_bytes. */
+     * round(dot * sw) * sa with dot the exact integer sum(a*w); then the epilogue. A row's result does not
+     * depend on `rows`. scratch: gemm_scratch_bytes. */
     void (*int8_gemm)(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                       const mq_epilogue *out, void *scratch);
 
@@ -216,18 +228,18 @@ typedef struct mq_kernels {
     void (*bf16_gemm)(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
                       void *scratch);
 
-    /* -- thin products: 1 to 8 rows, weights streamed once */
+    /* -- thin products: any number of rows, made for 1 to MQ_THIN_MOST: weights are read from memory once for so many. A row's
+     * result does not depend on `rows`: row r of a pass with k + 1 rows (drafts) has the bits of a pass with that row alone.
+     * scratch: gemm_scratch_bytes, 64-byte aligned, private to the thread. */
     /* EXACT. Features [n0, n1): 16 lanes (lane = k mod 16), each an FMA chain over ascending k, lanes added pairwise
-     * (8+8, 4+4, 2+2, 1+1). A row's result does not depend on `rows`. */
-    void (*dense_thin)(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                       const mq_epilogue *out);
-    /* The same by another way through memory, where a level has two: what dense_thin is on other processors. */
-    void (*dense_thin_other)(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                             const mq_epilogue *out);
+     * (8+8, 4+4, 2+2, 1+1). One of the two below, whichever suits the processor. */
+    mq_dense_thin_fn *dense_thin;
+    mq_dense_thin_fn *dense_thin_tiles;   /* neighbouring features together, the next tile prefetched */
+    mq_dense_thin_fn *dense_thin_streams; /* features far apart, each a stream of memory that never jumps */
     /* EXACT. Panels [p0, p1): per block s = FMA chain over its 16 k ascending (from 0) of x*e2m1, acc = FMA(s, e4m3, acc)
      * over ascending blocks, y = acc * multiplier. */
     void (*w4a16_thin)(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                       const mq_epilogue *out);
+                       const mq_epilogue *out, void *scratch);
 
     /* -- attention over BF16 KV, softmax in FP32 */
     /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
@@ -246,11 +258,9 @@ typedef struct mq_kernels {
      * MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
      * one's unnormalised partials, [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
      * A head's result does not depend on which others the call has. */
-    void (*attention_decode_span)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                  float *partial, size_t stride);
-    /* The same by another way through memory, as dense_thin_other. */
-    void (*attention_decode_span_other)(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                        float *partial, size_t stride);
+    mq_decode_span_fn *attention_decode_span; /* one of the two below, whichever suits the processor */
+    /* Each line of memory is sent for twice, the second time shortly before it is read: into L1, or into L2 once more. */
+    mq_decode_span_fn *attention_decode_span_to_l1, *attention_decode_span_to_l2;
     /* EXACT. Merges `spans` partials [spans][heads][head_dim + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
 
@@ -260,7 +270,7 @@ typedef struct mq_kernels {
     /* Reads all bytes (a multiple of 256, 64-byte aligned) and returns a checksum that depends on them. */
     uint64_t (*read_stream)(const void *data, size_t bytes, mq_read_way way);
 
-    size_t gemm_scratch_bytes; /* for the GEMMs */
+    size_t gemm_scratch_bytes; /* for the GEMMs and the thin products */
     size_t (*attention_scratch_bytes)(uint32_t heads, uint32_t head_dim);
 } mq_kernels;
 

@@ -15,6 +15,14 @@ static void bf16_from_dense(mq_kernels *t)
     t->attention_prefill_bf16 = t->attention_prefill;
 }
 
+/* Of operations with several ways, the one that suits this processor. */
+static void choose_ways(mq_kernels *t)
+{
+    const bool zen4 = mq__cpu_zen4();
+    t->dense_thin = zen4 ? t->dense_thin_streams : t->dense_thin_tiles;
+    t->attention_decode_span = zen4 ? t->attention_decode_span_to_l2 : t->attention_decode_span_to_l1;
+}
+
 static void fill_table(void)
 {
     mq_kernels t = {.isa = MQ_ISA_REF};
@@ -24,6 +32,7 @@ static void fill_table(void)
     mq__fill_ref_dense(&t);
     mq__fill_ref_attention(&t);
     bf16_from_dense(&t);
+    choose_ways(&t);
     tables[MQ_ISA_REF] = t;
 #ifdef MQ_X86
     t.isa = MQ_ISA_AVX2;
@@ -33,6 +42,7 @@ static void fill_table(void)
     mq__fill_avx2_dense(&t);
     mq__fill_avx2_attention(&t);
     bf16_from_dense(&t);
+    choose_ways(&t);
     tables[MQ_ISA_AVX2] = t;
     t.isa = MQ_ISA_AVX512VNNI;
     mq__fill_avx512_elementwise(&t);
@@ -41,6 +51,7 @@ static void fill_table(void)
     mq__fill_avx512_dense(&t);
     mq__fill_avx512_attention(&t);
     bf16_from_dense(&t);
+    choose_ways(&t);
     tables[MQ_ISA_AVX512VNNI] = t;
     t.isa = MQ_ISA_AVX512BF16;
     mq__fill_avx512bf16(&t);
@@ -79,13 +90,15 @@ static const struct {
     SLOT(bf16_pack_rows),
     SLOT(bf16_gemm),
     SLOT(dense_thin),
-    SLOT(dense_thin_other),
+    SLOT(dense_thin_tiles),
+    SLOT(dense_thin_streams),
     SLOT(w4a16_thin),
     SLOT(attention_prefill),
     SLOT(attention_prefill_bf16),
     SLOT(attention_prefill_int8),
     SLOT(attention_decode_span),
-    SLOT(attention_decode_span_other),
+    SLOT(attention_decode_span_to_l1),
+    SLOT(attention_decode_span_to_l2),
     SLOT(attention_decode_merge),
     SLOT(burn_fma),
     SLOT(read_stream),

@@ -114,11 +114,11 @@ static void multiply_piece(const job *j, const mq_output *out, piece at, int thr
         const mq_int8_rows a = {rt->int8.panels + mq__int8_row_bytes(at.row0, width)};
         k->int8_gemm(&a, rows, &w->int8, at.p0, at.p1, &epilogue, scratch);
     } else if (j->format == MQ_LINEAR_W4A16 && j->layout == ROWS) {
-        k->w4a16_thin(x, width, rows, &w->nvfp4, at.p0, at.p1, &epilogue);
+        k->w4a16_thin(x, width, rows, &w->nvfp4, at.p0, at.p1, &epilogue, scratch);
     } else if (j->format == MQ_LINEAR_W4A16) {
         k->w4a16_gemm(panels, rows, &w->nvfp4, at.p0, at.p1, &epilogue, scratch);
     } else if (j->layout == ROWS) {
-        k->dense_thin(x, width, rows, &w->dense, n0, n1, &epilogue);
+        k->dense_thin(x, width, rows, &w->dense, n0, n1, &epilogue, scratch);
     } else if (j->layout == BF16_PANELS) {
         k->bf16_gemm(panels, rows, &w->dense, n0, n1, &epilogue, scratch);
     } else {

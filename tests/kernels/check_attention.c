@@ -101,6 +101,38 @@ static mq_attention make_call(const mq_kernels *table, const world *w, uint32_t 
 
 typedef void prefill_fn(const mq_attention *a);
 
+/* Rounding makes single rows of BF16 and INT8 attention differ by up to a few percent, at random; a wrong constant makes all of
+ * them larger or smaller. So beside the bound of a row there is one for the slope of all rows, got = slope * expected. */
+enum { SLOPES = 2 }; /* against the exact softmax, and against the definition */
+static struct {
+    double product, norm;
+} slopes[SLOPES];
+
+static void add_slope(int which, const double *expected, const float *got, size_t count)
+{
+    double product = 0, norm = 0;
+    for (size_t i = 0; i < count; i++) {
+        product += (double)got[i] * expected[i];
+        norm += expected[i] * expected[i];
+    }
+    if (norm > 0) { /* rows have the same say, whatever their size */
+        slopes[which].product += product / norm;
+        slopes[which].norm += 1;
+    }
+}
+
+/* At the end of a slot. */
+static void check_slope(int which, double bound)
+{
+    const double slope = slopes[which].product / slopes[which].norm;
+    if (!(slopes[which].norm > 0)) return;
+    if (!checkasm_true(fabs(slope - 1) <= bound, "all rows too large, or too small")) {
+        checkasm_fail("slope %.6f of %.0f rows against %s, bound %.2g", slope, slopes[which].norm,
+                      which == 0 ? "the exact softmax" : "the definition", bound);
+    }
+    memset(&slopes[which], 0, sizeof slopes[which]);
+}
+
 static bool compare_rows(const world *w, const mq_attention *a, double bound)
 {
     static double expected[1024];
@@ -110,6 +142,7 @@ static bool compare_rows(const world *w, const mq_attention *a, double bound)
         for (uint32_t h = 0; h < a->heads && ok; h++) {
             truth(w, q + (size_t)h * w->width, a->first + t + 1, a->scale, expected);
             ok = checkasm_within(expected, out + (size_t)h * w->width, w->width, bound);
+            add_slope(0, expected, out + (size_t)h * w->width, w->width);
         }
         for (size_t i = (size_t)a->heads * w->width; i < a->out_stride && t + 1 < a->rows && ok; i++) {
             ok = checkasm_true(isnan(out[i]), "written between the rows");
@@ -171,9 +204,17 @@ static void check_prefill(prefill_fn *fn)
     prefill_case(fn, 64, 2, 0, 600, 0, 0);      /* all scores equal */
     prefill_case(fn, 64, 2, 0, 600, 1, 0.01f);  /* the maximum moves on */
     prefill_case(fn, 64, 2, 0, 600, 5, -0.01f); /* late keys are worth nothing against the first */
+    check_slope(0, fn == checkasm.tested->attention_prefill ? 1e-6 : 2e-4);
 }
 
 /* ------------------------------------------------------------------ INT8 */
+
+/* A level without integer dot products has the FP32 kernel in both slots. */
+static bool has_int8(void)
+{
+    const mq_kernels *table = mq__kernels_get(checkasm.isa);
+    return table->attention_prefill_int8 != table->attention_prefill;
+}
 
 /* The same rows in two pieces: the same bits. */
 static void compare_int8_split(const mq_attention *whole, uint32_t width)
@@ -223,7 +264,8 @@ static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t r
                                           : 1) *
                             (deviation > 1 ? 4 : 1); /* few values, few weights */
         checkasm_within(exact, out, count, 4e-2 * hard);
-        if (checkasm.tested->attention_prefill_int8 == (prefill_fn *)checkasm.tested->attention_prefill) continue;
+        if (first + t >= MQ_ATTENTION_TILE) add_slope(0, exact, out, count);
+        if (!has_int8()) continue;
         one.q = q;
         one.first = first + t;
         one.out = checkasm_floats(count);
@@ -231,13 +273,49 @@ static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t r
         for (size_t j = 0; j < count; j++)
             exact[j] = (double)one.out[j];
         checkasm_within(exact, out, count, 1.5e-2 * hard);
+        if (first + t >= MQ_ATTENTION_TILE) add_slope(1, exact, out, count);
     }
     compare_int8_split(&a, width);
 }
 
+/* Keys are plus or minus one pattern and the query has its signs: every code is 127 or -127 and every dot product is as large as
+ * it can be. Half of the keys weigh the more, by a factor that the query's size sets. */
+static void int8_extreme_case(uint32_t width)
+{
+    checkasm_case("width=%u, largest dot products", width);
+    world w;
+    make_world(&w, width, 2 * MQ_ATTENTION_TILE + 9, 0, 0);
+    float *q = checkasm_floats(width);
+    for (uint32_t i = 0; i < width; i++) {
+        const float sign = checkasm_below(2) ? 1.0f : -1.0f;
+        q[i] = 0.5f * sign / sqrtf((float)width); /* scores of +-0.5 */
+        for (uint32_t t = 0; t < w.tokens; t++) {
+            uint16_t *page = w.pages[t / MQ_PAGE_TOKENS] + t % MQ_PAGE_TOKENS * width;
+            page[w.view.k_offset + i] = checkasm_bf16(t % 2 ? -sign : sign);
+            page[w.view.v_offset + i] = checkasm_bf16(t % 2 ? 1.0f : -1.0f);
+        }
+    }
+    mq_attention a = make_call(checkasm.tested, &w, 1, w.tokens - 1, 1);
+    a.q = q;
+    checkasm.tested->attention_prefill_int8(&a);
+    double *exact = checkasm_buffer(width * sizeof *exact, sizeof *exact);
+    truth(&w, q, w.tokens, a.scale, exact);
+    checkasm_within(exact, a.out, width, 5e-3); /* the smaller weight is 93.8 of 255, rounded to 94 */
+    if (!has_int8()) return;
+    mq_attention definition = a;
+    definition.scratch = checkasm_aligned(checkasm.ref->attention_scratch_bytes(1, width));
+    definition.out = checkasm_floats(width);
+    checkasm.ref->attention_prefill_int8(&definition);
+    for (uint32_t i = 0; i < width; i++)
+        exact[i] = (double)definition.out[i];
+    checkasm_within(exact, a.out, width, 1e-3);
+}
+
 static void check_int8(void)
 {
-    static const uint32_t widths[] = {4, 16, 30, 64, 80, 128, 130, 256};
+    static const uint32_t widths[] = {4, 16, 30, 64, 80, 128, 130, 256, 512, 1024};
+    for (uint32_t width = 64; width <= 1024; width += 64)
+        int8_extreme_case(width);
     static const uint32_t starts[] = {0, 1, 255, 256, 300, 511, 700};
     for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
         for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {
@@ -250,6 +328,8 @@ static void check_int8(void)
     int8_case(64, 4, 1000, 30, 1, 8);  /* biased keys */
     int8_case(64, 4, 1000, 30, 0, 0);  /* all keys equal: scales of zero */
     int8_case(64, 1, 1500, 5, 3, 0);   /* few keys weigh */
+    check_slope(0, has_int8() ? 1.5e-3 : 1e-6);
+    check_slope(1, 4e-4);
 }
 
 /* Two kv heads in one call; then the second one alone: the same bits. */
@@ -326,24 +406,13 @@ static void check_merge(void)
 
 static void check(void)
 {
-    if (checkasm_slot("attention_prefill")) {
-        check_prefill(checkasm.tested->attention_prefill);
-    }
-    if (checkasm_slot("attention_prefill_bf16")) {
-        check_prefill(checkasm.tested->attention_prefill_bf16);
-    }
-    if (checkasm_slot("attention_prefill_int8")) {
-        check_int8();
-    }
-    if (checkasm_slot("attention_decode_span")) {
-        check_decode(checkasm.tested->attention_decode_span);
-    }
-    if (checkasm_slot("attention_decode_span_other")) {
-        check_decode(checkasm.tested->attention_decode_span_other);
-    }
-    if (checkasm_slot("attention_decode_merge")) {
-        check_merge();
-    }
+    if (checkasm_slot("attention_prefill")) check_prefill(checkasm.tested->attention_prefill);
+    if (checkasm_slot("attention_prefill_bf16")) check_prefill(checkasm.tested->attention_prefill_bf16);
+    if (checkasm_slot("attention_prefill_int8")) check_int8();
+    if (checkasm_slot("attention_decode_span")) check_decode(checkasm.tested->attention_decode_span);
+    if (checkasm_slot("attention_decode_span_to_l1")) check_decode(checkasm.tested->attention_decode_span_to_l1);
+    if (checkasm_slot("attention_decode_span_to_l2")) check_decode(checkasm.tested->attention_decode_span_to_l2);
+    if (checkasm_slot("attention_decode_merge")) check_merge();
 }
 
 /* ------------------------------------------------------------------ benchmarks: shapes of the Qwen3 family */

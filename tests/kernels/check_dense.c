@@ -244,27 +244,27 @@ static void check_bf16(void)
 
 /* ------------------------------------------------------------------ thin product */
 
-typedef void thin_fn(const float *, size_t, size_t, const mq_dense *, size_t, size_t, const mq_epilogue *);
-
-static void check_thin_case(thin_fn *tested, mq_dense_type type, size_t rows, size_t n, size_t k_width, kind k)
+/* Against the reference; then features in two calls, rows one by one: the same bits, whatever the number of rows. */
+static void check_thin_case(mq_dense_thin_fn *tested, mq_dense_type type, size_t rows, size_t n, size_t k_width, kind k)
 {
     const product p = draw_product(type, rows, n, k_width, k);
     const mq_epilogue expected = fresh_output(&p), got = fresh_output(&p), parts = fresh_output(&p);
-    checkasm.ref->dense_thin(p.x, p.ldx, rows, &p.w, 0, n, &expected);
-    tested(p.x, p.ldx, rows, &p.w, 0, n, &got);
+    void *scratch = checkasm_aligned(checkasm.tested->gemm_scratch_bytes);
+    checkasm.ref->dense_thin(p.x, p.ldx, rows, &p.w, 0, n, &expected, NULL);
+    tested(p.x, p.ldx, rows, &p.w, 0, n, &got, scratch);
     same_outputs(&p, &expected, &got);
-    const size_t cut = checkasm_below(n); /* features in two calls, rows one by one */
+    const size_t cut = checkasm_below(n);
     for (size_t row = 0; row < rows; row++) {
         mq_epilogue one = parts;
         one.y += row * one.ldy;
-        tested(p.x + row * p.ldx, p.ldx, 1, &p.w, cut, n, &one);
-        if (cut) tested(p.x + row * p.ldx, p.ldx, 1, &p.w, 0, cut, &one);
+        tested(p.x + row * p.ldx, p.ldx, 1, &p.w, cut, n, &one, scratch);
+        if (cut) tested(p.x + row * p.ldx, p.ldx, 1, &p.w, 0, cut, &one, scratch);
     }
-    same_outputs(&p, &expected, &parts);
+    same_outputs(&p, &got, &parts);
     if (k == KIND_NORMAL) near_exact(&p, &got);
 }
 
-static void check_thin(thin_fn *tested)
+static void check_thin(mq_dense_thin_fn *tested)
 {
     static const size_t ks[] = {1, 3, 15, 16, 17, 31, 32, 33, 48, 64, 95, 100, 128, 255, 256, 515};
     for (int type = 0; type < 3; type++) {
@@ -275,6 +275,14 @@ static void check_thin(thin_fn *tested)
         for (size_t rows = 1; rows <= 8; rows++) { /* several slices of K and blocks of features */
             check_thin_case(tested, (mq_dense_type)type, rows, 100 + rows, rows % 2 ? 1024 : 2085, KIND_NORMAL);
         }
+        for (size_t rows = 1; rows <= MQ_THIN_MOST; rows++) {
+            check_thin_case(tested, (mq_dense_type)type, rows, 1 + checkasm_below(60), ks[rows % 16],
+                            (kind)(rows % KIND_COUNT));
+        }
+        check_thin_case(tested, (mq_dense_type)type, 9, 101, 2085, KIND_NORMAL); /* slices and blocks again */
+        check_thin_case(tested, (mq_dense_type)type, 19, 97, 1040, KIND_SPREAD);
+        check_thin_case(tested, (mq_dense_type)type, 2 * MQ_THIN_MOST + 1, 7, 70,
+                        KIND_NORMAL); /* weights read thrice */
     }
 }
 
@@ -285,18 +293,19 @@ static void check(void)
     if (checkasm_slot("bf16_pack_rows")) check_bf16(); /* its layout is the level's own: seen through the product */
     if (checkasm_slot("bf16_gemm")) check_bf16();
     if (checkasm_slot("dense_thin")) check_thin(checkasm.tested->dense_thin);
-    if (checkasm_slot("dense_thin_other")) check_thin(checkasm.tested->dense_thin_other);
+    if (checkasm_slot("dense_thin_tiles")) check_thin(checkasm.tested->dense_thin_tiles);
+    if (checkasm_slot("dense_thin_streams")) check_thin(checkasm.tested->dense_thin_streams);
 }
 
 /* ------------------------------------------------------------------ benchmarks */
 
 typedef struct bench_case {
-    thin_fn *thin;
+    mq_dense_thin_fn *thin;
     mq_dense w;
     float *x, *panels;
     size_t rows;
     mq_epilogue out;
-    void *scratch;
+    void *scratch, *scratches[2];
     size_t matrix_bytes, matrices, next; /* thin: several matrices, so that no cache holds the next one */
 } bench_case;
 
@@ -368,8 +377,13 @@ static void bench_thin(void *context, int thread, int threads)
     for (size_t i = 0; i < c->matrices; i++) {
         mq_dense w = c->w;
         w.data = (const char *)c->w.data + i * c->matrix_bytes;
-        c->thin(c->x, w.k_width, c->rows, &w, n0, n1, &c->out);
+        c->thin(c->x, w.k_width, c->rows, &w, n0, n1, &c->out, c->scratches[thread]);
     }
+}
+
+static void bench_thin_alone(void *context)
+{
+    bench_thin(context, 0, 1);
 }
 
 static void bench_thin_shape(const void *weights, size_t bytes, const char *where, mq_dense_type type, size_t rows,
@@ -386,10 +400,19 @@ static void bench_thin_shape(const void *weights, size_t bytes, const char *wher
     char label[64];
     snprintf(label, sizeof label, "%s %s M=%zu N=%zu K=%zu", type_names[type], where, rows, n, k_width);
     const double read = (double)(c.matrices * c.matrix_bytes);
-    c.thin = checkasm.tested->dense_thin;
-    checkasm_bench_threads("dense_thin", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
-    c.thin = checkasm.tested->dense_thin_other;
-    checkasm_bench_threads("dense_thin_other", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
+    for (int thread = 0; thread < threads; thread++)
+        c.scratches[thread] = need(mq__alloc_aligned(checkasm.tested->gemm_scratch_bytes));
+    c.thin = checkasm.tested->dense_thin_tiles;
+    checkasm_bench_threads("dense_thin_tiles", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
+    c.thin = checkasm.tested->dense_thin_streams;
+    checkasm_bench_threads("dense_thin_streams", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
+    if (rows >= 8 && threads == 1) { /* where arithmetic is the limit */
+        const double macs = (double)rows * (double)n * (double)k_width * (double)c.matrices;
+        c.thin = checkasm.tested->dense_thin;
+        checkasm_bench("dense_thin", label, bench_thin_alone, &c, macs, CHECKASM_MACS);
+    }
+    for (int thread = 0; thread < threads; thread++)
+        mq__free_aligned(c.scratches[thread]);
     mq__free_aligned(c.x);
     mq__free_aligned(c.out.y);
 }
@@ -404,7 +427,11 @@ static void bench_thin_all(const void *weights, size_t bytes, const char *where)
     for (size_t rows = 1; rows <= 8; rows *= 8) { /* lm_head */
         bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 151936, 1024, 2);
     }
-    for (size_t rows = 2; rows <= 8; rows *= 2) {
+    for (size_t rows = 8; rows <= MQ_THIN_MOST; rows *= 2) {
+        bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 3072, 1024, 1);
+        bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 1024, 3072, 1);
+    }
+    for (size_t rows = 2; rows <= MQ_THIN_MOST; rows *= 2) {
         bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 3072, 1024, 2);
         bench_thin_shape(weights, bytes, where, MQ_DENSE_BF16, rows, 4096, 12288, 2);
     }
@@ -446,7 +473,9 @@ static void bench(void)
         bench_gemm_shape(32, 3072, 1024);
         bench_gemm_shape(128, 3072, 1024);
     }
-    if (checkasm_bench_wanted("dense_thin") || checkasm_bench_wanted("dense_thin_other")) bench_thin_memory();
+    if (checkasm_bench_wanted("dense_thin") || checkasm_bench_wanted("dense_thin_tiles") ||
+        checkasm_bench_wanted("dense_thin_streams"))
+        bench_thin_memory();
 }
 
 CHECKASM_SUITE(dense, check, bench)

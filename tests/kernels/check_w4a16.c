@@ -157,17 +157,18 @@ static void check_thin_case(size_t rows, size_t n, size_t k_width, kind k)
     const product p = draw_product(rows, n, k_width, k);
     const size_t panels = (n + NR - 1) / NR, cut = checkasm_below(panels + 1);
     const mq_epilogue expected = fresh_output(&p), got = fresh_output(&p), parts = fresh_output(&p);
-    checkasm.ref->w4a16_thin(p.x, p.ldx, rows, &p.w, 0, panels, &expected);
-    checkasm.tested->w4a16_thin(p.x, p.ldx, rows, &p.w, 0, panels, &got);
+    void *scratch = checkasm_aligned(checkasm.tested->gemm_scratch_bytes);
+    checkasm.ref->w4a16_thin(p.x, p.ldx, rows, &p.w, 0, panels, &expected, NULL);
+    checkasm.tested->w4a16_thin(p.x, p.ldx, rows, &p.w, 0, panels, &got, scratch);
     same_outputs(&p, &expected, &got);
     for (size_t row = 0; row < rows; row++) { /* panels in two calls, rows one by one */
         mq_epilogue one = parts;
         one.y += row * one.ldy;
         const float *x = p.x + row * p.ldx;
-        if (cut < panels) checkasm.tested->w4a16_thin(x, p.ldx, 1, &p.w, cut, panels, &one);
-        if (cut > 0) checkasm.tested->w4a16_thin(x, p.ldx, 1, &p.w, 0, cut, &one);
+        if (cut < panels) checkasm.tested->w4a16_thin(x, p.ldx, 1, &p.w, cut, panels, &one, scratch);
+        if (cut > 0) checkasm.tested->w4a16_thin(x, p.ldx, 1, &p.w, 0, cut, &one, scratch);
     }
-    same_outputs(&p, &expected, &parts);
+    same_outputs(&p, &got, &parts);
     if (k == KIND_NORMAL) near_exact(&p, &got);
 }
 
@@ -177,6 +178,10 @@ static void check_thin(void)
     for (size_t i = 0; i < 384; i++) {
         check_thin_case(1 + i % 8, 1 + checkasm_below(140), ks[i / 4 % 16], (kind)(i / 64 % KIND_COUNT));
     }
+    for (size_t rows = 1; rows <= MQ_THIN_MOST; rows++) {
+        check_thin_case(rows, 1 + checkasm_below(100), ks[rows % 16], (kind)(rows % KIND_COUNT));
+    }
+    check_thin_case(2 * MQ_THIN_MOST + 1, 40, 515, KIND_NORMAL); /* weights read thrice */
 }
 
 static void check(void)
@@ -192,7 +197,7 @@ typedef struct bench_case {
     float *x, *panels;
     size_t rows;
     mq_epilogue out;
-    void *scratch;
+    void *scratch, *scratches[2];
     size_t matrix_bytes, matrices;
 } bench_case;
 
@@ -261,7 +266,7 @@ static void bench_thin(void *context, int thread, int threads)
     for (size_t i = 0; i < c->matrices; i++) {
         mq_nvfp4 w = c->w;
         w.panels = c->w.panels + i * c->matrix_bytes;
-        checkasm.tested->w4a16_thin(c->x, w.k_width, c->rows, &w, p0, p1, &c->out);
+        checkasm.tested->w4a16_thin(c->x, w.k_width, c->rows, &w, p0, p1, &c->out, c->scratches[thread]);
     }
 }
 
@@ -271,8 +276,12 @@ static void bench_thin_shape(size_t rows, size_t n, size_t k_width, int threads)
     bench_case c = bench_new(rows, n, k_width, pool / mq__nvfp4_panel_bytes(n, k_width));
     char label[64];
     snprintf(label, sizeof label, "M=%zu N=%zu K=%zu", rows, n, k_width);
+    for (int thread = 0; thread < threads; thread++)
+        c.scratches[thread] = need(mq__alloc_aligned(checkasm.tested->gemm_scratch_bytes));
     checkasm_bench_threads("w4a16_thin", label, bench_thin, &c, (double)(c.matrices * c.matrix_bytes), CHECKASM_BYTES,
                            threads);
+    for (int thread = 0; thread < threads; thread++)
+        mq__free_aligned(c.scratches[thread]);
     bench_free(&c);
 }
 
@@ -286,7 +295,7 @@ static void bench(void)
         bench_thin_shape(1, 3072, 1024, 1);
         bench_thin_shape(1, 3072, 1024, 2);
         bench_thin_shape(1, 4096, 12288, 2);
-        for (size_t rows = 2; rows <= 8; rows *= 2) {
+        for (size_t rows = 2; rows <= MQ_THIN_MOST; rows *= 2) {
             bench_thin_shape(rows, 3072, 1024, 2);
         }
     }

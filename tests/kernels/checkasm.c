@@ -1,11 +1,8 @@
-/* checkasm [--bench] [--list] [--isa LEVEL] [--seed N] [--break SLOT] [--selftest] [PATTERN]
+/* checkasm [--bench] [--list] [--isa LEVEL] [--seed N] [--break NAME] [--selftest] [PATTERN]
  *
  * Without options: all suites, for each level that the machine has, non-zero exit when a slot differs from the reference
  * or was never compared. PATTERN selects the slots whose name contains it. */
 #include "checkasm.h"
-
-#include "base/mem.h"
-#include "base/pool.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -13,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 checkasm_state checkasm;
@@ -211,7 +207,7 @@ static struct {
 } buffers[MAX_BUFFERS];
 static size_t buffer_count;
 
-static void die(const char *what)
+void checkasm_die(const char *what)
 {
     fprintf(stderr, "checkasm: %s\n", what);
     exit(2);
@@ -222,11 +218,11 @@ void *checkasm_buffer(size_t bytes, size_t align)
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t room = (bytes + CANARY_BYTES + align + page - 1) / page * page;
     if (buffer_count == MAX_BUFFERS) {
-        die("too many buffers in one case");
+        checkasm_die("too many buffers in one case");
     }
     uint8_t *map = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED || mprotect(map + room, page, PROT_NONE)) {
-        die("no memory");
+        checkasm_die("no memory");
     }
     uint8_t *start = map + (room - bytes) / align * align;
     if (align < 64 && (uintptr_t)start % 64 == 0 && bytes >= align) {
@@ -352,190 +348,12 @@ bool checkasm_true(bool condition, const char *what)
     return condition;
 }
 
-/* ------------------------------------------------------------------ benchmarks */
-
-enum { BENCH_REPEATS = 15, STREAM_BYTES = 256 << 20 };
-
-static void *stream;
-static mq_pool *pool;
+/* ------------------------------------------------------------------ runs */
 
 bool checkasm_bench_wanted(const char *name)
 {
     return wanted(name);
 }
-
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-typedef struct timed {
-    void (*one)(void *);
-    void (*many)(void *, int, int);
-    void *context;
-    int threads;
-} timed;
-
-static void run_timed(const timed *t, unsigned long times)
-{
-    for (unsigned long i = 0; i < times; i++) {
-        if (t->many) {
-            mq__pool_run(pool, t->many, t->context);
-        } else {
-            t->one(t->context);
-        }
-    }
-}
-
-/* How often to call for at least `least` seconds; also the warm-up. */
-static unsigned long calibrate(const timed *t, double least)
-{
-    const clockid_t clock = t->many ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
-    unsigned long times = 1;
-    for (;;) {
-        const double begin = seconds(clock);
-        run_timed(t, times);
-        const double took = seconds(clock) - begin;
-        if (took >= least || times > 1ul << 30) {
-            return times;
-        }
-        times = took > least / 1000 ? (unsigned long)((double)times * least / took * 1.05) + 1 : times * 64;
-    }
-}
-
-/* Seconds of one call. */
-static double measure(const timed *t, unsigned long times)
-{
-    const clockid_t clock = t->many ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
-    const double begin = seconds(clock);
-    run_timed(t, times);
-    return (seconds(clock) - begin) / (double)times;
-}
-
-static uint64_t burned;
-
-static void burn(void *context)
-{
-    (void)context;
-    burned = checkasm.tested->burn_fma(20000);
-}
-
-static void burn_threads(void *context, int thread, int threads)
-{
-    (void)context, (void)threads;
-    const uint64_t macs = checkasm.tested->burn_fma(20000);
-    if (thread == 0) {
-        burned = macs;
-    }
-}
-
-static mq_read_way read_way;
-
-static void read_threads(void *context, int thread, int threads)
-{
-    const size_t each = (size_t)STREAM_BYTES / 4 / (size_t)threads / 256 * 256;
-    static size_t quarter;
-    (void)context;
-    checkasm.tested->read_stream((const char *)stream +
-                                     (__atomic_load_n(&quarter, __ATOMIC_RELAXED) % 4) * (STREAM_BYTES / 4) +
-                                     (size_t)thread * each,
-                                 each, read_way);
-    if (thread == 0) {
-        __atomic_add_fetch(&quarter, 1, __ATOMIC_RELAXED);
-    }
-}
-
-static void read_one(void *context)
-{
-    read_threads(context, 0, 1);
-}
-
-/* The limit that work of this unit is compared with, in units per second; 0 for none. */
-static double limit(checkasm_unit unit, int threads)
-{
-    const timed fma = {burn, threads > 1 ? burn_threads : NULL, NULL, threads};
-    const timed read = {read_one, threads > 1 ? read_threads : NULL, NULL, threads};
-    if (unit == CHECKASM_MACS) {
-        const double took = measure(&fma, calibrate(&fma, 1e-3));
-        return (double)burned * threads / took;
-    }
-    if (unit == CHECKASM_BYTES) {
-        if (!stream && !(stream = mq__alloc_aligned(STREAM_BYTES))) {
-            die("no memory");
-        }
-        static bool touched;
-        if (!touched) {
-            memset(stream, 1, STREAM_BYTES);
-            touched = true;
-        }
-        double seconds = INFINITY;
-        for (read_way = 0; read_way < MQ_READ_WAYS; read_way++) {
-            seconds = fmin(seconds, measure(&read, 1));
-        }
-        return (double)(STREAM_BYTES / 4 / threads / 256 * 256) * threads / seconds;
-    }
-    return 0;
-}
-
-/* Repeats of limit and kernel in turn: on a machine shared with others both suffer alike, so that the median of their
- * ratios says more than the ratio of two medians. The best ratio is printed beside it. */
-static void bench(const char *name, const char *label, const timed *t, double work, checkasm_unit unit)
-{
-    if (!wanted(name)) {
-        return;
-    }
-    mq_error error;
-    if (t->many && (!pool || mq__pool_threads(pool) != t->threads)) {
-        mq__pool_free(pool);
-        if (mq__pool_new(t->threads, &pool, &error) != MQ_OK) {
-            die(error.text);
-        }
-    }
-    const unsigned long times = calibrate(t, 3e-3);
-    double took[BENCH_REPEATS], peak[BENCH_REPEATS], share[BENCH_REPEATS];
-    for (int r = 0; r < BENCH_REPEATS; r++) {
-        peak[r] = limit(unit, t->threads);
-        took[r] = measure(t, times);
-        share[r] = work / took[r] / peak[r];
-    }
-    qsort(took, BENCH_REPEATS, sizeof took[0], by_value);
-    qsort(peak, BENCH_REPEATS, sizeof peak[0], by_value);
-    qsort(share, BENCH_REPEATS, sizeof share[0], by_value);
-    const double median = took[BENCH_REPEATS / 2];
-    printf("%-11s %-22s %-34s %11.0f ns ", mq__isa_name(checkasm.isa), name, label, median * 1e9);
-    if (unit == CHECKASM_ITEMS) {
-        printf("%8.3f Gitem/s", work / median * 1e-9);
-    } else {
-        printf("%7.2f %s %6.3f of %5.1f, best %.3f", work / median * 1e-9, unit == CHECKASM_MACS ? "GMAC/s" : "GB/s  ",
-               share[BENCH_REPEATS / 2], peak[BENCH_REPEATS / 2] * 1e-9, share[BENCH_REPEATS - 1]);
-    }
-    printf(t->threads > 1 ? "  %d threads\n" : "\n", t->threads);
-    fflush(stdout);
-}
-
-void checkasm_bench(const char *name, const char *label, void (*fn)(void *), void *context, double work,
-                    checkasm_unit unit)
-{
-    const timed t = {.one = fn, .context = context, .threads = 1};
-    bench(name, label, &t, work, unit);
-}
-
-void checkasm_bench_threads(const char *name, const char *label, void (*fn)(void *, int, int), void *context,
-                            double work, checkasm_unit unit, int threads)
-{
-    const timed t = {.many = fn, .context = context, .threads = threads};
-    bench(name, label, &t, work, unit);
-}
-
-/* ------------------------------------------------------------------ runs */
 
 static mq_kernels tested;
 
@@ -545,7 +363,7 @@ static void choose_level(mq_isa isa, const char *spoiled)
     checkasm.ref = mq__kernels_get(MQ_ISA_REF);
     tested = *mq__kernels_get(isa);
     if (spoiled && !checkasm_spoil(&tested, spoiled)) {
-        die("--break: unknown slot");
+        checkasm_die("--break: unknown name, see --selftest");
     }
     checkasm.tested = &tested;
 }
@@ -591,18 +409,18 @@ static int self_test(mq_isa first, mq_isa last)
 {
     unsigned long missed = 0;
     for (mq_isa isa = first; isa <= last; isa = (mq_isa)(isa + 1)) {
-        for (size_t i = 0; checkasm_spoil_name(i); i++) {
-            const char *name = checkasm_spoil_name(i);
-            if (!wanted(name)) {
+        const char *name, *spoiled;
+        for (size_t i = 0; (name = checkasm_spoil_name(i, &spoiled)); i++) {
+            if (!wanted(spoiled)) {
                 continue;
             }
             choose_level(isa, name);
-            options.only = name;
+            options.only = spoiled;
             options.quiet = true;
             failed_slots = 0;
             check_suites();
             options.only = NULL;
-            printf("%-11s %-24s %s\n", mq__isa_name(isa), name, failed_slots ? "noticed" : "MISSED");
+            printf("%-11s %-32s %s\n", mq__isa_name(isa), name, failed_slots ? "noticed" : "MISSED");
             missed += !failed_slots;
         }
     }
@@ -614,16 +432,14 @@ static int bench_levels(mq_isa first, mq_isa last)
 {
     for (mq_isa isa = first; isa <= last; isa = (mq_isa)(isa + 1)) {
         choose_level(isa, NULL);
-        printf("%s: FMA peak %.1f GMAC/s, read bandwidth %.1f GB/s, one thread\n", mq__isa_name(isa),
-               limit(CHECKASM_MACS, 1) * 1e-9, limit(CHECKASM_BYTES, 1) * 1e-9);
+        checkasm_bench_heading();
         for (const checkasm_suite *s = suites; s; s = s->next) {
             if (s->bench) {
                 s->bench();
             }
         }
     }
-    mq__pool_free(pool);
-    mq__free_aligned(stream);
+    checkasm_bench_end();
     return 0;
 }
 
@@ -649,7 +465,7 @@ static mq_isa level_named(const char *name)
             return isa;
         }
     }
-    die("--isa: unknown level");
+    checkasm_die("--isa: unknown level");
     return MQ_ISA_REF;
 }
 
@@ -684,7 +500,8 @@ int main(int argc, char **argv)
         } else if (arg[0] != '-') {
             options.pattern = arg;
         } else {
-            die("usage: checkasm [--bench] [--list] [--isa LEVEL] [--seed N] [--break SLOT] [--selftest] [PATTERN]");
+            checkasm_die(
+                "usage: checkasm [--bench] [--list] [--isa LEVEL] [--seed N] [--break NAME] [--selftest] [PATTERN]");
         }
     }
     return list_only ? list() : mode(first, last);

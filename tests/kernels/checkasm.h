@@ -89,8 +89,14 @@ void checkasm_bench_threads(const char *slot, const char *label, void (*fn)(void
 /* True when benchmarks of that slot are wanted: to skip the set-up. */
 bool checkasm_bench_wanted(const char *slot);
 
-/* checkasm_broken.c: replaces one slot of the table by a version that spoils one output; false for an unknown slot. */
-bool checkasm_spoil(mq_kernels *table, const char *slot);
-const char *checkasm_spoil_name(size_t index); /* the slots that can be spoiled, NULL after the last */
+/* checkasm_broken.c: replaces one slot of the table by a version that spoils its output; false for an unknown name. */
+bool checkasm_spoil(mq_kernels *table, const char *name);
+/* The wrong kernels, such as bad_rmsnorm, and the slot that each spoils; NULL after the last. */
+const char *checkasm_spoil_name(size_t index, const char **slot);
+
+/* Between checkasm.c and checkasm_bench.c: one level's heading, and the end of all. */
+void checkasm_bench_heading(void);
+void checkasm_bench_end(void);
+void checkasm_die(const char *what) __attribute__((noreturn));
 
 #endif

@@ -115,23 +115,30 @@ static void bad_w4a16_gemm(const float *panels, size_t rows, const mq_nvfp4 *w, 
 }
 
 static void bad_dense_thin(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                           const mq_epilogue *out)
+                           const mq_epilogue *out, void *scratch)
 {
-    honest.dense_thin(x, ldx, rows, w, n0, n1, out);
+    honest.dense_thin(x, ldx, rows, w, n0, n1, out, scratch);
     spoil_linear(rows, n1, w->n, out);
 }
 
-static void bad_dense_thin_other(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                 const mq_epilogue *out)
+static void bad_dense_thin_tiles(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                 const mq_epilogue *out, void *scratch)
 {
-    honest.dense_thin_other(x, ldx, rows, w, n0, n1, out);
+    honest.dense_thin_tiles(x, ldx, rows, w, n0, n1, out, scratch);
+    spoil_linear(rows, n1, w->n, out);
+}
+
+static void bad_dense_thin_streams(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                   const mq_epilogue *out, void *scratch)
+{
+    honest.dense_thin_streams(x, ldx, rows, w, n0, n1, out, scratch);
     spoil_linear(rows, n1, w->n, out);
 }
 
 static void bad_w4a16_thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                           const mq_epilogue *out)
+                           const mq_epilogue *out, void *scratch)
 {
-    honest.w4a16_thin(x, ldx, rows, w, p0, p1, out);
+    honest.w4a16_thin(x, ldx, rows, w, p0, p1, out, scratch);
     spoil_linear(rows, p1 * MQ_NVFP4_NR, w->n, out);
 }
 
@@ -143,6 +150,48 @@ static void spoil_attention(const mq_attention *a)
         largest = row[k] > largest ? row[k] : -row[k] > largest ? -row[k] : largest;
     }
     row[a->kv.head_dim - 1] += 1e-3f * largest;
+}
+
+/* Values 1% too large. */
+static void spoil_attention_scale(const mq_attention *a, float factor)
+{
+    for (uint32_t row = 0; row < a->rows; row++) {
+        for (size_t i = 0; i < (size_t)a->heads * a->kv.head_dim; i++) {
+            a->out[row * a->out_stride + i] *= factor;
+        }
+    }
+}
+
+static void large_attention_prefill(const mq_attention *a)
+{
+    honest.attention_prefill(a);
+    spoil_attention_scale(a, 1.01f);
+}
+
+static void large_attention_prefill_bf16(const mq_attention *a)
+{
+    honest.attention_prefill_bf16(a);
+    spoil_attention_scale(a, 1.01f);
+}
+
+static void large_attention_prefill_int8(const mq_attention *a)
+{
+    honest.attention_prefill_int8(a);
+    spoil_attention_scale(a, 1.01f);
+}
+
+/* 1/256 for the weights' unit of 1/255: what earlier tiles add is too small. Their share is that of their keys, which is what
+ * it is on average. */
+static void unit_attention_prefill_int8(const mq_attention *a)
+{
+    honest.attention_prefill_int8(a);
+    for (uint32_t row = 0; row < a->rows; row++) {
+        const uint32_t position = a->first + row, earlier = position / MQ_ATTENTION_TILE * MQ_ATTENTION_TILE;
+        mq_attention one = *a;
+        one.out += row * a->out_stride;
+        one.rows = 1;
+        spoil_attention_scale(&one, 1 - (float)earlier / (float)(position + 1) / 256);
+    }
 }
 
 static void bad_attention_prefill(const mq_attention *a)
@@ -170,10 +219,17 @@ static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, 
     partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
-static void bad_attention_decode_span_other(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+static void bad_attention_decode_span_to_l1(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                                             float *partial, size_t stride)
 {
-    honest.attention_decode_span_other(a, kv_heads, key0, key1, partial, stride);
+    honest.attention_decode_span_to_l1(a, kv_heads, key0, key1, partial, stride);
+    partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
+}
+
+static void bad_attention_decode_span_to_l2(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                            float *partial, size_t stride)
+{
+    honest.attention_decode_span_to_l2(a, kv_heads, key0, key1, partial, stride);
     partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
@@ -193,81 +249,62 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
     return honest.read_stream(data, bytes - 256, way);
 }
 
-#define SPOILER(slot)                                                                                                  \
-    static void spoil_##slot(mq_kernels *table)                                                                        \
+#define SPOILER(slot, bad)                                                                                             \
+    static void spoil_##bad(mq_kernels *table)                                                                         \
     {                                                                                                                  \
-        table->slot = bad_##slot;                                                                                      \
+        table->slot = bad;                                                                                             \
     }
-SPOILER(rmsnorm)
-SPOILER(norm_rope)
-SPOILER(swiglu)
-SPOILER(f32_to_bf16)
-SPOILER(dense_to_f32)
-SPOILER(nvfp4_quantize)
-SPOILER(nvfp4_gemm)
-SPOILER(int8_quantize)
-SPOILER(int8_gemm)
-SPOILER(dense_pack_rows)
-SPOILER(dense_gemm)
-SPOILER(w4a16_gemm)
-SPOILER(bf16_pack_rows)
-SPOILER(bf16_gemm)
-SPOILER(dense_thin)
-SPOILER(dense_thin_other)
-SPOILER(w4a16_thin)
-SPOILER(attention_prefill)
-SPOILER(attention_prefill_bf16)
-SPOILER(attention_prefill_int8)
-SPOILER(attention_decode_span)
-SPOILER(attention_decode_span_other)
-SPOILER(attention_decode_merge)
-SPOILER(burn_fma)
-SPOILER(read_stream)
+#define EACH(X)                                                                                                        \
+    X(rmsnorm, bad_rmsnorm)                                                                                            \
+    X(norm_rope, bad_norm_rope)                                                                                        \
+    X(swiglu, bad_swiglu)                                                                                              \
+    X(f32_to_bf16, bad_f32_to_bf16)                                                                                    \
+    X(dense_to_f32, bad_dense_to_f32)                                                                                  \
+    X(nvfp4_quantize, bad_nvfp4_quantize)                                                                              \
+    X(nvfp4_gemm, bad_nvfp4_gemm)                                                                                      \
+    X(int8_quantize, bad_int8_quantize)                                                                                \
+    X(int8_gemm, bad_int8_gemm)                                                                                        \
+    X(dense_pack_rows, bad_dense_pack_rows)                                                                            \
+    X(dense_gemm, bad_dense_gemm)                                                                                      \
+    X(w4a16_gemm, bad_w4a16_gemm)                                                                                      \
+    X(bf16_pack_rows, bad_bf16_pack_rows)                                                                              \
+    X(bf16_gemm, bad_bf16_gemm)                                                                                        \
+    X(dense_thin, bad_dense_thin)                                                                                      \
+    X(dense_thin_tiles, bad_dense_thin_tiles)                                                                          \
+    X(dense_thin_streams, bad_dense_thin_streams)                                                                      \
+    X(w4a16_thin, bad_w4a16_thin)                                                                                      \
+    X(attention_prefill, bad_attention_prefill)                                                                        \
+    X(attention_prefill, large_attention_prefill)                                                                      \
+    X(attention_prefill_bf16, bad_attention_prefill_bf16)                                                              \
+    X(attention_prefill_bf16, large_attention_prefill_bf16)                                                            \
+    X(attention_prefill_int8, bad_attention_prefill_int8)                                                              \
+    X(attention_prefill_int8, large_attention_prefill_int8)                                                            \
+    X(attention_prefill_int8, unit_attention_prefill_int8)                                                             \
+    X(attention_decode_span, bad_attention_decode_span)                                                                \
+    X(attention_decode_span_to_l1, bad_attention_decode_span_to_l1)                                                    \
+    X(attention_decode_span_to_l2, bad_attention_decode_span_to_l2)                                                    \
+    X(attention_decode_merge, bad_attention_decode_merge)                                                              \
+    X(burn_fma, bad_burn_fma)                                                                                          \
+    X(read_stream, bad_read_stream)
+EACH(SPOILER)
 
-#define ENTRY(slot)                                                                                                    \
-    {                                                                                                                  \
-#slot, spoil_##slot                                                                                            \
-    }
+#define ENTRY(slot, bad) {#bad, #slot, spoil_##bad},
 static const struct {
-    const char *name;
+    const char *name, *slot;
     void (*spoil)(mq_kernels *table);
-} spoilers[] = {
-    ENTRY(rmsnorm),
-    ENTRY(norm_rope),
-    ENTRY(swiglu),
-    ENTRY(f32_to_bf16),
-    ENTRY(dense_to_f32),
-    ENTRY(nvfp4_quantize),
-    ENTRY(nvfp4_gemm),
-    ENTRY(int8_quantize),
-    ENTRY(int8_gemm),
-    ENTRY(dense_pack_rows),
-    ENTRY(dense_gemm),
-    ENTRY(w4a16_gemm),
-    ENTRY(bf16_pack_rows),
-    ENTRY(bf16_gemm),
-    ENTRY(dense_thin),
-    ENTRY(dense_thin_other),
-    ENTRY(w4a16_thin),
-    ENTRY(attention_prefill),
-    ENTRY(attention_prefill_bf16),
-    ENTRY(attention_prefill_int8),
-    ENTRY(attention_decode_span),
-    ENTRY(attention_decode_span_other),
-    ENTRY(attention_decode_merge),
-    ENTRY(burn_fma),
-    ENTRY(read_stream),
-};
+} spoilers[] = {EACH(ENTRY)};
 
-const char *checkasm_spoil_name(size_t index)
+const char *checkasm_spoil_name(size_t index, const char **slot)
 {
-    return index < sizeof spoilers / sizeof spoilers[0] ? spoilers[index].name : NULL;
+    if (index >= sizeof spoilers / sizeof spoilers[0]) return NULL;
+    *slot = spoilers[index].slot;
+    return spoilers[index].name;
 }
 
-bool checkasm_spoil(mq_kernels *table, const char *slot)
+bool checkasm_spoil(mq_kernels *table, const char *name)
 {
     for (size_t i = 0; i < sizeof spoilers / sizeof spoilers[0]; i++) {
-        if (!strcmp(spoilers[i].name, slot)) {
+        if (!strcmp(spoilers[i].name, name)) {
             honest = *table;
             spoilers[i].spoil(table);
             return true;

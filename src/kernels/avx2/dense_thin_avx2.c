@@ -1,4 +1,4 @@
-/* Thin dense products of the AVX2 level: 1 to 8 rows of activations, weights streamed once.
+/* Thin dense products of the AVX2 level: few rows of activations, weights streamed once. More rows: dense_thin_rows_avx2.c.
  *
  * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB ahead. Sixteen
  * lanes are two registers, so 2 x 1, 2 x 2 or 1 x 4 features x rows are taken at a time; more rows reread the weights of
@@ -7,30 +7,9 @@
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
  * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. With 4 and 8 rows, on a
  * Cascade Lake class processor with a prefetch 1 KiB ahead, 0.62 and 0.31. */
-#include "kernels/dense_common.h"
-
-#include <immintrin.h>
+#include "kernels/avx2/dense_thin_avx2.h"
 
 #define AHEAD_BYTES 4096
-#define INLINE      static inline __attribute__((always_inline))
-
-/* Weights [at, at + 8). */
-INLINE __m256 load_weights_dense_avx2(const void *w, mq_dense_type type, size_t at)
-{
-    if (type == MQ_DENSE_F32) return _mm256_loadu_ps((const float *)w + at);
-    const __m128i half = _mm_loadu_si128((const void *)((const uint16_t *)w + at));
-    if (type == MQ_DENSE_F16) return _mm256_cvtph_ps(half);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-}
-
-/* Lanes of two registers (0..7, 8..15) pairwise: 8+8, 4+4, 2+2, 1+1. */
-INLINE float sum_lanes_dense_avx2(__m256 low, __m256 high)
-{
-    const __m256 a = _mm256_add_ps(low, high);
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
 
 /* k in [k0, k_width), fewer than 16 of them, for one feature and row: lanes past the end keep their sums. */
 static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __m256 *low, __m256 *high)
@@ -129,9 +108,11 @@ INLINE void thin_typed_dense_avx2(const float *x, size_t ldx, size_t rows, const
 }
 
 static void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                            const mq_epilogue *out)
+                            const mq_epilogue *out, void *scratch)
 {
-    if (w->type == MQ_DENSE_BF16) {
+    if (rows > THIN_FEW) {
+        mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
+    } else if (w->type == MQ_DENSE_BF16) {
         thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);
     } else if (w->type == MQ_DENSE_F16) {
         thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);
@@ -142,5 +123,5 @@ static void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_de
 
 void mq__fill_avx2_thin(mq_kernels *table)
 {
-    table->dense_thin = table->dense_thin_other = thin_dense_avx2;
+    table->dense_thin_tiles = table->dense_thin_streams = thin_dense_avx2;
 }

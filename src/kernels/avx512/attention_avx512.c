@@ -1,6 +1,5 @@
 /* The attention slots of this level. */
 #include "kernels/avx512/attention_avx512.h"
-#include "base/cpu.h"
 #include "kernels/table.h"
 
 static size_t scratch_bytes_attention_avx512(uint32_t heads, uint32_t head_dim)
@@ -15,9 +14,8 @@ void mq__fill_avx512_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_avx512;
     table->attention_prefill_int8 = mq__attention_int8_avx512;
-    const bool is_zen4 = mq__cpu_zen4();
-    table->attention_decode_span = is_zen4 ? mq__attention_decode_span_zen4 : mq__attention_decode_span_avx512;
-    table->attention_decode_span_other = is_zen4 ? mq__attention_decode_span_avx512 : mq__attention_decode_span_zen4;
+    table->attention_decode_span_to_l1 = mq__attention_decode_span_l1_avx512;
+    table->attention_decode_span_to_l2 = mq__attention_decode_span_l2_avx512;
     table->attention_decode_merge = mq__attention_decode_merge_avx512;
     table->attention_scratch_bytes = scratch_bytes_attention_avx512;
 }

@@ -290,8 +290,8 @@ INLINE void run_page_decode_avx512(const decode_group *t, decode_side s, const u
             CASE(8, to_l1)                                                                                             \
         }                                                                                                              \
     }
-RUN(run_general, true)
-RUN(run_zen4, false)
+RUN(run_to_l1, true)
+RUN(run_to_l2, false)
 
 static void split_decode_avx512(const float *pairs, size_t count, float scale, float *even, float *odd)
 {
@@ -316,35 +316,35 @@ static void join_decode_avx512(const float *even, const float *odd, size_t count
                           _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b));
 }
 
-static const decode_core general = {.heads = HEADS,
-                                    .columns = COLUMNS,
-                                    .ahead = 4096,
-                                    .split = split_decode_avx512,
-                                    .join = join_decode_avx512,
-                                    .run = run_general};
-static const decode_core zen4 = {.heads = HEADS,
-                                 .columns = COLUMNS,
-                                 .ahead = 8192,
-                                 .split = split_decode_avx512,
-                                 .join = join_decode_avx512,
-                                 .run = run_zen4};
+static const decode_core to_l1_core = {.heads = HEADS,
+                                       .columns = COLUMNS,
+                                       .ahead = 4096,
+                                       .split = split_decode_avx512,
+                                       .join = join_decode_avx512,
+                                       .run = run_to_l1};
+static const decode_core to_l2_core = {.heads = HEADS,
+                                       .columns = COLUMNS,
+                                       .ahead = 8192,
+                                       .split = split_decode_avx512,
+                                       .join = join_decode_avx512,
+                                       .run = run_to_l2};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim)
 {
-    return mq__decode_scratch_bytes(&general, heads, head_dim);
+    return mq__decode_scratch_bytes(&to_l1_core, heads, head_dim);
 }
 
-void mq__attention_decode_span_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                      float *partial, size_t stride)
+void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                         float *partial, size_t stride)
 {
-    mq__decode_span(&general, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&to_l1_core, a, kv_heads, key0, key1, partial, stride);
 }
 
-void mq__attention_decode_span_zen4(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                    float *partial, size_t stride)
+void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
+                                         float *partial, size_t stride)
 {
-    mq__decode_span(&zen4, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&to_l2_core, a, kv_heads, key0, key1, partial, stride);
 }
 
 /* The reference, 16 columns at a time. */

@@ -7,8 +7,8 @@
  *     values  int8, one scale a channel                         [width/32][TILE/4][32][4 of TILE]
  *     queries int8 + 128 (unsigned), one scale a row            [14][width]
  *     weights round(255 * 2^(s - max)), unsigned                [14][TILE]
- * Scores start at the bits of 1.5*2^23 less 128 times the key's sum, so that they end as floats; two FMA make them
- * s = dot * key_scale * query_scale + query . mean. Both products use a 14 x 32 tile of int32 sums: per 4 k 28 vpdpbusd
+ * Scores start at -128 times the key's sum, which takes the queries' offset out, so that they end as the integers dot, exact as
+ * floats at all widths; s = dot * key_scale * query_scale + query . mean. Both products use a 14 x 32 tile of int32 sums: per 4 k 28 vpdpbusd
  * beside 16 loads. The sum of a row's weights is that of the rounded ones.
  *
  * Throughput at width 128: per 16 scores 64 vpdpbusd and about 17 instructions of scaling and softmax where FP32 has 256
@@ -20,7 +20,8 @@
 
 _Static_assert(TILE == MQ_ATTENTION_TILE, "one tile size for all of a level");
 
-enum { MOST_ROWS = 2048, MAGIC = 0x4b400000 };
+enum { MOST_ROWS = 2048 };
+_Static_assert(1024 * 127 * 127 <= 1 << 24, "the dot product of the widest head is exact as a float");
 
 /* 2^r on [0, 1], relative error 7.5e-5. */
 #define EXP2_C0 0x1.fff626p-1f
@@ -84,15 +85,11 @@ INLINE __m512 load_bf16(const uint16_t *from, __mmask16 mask)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-/* 127/amax, and the scale amax/127 with 22 significant bits, so that its product with 1.5*2^23 is exact. */
+/* 127/amax, and the scale amax/127. */
 static float inverse_of(float amax, float *scale)
 {
     const bool zero = amax < 0x1p-100f;
-    const float whole = zero ? 0 : amax * (1.0f / 127.0f);
-    uint32_t bits;
-    memcpy(&bits, &whole, sizeof bits);
-    bits &= ~3u;
-    memcpy(scale, &bits, sizeof *scale);
+    *scale = zero ? 0 : amax * (1.0f / 127.0f);
     return zero ? 0 : 127.0f / amax;
 }
 
@@ -177,7 +174,7 @@ static void quantize_key(const int8_pass *p, size_t key0, size_t key, int8_t *co
         _mm_store_si128((__m128i *)(void *)(codes + c), _mm512_cvtepi32_epi8(code));
     }
     ((float *)(void *)(p->scratch + p->l->key_scales))[key] = scale;
-    ((int32_t *)(void *)(p->scratch + p->l->key_starts))[key] = MAGIC - 128 * _mm512_reduce_add_epi32(sum);
+    ((int32_t *)(void *)(p->scratch + p->l->key_starts))[key] = -128 * _mm512_reduce_add_epi32(sum);
 }
 
 static void load_keys(const int8_pass *p, size_t key0)
@@ -304,10 +301,9 @@ static void score_bytes(const int8_pass *p, size_t block, float *s)
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; half++) {
             const __m512 scale = _mm512_load_ps(key_scales + key + 16 * half);
-            const __m512 c = _mm512_mul_ps(scale, _mm512_set1_ps(-12582912.0f));
 #pragma GCC unroll 14
             for (size_t r = 0; r < MR; r++) {
-                const __m512 dot = _mm512_fmadd_ps(_mm512_castsi512_ps(sums[r][half]), scale, c);
+                const __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][half]), scale);
                 _mm512_store_ps(s + r * TILE + key + 16 * half,
                                 _mm512_fmadd_ps(dot, _mm512_set1_ps(query_scale[r]), _mm512_set1_ps(mean[r])));
             }
@@ -346,7 +342,7 @@ static void soften_bytes(const float *s, block_state *state, uint8_t *weights)
     _mm512_store_ps(state->correction, exp2_16(_mm512_load_ps(state->correction)));
     const __m512i ones = _mm512_set1_epi8(1);
     for (size_t r = 0; r < MR; r++, weights += TILE) {
-        const __m512 top = _mm512_set1_ps(state->max[r] - 0x1.ff4bcap+2f); /* log2(255): the largest becomes 255 */
+        const __m512 top = _mm512_set1_ps(state->max[r] - 7.9943534368588576f); /* log2(255): the largest becomes 255 */
         __m512i sum = _mm512_setzero_si512();
         for (size_t i = 0; i < TILE; i += 64) {
             for (size_t j = 0; j < 64; j += 16) {

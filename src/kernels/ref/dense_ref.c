@@ -44,8 +44,9 @@ static void gemm_dense_ref(const float *panels, size_t rows, const mq_dense *w, 
 }
 
 static void thin_dense_ref(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                           const mq_epilogue *out)
+                           const mq_epilogue *out, void *scratch)
 {
+    (void)scratch;
     const size_t k_width = w->k_width;
     for (size_t n = n0; n < n1; n++) {
         for (size_t row = 0; row < rows; row++) {
@@ -68,6 +69,6 @@ void mq__fill_ref_dense(mq_kernels *table)
 {
     table->dense_pack_rows = pack_rows_dense_ref;
     table->dense_gemm = gemm_dense_ref;
-    table->dense_thin = table->dense_thin_other = thin_dense_ref;
+    table->dense_thin_tiles = table->dense_thin_streams = thin_dense_ref;
     mq__fill_ref_w4a16(table);
 }

@@ -35,8 +35,9 @@ static void gemm_w4a16_ref(const float *panels, size_t rows, const mq_nvfp4 *w, 
 }
 
 static void thin_w4a16_ref(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                           const mq_epilogue *out)
+                           const mq_epilogue *out, void *scratch)
 {
+    (void)scratch;
     const size_t k_width = w->k_width, n1 = p1 * MQ_NVFP4_NR < w->n ? p1 * MQ_NVFP4_NR : w->n;
     for (size_t n = p0 * MQ_NVFP4_NR; n < n1; n++) {
         const uint8_t *weights = mq__nvfp4_panel(w, n / MQ_NVFP4_NR);
