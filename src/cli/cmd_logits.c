@@ -1,3 +1,4 @@
+#include "base/json_read.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -27,15 +28,14 @@ static int32_t *read_tokens_logits(const char *list, const char *file, uint32_t 
 {
     char *data = NULL, *wrapped = NULL;
     size_t bytes = 0;
-    json_error_t at;
     json_t *array = NULL;
     if (file) {
         *code = cli_read(file, &data, &bytes);
         if (*code != CLI_DONE) return NULL;
-        array = json_loadb(data, bytes, 0, &at);
+        (void)mq__json_read(data, bytes, 0, MQ_JSON_ROUND_NUMBERS, "tokens", &array, NULL);
         free(data);
     } else if (asprintf(&wrapped, "[%s]", list) > 0) {
-        array = json_loads(wrapped, 0, &at);
+        (void)mq__json_read(wrapped, strlen(wrapped), 0, MQ_JSON_ROUND_NUMBERS, "tokens", &array, NULL);
         free(wrapped);
     }
     const size_t n = json_array_size(array);

@@ -1,4 +1,5 @@
 /* tokenize, detokenize, render: what needs the tokenizer files only. */
+#include "base/json_read.h"
 #include "cli/cli.h"
 
 #include <jansson.h>
@@ -56,8 +57,8 @@ static int tokenize(int argc, char **argv)
 /* A JSON array of ids; NULL and a report when it is none: the input is refused. */
 static int32_t *parse_ids(const char *input, size_t bytes, size_t *count)
 {
-    json_error_t at;
-    json_t *array = json_loadb(input, bytes, 0, &at);
+    json_t *array = NULL;
+    (void)mq__json_read(input, bytes, 0, MQ_JSON_ROUND_NUMBERS, "ids", &array, NULL);
     *count = json_array_size(array);
     int32_t *ids = json_is_array(array) ? malloc((*count + 1) * sizeof *ids) : NULL;
     for (size_t i = 0; ids && i < *count; i++) {

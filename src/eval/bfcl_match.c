@@ -1,3 +1,4 @@
+#include "base/json_read.h"
 #include "eval/bfcl.h"
 
 #include "base/buf.h"
@@ -23,9 +24,13 @@ static json_t *call_of(const json_t *value)
     }
     if (!name) return NULL;
     if (!arguments) arguments = json_object_get(value, "parameters");
-    json_t *read = json_is_string(arguments) ? json_loads(json_string_value(arguments), 0, NULL)
-                   : arguments               ? json_deep_copy(arguments)
-                                             : json_object();
+    json_t *read = NULL;
+    if (json_is_string(arguments)) {
+        (void)mq__json_read(json_string_value(arguments), json_string_length(arguments), 0, MQ_JSON_ROUND_NUMBERS,
+                            "arguments", &read, NULL);
+    } else {
+        read = arguments ? json_deep_copy(arguments) : json_object();
+    }
     if (json_is_object(read)) return json_pack("{ssso}", "name", name, "arguments", read);
     json_decref(read);
     return NULL;
@@ -34,7 +39,8 @@ static json_t *call_of(const json_t *value)
 /* Adds the calls of one JSON text; false when it is not all calls. */
 static bool add_json(json_t *calls, const char *text, size_t bytes)
 {
-    json_t *value = json_loadb(text, bytes, 0, NULL), *item;
+    json_t *value = NULL, *item;
+    (void)mq__json_read(text, bytes, 0, MQ_JSON_ROUND_NUMBERS, "calls", &value, NULL);
     bool ok = json_is_object(value) || json_array_size(value) > 0;
     if (json_is_object(value)) ok = json_array_append_new(calls, call_of(value)) == 0;
     size_t i;

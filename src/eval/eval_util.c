@@ -1,6 +1,7 @@
 /* Helpers of tasks: seeded numbers, files of JSON lines. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "eval/eval.h"
 
@@ -66,15 +67,15 @@ void mq__eval_make_text(char *bytes, size_t count)
 static mq_status read_line(const char *path, const char *line, size_t bytes, size_t number, json_t *lines,
                            mq_error *error)
 {
-    json_error_t at;
+    json_t *value = NULL;
     size_t blank = 0;
     while (blank < bytes && strchr(" \t\r", line[blank])) {
         blank++;
     }
     if (blank == bytes) return MQ_OK;
-    json_t *value = json_loadb(line, bytes, JSON_DECODE_ANY, &at);
-    if (!value)
-        return mq__fail(error, MQ_FORMAT, "eval: %s:%zu: expected a JSON value, got: %s", path, number, at.text);
+    mq_error why = {0};
+    const mq_status status = mq__json_read(line, bytes, JSON_DECODE_ANY, MQ_JSON_ROUND_NUMBERS, "line", &value, &why);
+    if (status != MQ_OK) return mq__fail(error, status, "eval: %s:%zu: %s", path, number, why.text);
     if (json_array_append_new(lines, value) == 0) return MQ_OK;
     return mq__fail(error, MQ_NO_MEMORY, "eval: %s: expected memory, got none", path);
 }
@@ -116,7 +117,13 @@ mq_status mq__eval_read_values(const char *path, json_t **values, mq_error *erro
         json_t *value;
         at += strspn(data + at, " \t\r\n"); /* the text ends with NUL */
         if (at >= bytes) break;
+        const unsigned long failures = mq__json_failures();
         value = json_loadb(data + at, bytes - at, JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &where);
+        if (mq__json_failures() != failures) {
+            status = mq__fail(error, MQ_NO_MEMORY, "eval: %s: expected memory, got none", path);
+            json_decref(value);
+            break;
+        }
         if (!value || json_array_append_new(list, value) != 0 || where.position <= 0) {
             status = mq__fail(error, MQ_FORMAT, "eval: %s: byte %zu: expected a JSON value, got: %s", path, at,
                               value ? "one that does not fit" : where.text);

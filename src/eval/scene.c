@@ -1,4 +1,5 @@
 #include "eval/scene.h"
+#include "base/json_read.h"
 
 #include "base/buf.h"
 #include "base/error.h"
@@ -122,14 +123,13 @@ mq_status mq__scene_check(const json_t *scene, const char *where, mq_error *erro
                     wrong);
 }
 
+#define SCENE_BYTES ((size_t)64 << 20)
+
 mq_status mq__scene_read(const char *path, json_t **scene, mq_error *error)
 {
-    json_error_t at;
-    *scene = json_load_file(path, JSON_REJECT_DUPLICATES, &at);
-    if (!*scene) {
-        return mq__fail(error, MQ_FORMAT, "scene: %s: expected a JSON scene, got line %d: %s", path, at.line, at.text);
-    }
-    const mq_status status = mq__scene_check(*scene, path, error);
+    mq_status status = mq__json_file(path, SCENE_BYTES, scene, error);
+    if (status != MQ_OK) return status;
+    status = mq__scene_check(*scene, path, error);
     if (status == MQ_OK) return MQ_OK;
     json_decref(*scene);
     *scene = NULL;
@@ -217,7 +217,8 @@ json_t *mq__scene_parse_call(const char *answer)
     const char *start = strstr(answer, "<tool_call>"), *end = start ? strstr(start, "</tool_call>") : NULL;
     if (!end) return NULL;
     start += strlen("<tool_call>");
-    json_t *call = json_loadb(start, (size_t)(end - start), JSON_REJECT_DUPLICATES, NULL);
+    json_t *call = NULL;
+    (void)mq__json_read(start, (size_t)(end - start), 0, MQ_JSON_ROUND_NUMBERS, "call", &call, NULL);
     if (json_is_string(json_object_get(call, "name")) && json_is_object(json_object_get(call, "arguments")))
         return call;
     json_decref(call);

@@ -1,6 +1,7 @@
 /* The id of the tokenizer's end token, without building the tokenizer: the engine needs it where nobody opens a text. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "format/config_read.h"
 
@@ -10,19 +11,14 @@
 #define CONFIG_BYTES    ((size_t)16 << 20)
 #define TOKENIZER_BYTES ((size_t)256 << 20)
 
-/* With integers as reals: model_max_length often is 1e30 written as one. */
-static mq_status parse_reals(const char *text, size_t bytes, const char *path, json_t **root, mq_error *error)
+static mq_status parse_object(const char *text, size_t bytes, const char *path, json_t **root, mq_error *error)
 {
-    json_error_t at;
-    *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &at);
-    if (json_is_object(*root)) return MQ_OK;
-    const bool memory = !*root && json_error_code(&at) == json_error_out_of_memory;
-    const char *got = *root ? "something else" : at.text;
-    mq_status s = memory ? mq__fail(error, MQ_NO_MEMORY, "json: %s: expected memory, got none", path)
-                         : mq__fail(error, MQ_FORMAT, "json: %s: expected a JSON object, got %s", path, got);
+    /* model_max_length often is 1e30, written as an integer */
+    const mq_status s = mq__json_read(text, bytes, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, path, root, error);
+    if (s != MQ_OK || json_is_object(*root)) return s;
     json_decref(*root);
     *root = NULL;
-    return s;
+    return mq__fail(error, MQ_FORMAT, "json: %s: expected a JSON object, got something else", path);
 }
 
 /* *root is NULL when the directory has no such file. */
@@ -36,7 +32,7 @@ static mq_status read_object_tokenizer_eos(const char *dir, const char *name, si
     mq_status s = MQ_OK;
     if (mq__file_exists(path)) {
         s = mq__file_read(path, max_bytes, &data, &bytes, error);
-        if (s == MQ_OK) s = parse_reals(data, bytes, path, root, error);
+        if (s == MQ_OK) s = parse_object(data, bytes, path, root, error);
     }
     mq__free(data);
     mq__free(path);
