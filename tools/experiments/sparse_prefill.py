@@ -5,7 +5,7 @@ most likely one. Blocks are 64 x 64. "share" is the share of the causal blocks t
     window W    the first 64 keys and the last W
     blocks S    the first block, the diagonal and its neighbour, and the S best of the others for each row of blocks, by the
                 product of mean query and mean key (as MInference's and XAttention's estimates, in their plainest form)
-Runs on the NumPy reference of the tests. docs/PERF.md has the numbers.
+Runs on the NumPy reference of the tests. docs/perf/2026-11-zen5.md has the numbers.
 """
 import argparse
 import os
