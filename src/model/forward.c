@@ -82,9 +82,9 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
                       .rows = rt->x,
                       .width = m->width,
                       .count = rows},
-           (mq_output[]){{&w->gate, rt->gate, false}, {&w->up, rt->up, false}}, 2);
+           (mq_output[]){{&w->mlp.gate, rt->gate, false}, {&w->mlp.up, rt->up, false}}, 2);
     linear(rt, l, MQ_GROUP_DOWN, (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = m->ffn, .count = rows},
-           (mq_output[]){{&w->down, rt->h, true}}, 1);
+           (mq_output[]){{&w->mlp.down, rt->h, true}}, 1);
 }
 
 void mq__forward(mq_runtime *rt, mq_pass *pass)

@@ -4,25 +4,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
-#include <stdio.h>
 #include <string.h>
-
-/* In the order of mq__weights_linear. */
-static const char *const linear_names[MQ_LINEARS_PER_LAYER] = {
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
-};
-
-size_t mq__quantize_count(const mq_quantize_job *j)
-{
-    return (size_t)j->weights->model.layers * MQ_LINEARS_PER_LAYER;
-}
-
-void mq__quantize_module_name(size_t index, const char *suffix, char name[MQ_MODULE_NAME_BYTES])
-{
-    snprintf(name, MQ_MODULE_NAME_BYTES, "model.layers.%zu.%s%s", index / MQ_LINEARS_PER_LAYER,
-             linear_names[index % MQ_LINEARS_PER_LAYER], suffix);
-}
 
 /* A compiled pattern with the limits that keep a hostile one from running away. */
 typedef struct pattern {
@@ -81,18 +63,18 @@ mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
     pattern p;
     mq_status s = compile_pattern(j->options->ignore, &p, error);
     if (s != MQ_OK) return s;
-    for (size_t i = 0; s == MQ_OK && i < mq__quantize_count(j); i++) {
-        const mq_linear *linear = mq__weights_linear(j->weights, i);
-        char name[MQ_MODULE_NAME_BYTES];
+    for (size_t i = 0; s == MQ_OK && i < j->weights->module_count; i++) {
+        const mq_module *module = &j->weights->module[i];
+        const mq_linear *linear = module->linear;
+        char name[MQ_TENSOR_NAME_BYTES];
         bool ignored;
-        mq__quantize_module_name(i, "", name);
+        mq__module_name(module, "", name);
         s = matches(&p, name, &ignored, error);
         if (s == MQ_OK && !linear->dense.data) {
             s = mq__fail(error, MQ_UNSUPPORTED, "quantize: %s: expected dense weights, got NVFP4", name);
         }
         j->quantised[i] = !ignored && linear->k_width % MQ_NVFP4_VALUES == 0;
-        const bool fused = i > 0 && i % MQ_LINEARS_PER_LAYER != 0 && mq__weights_group(i) == mq__weights_group(i - 1);
-        if (s == MQ_OK && fused && j->quantised[i] != j->quantised[i - 1]) {
+        if (s == MQ_OK && j->quantised[i] != j->quantised[module->fused]) {
             s = mq__fail(error, MQ_USAGE, "quantize: ignore: expected all or none of the modules fused with %s", name);
         }
         if (s == MQ_OK && j->quantised[i]) j->total++;
