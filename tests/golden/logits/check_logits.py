@@ -91,9 +91,12 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--shared", default="")
     parser.add_argument("--self-test", action="store_true")
+    parser.add_argument("--only", default="", help="cases whose name begins so")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for i, name in enumerate(checkpoints.CASES):
+            if not name.startswith(arguments.only):
+                continue
             directory = os.path.join(scratch, name)
             checkpoints.make(directory, name, shards=1 + i % 3)
             check_case(arguments.binary, name, directory, arguments.self_test)
