@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define CHUNK_DEFAULT 512
+#define CHUNK_EXPERTS 2048 /* each expert gets its share of the rows only */
 
 /* ---- plans */
 
@@ -215,7 +216,7 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
     }
     e->context = asked ? asked : own < fits ? own : (uint32_t)fits;
     if (e->context == 0) e->context = 1;
-    e->chunk = e->options.chunk ? e->options.chunk : CHUNK_DEFAULT;
+    e->chunk = e->options.chunk ? e->options.chunk : e->weights->experts ? CHUNK_EXPERTS : CHUNK_DEFAULT;
     if (e->chunk > e->context) e->chunk = e->context;
     e->blocks_per_sequence = (e->context + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
     return MQ_OK;
@@ -350,8 +351,9 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         const mq_face face = mq__face_of((mq_linear_format)format);
         const uint64_t bytes =
             face == MQ_FACE_DENSE ? dense_bytes_engine(&linear->dense) : mq__face_bytes(face, linear);
-        info->linear_weights += mq__module_used(w, &w->module[i], (uint64_t)linear->n * linear->k_width);
-        info->decode_bytes += mq__module_used(w, &w->module[i], bytes);
+        if (!mq__module_is_used(w, &w->module[i])) continue;
+        info->linear_weights += (uint64_t)linear->n * linear->k_width;
+        info->decode_bytes += bytes;
     }
     info->parameters = mq__weights_parameters(w);
 }

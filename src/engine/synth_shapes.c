@@ -24,7 +24,7 @@ static const mq_synth_shape shapes[] = {
     {"tiny-llama",    MQ_ARCH_LLAMA,  3,   72,   104,  4, 2,  20,    301,   1024, false, 1e4, 1e-5,  4, 0, 0, 0, 0},
     {"tiny-qwen2",    MQ_ARCH_QWEN2,  3,   56,   120,  7, 1,   8,    277,   1024, true,  1e6, 1e-6,  0, 4, 0, 0, 0},
     {"tiny-qwen3",    MQ_ARCH_QWEN3,  3,   80,   152,  6, 2,  24,    333,   1024, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"tiny-qwen3-moe", MQ_ARCH_QWEN3_MOE, 3, 80,  152,  6, 2,  24,    333,   1024, false, 1e6, 1e-6,  0, 0, 7, 3, 56},
+    {"tiny-qwen3-moe", MQ_ARCH_QWEN3_MOE, 3, 80,  152,  6, 2,  24,    333,   1024, false, 1e6, 1e-6,  0, 0, 7, 3, 48},
 };
 /* clang-format on */
 

@@ -81,10 +81,10 @@ size_t mq__module_find(const mq_weights *w, const char *tensor)
     return w->module_count;
 }
 
-uint64_t mq__module_used(const mq_weights *w, const mq_module *module, uint64_t of)
+bool mq__module_is_used(const mq_weights *w, const mq_module *module)
 {
     const bool expert = mq__rule_scope(module->rule) == MQ_SCOPE_EXPERT;
-    return expert ? of * w->config.experts_per_token / w->config.experts : of;
+    return !expert || module->place.expert < w->config.experts_per_token;
 }
 
 typedef struct parameters {

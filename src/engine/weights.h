@@ -82,8 +82,9 @@ static inline void mq__module_name(const mq_module *module, const char *suffix, 
 /* The module whose tensor "<module>.weight" has this name, or module_count. */
 size_t mq__module_find(const mq_weights *weights, const char *tensor);
 
-/* How many of `of` such modules a token uses: all, or its share of a layer's experts. */
-uint64_t mq__module_used(const mq_weights *weights, const mq_module *module, uint64_t of);
+/* Whether a module counts in what one token multiplies and reads. All experts are of one size: the first ones stand for those
+ * that a token takes. */
+bool mq__module_is_used(const mq_weights *weights, const mq_module *module);
 
 /* Values of all tensors: weights, biases, norms. */
 uint64_t mq__weights_parameters(const mq_weights *weights);

@@ -58,6 +58,18 @@ static mq_status matches(const pattern *p, const char *name, bool *yes, mq_error
                     found, name);
 }
 
+/* Routers stay dense, too; serving engines want them named. */
+static mq_status ignore_router(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
+{
+    mq_quantize_job *j = context;
+    char name[MQ_TENSOR_NAME_BYTES];
+    if (rule->use != MQ_USE_ROUTER) return MQ_OK;
+    mq__rule_name(rule, place, "", name);
+    name[strlen(name) - strlen(".weight")] = '\0';
+    if (json_array_append_new(j->ignored, json_string(name)) == 0) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", name);
+}
+
 mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
 {
     pattern p;
@@ -82,6 +94,7 @@ mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
             s = mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", name);
         }
     }
+    if (s == MQ_OK) s = mq__family_walk(&j->weights->config, ignore_router, j, error);
     if (s == MQ_OK && json_array_append_new(j->ignored, json_string("lm_head")) != 0) {
         s = mq__fail(error, MQ_NO_MEMORY, "quantize: lm_head: expected memory, got none");
     }
