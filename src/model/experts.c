@@ -29,11 +29,11 @@ struct mq_experts {
     size_t *first, *packed; /* [E + 1] the expert's first place, and its first packed row */
     part *parts;
     size_t part_count;
-    float *gate, *up; /* [T*k, M] in the order by expert; gate holds silu(gate)*up afterwards */
-    float *out;       /* [T*k, D] */
-    mq_rows input;    /* the packed rows */
-    float *plain;     /* [T*k, max(D, M)] those of thin products */
-    float **rows;     /* [threads][MQ_ROW_GRAIN, max(D, M)] a part on its way to be packed */
+    float *gate, *up;     /* [T*k, M] in the order by expert; gate holds silu(gate)*up afterwards */
+    float *out;           /* [T*k, D] */
+    mq_packed_rows input; /* the packed rows */
+    float *plain;         /* [T*k, max(D, M)] those of thin products */
+    float **rows;         /* [threads][MQ_ROW_GRAIN, max(D, M)] a part on its way to be packed */
     int threads;
 };
 
@@ -210,7 +210,7 @@ void mq__experts_route(mq_runtime *rt)
 typedef struct job {
     mq_runtime *rt;
     const mq_layer *layer;
-    mq_rows x;
+    mq_packed_rows x;
     bool down;
 } job;
 

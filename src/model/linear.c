@@ -9,7 +9,7 @@
 
 typedef struct job {
     mq_runtime *rt;
-    mq_rows x; /* plain: input.rows */
+    mq_packed_rows x; /* plain: input.rows */
     mq_input input;
     const mq_output *outputs;
     int count;
@@ -49,7 +49,7 @@ static void prepare(void *context, int thread, int threads)
 /* Panels [begin, end) of all outputs, one after the other, for rows [row0, row1). */
 static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0, size_t row1, int thread)
 {
-    mq_rows x = j->x;
+    mq_packed_rows x = j->x;
     size_t base = 0;
     if (j->own) x.plain = j->rt->own_rows[thread];
     for (int i = 0; i < j->count; i++) {

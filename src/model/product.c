@@ -1,6 +1,7 @@
 #include "model/product.h"
 
-#define THIN 8 /* rows of a thin kernel at most */
+#define THIN       8                   /* rows of a thin kernel at most */
+#define THIN_BYTES ((size_t)512 << 10) /* of weights that stay in L2 for the next rows */
 
 mq_row_layout mq__row_layout(mq_linear_format format, mq_phase phase)
 {
@@ -26,7 +27,7 @@ void mq__round_to_bf16(const mq_kernels *k, float *x, size_t count)
     }
 }
 
-void mq__pack_rows(const mq_kernels *k, const mq_rows *to, size_t at, const float *x, size_t rows)
+void mq__pack_rows(const mq_kernels *k, const mq_packed_rows *to, size_t at, const float *x, size_t rows)
 {
     const size_t width = to->width, groups = (rows + MQ_DENSE_MR - 1) / MQ_DENSE_MR;
     if (to->layout == MQ_ROWS_DENSE) {
@@ -42,12 +43,13 @@ void mq__pack_rows(const mq_kernels *k, const mq_rows *to, size_t at, const floa
     }
 }
 
-/* Weights are read once for up to THIN rows; of more rows, panel by panel, so that the cache gives them again. */
-static void multiply_thin(const mq_kernels *k, const mq_rows *x, size_t row0, size_t row1, const mq_linear *w,
+/* Weights are read once for up to THIN rows. For more rows a few panels at a time, so that the cache gives them again. */
+static void multiply_thin(const mq_kernels *k, const mq_packed_rows *x, size_t row0, size_t row1, const mq_linear *w,
                           size_t p0, size_t p1, const mq_epilogue *out)
 {
-    const size_t step = row1 - row0 > THIN ? 1 : p1 - p0;
-    for (size_t p = p0; p < p1; p += step) {
+    const size_t fit = THIN_BYTES / (MQ_PANEL * x->width * sizeof(uint16_t)), most = fit ? fit : 1;
+    for (size_t p = p0, step; p < p1; p += step) {
+        step = row1 - row0 > THIN && most < p1 - p ? most : p1 - p;
         const size_t n0 = p * MQ_PANEL, n1 = (p + step) * MQ_PANEL < w->n ? (p + step) * MQ_PANEL : w->n;
         for (size_t row = row0; row < row1; row += THIN) {
             const size_t rows = row1 - row < THIN ? row1 - row : THIN;
@@ -62,7 +64,7 @@ static void multiply_thin(const mq_kernels *k, const mq_rows *x, size_t row0, si
     }
 }
 
-void mq__multiply(const mq_kernels *k, const mq_rows *x, size_t row0, size_t row1, const mq_linear *w, size_t p0,
+void mq__multiply(const mq_kernels *k, const mq_packed_rows *x, size_t row0, size_t row1, const mq_linear *w, size_t p0,
                   size_t p1, const mq_epilogue *out, void *scratch)
 {
     const size_t rows = row1 - row0, width = x->width;
