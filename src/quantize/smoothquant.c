@@ -41,7 +41,7 @@ static const mq_tensor_rule *norm_rule(const mq_weights *w, size_t offset)
 }
 
 /* The first module of a layer's fused group, or module_count: experts have none, because the router reads the norm as well. */
-static size_t group_of(const mq_weights *w, uint32_t layer, mq_linear_group group)
+static size_t smoothed_group(const mq_weights *w, uint32_t layer, mq_linear_group group)
 {
     for (size_t i = 0; i < w->module_count; i++) {
         const mq_module *m = &w->module[i];
@@ -135,7 +135,7 @@ mq_status mq__smoothing_new(mq_weights *w, const mq_calib *calib, float alpha, c
     *out = s;
     if (s) s->count = count;
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        const size_t first = group_of(w, (uint32_t)(i / 2), places[i % 2].group);
+        const size_t first = smoothed_group(w, (uint32_t)(i / 2), places[i % 2].group);
         if (first == w->module_count || !quantised[first]) continue; /* a fused group is quantised as a whole */
         status = smooth_smoothquant(w, calib, alpha, first, (int)(i % 2), &s->item[i], error);
     }
