@@ -33,7 +33,7 @@ static void make_rows(const job *j, size_t begin, size_t end, float *rows)
     }
 }
 
-static void prepare(void *context, int thread, int threads)
+static void prepare_rows(void *context, int thread, int threads)
 {
     const job *j = context;
     const size_t rows = j->input.count, each = mq__row_group(j->x.layout);
@@ -99,7 +99,7 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
     const bool plain = j.x.layout == MQ_ROWS_PLAIN;
     const bool as_it_is = plain && input.kind == MQ_INPUT_PLAIN && format != MQ_LINEAR_W16A16;
     j.own = plain && input.kind != MQ_INPUT_PLAIN && input.count <= MQ_OWN_ROWS && !rt->pass->observer && !input.keep;
-    if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare, &j);
+    if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare_rows, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
     mq__pool_run(rt->pool, multiply_linear, &j);
     mq__lap(rt, MQ_STAGE_LINEAR);

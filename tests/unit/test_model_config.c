@@ -82,62 +82,6 @@ static void test_sizes(void **state)
     assert_int_equal(c.eos_count, 0);
 }
 
-#define MOE                                                                                                            \
-    "\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"num_experts\":16,"                     \
-    "\"num_experts_per_tok\":4,\"moe_intermediate_size\":96"
-
-/* Which layers have experts: the rule of transformers' Qwen3MoeDecoderLayer. */
-static void test_experts(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *changes, *kinds; /* E experts, d dense */
-        bool norm_topk;
-    } cases[] = {
-        {"{" MOE "}", "EEE", false},
-        {"{" MOE ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]}", "EEE", true},
-        {"{" MOE ",\"decoder_sparse_step\":2,\"mlp_only_layers\":null}", "dEd", false},
-        {"{" MOE ",\"decoder_sparse_step\":4}", "ddd", false},
-        {"{" MOE ",\"mlp_only_layers\":[2,0,2]}", "dEd", false},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const mq_model_config c = read_config(cases[i].changes);
-        assert_int_equal(c.architecture, MQ_ARCH_QWEN3_MOE);
-        assert_int_equal(c.experts, 16);
-        assert_int_equal(c.experts_per_token, 4);
-        assert_int_equal(c.expert_ffn, 96);
-        assert_int_equal(c.norm_topk, cases[i].norm_topk);
-        assert_true(c.qk_norm && !c.qkv_bias);
-        for (uint32_t l = 0; l < c.layers; l++) {
-            assert_int_equal(c.layer[l].mlp, cases[i].kinds[l] == 'E' ? MQ_MLP_EXPERTS : MQ_MLP_DENSE);
-        }
-    }
-    assert_int_equal(read_config("{}").layer[0].mlp, MQ_MLP_DENSE);
-    assert_int_equal(read_config("{}").experts, 0);
-}
-
-static void test_malformed_experts(void **state)
-{
-    (void)state;
-    refused("{" MOE ",\"num_experts\":0}", MQ_FORMAT, "num_experts");
-    refused("{" MOE ",\"num_experts\":-5}", MQ_FORMAT, "num_experts");
-    refused("{" MOE ",\"num_experts\":4294967297}", MQ_FORMAT, "num_experts");
-    refused("{" MOE ",\"num_experts\":1024,\"num_hidden_layers\":1000}", MQ_LIMIT, "num_experts");
-    refused("{" MOE ",\"num_experts\":null}", MQ_FORMAT, "num_experts");
-    refused("{" MOE ",\"num_experts_per_tok\":17}", MQ_FORMAT,
-            "num_experts_per_tok: expected a whole number from 1 to 16");
-    refused("{" MOE ",\"num_experts_per_tok\":0}", MQ_FORMAT, "num_experts_per_tok");
-    refused("{" MOE ",\"moe_intermediate_size\":0}", MQ_FORMAT, "moe_intermediate_size");
-    refused("{" MOE ",\"moe_intermediate_size\":1e9}", MQ_FORMAT, "moe_intermediate_size");
-    refused("{" MOE ",\"norm_topk_prob\":1}", MQ_FORMAT, "norm_topk_prob");
-    refused("{" MOE ",\"decoder_sparse_step\":0}", MQ_FORMAT, "decoder_sparse_step");
-    refused("{" MOE ",\"mlp_only_layers\":3}", MQ_FORMAT, "mlp_only_layers");
-    refused("{" MOE ",\"mlp_only_layers\":[1,3]}", MQ_FORMAT, "mlp_only_layers[1]");
-    refused("{" MOE ",\"mlp_only_layers\":[-1]}", MQ_FORMAT, "mlp_only_layers[0]");
-    refused("{" MOE ",\"mlp_only_layers\":[\"0\"]}", MQ_FORMAT, "mlp_only_layers[0]");
-    refused("{" MOE ",\"num_local_experts\":8}", MQ_UNSUPPORTED, "num_local_experts");
-}
-
 static void test_what_architectures_have(void **state)
 {
     (void)state;
@@ -612,8 +556,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_sizes),
         TEST(test_what_architectures_have),
-        TEST(test_experts),
-        TEST(test_malformed_experts),
         TEST(test_refused_architectures),
         TEST(test_refused_sizes),
         TEST(test_refused_maths),
