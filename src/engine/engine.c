@@ -8,23 +8,24 @@
 #include <string.h>
 
 #define CHUNK_DEFAULT 512
+#define CHUNK_EXPERTS 2048 /* each expert gets its share of the rows only */
 
 /* ---- plans */
 
 /* Groups that have no NVFP4 face run dense; groups that have no dense face can neither do that nor become INT8. */
 static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq_error *error)
 {
-    for (size_t i = 0; i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
-        const size_t layer = i / MQ_LINEARS_PER_LAYER;
-        const mq_dense *dense = &mq__weights_linear((mq_weights *)(uintptr_t)w, i)->dense;
+    for (size_t i = 0; i < w->module_count; i++) {
+        const uint32_t layer = w->module[i].place.layer;
+        const mq_dense *dense = &w->module[i].linear->dense;
         for (int phase = 0; phase < MQ_PHASES; phase++) {
-            uint8_t *format = &plan[phase].format[layer][mq__weights_group(i)];
+            uint8_t *format = &plan[phase].format[layer][w->module[i].rule->group];
             if (*format == MQ_LINEAR_W16A16 && dense->type != MQ_DENSE_BF16) *format = MQ_LINEAR_BF16;
             if (mq__weights_can_have(w, i, mq__face_of(*format))) continue;
             if (mq__face_of(*format) == MQ_FACE_NVFP4) *format = MQ_LINEAR_BF16;
             if (dense->data) continue;
             return mq__fail(error, MQ_UNSUPPORTED,
-                            "plan: layer %zu: expected dense weights for a %s %s, got an NVFP4 checkpoint (use "
+                            "plan: layer %u: expected dense weights for a %s %s, got an NVFP4 checkpoint (use "
                             "w4a16 or nvfp4, or give it as the prefill model)",
                             layer, mq_linear_format_name(*format), phase == MQ_PHASE_PREFILL ? "prefill" : "decode");
         }
@@ -81,8 +82,9 @@ static void settle_begin(mq_engine *e)
     mq_engine_info info;
     const mq_phase_plan *decode = &e->plan->phase[MQ_PHASE_DECODE];
     mq_engine_describe(e, &info);
-    e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && info.decode_bytes >= SETTLE_FROM &&
-                  mq__large_pages() && mq__memory_available() >= 2 * info.decode_bytes;
+    e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && !e->weights->experts &&
+                  info.decode_bytes >= SETTLE_FROM && mq__large_pages() &&
+                  mq__memory_available() >= 2 * info.decode_bytes;
     for (int face = 0; e->settling && face < MQ_FACES; face++) {
         if (phase_needs(e->weights, decode, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face);
     }
@@ -214,7 +216,7 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
     }
     e->context = asked ? asked : own < fits ? own : (uint32_t)fits;
     if (e->context == 0) e->context = 1;
-    e->chunk = e->options.chunk ? e->options.chunk : CHUNK_DEFAULT;
+    e->chunk = e->options.chunk ? e->options.chunk : e->weights->experts ? CHUNK_EXPERTS : CHUNK_DEFAULT;
     if (e->chunk > e->context) e->chunk = e->context;
     e->blocks_per_sequence = (e->context + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
     return MQ_OK;
@@ -342,15 +344,16 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
     };
     info->head_weights = (uint64_t)m->vocab * m->width;
     info->decode_bytes = dense_bytes_engine(&m->head.dense);
-    for (size_t i = 0; i < (size_t)m->layers * MQ_LINEARS_PER_LAYER; i++) {
-        const mq_linear *linear = mq__weights_linear(w, i);
-        const mq_linear_format format =
-            e->plan->phase[MQ_PHASE_DECODE].format[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
+    for (size_t i = 0; i < w->module_count; i++) {
+        const mq_linear *linear = w->module[i].linear;
+        const uint8_t format =
+            e->plan->phase[MQ_PHASE_DECODE].format[w->module[i].place.layer][w->module[i].rule->group];
+        const mq_face face = mq__face_of((mq_linear_format)format);
+        const uint64_t bytes =
+            face == MQ_FACE_DENSE ? dense_bytes_engine(&linear->dense) : mq__face_bytes(face, linear);
+        if (!mq__module_is_used(w, &w->module[i])) continue;
         info->linear_weights += (uint64_t)linear->n * linear->k_width;
-        const mq_face face = mq__face_of(format);
-        info->decode_bytes += face == MQ_FACE_DENSE ? dense_bytes_engine(&linear->dense) : mq__face_bytes(face, linear);
+        info->decode_bytes += bytes;
     }
-    const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_dim : 0)) + m->width;
-    info->parameters = info->linear_weights + info->head_weights + norms;
-    if (!w->config.tied_head) info->parameters += info->head_weights; /* embedding and head */
+    info->parameters = mq__weights_parameters(w);
 }

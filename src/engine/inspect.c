@@ -69,9 +69,9 @@ typedef struct counts {
 static counts count_linears(mq_weights *w)
 {
     counts c = {0};
-    for (size_t i = 0; i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
-        const mq_linear *linear = mq__weights_linear(w, i);
-        const bool packs = w->packed_available[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)];
+    for (size_t i = 0; i < w->module_count; i++) {
+        const mq_linear *linear = w->module[i].linear;
+        const bool packs = mq__weights_can_have(w, i, MQ_FACE_NVFP4);
         *(linear->dense.data ? &c.dense : &c.nvfp4) += 1;
         *(packs ? &c.prefill_nvfp4 : &c.prefill_bf16) += 1;
         *(linear->dense.data ? &c.decode_bf16 : &c.decode_impossible) += 1;
@@ -87,9 +87,6 @@ static json_t *report_of(mq_weights *w, const char *dir)
     const mq_model *m = &w->model;
     const counts c = count_linears(w);
     const uint64_t kv = (uint64_t)m->layers * m->kv_heads * m->head_dim * 2 * sizeof(uint16_t); /* keys and values */
-    const uint64_t head = (uint64_t)m->vocab * m->width;
-    const uint64_t norms = (uint64_t)m->layers * (2 * m->width + (w->config.qk_norm ? 2 * m->head_dim : 0)) + m->width;
-    const uint64_t parameters = c.weights + norms + head + (w->config.tied_head ? 0 : head);
     json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
                                 "weights", number_inspect(c.weights));
     json_t *prefill =
@@ -101,8 +98,8 @@ static json_t *report_of(mq_weights *w, const char *dir)
                   number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
                   number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv));
     return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of_inspect(&w->config), "parameters",
-                     number_inspect(parameters), "files", files_of(w->dense), "linears", linears, "phases", "prefill",
-                     prefill, "decode", decode, "bytes", bytes);
+                     number_inspect(mq__weights_parameters(w)), "files", files_of(w->dense), "linears", linears,
+                     "phases", "prefill", prefill, "decode", decode, "bytes", bytes);
 }
 
 /* ---- the text */

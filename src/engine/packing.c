@@ -14,15 +14,11 @@ static mq_nvfp4_rule rule_of_packing(mq_scale_rule rule)
     return rule == MQ_SCALES_FOUR_SIX ? MQ_NVFP4_FOUR_SIX : rule == MQ_SCALES_SWEEP ? MQ_NVFP4_SWEEP : MQ_NVFP4_RTN;
 }
 
-static size_t linear_count_packing(const mq_weights *w)
-{
-    return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER;
-}
-
 bool mq__weights_can_have(const mq_weights *w, size_t index, mq_face face)
 {
-    if (face == MQ_FACE_NVFP4) return w->packed_available[index / MQ_LINEARS_PER_LAYER][mq__weights_group(index)];
-    return mq__weights_linear((mq_weights *)(uintptr_t)w, index)->dense.data != NULL;
+    const mq_module *m = &w->module[index];
+    if (face == MQ_FACE_NVFP4) return w->packed_available[m->place.layer][m->rule->group];
+    return m->linear->dense.data != NULL;
 }
 
 size_t mq__face_bytes(mq_face face, const mq_linear *linear)
@@ -107,22 +103,26 @@ static void make_panels(void *context, int thread, int threads)
     }
 }
 
+static mq_status not_finite(const mq_weights *w, size_t index, mq_error *error)
+{
+    char name[MQ_TENSOR_NAME_BYTES];
+    mq__module_name(&w->module[index], "", name);
+    return mq__fail(error, MQ_FORMAT, "model: %s: expected finite weights, got others", name);
+}
+
 /* The joint largest magnitude of the linear layers [first, last): a fused group shares its tensor scale. */
 static mq_status group_amax(mq_weights *w, const mq_packing *how, build *b, size_t first, size_t last, float *amax,
                             mq_error *error)
 {
     *amax = 0;
     for (size_t i = first; i < last; i++) {
-        const mq_linear *linear = mq__weights_linear(w, i);
-        b->source = &w->packed_source[i];
+        const mq_linear *linear = w->module[i].linear;
+        b->source = &w->module[i].source;
         b->n = linear->n;
         b->k_width = linear->k_width;
         mq__pool_run(how->pool, find_amax_packing, b);
         for (int t = 0; t < mq__pool_threads(how->pool); t++) {
-            if (isnan(b->amax[t])) {
-                return mq__fail(error, MQ_FORMAT, "model: layer %zu, linear %zu: expected finite weights, got others",
-                                i / MQ_LINEARS_PER_LAYER, i % MQ_LINEARS_PER_LAYER);
-            }
+            if (isnan(b->amax[t])) return not_finite(w, i, error);
             *amax = fmaxf(*amax, b->amax[t]);
         }
     }
@@ -132,7 +132,7 @@ static mq_status group_amax(mq_weights *w, const mq_packing *how, build *b, size
 /* Memory for the panels of a linear layer, owned by the weights. */
 static mq_status new_panels(mq_weights *w, mq_face face, size_t index, uint8_t **panels, mq_error *error)
 {
-    const size_t bytes = mq__face_bytes(face, mq__weights_linear(w, index));
+    const size_t bytes = mq__face_bytes(face, w->module[index].linear);
     uint8_t **owned = &w->face[face].panels[index];
     mq__free_aligned(*owned); /* of an earlier attempt that failed */
     *panels = *owned = mq__alloc_aligned(bytes);
@@ -142,15 +142,15 @@ static mq_status new_panels(mq_weights *w, mq_face face, size_t index, uint8_t *
 
 static mq_status build_group(mq_weights *w, const mq_packing *how, build *b, size_t first, size_t last, mq_error *error)
 {
-    if (!w->packed_source[first].nibbles) {
+    if (!w->module[first].source.nibbles) {
         float amax;
         const mq_status status = group_amax(w, how, b, first, last, &amax, error);
         if (status != MQ_OK) return status;
         b->scale = mq__nvfp4_scale(b->rule, amax);
     }
     for (size_t i = first; i < last; i++) {
-        mq_linear *linear = mq__weights_linear(w, i);
-        b->source = &w->packed_source[i];
+        mq_linear *linear = w->module[i].linear;
+        b->source = &w->module[i].source;
         b->n = linear->n;
         b->k_width = linear->k_width;
         const mq_status status = new_panels(w, MQ_FACE_NVFP4, i, &b->panels, error);
@@ -164,18 +164,17 @@ static mq_status build_group(mq_weights *w, const mq_packing *how, build *b, siz
 
 static mq_status build_nvfp4(mq_weights *w, const mq_packing *how, mq_error *error)
 {
-    const uint32_t widest = w->model.ffn > w->model.width ? w->model.ffn : w->model.width;
-    const uint32_t q_width = w->model.heads * w->model.head_dim;
-    const size_t blocks = mq__nvfp4_blocks(widest > q_width ? widest : q_width);
+    uint32_t widest = 0;
+    for (size_t i = 0; i < w->module_count; i++) {
+        if (w->module[i].linear->k_width > widest) widest = w->module[i].linear->k_width;
+    }
+    const size_t blocks = mq__nvfp4_blocks(widest);
     build b = {.rule = rule_of_packing(how->rule), .scratch_each = mq__round_up(blocks * 9 * MQ_NVFP4_NR, 64)};
     b.scratch = mq__alloc_aligned(b.scratch_each * (size_t)mq__pool_threads(how->pool));
     if (!b.scratch) return mq__fail(error, MQ_NO_MEMORY, "model: packing: expected memory, got none");
     mq_status status = MQ_OK;
-    for (size_t first = 0, last; status == MQ_OK && first < linear_count_packing(w); first = last) {
-        last = first + 1;
-        while (last % MQ_LINEARS_PER_LAYER != 0 && mq__weights_group(last) == mq__weights_group(first)) {
-            last++;
-        }
+    for (size_t first = 0, last; status == MQ_OK && first < w->module_count; first = last) {
+        last = mq__fused_end(w, first);
         if (mq__weights_can_have(w, first, MQ_FACE_NVFP4)) status = build_group(w, how, &b, first, last, error);
     }
     mq__free_aligned(b.scratch);
@@ -199,17 +198,15 @@ static void make_int8_panels(void *context, int thread, int threads)
 
 static mq_status build_int8(mq_weights *w, const mq_packing *how, mq_error *error)
 {
-    for (size_t i = 0; i < linear_count_packing(w); i++) {
-        mq_linear *linear = mq__weights_linear(w, i);
+    for (size_t i = 0; i < w->module_count; i++) {
+        mq_linear *linear = w->module[i].linear;
         if (!mq__weights_can_have(w, i, MQ_FACE_INT8)) continue;
         int8_build b = {.dense = &linear->dense};
         build check = {
             .source = &(mq_linear_source){.dense = linear->dense}, .n = linear->n, .k_width = linear->k_width};
         mq__pool_run(how->pool, find_amax_packing, &check);
         for (int t = 0; t < mq__pool_threads(how->pool); t++) {
-            if (!isnan(check.amax[t])) continue;
-            return mq__fail(error, MQ_FORMAT, "model: layer %zu, linear %zu: expected finite weights, got others",
-                            i / MQ_LINEARS_PER_LAYER, i % MQ_LINEARS_PER_LAYER);
+            if (isnan(check.amax[t])) return not_finite(w, i, error);
         }
         const mq_status status = new_panels(w, MQ_FACE_INT8, i, &b.panels, error);
         if (status != MQ_OK) return status;
@@ -233,8 +230,8 @@ mq_status mq__weights_pack(mq_weights *w, mq_face face, const mq_packing *how, m
     }
     if (status == MQ_OK) {
         w->face[face].is_ready = true;
-        for (size_t i = 0; i < linear_count_packing(w); i++) {
-            if (mq__weights_can_have(w, i, face)) w->face[face].bytes += mq__face_bytes(face, mq__weights_linear(w, i));
+        for (size_t i = 0; i < w->module_count; i++) {
+            if (mq__weights_can_have(w, i, face)) w->face[face].bytes += mq__face_bytes(face, w->module[i].linear);
         }
     }
     mq__free(cache.path);

@@ -19,11 +19,6 @@ static const char *recipe_of(mq_face face, mq_scale_rule rule)
     return face == MQ_FACE_INT8 ? "int8" : mq_scale_rule_name(rule);
 }
 
-static size_t linear_count_packing_cache(const mq_weights *w)
-{
-    return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER;
-}
-
 static void add_files(mq_buf *text, const mq_checkpoint *c)
 {
     for (size_t i = 0; c && i < mq__checkpoint_shards(c); i++) {
@@ -89,19 +84,19 @@ mq_pack_cache mq__pack_cache(const mq_weights *w, mq_face face, const mq_packing
 /* Points the model at the sections; false when they are not those of this model. */
 static bool use_sections(mq_weights *w, mq_face face, const mq_packfile *file)
 {
-    const size_t count = linear_count_packing_cache(w);
+    const size_t count = w->module_count;
     size_t bytes;
     if (file->sections != count + 1) return false;
     const uint8_t *multipliers = mq__packfile_section(file, count, &bytes);
     if (bytes != count * sizeof(float)) return false;
     for (size_t i = 0; i < count; i++) {
-        const mq_linear *linear = mq__weights_linear(w, i);
+        const mq_linear *linear = w->module[i].linear;
         const size_t expected = mq__weights_can_have(w, i, face) ? mq__face_bytes(face, linear) : 0;
         (void)mq__packfile_section(file, i, &bytes);
         if (bytes != expected) return false;
     }
     for (size_t i = 0; i < count; i++) {
-        mq_linear *linear = mq__weights_linear(w, i);
+        mq_linear *linear = w->module[i].linear;
         float multiplier;
         if (!mq__weights_can_have(w, i, face)) continue;
         memcpy(&multiplier, multipliers + i * sizeof multiplier, sizeof multiplier);
@@ -137,14 +132,14 @@ bool mq__pack_load(mq_weights *w, mq_face face, const mq_packing *how, const mq_
 
 mq_status mq__pack_save(mq_weights *w, mq_face face, const mq_packing *how, const mq_pack_cache *cache, mq_error *error)
 {
-    const size_t count = linear_count_packing_cache(w);
+    const size_t count = w->module_count;
     char *dir = mq__path_join(how->cache_dir, "packed");
     mq_pack_section *sections = mq__alloc_zero(count + 1, sizeof *sections);
     float *multipliers = mq__alloc_zero(count, sizeof *multipliers);
     mq_status status = MQ_NO_MEMORY;
     if (dir && sections && multipliers) {
         for (size_t i = 0; i < count; i++) {
-            const mq_linear *linear = mq__weights_linear(w, i);
+            const mq_linear *linear = w->module[i].linear;
             const uint8_t *panels = w->face[face].panels[i];
             if (!panels) continue;
             sections[i] = (mq_pack_section){panels, mq__face_bytes(face, linear)};

@@ -79,7 +79,7 @@ static item item_of(mq_face face, const mq_linear *linear)
 /* The head follows the layers' linear maps. */
 static mq_linear *linear_at(mq_weights *w, size_t i)
 {
-    return i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER ? mq__weights_linear(w, i) : &w->model.head;
+    return i < w->module_count ? w->module[i].linear : &w->model.head;
 }
 
 static void use(mq_linear *linear, mq_face face, const uint8_t *data)
@@ -116,17 +116,13 @@ static mq_status place_group(mq_weights *w, mq_face face, mq_pool *pool, size_t 
 
 mq_status mq__weights_place(mq_weights *w, mq_face face, mq_pool *pool, mq_error *error)
 {
-    const size_t linears = (size_t)w->model.layers * MQ_LINEARS_PER_LAYER, count = linears + (face == MQ_FACE_DENSE);
+    const size_t linears = w->module_count, count = linears + (face == MQ_FACE_DENSE);
     if (w->face[face].placed) return MQ_OK;
     w->face[face].placed = mq__alloc_zero(count, sizeof *w->face[face].placed);
     if (!w->face[face].placed) return mq__fail(error, MQ_NO_MEMORY, "model: placement: expected memory, got none");
     mq_status status = MQ_OK;
     for (size_t first = 0, last; status == MQ_OK && first < count; first = last) {
-        last = first + 1; /* the head is a group of its own */
-        while (last < linears && last % MQ_LINEARS_PER_LAYER != 0 &&
-               mq__weights_group(last) == mq__weights_group(first)) {
-            last++;
-        }
+        last = first < linears ? mq__fused_end(w, first) : count; /* the head is a group of its own */
         status = place_group(w, face, pool, first, last, error);
     }
     return status;
@@ -150,7 +146,7 @@ static void copy_slice(void *context, int thread, int threads)
 
 static size_t face_linears(const mq_weights *w, mq_face face)
 {
-    return (size_t)w->model.layers * MQ_LINEARS_PER_LAYER + (face == MQ_FACE_DENSE);
+    return w->module_count + (face == MQ_FACE_DENSE);
 }
 
 void mq__weights_settle_begin(mq_weights *w, mq_face face)

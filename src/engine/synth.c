@@ -7,13 +7,14 @@
 #include "engine/synth_shapes.h"
 #include "format/checkpoint_write.h"
 #include "mixquant_tools.h"
+#include "model/family.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
-#define QUANTILES  4096 /* 12 bits: five weights from one 64-bit number */
-#define NAME_BYTES 96
-#define CHUNK      65535 /* weights per write; a multiple of 5 */
+#define QUANTILES 4096  /* 12 bits: five weights from one 64-bit number */
+#define CHUNK     65535 /* weights per write; a multiple of 5 */
 
 /* The quantiles of a normal distribution in the middle of 4096 equally likely bins, ends at +-3.67. */
 static void fill_quantiles(float quantile[QUANTILES])
@@ -72,61 +73,44 @@ static generator generator_of(uint64_t seed, const char *name)
 }
 
 typedef struct plan {
+    const mq_model_config *config;
     mq_tensor_spec *specs;
     float (*normal)[2]; /* mean, deviation */
-    char (*names)[NAME_BYTES];
-    size_t count, max;
+    char (*names)[MQ_TENSOR_NAME_BYTES];
+    size_t count;
 } plan;
 
 static void add_synth(plan *p, const char *name, uint64_t rows, uint64_t columns, float mean, float deviation)
 {
     const size_t i = p->count++;
-    snprintf(p->names[i], NAME_BYTES, "%s", name);
+    snprintf(p->names[i], MQ_TENSOR_NAME_BYTES, "%s", name);
     p->specs[i] = (mq_tensor_spec){
         .name = p->names[i], .dtype = MQ_DTYPE_BF16, .rank = columns ? 2 : 1, .shape = {rows, columns}};
     p->normal[i][0] = mean;
     p->normal[i][1] = deviation;
 }
 
-static void add_norm(plan *p, const char *name, uint64_t width)
-{
-    add_synth(p, name, width, 0, 1.0f, 0.05f);
-}
-
 /* Weights of deviation 1/sqrt(inputs) keep the scale of normalised activations. */
-static void add_linear(plan *p, const char *prefix, const char *name, uint64_t n, uint64_t k, bool bias)
+static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
 {
-    char full[NAME_BYTES];
-    snprintf(full, sizeof full, "%s%s.weight", prefix, name);
-    add_synth(p, full, n, k, 0.0f, 1.0f / sqrtf((float)k));
-    if (!bias) return;
-    snprintf(full, sizeof full, "%s%s.bias", prefix, name);
-    add_synth(p, full, n, 0, 0.0f, 0.1f);
-}
-
-static void add_layer(plan *p, const mq_synth_shape *s, uint32_t layer)
-{
-    char prefix[48], name[NAME_BYTES];
-    const uint64_t q = (uint64_t)s->heads * s->head_dim, kv = (uint64_t)s->kv_heads * s->head_dim;
-    const bool bias = s->architecture == MQ_ARCH_QWEN2;
-    snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
-    snprintf(name, sizeof name, "%sinput_layernorm.weight", prefix);
-    add_norm(p, name, s->width);
-    add_linear(p, prefix, "self_attn.q_proj", q, s->width, bias);
-    add_linear(p, prefix, "self_attn.k_proj", kv, s->width, bias);
-    add_linear(p, prefix, "self_attn.v_proj", kv, s->width, bias);
-    add_linear(p, prefix, "self_attn.o_proj", s->width, q, false);
-    if (s->architecture == MQ_ARCH_QWEN3) {
-        snprintf(name, sizeof name, "%sself_attn.q_norm.weight", prefix);
-        add_norm(p, name, s->head_dim);
-        snprintf(name, sizeof name, "%sself_attn.k_norm.weight", prefix);
-        add_norm(p, name, s->head_dim);
+    plan *p = context;
+    char name[MQ_TENSOR_NAME_BYTES];
+    const uint32_t rows = mq__rule_size(p->config, rule->rows), columns = mq__rule_size(p->config, rule->columns);
+    const bool embedding = rule->use == MQ_USE_MATRIX && rule->offset == offsetof(mq_model, embedding);
+    (void)error;
+    mq__rule_name(rule, place, rule->use == MQ_USE_LINEAR ? ".weight" : "", name);
+    if (rule->use == MQ_USE_NOTHING) return MQ_OK;
+    if (!p->specs) {
+        p->count++;
+    } else if (rule->use == MQ_USE_BIAS) {
+        add_synth(p, name, rows, 0, 0.0f, 0.1f);
+    } else if (columns == 0) {
+        add_synth(p, name, rows, 0, 1.0f, 0.05f);
+    } else {
+        add_synth(p, name, rows, columns, 0.0f,
+                  embedding && !p->config->tied_head ? 1.0f : 1.0f / sqrtf((float)columns));
     }
-    snprintf(name, sizeof name, "%spost_attention_layernorm.weight", prefix);
-    add_norm(p, name, s->width);
-    add_linear(p, prefix, "mlp.gate_proj", s->ffn, s->width, false);
-    add_linear(p, prefix, "mlp.up_proj", s->ffn, s->width, false);
-    add_linear(p, prefix, "mlp.down_proj", s->width, s->ffn, false);
+    return MQ_OK;
 }
 
 static void clear_plan(plan *p)
@@ -137,20 +121,16 @@ static void clear_plan(plan *p)
 }
 
 /* On failure the caller clears it, as on success. */
-static bool make_plan(const mq_synth_shape *s, uint32_t layers, plan *p)
+static bool make_plan(const mq_model_config *config, plan *p)
 {
-    *p = (plan){.max = 3 + (size_t)layers * 14};
-    p->specs = mq__alloc_zero(p->max, sizeof *p->specs);
-    p->normal = mq__alloc_zero(p->max, sizeof *p->normal);
-    p->names = mq__alloc_zero(p->max, sizeof *p->names);
+    *p = (plan){.config = config};
+    (void)mq__family_walk(config, add_tensor, p, NULL); /* counts */
+    p->specs = mq__alloc_zero(p->count, sizeof *p->specs);
+    p->normal = mq__alloc_zero(p->count, sizeof *p->normal);
+    p->names = mq__alloc_zero(p->count, sizeof *p->names);
     if (!p->specs || !p->normal || !p->names) return false;
-    const float small = 1.0f / sqrtf((float)s->width);
-    add_synth(p, "model.embed_tokens.weight", s->vocab, s->width, 0, s->tied ? small : 1.0f);
-    for (uint32_t i = 0; i < layers; i++) {
-        add_layer(p, s, i);
-    }
-    add_norm(p, "model.norm.weight", s->width);
-    if (!s->tied) add_linear(p, "", "lm_head", s->vocab, s->width, false);
+    p->count = 0;
+    (void)mq__family_walk(config, add_tensor, p, NULL);
     return true;
 }
 
@@ -214,20 +194,24 @@ mq_status mq_synth_checkpoint(const mq_synth_options *o, mq_error *error)
 {
     const mq_synth_shape *shape;
     mq_checkpoint_writer writer = {0};
+    mq_model_config config;
     plan p = {0};
     scratch *s = NULL;
     if (!o->out_dir) return mq__fail(error, MQ_USAGE, "synth: output: expected a directory, got none");
     mq_status status = find_shape(o->shape, o->layers, &shape, error);
     if (status != MQ_OK) return status;
     const uint32_t layers = o->layers ? o->layers : shape->layers;
+    json_t *json = mq__synth_config(shape, layers);
     s = mq__alloc(sizeof *s);
-    if (!s || !make_plan(shape, layers, &p)) {
+    if (json) status = mq__model_config_parse(json, &config, error);
+    if (status != MQ_OK) goto out;
+    if (!json || !s || !make_plan(&config, &p)) {
         status = mq__fail(error, MQ_NO_MEMORY, "synth: %s: expected memory, got none", o->shape);
         goto out;
     }
     fill_quantiles(s->quantile);
     status = mq__checkpoint_create(o->out_dir, &writer, error);
-    if (status == MQ_OK) status = put_json(&writer, "config.json", mq__synth_config(shape, layers), error);
+    if (status == MQ_OK) status = mq__checkpoint_put_json(&writer, "config.json", json, error);
     if (status == MQ_OK) status = put_json(&writer, "generation_config.json", mq__synth_generation_config(), error);
     if (status == MQ_OK) status = put_json(&writer, "tokenizer.json", mq__synth_tokenizer(), error);
     if (status == MQ_OK) status = put_json(&writer, "tokenizer_config.json", mq__synth_tokenizer_config(shape), error);
@@ -237,6 +221,7 @@ mq_status mq_synth_checkpoint(const mq_synth_options *o, mq_error *error)
     }
     if (status == MQ_OK) status = mq__checkpoint_finish(&writer, error);
 out:
+    json_decref(json);
     mq__checkpoint_discard(&writer);
     clear_plan(&p);
     mq__free(s);

@@ -13,8 +13,9 @@ typedef struct mq_synth_shape {
     uint32_t layers, width, ffn, heads, kv_heads, head_dim, vocab, max_positions; /* L D F H G K V */
     bool tied;
     double theta, eps;
-    double llama3_factor; /* 0: no llama3 rope scaling */
-    double yarn_factor;   /* 0: no YaRN */
+    double llama3_factor;                            /* 0: no llama3 rope scaling */
+    double yarn_factor;                              /* 0: no YaRN */
+    uint32_t experts, experts_per_token, expert_ffn; /* E, how many a token takes, M; 0: a dense MLP */
 } mq_synth_shape;
 
 const mq_synth_shape *mq__synth_shape_at(size_t i);           /* NULL past the last */

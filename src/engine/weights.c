@@ -4,130 +4,178 @@
 #include "base/error.h"
 #include "base/mem.h"
 
-#include <math.h>
-#include <stddef.h>
-#include <stdio.h>
+#include <string.h>
 
-/* The linear layers of a transformer layer, in the order of mq__weights_linear. Sizes as letters: D width, Q = H*K,
- * G = G*K, F ffn. */
-static const struct {
-    const char *name;
-    size_t offset;
-    mq_linear_group group;
-    char n, k;
-} linears[MQ_LINEARS_PER_LAYER] = {
-    {"self_attn.q_proj", offsetof(mq_layer, q), MQ_GROUP_QKV, 'Q', 'D'},
-    {"self_attn.k_proj", offsetof(mq_layer, k), MQ_GROUP_QKV, 'G', 'D'},
-    {"self_attn.v_proj", offsetof(mq_layer, v), MQ_GROUP_QKV, 'G', 'D'},
-    {"self_attn.o_proj", offsetof(mq_layer, o), MQ_GROUP_O, 'D', 'Q'},
-    {"mlp.gate_proj", offsetof(mq_layer, gate), MQ_GROUP_GATE_UP, 'F', 'D'},
-    {"mlp.up_proj", offsetof(mq_layer, up), MQ_GROUP_GATE_UP, 'F', 'D'},
-    {"mlp.down_proj", offsetof(mq_layer, down), MQ_GROUP_DOWN, 'D', 'F'},
-};
+/* ---- modules */
 
-static uint32_t size_of(const mq_model *m, char letter)
+static mq_status count_module(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
 {
-    switch (letter) {
-    case 'D':
-        return m->width;
-    case 'Q':
-        return m->heads * m->head_dim;
-    case 'G':
-        return m->kv_heads * m->head_dim;
-    default:
-        return m->ffn;
-    }
-}
-
-mq_linear *mq__weights_linear(mq_weights *w, size_t index)
-{
-    char *layer = (char *)&w->model.layer[index / MQ_LINEARS_PER_LAYER];
-    return (mq_linear *)(void *)(layer + linears[index % MQ_LINEARS_PER_LAYER].offset);
-}
-
-mq_linear_group mq__weights_group(size_t index)
-{
-    return linears[index % MQ_LINEARS_PER_LAYER].group;
-}
-
-static bool wants_bias(const mq_model_config *c, mq_linear_group group)
-{
-    return group == MQ_GROUP_QKV ? c->qkv_bias : group == MQ_GROUP_O ? c->o_bias : c->mlp_bias;
-}
-
-static mq_status read_bias(mq_weights *w, const char *prefix, bool wanted, mq_linear *linear, mq_error *error)
-{
-    char name[128];
-    snprintf(name, sizeof name, "%s.bias", prefix);
-    if (wanted) return mq__weights_vector(w, w->dense, name, linear->n, &linear->bias, error);
-    if (!mq__checkpoint_find(w->dense, name)) return MQ_OK;
-    return mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected none by config.json, got one", name);
-}
-
-static mq_status read_linears(mq_weights *w, uint32_t l, mq_error *error)
-{
-    for (size_t i = 0; i < MQ_LINEARS_PER_LAYER; i++) {
-        const size_t index = (size_t)l * MQ_LINEARS_PER_LAYER + i;
-        mq_linear *linear = mq__weights_linear(w, index);
-        mq_linear_source own;
-        char prefix[96];
-        snprintf(prefix, sizeof prefix, "model.layers.%u.%s", l, linears[i].name);
-        linear->n = size_of(&w->model, linears[i].n);
-        linear->k_width = size_of(&w->model, linears[i].k);
-        mq_status s = mq__linear_source_read(w, w->dense, prefix, linear->n, linear->k_width, &own, error);
-        if (s == MQ_OK) s = read_bias(w, prefix, wants_bias(&w->config, linears[i].group), linear, error);
-        if (s != MQ_OK) return s;
-        linear->dense = own.dense;
-        w->packed_source[index] = own;
-        if (!w->second) continue;
-        s = mq__linear_source_read(w, w->second, prefix, linear->n, linear->k_width, &w->packed_source[index], error);
-        if (s != MQ_OK) return s;
-    }
+    (void)place;
+    (void)error;
+    *(size_t *)context += rule->use == MQ_USE_LINEAR;
     return MQ_OK;
 }
 
-/* The same vector of both copies. */
-static mq_status read_norms(mq_weights *w, const char *name, const float *norm[MQ_COPIES], mq_error *error)
+/* Where a rule's tensor goes. */
+static void *target_of(mq_model *m, const mq_tensor_rule *rule, mq_place place)
 {
-    mq_status s = mq__weights_vector(w, w->dense, name, w->model.width, &norm[MQ_COPY_PRECISE], error);
-    norm[MQ_COPY_NVFP4] = norm[MQ_COPY_PRECISE];
-    if (s == MQ_OK && w->second) {
-        s = mq__weights_vector(w, w->second, name, w->model.width, &norm[MQ_COPY_NVFP4], error);
+    char *const base[] = {(char *)m, (char *)&m->layer[place.layer], NULL};
+    const mq_rule_scope scope = mq__rule_scope(rule);
+    if (scope == MQ_SCOPE_EXPERT) return (char *)&m->layer[place.layer].expert[place.expert] + rule->offset;
+    return base[scope] + rule->offset;
+}
+
+static mq_status add_module(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
+{
+    mq_weights *w = context;
+    (void)error;
+    if (rule->use != MQ_USE_LINEAR) return MQ_OK;
+    const size_t i = w->module_count++;
+    const mq_module *last = i ? &w->module[i - 1] : NULL;
+    const bool fused = last && last->place.layer == place.layer && last->place.expert == place.expert &&
+                       last->rule->group == rule->group;
+    mq_module *module = &w->module[i];
+    *module = (mq_module){.rule = rule, .place = place, .fused = fused ? last->fused : i};
+    module->linear = target_of(&w->model, rule, place);
+    module->linear->n = mq__rule_size(&w->config, rule->rows);
+    module->linear->k_width = mq__rule_size(&w->config, rule->columns);
+    return MQ_OK;
+}
+
+size_t mq__fused_end(const mq_weights *w, size_t first)
+{
+    size_t end = first + 1;
+    while (end < w->module_count && w->module[end].fused == first) {
+        end++;
+    }
+    return end;
+}
+
+static size_t first_of_layer(const mq_weights *w, uint32_t layer)
+{
+    size_t low = 0, high = w->module_count;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (w->module[middle].place.layer < layer)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+size_t mq__module_find(const mq_weights *w, const char *tensor)
+{
+    const mq_family *family = mq__family_of(w->config.architecture);
+    for (size_t r = 0; r < family->count; r++) {
+        mq_place place;
+        if (family->rules[r].use != MQ_USE_LINEAR) continue;
+        const char *rest = mq__rule_match(&family->rules[r], tensor, &place);
+        if (!rest || strcmp(rest, ".weight") != 0) continue;
+        for (size_t i = first_of_layer(w, place.layer); i < w->module_count; i++) {
+            const mq_module *m = &w->module[i];
+            if (m->place.layer != place.layer) break;
+            if (m->rule == &family->rules[r] && m->place.expert == place.expert) return i;
+        }
+    }
+    return w->module_count;
+}
+
+bool mq__module_is_used(const mq_weights *w, const mq_module *module)
+{
+    const bool expert = mq__rule_scope(module->rule) == MQ_SCOPE_EXPERT;
+    return !expert || module->place.expert < w->config.experts_per_token;
+}
+
+typedef struct parameters {
+    const mq_model_config *config;
+    uint64_t count;
+} parameters;
+
+static mq_status count_parameters(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
+{
+    parameters *p = context;
+    (void)place;
+    (void)error;
+    if (rule->use == MQ_USE_NOTHING) return MQ_OK;
+    p->count +=
+        (uint64_t)mq__rule_size(p->config, rule->rows) * (rule->columns ? mq__rule_size(p->config, rule->columns) : 1);
+    return MQ_OK;
+}
+
+uint64_t mq__weights_parameters(const mq_weights *w)
+{
+    parameters p = {&w->config, 0};
+    (void)mq__family_walk(&w->config, count_parameters, &p, NULL);
+    return p.count;
+}
+
+/* ---- reading */
+
+/* In a tied model the embedding serves as the head. */
+static mq_status read_matrix(mq_weights *w, const char *name, uint32_t n, uint32_t k, mq_dense *dense, mq_error *error)
+{
+    const mq_status s = mq__dense_read(w, w->dense, name, n, k, dense, error);
+    if (s == MQ_OK && dense == &w->model.embedding) {
+        w->model.head = (mq_linear){.n = n, .k_width = k, .dense = *dense};
     }
     return s;
 }
 
-static mq_status read_head_norm(mq_weights *w, const char *name, const float **norm, mq_error *error)
+static mq_status read_router(mq_weights *w, const char *name, uint32_t n, uint32_t k, mq_linear router[MQ_COPIES],
+                             mq_error *error)
 {
-    if (w->config.qk_norm) return mq__weights_vector(w, w->dense, name, w->model.head_dim, norm, error);
-    if (!mq__checkpoint_find(w->dense, name)) return MQ_OK;
-    return mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected none by config.json, got one", name);
+    const mq_checkpoint *from[MQ_COPIES] = {w->dense, w->second ? w->second : w->dense};
+    mq_status s = MQ_OK;
+    for (int copy = 0; s == MQ_OK && copy < MQ_COPIES; copy++) {
+        router[copy] = (mq_linear){.n = n, .k_width = k};
+        s = mq__dense_read(w, from[copy], name, n, k, &router[copy].dense, error);
+    }
+    return s;
 }
 
-static mq_status read_layer(mq_weights *w, uint32_t l, mq_error *error)
+/* The same vector of both copies. */
+static mq_status read_norm(mq_weights *w, const char *name, uint32_t n, const float *norm[MQ_COPIES], mq_error *error)
 {
-    mq_layer *layer = &w->model.layer[l];
-    char name[96];
-    snprintf(name, sizeof name, "model.layers.%u.input_layernorm.weight", l);
-    mq_status s = read_norms(w, name, layer->attention_norm, error);
-    snprintf(name, sizeof name, "model.layers.%u.post_attention_layernorm.weight", l);
-    if (s == MQ_OK) s = read_norms(w, name, layer->mlp_norm, error);
-    snprintf(name, sizeof name, "model.layers.%u.self_attn.q_norm.weight", l);
-    if (s == MQ_OK) s = read_head_norm(w, name, &layer->q_norm, error);
-    snprintf(name, sizeof name, "model.layers.%u.self_attn.k_norm.weight", l);
-    if (s == MQ_OK) s = read_head_norm(w, name, &layer->k_norm, error);
-    return s == MQ_OK ? read_linears(w, l, error) : s;
+    mq_status s = mq__weights_vector(w, w->dense, name, n, &norm[MQ_COPY_PRECISE], error);
+    norm[MQ_COPY_NVFP4] = norm[MQ_COPY_PRECISE];
+    if (s == MQ_OK && w->second) s = mq__weights_vector(w, w->second, name, n, &norm[MQ_COPY_NVFP4], error);
+    return s;
 }
 
-/* Everything but the layers. */
-static mq_status read_ends(mq_weights *w, mq_error *error)
+static mq_status read_tensor(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
 {
-    mq_model *m = &w->model;
-    mq_status s = mq__dense_read(w, w->dense, "model.embed_tokens.weight", m->vocab, m->width, &m->embedding, error);
-    if (s == MQ_OK) s = mq__weights_vector(w, w->dense, "model.norm.weight", m->width, &m->final_norm, error);
-    m->head = (mq_linear){.n = m->vocab, .k_width = m->width, .dense = m->embedding};
-    if (s == MQ_OK && !w->config.tied_head) {
-        s = mq__dense_read(w, w->dense, "lm_head.weight", m->vocab, m->width, &m->head.dense, error);
+    mq_weights *w = context;
+    char name[MQ_TENSOR_NAME_BYTES];
+    void *target = target_of(&w->model, rule, place);
+    const uint32_t n = mq__rule_size(&w->config, rule->rows), k = mq__rule_size(&w->config, rule->columns);
+    mq__rule_name(rule, place, "", name);
+    switch (rule->use) {
+    case MQ_USE_MATRIX:
+        return read_matrix(w, name, n, k, target, error);
+    case MQ_USE_ROUTER:
+        return read_router(w, name, n, k, target, error);
+    case MQ_USE_NORM:
+        return read_norm(w, name, n, target, error);
+    case MQ_USE_VECTOR:
+    case MQ_USE_BIAS:
+        return mq__weights_vector(w, w->dense, name, n, target, error);
+    default: /* linear layers: read_modules */
+        return MQ_OK;
+    }
+}
+
+static mq_status read_modules(mq_weights *w, mq_error *error)
+{
+    mq_status s = MQ_OK;
+    for (size_t i = 0; s == MQ_OK && i < w->module_count; i++) {
+        mq_module *m = &w->module[i];
+        char name[MQ_TENSOR_NAME_BYTES];
+        mq__module_name(m, "", name);
+        s = mq__linear_source_read(w, w->dense, name, m->linear->n, m->linear->k_width, &m->source, error);
+        m->linear->dense = m->source.dense;
+        if (s != MQ_OK || !w->second) continue;
+        s = mq__linear_source_read(w, w->second, name, m->linear->n, m->linear->k_width, &m->source, error);
     }
     return s;
 }
@@ -136,19 +184,18 @@ static mq_status read_ends(mq_weights *w, mq_error *error)
  * checkpoint every group can be packed. */
 static void find_packed_groups(mq_weights *w)
 {
-    const size_t count = (size_t)w->model.layers * MQ_LINEARS_PER_LAYER;
     bool quantised = false;
-    for (size_t i = 0; i < count; i++) {
-        quantised = quantised || w->packed_source[i].nibbles;
+    for (size_t i = 0; i < w->module_count; i++) {
+        quantised = quantised || w->module[i].source.nibbles;
     }
     for (uint32_t l = 0; l < w->model.layers; l++) {
         for (int g = 0; g < MQ_GROUPS; g++) {
             w->packed_available[l][g] = true;
         }
     }
-    for (size_t i = 0; quantised && i < count; i++) {
-        if (w->packed_source[i].nibbles) continue;
-        w->packed_available[i / MQ_LINEARS_PER_LAYER][mq__weights_group(i)] = false;
+    for (size_t i = 0; quantised && i < w->module_count; i++) {
+        const mq_module *m = &w->module[i];
+        if (!m->source.nibbles) w->packed_available[m->place.layer][m->rule->group] = false;
     }
 }
 
@@ -160,10 +207,68 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
     if (s != MQ_OK) return s;
     if (other.architecture == c->architecture && other.layers == c->layers && other.width == c->width &&
         other.ffn == c->ffn && other.heads == c->heads && other.kv_heads == c->kv_heads &&
-        other.head_dim == c->head_dim && other.vocab == c->vocab) {
+        other.head_dim == c->head_dim && other.vocab == c->vocab && other.experts == c->experts &&
+        other.experts_per_token == c->experts_per_token && other.expert_ffn == c->expert_ffn &&
+        other.norm_topk == c->norm_topk && memcmp(other.layer, c->layer, sizeof c->layer) == 0) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "prefill model: %s: expected the same architecture and sizes, got others", dir);
+}
+
+static mq_status no_memory_weights(const mq_weights *w, mq_error *error)
+{
+    return mq__fail(error, MQ_NO_MEMORY, "model: %u layers: expected memory, got none", w->config.layers);
+}
+
+/* The model's sizes and empty layers, and the list of its modules. */
+static mq_status lay_out(mq_weights *w, mq_error *error)
+{
+    const mq_model_config *c = &w->config;
+    mq_model *m = &w->model;
+    size_t count = 0, experts = 0;
+    *m = (mq_model){.vocab = c->vocab,
+                    .width = c->width,
+                    .ffn = c->ffn,
+                    .layers = c->layers,
+                    .heads = c->heads,
+                    .kv_heads = c->kv_heads,
+                    .head_dim = c->head_dim,
+                    .experts = c->experts,
+                    .experts_per_token = c->experts_per_token,
+                    .expert_ffn = c->expert_ffn,
+                    .norm_topk = c->norm_topk,
+                    .norm_eps = (float)c->norm_eps};
+    (void)mq__family_walk(c, count_module, &count, NULL);
+    m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
+    w->module = mq__alloc_zero(count, sizeof *w->module);
+    w->packed_available = mq__alloc_zero(c->layers, sizeof *w->packed_available);
+    bool complete = m->layer && w->module && w->packed_available;
+    for (int face = 0; face < MQ_FACES; face++) {
+        w->face[face].panels = mq__alloc_zero(count, sizeof *w->face[face].panels);
+        complete = complete && w->face[face].panels;
+    }
+    for (uint32_t l = 0; l < c->layers; l++) {
+        experts += c->layer[l].mlp == MQ_MLP_EXPERTS ? c->experts : 0;
+    }
+    if (experts) w->experts = mq__alloc_zero(experts, sizeof *w->experts);
+    if (!complete || (experts && !w->experts)) return no_memory_weights(w, error);
+    mq_mlp *expert = w->experts;
+    for (uint32_t l = 0; l < c->layers; l++) {
+        m->layer[l].kind = c->layer[l];
+        if (c->layer[l].mlp != MQ_MLP_EXPERTS) continue;
+        m->layer[l].expert = expert;
+        expert += c->experts;
+    }
+    return mq__family_walk(c, add_module, w, error);
+}
+
+static mq_status read_rope_weights(mq_weights *w, mq_error *error)
+{
+    float *inv_freq = mq__alloc_aligned(w->config.head_dim / 2 * sizeof *inv_freq);
+    if (!inv_freq) return no_memory_weights(w, error);
+    mq__rope_frequencies(&w->config, inv_freq, &w->model.rope_factor);
+    w->model.inv_freq = inv_freq;
+    return MQ_OK;
 }
 
 mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights **out, mq_error *error)
@@ -172,44 +277,16 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     mq_weights *w = mq__alloc_zero(1, sizeof *w);
     if (!w) return mq__fail(error, MQ_NO_MEMORY, "model: %s: expected memory, got none", dir);
     mq_model_config *c = &w->config;
-    mq_model *m = &w->model;
-    float *inv_freq = NULL;
     mq_status s = mq__model_config_read(dir, c, error);
     if (s == MQ_OK) s = mq__checkpoint_open(dir, &w->dense, error);
     if (s == MQ_OK && second_dir) s = check_second(w, second_dir, error);
     if (s == MQ_OK && second_dir) s = mq__checkpoint_open(second_dir, &w->second, error);
-    if (s != MQ_OK) goto out;
-    *m = (mq_model){.vocab = c->vocab,
-                    .width = c->width,
-                    .ffn = c->ffn,
-                    .layers = c->layers,
-                    .heads = c->heads,
-                    .kv_heads = c->kv_heads,
-                    .head_dim = c->head_dim,
-                    .norm_eps = (float)c->norm_eps};
-    const size_t count = (size_t)c->layers * MQ_LINEARS_PER_LAYER;
-    m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
-    w->packed_source = mq__alloc_zero(count, sizeof *w->packed_source);
-    w->packed_available = mq__alloc_zero(c->layers, sizeof *w->packed_available);
-    bool complete = true;
-    for (int face = 0; face < MQ_FACES; face++) {
-        w->face[face].panels = mq__alloc_zero(count, sizeof *w->face[face].panels);
-        complete = complete && w->face[face].panels;
-    }
-    inv_freq = mq__alloc_aligned(c->head_dim / 2 * sizeof *inv_freq);
-    if (!m->layer || !w->packed_source || !w->packed_available || !complete || !inv_freq) {
-        s = mq__fail(error, MQ_NO_MEMORY, "model: %u layers: expected memory, got none", c->layers);
-        goto out;
-    }
-    mq__rope_frequencies(c, inv_freq, &m->rope_factor);
-    m->inv_freq = inv_freq;
-    inv_freq = NULL;
+    if (s == MQ_OK) s = lay_out(w, error);
+    if (s == MQ_OK) s = read_rope_weights(w, error);
     w->eos = c->eos;
     w->eos_count = c->eos_count;
-    s = read_ends(w, error);
-    for (uint32_t l = 0; s == MQ_OK && l < c->layers; l++) {
-        s = read_layer(w, l, error);
-    }
+    if (s == MQ_OK) s = mq__family_walk(c, read_tensor, w, error);
+    if (s == MQ_OK) s = read_modules(w, error);
     if (s == MQ_OK) s = mq__weights_check_names(w->dense, c, MQ_COPY_PRECISE, &w->unused[MQ_COPY_PRECISE], error);
     if (s == MQ_OK && w->second) {
         s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], error);
@@ -217,10 +294,8 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     if (s == MQ_OK) {
         find_packed_groups(w);
         *out = w;
-        w = NULL;
+        return MQ_OK;
     }
-out:
-    mq__free_aligned(inv_freq);
     mq__weights_close(w);
     return s;
 }
@@ -230,13 +305,12 @@ void mq__weights_close(mq_weights *w)
     if (!w) return;
     for (int face = 0; face < MQ_FACES; face++) {
         uint8_t **panels = w->face[face].panels;
-        for (size_t i = 0; panels && i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER; i++) {
+        for (size_t i = 0; panels && i < w->module_count; i++) {
             mq__free_aligned(panels[i]);
         }
         mq__free(panels);
         uint8_t **placed = w->face[face].placed;
-        for (size_t i = 0; placed && i < (size_t)w->model.layers * MQ_LINEARS_PER_LAYER + (face == MQ_FACE_DENSE);
-             i++) {
+        for (size_t i = 0; placed && i < w->module_count + (face == MQ_FACE_DENSE); i++) {
             mq__free_aligned(placed[i]);
         }
         mq__free(placed);
@@ -249,7 +323,8 @@ void mq__weights_close(mq_weights *w)
     mq__free_aligned((void *)(uintptr_t)w->model.inv_freq);
     mq__free(w->vectors);
     mq__free(w->packed_available);
-    mq__free(w->packed_source);
+    mq__free(w->module);
+    mq__free(w->experts);
     mq__free(w->model.layer);
     mq__checkpoint_close(w->second);
     mq__checkpoint_close(w->dense);

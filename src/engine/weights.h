@@ -6,9 +6,7 @@
 #include "format/checkpoint.h"
 #include "format/model_config.h"
 #include "format/packfile.h"
-#include "model/model.h"
-
-enum { MQ_LINEARS_PER_LAYER = 7 }; /* q k v o gate up down, in this order */
+#include "model/family.h"
 
 /* A linear layer as a checkpoint holds it: dense, or NVFP4 in canonical form (compressed-tensors or ModelOpt). */
 typedef struct mq_linear_source {
@@ -16,6 +14,16 @@ typedef struct mq_linear_source {
     const uint8_t *nibbles, *scales; /* [n, k/2], [n, k/16]; NULL: none */
     float multiplier;
 } mq_linear_source;
+
+/* A linear layer of the model: what plans give a format to. In the order of the family's list, so that those that are multiplied
+ * together (q, k, v; gate and up of an MLP or of one expert) follow each other: a fused group. */
+typedef struct mq_module {
+    mq_linear *linear;
+    const mq_tensor_rule *rule;
+    mq_place place;
+    size_t fused;            /* the first module of its fused group */
+    mq_linear_source source; /* what its NVFP4 face is made from */
+} mq_module;
 
 /* Weights on their way from a file map to memory of large pages. */
 typedef struct mq_settling {
@@ -28,8 +36,8 @@ typedef struct mq_settling {
 /* What is packed of one face. */
 typedef struct mq_packed_face {
     mq_packfile file; /* mapped, when the panels come from the cache */
-    uint8_t **panels; /* [L * 7] owned ones otherwise */
-    uint8_t **placed; /* [L * 7, and the head's if dense] copies near the threads that read them, or NULL */
+    uint8_t **panels; /* [modules] owned ones otherwise */
+    uint8_t **placed; /* [modules, and the head's if dense] copies near the threads that read them, or NULL */
     mq_settling settling;
     bool is_ready;
     uint64_t bytes;
@@ -44,9 +52,11 @@ typedef struct mq_unused {
 typedef struct mq_weights {
     mq_model model;
     mq_model_config config;
-    mq_checkpoint *dense;                /* the precise copy */
-    mq_checkpoint *second;               /* a separate NVFP4 checkpoint for the prefill, or NULL */
-    mq_linear_source *packed_source;     /* [L * 7] what the NVFP4 faces are made from */
+    mq_checkpoint *dense;  /* the precise copy */
+    mq_checkpoint *second; /* a separate NVFP4 checkpoint for the prefill, or NULL */
+    mq_module *module;     /* [modules] */
+    size_t module_count;
+    mq_mlp *experts;                     /* of all layers; NULL: none */
     bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) an NVFP4 face */
     mq_packed_face face[MQ_FACES];       /* of MQ_FACE_DENSE only `placed` and `settling` are used */
     float **vectors;                     /* owned norms, biases, frequencies and re-aligned tensors */
@@ -60,8 +70,24 @@ typedef struct mq_weights {
 mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights **weights, mq_error *error);
 void mq__weights_close(mq_weights *weights);
 
-mq_linear *mq__weights_linear(mq_weights *weights, size_t index); /* index in [0, L * 7) */
-mq_linear_group mq__weights_group(size_t index);
+/* The end of the fused group that begins at `first`. */
+size_t mq__fused_end(const mq_weights *weights, size_t first);
+
+/* The name of a module's tensor: suffix "", ".weight", ... */
+static inline void mq__module_name(const mq_module *module, const char *suffix, char name[MQ_TENSOR_NAME_BYTES])
+{
+    mq__rule_name(module->rule, module->place, suffix, name);
+}
+
+/* The module whose tensor "<module>.weight" has this name, or module_count. */
+size_t mq__module_find(const mq_weights *weights, const char *tensor);
+
+/* Whether a module counts in what one token multiplies and reads. All experts are of one size: the first ones stand for those
+ * that a token takes. */
+bool mq__module_is_used(const mq_weights *weights, const mq_module *module);
+
+/* Values of all tensors: weights, biases, norms. */
+uint64_t mq__weights_parameters(const mq_weights *weights);
 
 /* An FP32 copy of a BF16, F16 or F32 vector of the checkpoint; owned by weights. */
 mq_status mq__weights_vector(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, size_t count,

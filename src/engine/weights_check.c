@@ -3,64 +3,40 @@
 #include "base/error.h"
 #include "engine/weights.h"
 
-#include <stdio.h>
 #include <string.h>
 
-static bool is_one_of(const char *name, const char *const *names, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(name, names[i]) == 0) return true;
-    }
-    return false;
-}
-
-/* A tensor of a linear layer, "<linear>.<part>": biases as config.json says, static activation scales unused. */
-static bool is_linear_part(const mq_model_config *c, const char *name)
+/* The parts of a linear layer in all forms; static activation scales are not used. */
+static bool is_linear_part(const char *rest)
 {
     static const char *const parts[] = {
-        "weight",      "weight_packed",     "weight_scale", "weight_scale_2", "weight_global_scale",
-        "input_scale", "input_global_scale"};
-    static const struct {
-        const char *prefix;
-        char bias; /* which setting gives it one */
-    } linears[] = {{"self_attn.q_proj.", 'q'}, {"self_attn.k_proj.", 'q'}, {"self_attn.v_proj.", 'q'},
-                   {"self_attn.o_proj.", 'o'}, {"mlp.gate_proj.", 'm'},    {"mlp.up_proj.", 'm'},
-                   {"mlp.down_proj.", 'm'}};
-    for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
-        const size_t length = strlen(linears[i].prefix);
-        if (strncmp(name, linears[i].prefix, length) != 0) continue;
-        const char kind = linears[i].bias;
-        const bool bias = kind == 'q' ? c->qkv_bias : kind == 'o' ? c->o_bias : c->mlp_bias;
-        if (strcmp(name + length, "bias") == 0) return bias;
-        return is_one_of(name + length, parts, sizeof parts / sizeof parts[0]);
+        ".weight",      ".weight_packed",     ".weight_scale", ".weight_scale_2", ".weight_global_scale",
+        ".input_scale", ".input_global_scale"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (strcmp(rest, parts[i]) == 0) return true;
     }
     return false;
 }
 
-static bool is_layer_part(const mq_model_config *c, const char *name)
+static bool rule_expects(const mq_tensor_rule *rule, const mq_model_config *c, const char *name)
 {
-    static const char *const norms[] = {"input_layernorm.weight", "post_attention_layernorm.weight"};
-    static const char *const head_norms[] = {"self_attn.q_norm.weight", "self_attn.k_norm.weight"};
-    if (is_one_of(name, norms, 2)) return true;
-    if (strcmp(name, "self_attn.rotary_emb.inv_freq") == 0) return true; /* frequencies that old writers stored */
-    if (is_one_of(name, head_norms, 2)) return c->qk_norm;
-    return is_linear_part(c, name);
+    mq_place place;
+    const char *rest = mq__rule_match(rule, name, &place);
+    if (!rest || !(rule->use == MQ_USE_LINEAR ? is_linear_part(rest) : *rest == '\0')) return false;
+    const mq_rule_scope scope = mq__rule_scope(rule);
+    if (scope != MQ_SCOPE_MODEL && place.layer >= c->layers) return false;
+    if (scope == MQ_SCOPE_EXPERT && place.expert >= c->experts) return false;
+    return rule->when == MQ_WHEN_OWN_HEAD || mq__rule_applies(rule, c, place.layer); /* a tied head may be stored */
 }
 
 /* Whether this model has such a tensor. Outside "model." and "lm_head." other programs keep what is theirs. */
 static bool is_expected(const mq_model_config *c, const char *name)
 {
-    static const char *const ends[] = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
-                                       "model.rotary_emb.inv_freq"};
-    unsigned layer = 0;
-    int used = 0;
+    const mq_family *family = mq__family_of(c->architecture);
     if (strncmp(name, "model.", 6) != 0 && strncmp(name, "lm_head.", 8) != 0) return true;
-    if (is_one_of(name, ends, sizeof ends / sizeof ends[0])) return true;
-    if (sscanf(name, "model.layers.%9u.%n", &layer, &used) != 1 || used == 0) return false;
-    char prefix[40]; /* "00" or "+0" would be a second layer 0 that nobody reads */
-    snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
-    if (strncmp(name, prefix, strlen(prefix)) != 0) return false;
-    return layer < c->layers && is_layer_part(c, name + used);
+    for (size_t i = 0; i < family->count; i++) {
+        if (rule_expects(&family->rules[i], c, name)) return true;
+    }
+    return false;
 }
 
 /* A tied head may be stored as well; then it has to be the embedding. 4096 places of 8 bytes tell, without reading all. */

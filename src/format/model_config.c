@@ -9,21 +9,30 @@
 
 #define CONFIG_MAX ((size_t)4 << 20)
 
-static const char *const architecture_names[MQ_ARCH_COUNT] = {"llama", "qwen2", "qwen3"};
+static mq_status read_llama(const json_t *root, mq_model_config *c, mq_error *error);
+static mq_status read_qwen2(const json_t *root, mq_model_config *c, mq_error *error);
+static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *error);
+static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error *error);
+
+/* In the order of mq_architecture. `read` sets what differs between them: biases, norms, experts. */
+static const struct {
+    const char *type, *class_name;
+    mq_status (*read)(const json_t *root, mq_model_config *c, mq_error *error);
+} architectures[MQ_ARCH_COUNT] = {
+    {"llama", "LlamaForCausalLM", read_llama},
+    {"qwen2", "Qwen2ForCausalLM", read_qwen2},
+    {"qwen3", "Qwen3ForCausalLM", read_qwen3},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", read_qwen3_moe},
+};
 
 const char *mq__architecture_name(mq_architecture architecture)
 {
-    return architecture_names[architecture];
+    return architectures[architecture].type;
 }
 
-/* Index of name in names, or count. */
-static int find_name_model_config(const char *name, const char *const *names, int count)
+const char *mq__architecture_class(mq_architecture architecture)
 {
-    int i = 0;
-    while (i < count && (!name || strcmp(name, names[i]) != 0)) {
-        i++;
-    }
-    return i;
+    return architectures[architecture].class_name;
 }
 
 static mq_status read_u32(const json_t *root, const char *name, int64_t low, int64_t high, int64_t fallback,
@@ -40,7 +49,7 @@ static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *er
     mq_status s = read_u32(root, "vocab_size", 1, 4 << 20, -1, &c->vocab, error);
     if (s == MQ_OK) s = read_u32(root, "hidden_size", 1, 65536, -1, &c->width, error);
     if (s == MQ_OK) s = read_u32(root, "intermediate_size", 1, 1 << 20, -1, &c->ffn, error);
-    if (s == MQ_OK) s = read_u32(root, "num_hidden_layers", 1, 1024, -1, &c->layers, error);
+    if (s == MQ_OK) s = read_u32(root, "num_hidden_layers", 1, MQ_LAYERS_MAX, -1, &c->layers, error);
     if (s == MQ_OK) s = read_u32(root, "num_attention_heads", 1, 1024, -1, &c->heads, error);
     if (s == MQ_OK) s = read_u32(root, "num_key_value_heads", 1, 1024, (int64_t)c->heads, &c->kv_heads, error);
     const int64_t derived = s == MQ_OK ? c->width / c->heads : 0;
@@ -99,9 +108,10 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
         s = mq__config_expect_one(root, neutral_one[k], error);
         if (s != MQ_OK) return s;
     }
-    static const char *const absent[] = {"attn_logit_softcapping", "final_logit_softcapping", "num_experts",
-                                         "num_local_experts",      "attention_multiplier",    "query_pre_attn_scalar"};
-    for (size_t k = 0; k < sizeof absent / sizeof absent[0]; k++) {
+    static const char *const absent[] = {"attn_logit_softcapping", "final_logit_softcapping", "num_local_experts",
+                                         "attention_multiplier",   "query_pre_attn_scalar",   "num_experts"};
+    const size_t count = sizeof absent / sizeof absent[0] - (c->experts > 0);
+    for (size_t k = 0; k < count; k++) {
         const json_t *value = json_object_get(root, absent[k]);
         if (!value || json_is_null(value) || (json_is_integer(value) && json_integer_value(value) == 0)) continue;
         return mq__fail(error, MQ_UNSUPPORTED, "config: %s: expected none, got one", absent[k]);
@@ -165,30 +175,94 @@ static mq_status read_tokenizer_eos(const char *dir, mq_model_config *c, mq_erro
 
 static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_error *error)
 {
-    const char *type = NULL, *class_name = NULL;
+    const char *type = NULL;
     mq_status s = mq__json_string(root, "model_type", &type, error);
     if (s != MQ_OK) return s;
-    const int found = find_name_model_config(type, architecture_names, MQ_ARCH_COUNT);
-    static const char *const classes[MQ_ARCH_COUNT] = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
+    int found = 0;
+    while (found < MQ_ARCH_COUNT && (!type || strcmp(type, architectures[found].type) != 0)) {
+        found++;
+    }
     if (found == MQ_ARCH_COUNT) {
-        return mq__fail(error, MQ_UNSUPPORTED, "config: model_type: expected llama, qwen2 or qwen3, got %.64s",
+        return mq__fail(error, MQ_UNSUPPORTED,
+                        "config: model_type: expected llama, qwen2, qwen3 or qwen3_moe, got %.64s",
                         type ? type : "none");
     }
-    class_name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
-    if (class_name && strcmp(class_name, classes[found]) != 0) {
-        return mq__fail(error, MQ_UNSUPPORTED, "config: architectures: expected %s, got %.64s", classes[found],
-                        class_name);
+    const char *class_name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
+    if (class_name && strcmp(class_name, architectures[found].class_name) != 0) {
+        return mq__fail(error, MQ_UNSUPPORTED, "config: architectures: expected %s, got %.64s",
+                        architectures[found].class_name, class_name);
     }
     c->architecture = (mq_architecture)found;
-    bool attention_bias = false;
-    s = mq__json_bool(root, "attention_bias", false, &attention_bias, error);
-    if (s == MQ_OK) s = mq__json_bool(root, "mlp_bias", false, &c->mlp_bias, error);
-    if (s == MQ_OK) s = mq__json_bool(root, "tie_word_embeddings", false, &c->tied_head, error);
-    c->qkv_bias = attention_bias || found == MQ_ARCH_QWEN2;
-    c->o_bias = attention_bias && found != MQ_ARCH_QWEN2;
-    if (found != MQ_ARCH_LLAMA) c->mlp_bias = false; /* the others have no such setting */
-    c->qk_norm = found == MQ_ARCH_QWEN3;
+    return mq__json_bool(root, "tie_word_embeddings", false, &c->tied_head, error);
+}
+
+/* ---- what differs between architectures */
+
+static mq_status read_attention_bias(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    const mq_status s = mq__json_bool(root, "attention_bias", false, &c->qkv_bias, error);
+    c->o_bias = c->qkv_bias;
     return s;
+}
+
+static mq_status read_llama(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    const mq_status s = read_attention_bias(root, c, error);
+    return s == MQ_OK ? mq__json_bool(root, "mlp_bias", false, &c->mlp_bias, error) : s;
+}
+
+static mq_status read_qwen2(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    (void)root;
+    (void)error;
+    c->qkv_bias = true;
+    return MQ_OK;
+}
+
+static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    c->qk_norm = true;
+    return read_attention_bias(root, c, error);
+}
+
+/* mlp_only_layers: layers that keep a dense MLP. */
+static mq_status read_dense_layers(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    const json_t *list = json_object_get(root, "mlp_only_layers"), *item;
+    size_t i;
+    if (list && !json_is_array(list) && !json_is_null(list)) {
+        return mq__fail(error, MQ_FORMAT, "config: mlp_only_layers: expected a list, got something else");
+    }
+    json_array_foreach(list, i, item)
+    {
+        const json_int_t layer = json_integer_value(item);
+        if (!json_is_integer(item) || layer < 0 || layer >= (json_int_t)c->layers) {
+            return mq__fail(error, MQ_FORMAT,
+                            "config: mlp_only_layers[%zu]: expected a layer below %u, got another value", i, c->layers);
+        }
+        c->layer[layer].mlp = MQ_MLP_DENSE;
+    }
+    return MQ_OK;
+}
+
+static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    uint32_t step = 1;
+    mq_status s = read_qwen3(root, c, error);
+    if (s == MQ_OK) s = read_u32(root, "num_experts", 1, MQ_EXPERTS_MAX, -1, &c->experts, error);
+    if (s == MQ_OK) s = read_u32(root, "num_experts_per_tok", 1, c->experts, -1, &c->experts_per_token, error);
+    if (s == MQ_OK) s = read_u32(root, "moe_intermediate_size", 1, 1 << 20, -1, &c->expert_ffn, error);
+    if (s == MQ_OK) s = mq__json_bool(root, "norm_topk_prob", false, &c->norm_topk, error);
+    if (s == MQ_OK) s = read_u32(root, "decoder_sparse_step", 1, MQ_LAYERS_MAX, 1, &step, error);
+    if (s != MQ_OK) return s;
+    if ((uint64_t)c->experts * c->layers > MQ_ALL_EXPERTS) {
+        return mq__fail(error, MQ_LIMIT, "config: num_experts: expected at most %d in all layers, got %u in each of %u",
+                        MQ_ALL_EXPERTS, c->experts, c->layers);
+    }
+    for (uint32_t l = 0; l < c->layers; l++) {
+        c->layer[l].mlp = (l + 1) % step == 0 ? MQ_MLP_EXPERTS : MQ_MLP_DENSE;
+    }
+    return read_dense_layers(root, c, error);
 }
 
 static mq_status read_quant_method(const json_t *root, mq_quant_method *method, mq_error *error)
@@ -208,6 +282,23 @@ static mq_status read_quant_method(const json_t *root, mq_quant_method *method, 
     return MQ_OK;
 }
 
+mq_status mq__model_config_parse(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    *c = (mq_model_config){.bos = -1, .suggested = MQ_SAMPLING_GREEDY};
+    mq_status s = read_architecture(root, c, error);
+    if (s == MQ_OK) s = read_sizes(root, c, error);
+    if (s == MQ_OK) s = architectures[c->architecture].read(root, c, error);
+    if (s == MQ_OK) s = refuse_unsupported(root, c, error);
+    if (s == MQ_OK) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
+    if (s == MQ_OK) s = add_eos(c, json_object_get(root, "eos_token_id"), error);
+    if (s != MQ_OK) return s;
+    const json_t *bos = json_object_get(root, "bos_token_id");
+    if (json_is_integer(bos) && json_integer_value(bos) >= 0 && json_integer_value(bos) < (json_int_t)c->vocab) {
+        c->bos = (int32_t)json_integer_value(bos);
+    }
+    return read_quant_method(root, &c->quant_method, error);
+}
+
 mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *error)
 {
     *c = (mq_model_config){.bos = -1, .suggested = MQ_SAMPLING_GREEDY};
@@ -215,18 +306,7 @@ mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *e
     char *path = mq__path_join(dir, "config.json");
     if (!path) return mq__fail(error, MQ_NO_MEMORY, "config: %s: expected memory, got none", dir);
     mq_status s = mq__json_file(path, CONFIG_MAX, &root, error);
-    if (s == MQ_OK) s = read_architecture(root, c, error);
-    if (s == MQ_OK) s = read_sizes(root, c, error);
-    if (s == MQ_OK) s = refuse_unsupported(root, c, error);
-    if (s == MQ_OK) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
-    if (s == MQ_OK) s = add_eos(c, json_object_get(root, "eos_token_id"), error);
-    if (s == MQ_OK) {
-        const json_t *bos = json_object_get(root, "bos_token_id");
-        if (json_is_integer(bos) && json_integer_value(bos) >= 0 && json_integer_value(bos) < (json_int_t)c->vocab) {
-            c->bos = (int32_t)json_integer_value(bos);
-        }
-        s = read_quant_method(root, &c->quant_method, error);
-    }
+    if (s == MQ_OK) s = mq__model_config_parse(root, c, error);
     if (s != MQ_OK) (void)mq__fail_within(error, s, path);
     if (s == MQ_OK) s = read_generation_config(dir, c, error);
     if (s == MQ_OK) s = read_tokenizer_eos(dir, c, error);

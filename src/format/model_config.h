@@ -4,9 +4,24 @@
 #ifndef MQ_MODEL_CONFIG_H
 #define MQ_MODEL_CONFIG_H
 
+#include "base/json_read.h"
 #include "mixquant.h"
 
-typedef enum mq_architecture { MQ_ARCH_LLAMA, MQ_ARCH_QWEN2, MQ_ARCH_QWEN3, MQ_ARCH_COUNT } mq_architecture;
+typedef enum mq_architecture {
+    MQ_ARCH_LLAMA,
+    MQ_ARCH_QWEN2,
+    MQ_ARCH_QWEN3,
+    MQ_ARCH_QWEN3_MOE,
+    MQ_ARCH_COUNT
+} mq_architecture;
+
+/* What a layer is made of. */
+typedef enum mq_mixer_kind { MQ_MIXER_ATTENTION } mq_mixer_kind;
+typedef enum mq_mlp_kind { MQ_MLP_DENSE, MQ_MLP_EXPERTS } mq_mlp_kind;
+
+typedef struct mq_layer_kind {
+    uint8_t mixer, mlp; /* mq_mixer_kind, mq_mlp_kind */
+} mq_layer_kind;
 
 typedef enum mq_rope_type { MQ_ROPE_DEFAULT, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3, MQ_ROPE_YARN, MQ_ROPE_COUNT } mq_rope_type;
 
@@ -22,7 +37,10 @@ typedef struct mq_rope_config {
 /* What `quantization_config` says; informative: each tensor's own form decides. */
 typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QUANT_MODELOPT } mq_quant_method;
 
-#define MQ_EOS_MAX 16
+#define MQ_EOS_MAX     16
+#define MQ_LAYERS_MAX  1024
+#define MQ_EXPERTS_MAX 1024      /* of one layer */
+#define MQ_ALL_EXPERTS (1 << 17) /* of all layers */
 
 /* Which fields of the suggested sampling generation_config.json names. */
 enum {
@@ -38,8 +56,11 @@ typedef struct mq_model_config {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
     uint32_t max_positions;                                        /* after rotary scaling */
     double norm_eps;
-    bool tied_head;                           /* lm_head is the embedding */
-    bool qkv_bias, o_bias, mlp_bias, qk_norm; /* which tensors exist */
+    bool tied_head;                                  /* lm_head is the embedding */
+    bool qkv_bias, o_bias, mlp_bias, qk_norm;        /* which tensors exist */
+    uint32_t experts, experts_per_token, expert_ffn; /* E, how many of them a token takes, M; 0 without experts */
+    bool norm_topk;                                  /* a token's weights of its experts are scaled to sum to 1 */
+    mq_layer_kind layer[MQ_LAYERS_MAX];              /* the first `layers` */
     mq_rope_config rope;
     int32_t bos;             /* -1: none */
     int32_t eos[MQ_EOS_MAX]; /* of config.json, generation_config.json and the tokenizer's eos_token */
@@ -49,8 +70,12 @@ typedef struct mq_model_config {
     mq_quant_method quant_method;
 } mq_model_config;
 
-const char *mq__architecture_name(mq_architecture architecture); /* model_type: "qwen3" */
+const char *mq__architecture_name(mq_architecture architecture);  /* model_type: "qwen3" */
+const char *mq__architecture_class(mq_architecture architecture); /* "Qwen3ForCausalLM" */
 const char *mq__rope_type_name(mq_rope_type type);
+
+/* From the text of config.json alone; errors name no file. */
+mq_status mq__model_config_parse(const json_t *root, mq_model_config *config, mq_error *error);
 
 /* Reads dir/config.json and, where present, dir/generation_config.json and the end token of dir/tokenizer_config.json. */
 mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);

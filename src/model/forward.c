@@ -1,5 +1,5 @@
 /* The forward pass, in the order of the papers: Llama (RMSNorm, rotary GQA attention, SwiGLU), Qwen2 (biases on q, k, v),
- * Qwen3 (norms on q and k).
+ * Qwen3 (norms on q and k), Qwen3-MoE (experts in place of the MLP).
  *
  * Where NVFP4 ends and BF16 begins: every linear group asks the pass's phase plan for its format. Under Mix-Quant the
  * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms, attention and lm_head
@@ -16,10 +16,10 @@ static mq_linear_format format_of_forward(const mq_pass *pass, uint32_t layer, m
     return (mq_linear_format)pass->plan.format[layer][group];
 }
 
-/* Norm weights of the copy that the following linear layers belong to. */
-static const float *norm_of(const float *const norm[MQ_COPIES], mq_linear_format format)
+/* The copy that linear layers in this format belong to. */
+static mq_copy copy_of(mq_linear_format format)
 {
-    return norm[mq__face_of(format) == MQ_FACE_NVFP4 ? MQ_COPY_NVFP4 : MQ_COPY_PRECISE];
+    return mq__face_of(format) == MQ_FACE_NVFP4 ? MQ_COPY_NVFP4 : MQ_COPY_PRECISE;
 }
 
 /* h = embedding rows; cos, sin of each row's position. */
@@ -44,7 +44,30 @@ static void embed(void *context, int thread, int threads)
     }
 }
 
-/* One linear group of a layer in the plan's format. */
+/* ---- what a layer's lines below are made of */
+
+/* rmsnorm(h) with the weights of the copy whose linear layers read it. */
+static mq_input rms_norm(const mq_runtime *rt, const float *const norm[MQ_COPIES], mq_linear_format format)
+{
+    return (mq_input){.kind = MQ_INPUT_NORM,
+                      .norm_weight = norm[copy_of(format)],
+                      .rows = rt->x,
+                      .width = rt->model->width,
+                      .count = rt->pass->rows};
+}
+
+static mq_input attended(const mq_runtime *rt)
+{
+    const uint32_t width = rt->model->heads * rt->model->head_dim;
+    return (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = width, .count = rt->pass->rows};
+}
+
+static mq_input swiglu(const mq_runtime *rt)
+{
+    return (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = rt->model->ffn, .count = rt->pass->rows};
+}
+
+/* outputs = linear(input), in the plan's format. */
 static void linear(mq_runtime *rt, uint32_t l, mq_linear_group group, mq_input input, const mq_output *outputs,
                    int count)
 {
@@ -55,36 +78,68 @@ static void linear(mq_runtime *rt, uint32_t l, mq_linear_group group, mq_input i
     }
 }
 
+/* ---- the layer: h = h + attention(norm(h)); h = h + mlp(norm(h)) */
+
+static void attention_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_layer *w = &rt->model->layer[l];
+    const mq_input x = rms_norm(rt, w->attention_norm, format_of_forward(rt->pass, l, MQ_GROUP_QKV));
+    const mq_output q = {&w->q, rt->q, false}, k = {&w->k, rt->k, false}, v = {&w->v, rt->v, false};
+    const mq_output h = {&w->o, rt->h, true};
+
+    linear(rt, l, MQ_GROUP_QKV, x, (mq_output[]){q, k, v}, 3); /* q, k, v = qkv(x) */
+    mq__attention(rt, l);                                      /* q, k = rope(norm(q)), rope(norm(k)); store k, v;
+                                                                  a = softmax(q k / sqrt(K)) v */
+    linear(rt, l, MQ_GROUP_O, attended(rt), &h, 1);            /* h += o(a) */
+}
+
+static void mlp_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_layer *w = &rt->model->layer[l];
+    const mq_input x = rms_norm(rt, w->mlp_norm, format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP));
+    const mq_output gate = {&w->mlp.gate, rt->gate, false}, up = {&w->mlp.up, rt->up, false};
+    const mq_output h = {&w->mlp.down, rt->h, true};
+
+    linear(rt, l, MQ_GROUP_GATE_UP, x, (mq_output[]){gate, up}, 2); /* gate, up = gate_up(x) */
+    linear(rt, l, MQ_GROUP_DOWN, swiglu(rt), &h, 1);                /* h += down(silu(gate) * up) */
+}
+
+static void observe_experts(const mq_runtime *rt, uint32_t l)
+{
+    const mq_observer *observer = rt->pass->observer;
+    const mq_model *m = rt->model;
+    const uint32_t rows = rt->pass->rows;
+    if (!observer || !observer->linear) return;
+    observer->linear(observer->context, l, MQ_GROUP_GATE_UP, rt->x, rows, m->width);
+    observer->linear(observer->context, l, MQ_GROUP_DOWN, mq__experts_activations(rt->experts),
+                     rows * m->experts_per_token, m->expert_ffn);
+}
+
+static void experts_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_layer *w = &rt->model->layer[l];
+    const mq_linear_format gate_up = format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP);
+    const mq_linear_format down = format_of_forward(rt->pass, l, MQ_GROUP_DOWN);
+    const mq_copy copy = copy_of(gate_up);
+    mq_input x = rms_norm(rt, w->mlp_norm, gate_up);
+    const mq_output logits = {&w->router[copy], mq__experts_logits(rt->experts), false};
+    x.keep = true; /* the experts read it, too */
+
+    mq__linear_group(rt, MQ_LINEAR_BF16, x, &logits, 1); /* p = softmax(router(x)), in FP32 */
+    mq__experts_route(rt);                               /* each row: its experts e and their weights p_e */
+    mq__experts_gate_up(rt, w, gate_up);                 /* gate_e, up_e = gate_up_e(x) */
+    mq__experts_down(rt, w, down);                       /* y_e = down_e(silu(gate_e) * up_e) */
+    mq__experts_combine(rt);                             /* h += sum of p_e y_e */
+    observe_experts(rt, l);
+}
+
 static void layer_forward(mq_runtime *rt, uint32_t l)
 {
-    const mq_model *m = rt->model;
-    const mq_pass *pass = rt->pass;
-    const mq_layer *w = &m->layer[l];
-    const uint32_t rows = pass->rows;
-
-    /* h += o(attention(q, k, v)), with q, k, v = linear(norm(h)) */
-    linear(rt, l, MQ_GROUP_QKV,
-           (mq_input){.kind = MQ_INPUT_NORM,
-                      .norm_weight = norm_of(w->attention_norm, format_of_forward(pass, l, MQ_GROUP_QKV)),
-                      .rows = rt->x,
-                      .width = m->width,
-                      .count = rows},
-           (mq_output[]){{&w->q, rt->q, false}, {&w->k, rt->k, false}, {&w->v, rt->v, false}}, 3);
-    mq__attention(rt, l);
-    linear(rt, l, MQ_GROUP_O,
-           (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = m->heads * m->head_dim, .count = rows},
-           (mq_output[]){{&w->o, rt->h, true}}, 1);
-
-    /* h += down(silu(gate) * up), with gate, up = linear(norm(h)) */
-    linear(rt, l, MQ_GROUP_GATE_UP,
-           (mq_input){.kind = MQ_INPUT_NORM,
-                      .norm_weight = norm_of(w->mlp_norm, format_of_forward(pass, l, MQ_GROUP_GATE_UP)),
-                      .rows = rt->x,
-                      .width = m->width,
-                      .count = rows},
-           (mq_output[]){{&w->gate, rt->gate, false}, {&w->up, rt->up, false}}, 2);
-    linear(rt, l, MQ_GROUP_DOWN, (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = m->ffn, .count = rows},
-           (mq_output[]){{&w->down, rt->h, true}}, 1);
+    attention_forward(rt, l);
+    if (rt->model->layer[l].kind.mlp == MQ_MLP_EXPERTS)
+        experts_forward(rt, l);
+    else
+        mlp_forward(rt, l);
 }
 
 void mq__forward(mq_runtime *rt, mq_pass *pass)

@@ -6,6 +6,7 @@
 #ifndef MQ_MODEL_H
 #define MQ_MODEL_H
 
+#include "format/model_config.h"
 #include "kernels/kernels.h"
 
 /* The faces of a weight matrix: the checkpoint's own, and those that are packed from it. */
@@ -29,18 +30,28 @@ typedef struct mq_linear {
     const float *bias; /* [n] or NULL */
 } mq_linear;
 
+/* down(silu(gate(x)) * up(x)): the MLP of a layer, or one of its experts. */
+typedef struct mq_mlp {
+    mq_linear gate, up; /* [F, D]; of an expert [M, D] */
+    mq_linear down;     /* [D, F]; of an expert [D, M] */
+} mq_mlp;
+
 typedef struct mq_layer {
+    mq_layer_kind kind;
     const float *attention_norm[MQ_COPIES]; /* [D], before q, k, v */
-    const float *mlp_norm[MQ_COPIES];       /* [D], before gate, up */
+    const float *mlp_norm[MQ_COPIES];       /* [D], before gate, up and the router */
     const float *q_norm, *k_norm;           /* [K] each, or NULL (Qwen3 has them) */
     mq_linear q, k, v;                      /* [H*K, D], [G*K, D], [G*K, D] */
     mq_linear o;                            /* [D, H*K] */
-    mq_linear gate, up;                     /* [F, D] */
-    mq_linear down;                         /* [D, F] */
+    mq_mlp mlp;                             /* MQ_MLP_DENSE */
+    mq_linear router[MQ_COPIES];            /* MQ_MLP_EXPERTS: [E, D], always dense */
+    mq_mlp *expert;                         /* MQ_MLP_EXPERTS: [E] */
 } mq_layer;
 
 typedef struct mq_model {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
+    uint32_t experts, experts_per_token, expert_ffn;               /* E, how many of them a token takes, M */
+    bool norm_topk;                                                /* a token's expert weights are scaled to sum to 1 */
     float norm_eps;
     const float *inv_freq;   /* [K/2] rotary frequencies after scaling */
     float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */

@@ -56,6 +56,8 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->position && rt->cos &&
                     rt->sin && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier &&
                     rt->partials && rt->thread_scratch && rt->own_rows;
+    if (m->experts) rt->experts = mq__experts_new(m, rows, threads);
+    complete = complete && (rt->experts || !m->experts);
     const size_t scratch =
         max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_dim));
     for (int t = 0; complete && t < threads; t++) {
@@ -102,6 +104,7 @@ void mq__runtime_free(mq_runtime *rt)
     mq__free(rt->position);
     mq__free(rt->thread_scratch);
     mq__free(rt->own_rows);
+    mq__experts_free(rt->experts);
     float *const all[] = {rt->h,
                           rt->x,
                           rt->q,

@@ -3,6 +3,7 @@
 #define MQ_RUNTIME_H
 
 #include "model/forward.h"
+#include "model/product.h"
 
 /* Seconds of each stage by phase, as the caller's thread sees them. */
 typedef struct mq_clock {
@@ -24,18 +25,19 @@ struct mq_runtime {
     const mq_pass *pass;   /* the pass in progress */
     mq_clock clock;
 
-    float *h;                 /* [T, D] the residual stream */
-    float *x;                 /* [T, max(D, H*K)] normed rows, then the attention's output */
-    float *q, *k, *v;         /* [T, H*K], [T, G*K], [T, G*K] */
-    float *gate, *up;         /* [T, F]; gate holds silu(gate)*up afterwards */
-    uint32_t *position;       /* [T] of each row in its sequence */
-    float *cos, *sin;         /* [T, K/2] of the rows' positions */
-    float *dense_panels;      /* the input of tall dense layers, packed */
-    mq_nvfp4_rows nvfp4;      /* the input of NVFP4 layers, quantised and packed */
-    mq_int8_rows int8;        /* the same of INT8 layers */
-    float *partials;          /* decode attention: [T][G][spans][H/G][K + 2] */
-    uint8_t **thread_scratch; /* [threads], gemm or attention scratch */
-    float **own_rows;         /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
+    float *h;                   /* [T, D] the residual stream */
+    float *x;                   /* [T, max(D, H*K)] normed rows, then the attention's output */
+    float *q, *k, *v;           /* [T, H*K], [T, G*K], [T, G*K] */
+    float *gate, *up;           /* [T, F]; gate holds silu(gate)*up afterwards */
+    uint32_t *position;         /* [T] of each row in its sequence */
+    float *cos, *sin;           /* [T, K/2] of the rows' positions */
+    float *dense_panels;        /* the input of tall dense layers, packed */
+    mq_nvfp4_rows nvfp4;        /* the input of NVFP4 layers, quantised and packed */
+    mq_int8_rows int8;          /* the same of INT8 layers */
+    float *partials;            /* decode attention: [T][G][spans][H/G][K + 2] */
+    uint8_t **thread_scratch;   /* [threads], gemm or attention scratch */
+    struct mq_experts *experts; /* NULL: no layer has experts */
+    float **own_rows;           /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
 };
 
 /* ---- runtime.c */
@@ -61,6 +63,7 @@ typedef struct mq_input {
     float *rows;              /* PLAIN: read as it is; NORM: x; SWIGLU: gate (with up) */
     uint32_t width;
     uint32_t row0, count; /* which rows of the pass */
+    bool keep;            /* NORM: the normed rows are read again from x */
 } mq_input;
 
 typedef struct mq_output {
@@ -72,6 +75,31 @@ typedef struct mq_output {
 /* outputs[i] = linear_i(input), all in one format, in two parallel stages: make and pack the input, then multiply.
  * Before an observer, input.rows holds the FP32 rows that went in afterwards. */
 void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, const mq_output *outputs, int count);
+
+/* ---- experts.c: mixture of experts */
+
+typedef struct mq_experts mq_experts;
+
+/* Scratch for `rows` rows; NULL when memory is short. */
+mq_experts *mq__experts_new(const mq_model *model, size_t rows, int threads);
+void mq__experts_free(mq_experts *experts);
+
+/* Where the router's logits [T, E] go. */
+float *mq__experts_logits(mq_experts *experts);
+
+/* From the logits: which experts each row takes, and with what weights. Softmax over all experts, then the largest; equal
+ * ones by number. */
+void mq__experts_route(mq_runtime *rt);
+
+/* gate and up of each row's experts from the normed rows in x; then their down from silu(gate) * up. */
+void mq__experts_gate_up(mq_runtime *rt, const mq_layer *layer, mq_linear_format format);
+void mq__experts_down(mq_runtime *rt, const mq_layer *layer, mq_linear_format format);
+
+/* h += the weighted sum of each row's experts, in the order of their weights. */
+void mq__experts_combine(mq_runtime *rt);
+
+/* silu(gate) * up after mq__experts_down, [rows * experts per token, M], for observers. */
+const float *mq__experts_activations(const mq_experts *experts);
 
 /* ---- attention.c */
 

@@ -15,7 +15,7 @@ struct mq_calib {
     mq_sequence *session;
     const mq_token_span *texts; /* borrowed */
     size_t text_count;
-    float *amax[MQ_GROUPS];     /* [L, width] */
+    float *amax[MQ_GROUPS];     /* [L, widest] */
     float *moments;             /* [held layers][group][width, width] */
     size_t layer_floats;        /* of one layer's moments */
     uint32_t first, held, most; /* layers [first, first + held) are held, of `most` that fit */
@@ -29,10 +29,23 @@ static const mq_model *model_of_calib(const mq_calib *c)
     return &c->engine->weights->model;
 }
 
-uint32_t mq__calib_width(const mq_calib *c, mq_linear_group group)
+uint32_t mq__calib_width(const mq_calib *c, uint32_t layer, mq_linear_group group)
 {
     const mq_model *m = model_of_calib(c);
-    return group == MQ_GROUP_O ? m->heads * m->head_dim : group == MQ_GROUP_DOWN ? m->ffn : m->width;
+    if (group == MQ_GROUP_O) return m->heads * m->head_dim;
+    if (group != MQ_GROUP_DOWN) return m->width;
+    return m->layer[layer].kind.mlp == MQ_MLP_EXPERTS ? m->expert_ffn : m->ffn;
+}
+
+/* The largest width of a group in any layer: all layers have so much room. */
+static uint32_t widest_of(const mq_calib *c, mq_linear_group group)
+{
+    uint32_t widest = 0;
+    for (uint32_t l = 0; l < model_of_calib(c)->layers; l++) {
+        const uint32_t width = mq__calib_width(c, l, group);
+        widest = width > widest ? width : widest;
+    }
+    return widest;
 }
 
 /* ---- watching */
@@ -41,7 +54,7 @@ static void take_amax(void *context, uint32_t layer, mq_linear_group group, cons
                       uint32_t width)
 {
     mq_calib *c = context;
-    float *amax = c->amax[group] + (size_t)layer * width;
+    float *amax = c->amax[group] + (size_t)layer * widest_of(c, group);
     for (uint32_t r = 0; r < count; r++) {
         const float *row = rows + (size_t)r * width;
         float sum = 0; /* of zeros, or NaN where a value is not finite */
@@ -101,7 +114,7 @@ static size_t group_offset(const mq_calib *c, mq_linear_group group)
 {
     size_t floats = 0;
     for (int g = 0; g < (int)group; g++) {
-        const size_t width = mq__calib_width(c, (mq_linear_group)g);
+        const size_t width = widest_of(c, (mq_linear_group)g);
         floats += width * width;
     }
     return floats;
@@ -151,7 +164,7 @@ static mq_status allocate_calib(mq_calib *c, mq_error *error)
     const int threads = mq__pool_threads(c->engine->pool);
     size_t widest = 0;
     for (int g = 0; g < MQ_GROUPS; g++) {
-        const size_t width = mq__calib_width(c, (mq_linear_group)g);
+        const size_t width = widest_of(c, (mq_linear_group)g);
         widest = width > widest ? width : widest;
         c->amax[g] = mq__alloc_zero(m->layers, width * sizeof(float));
         if (!c->amax[g]) return no_memory_calib(error);
@@ -220,7 +233,7 @@ void mq__calib_close(mq_calib *c)
 
 const float *mq__calib_amax(const mq_calib *c, uint32_t layer, mq_linear_group group)
 {
-    return c->amax[group] + (size_t)layer * mq__calib_width(c, group);
+    return c->amax[group] + (size_t)layer * widest_of(c, group);
 }
 
 mq_status mq__calib_moments(mq_calib *c, uint32_t layer, mq_linear_group group, const float **moments, mq_error *error)

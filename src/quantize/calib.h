@@ -15,13 +15,13 @@ mq_status mq__calib_open(const char *model_dir, const mq_token_span *texts, size
                          mq_error *error);
 void mq__calib_close(mq_calib *calib);
 
-/* Width of a group's input. */
-uint32_t mq__calib_width(const mq_calib *calib, mq_linear_group group);
+/* Width of a group's input in a layer. */
+uint32_t mq__calib_width(const mq_calib *calib, uint32_t layer, mq_linear_group group);
 
 /* The largest magnitude of each input channel of a group: [width]. */
 const float *mq__calib_amax(const mq_calib *calib, uint32_t layer, mq_linear_group group);
 
-/* The second moments X^T X [width, width] of a group's input, as FP32, valid until the next call. Passes over the texts again
+/* Of a layer without experts: the second moments X^T X [width, width] of a group's input, as FP32, valid until the next call. Passes over the texts again
  * unless the layer is among those held. */
 mq_status mq__calib_moments(mq_calib *calib, uint32_t layer, mq_linear_group group, const float **moments,
                             mq_error *error);

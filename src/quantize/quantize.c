@@ -10,7 +10,6 @@
 #include "quantize/quantize_files.h"
 #include "quantize/quantize_job.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static const char *const layout_names[MQ_LAYOUTS] = {"compressed-tensors", "modelopt"};
@@ -47,21 +46,11 @@ mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method,
     return mq__fail(error, MQ_USAGE, "quantize: method: expected rtn or gptq, got %.64s", name ? name : "none");
 }
 
-/* The quantised module whose weight this tensor is, or linear_count. */
+/* The quantised module whose weight this tensor is, or module_count. */
 static size_t find_module(const mq_quantize_job *j, const char *tensor)
 {
-    unsigned layer = 0;
-    int used = 0;
-    char name[MQ_MODULE_NAME_BYTES];
-    if (sscanf(tensor, "model.layers.%9u.%n", &layer, &used) != 1 || used == 0 || layer >= j->weights->model.layers) {
-        return mq__quantize_count(j);
-    }
-    for (size_t i = 0; i < MQ_LINEARS_PER_LAYER; i++) {
-        const size_t index = (size_t)layer * MQ_LINEARS_PER_LAYER + i;
-        mq__quantize_module_name(index, ".weight", name);
-        if (j->quantised[index] && strcmp(name, tensor) == 0) return index;
-    }
-    return mq__quantize_count(j);
+    const size_t count = j->weights->module_count, module = mq__module_find(j->weights, tensor);
+    return module < count && j->quantised[module] ? module : count;
 }
 
 /* ---- what they become */
@@ -70,13 +59,13 @@ static void add_spec(mq_quantize_job *j, size_t module, const char *suffix, mq_d
                      uint64_t columns)
 {
     char *name = j->names[j->name_count++];
-    mq__quantize_module_name(module, suffix, name);
+    mq__module_name(&j->weights->module[module], suffix, name);
     j->specs[j->spec_count++] = (mq_tensor_spec){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}};
 }
 
 static void add_module_specs(mq_quantize_job *j, size_t module)
 {
-    const mq_linear *linear = mq__weights_linear(j->weights, module);
+    const mq_linear *linear = j->weights->module[module].linear;
     const uint64_t n = linear->n, k = linear->k_width;
     const bool modelopt = j->options->layout == MQ_LAYOUT_MODELOPT;
     add_spec(j, module, modelopt ? ".weight" : ".weight_packed", MQ_DTYPE_U8, 2, n, k / 2);
@@ -91,8 +80,8 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
     for (size_t s = 0; s < mq__checkpoint_shards(in); s++) {
         tensors += mq__checkpoint_shard(in, s)->count;
     }
-    for (size_t i = 0; i < mq__quantize_count(j); i++) {
-        const mq_linear *linear = mq__weights_linear(j->weights, i);
+    for (size_t i = 0; i < j->weights->module_count; i++) {
+        const mq_linear *linear = j->weights->module[i].linear;
         const size_t weights = (size_t)linear->n * linear->k_width;
         if (j->quantised[i] && weights > largest) largest = weights;
     }
@@ -108,7 +97,7 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
         for (size_t i = 0; i < shard->count; i++) {
             const mq_tensor *t = &shard->tensors[i];
             const size_t module = find_module(j, t->name);
-            if (module < mq__quantize_count(j)) {
+            if (module < j->weights->module_count) {
                 add_module_specs(j, module);
                 continue;
             }
@@ -122,7 +111,7 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
 
 static mq_status put_module(mq_quantize_job *j, size_t module, mq_error *error)
 {
-    const mq_dense *dense = &mq__weights_linear(j->weights, module)->dense;
+    const mq_dense *dense = &j->weights->module[module].linear->dense;
     const size_t weights = (size_t)dense->n * dense->k_width;
     const mq_quantize_options *o = j->options;
     mq_nvfp4_scale scale;
@@ -155,7 +144,7 @@ static mq_status put_tensors(mq_quantize_job *j, mq_error *error)
             const mq_tensor *t = &shard->tensors[i];
             const size_t module = find_module(j, t->name);
             const mq_status status =
-                module < mq__quantize_count(j) ? put_module(j, module, error) : put_other(j, t, error);
+                module < j->weights->module_count ? put_module(j, module, error) : put_other(j, t, error);
             if (status != MQ_OK) return status;
         }
     }
@@ -169,13 +158,16 @@ static mq_status open_job_quantize(mq_quantize_job *j, mq_error *error)
     mq__cpu_info(&cpu);
     const bool calibrates = o->method == MQ_METHOD_GPTQ || o->smooth > 0;
     mq_status s = mq__weights_open(o->in_dir, NULL, &j->weights, error);
+    if (s == MQ_OK && o->method == MQ_METHOD_GPTQ && j->weights->config.experts) {
+        s = mq__fail(error, MQ_UNSUPPORTED, "quantize: method: expected rtn for a model with experts, got gptq");
+    }
     if (s == MQ_OK && calibrates) {
         s = mq__calib_open(o->in_dir, o->texts, o->text_count, o->threads, &j->calib, error);
     }
     if (s == MQ_OK) s = mq__pool_new(o->threads ? o->threads : cpu.threads, &j->pool, error);
     if (s != MQ_OK) return s;
-    j->quantised = mq__alloc_zero(mq__quantize_count(j), sizeof *j->quantised);
-    j->scale = mq__alloc_zero((size_t)j->weights->model.layers * MQ_GROUPS, sizeof *j->scale);
+    j->quantised = mq__alloc_zero(j->weights->module_count, sizeof *j->quantised);
+    j->scale = mq__alloc_zero(j->weights->module_count, sizeof *j->scale);
     j->ignored = json_array();
     if (j->quantised && j->scale && j->ignored) return MQ_OK;
     return mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", o->in_dir);

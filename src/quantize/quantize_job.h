@@ -7,8 +7,6 @@
 #include "mixquant_tools.h"
 #include "quantize/smoothquant.h"
 
-#define MQ_MODULE_NAME_BYTES 128
-
 typedef struct mq_group_scale {
     bool known;
     mq_nvfp4_scale scale;
@@ -19,27 +17,24 @@ typedef struct mq_quantize_job {
     mq_weights *weights;
     mq_pool *pool;
     mq_nvfp4_rule rule;
-    bool *quantised;         /* [L * 7] */
-    mq_group_scale *scale;   /* [L * MQ_GROUPS] */
+    bool *quantised;         /* [modules] of the weights */
+    mq_group_scale *scale;   /* [modules] of the first of each fused group */
     mq_calib *calib;         /* NULL: nothing needs it */
     mq_smoothing *smoothing; /* NULL: none */
     mq_tensor_spec *specs;
-    char (*names)[MQ_MODULE_NAME_BYTES]; /* of the specs that the input does not name */
+    char (*names)[MQ_TENSOR_NAME_BYTES]; /* of the specs that the input does not name */
     size_t spec_count, name_count;
     uint8_t *nibbles, *scales; /* of the largest matrix */
     float **rows;              /* [threads] weights as FP32: MQ_GPTQ_ROWS of the widest matrix */
     void **scratch;            /* [threads] of GPTQ */
-    float *factor;             /* of the second moments of group factor_group (layer * MQ_GROUPS + group) */
+    float *factor;             /* of the second moments of the fused group that begins at factor_group */
     size_t factor_group;
     json_t *ignored;
     mq_checkpoint_writer writer;
     uint32_t done, total; /* quantised modules */
 } mq_quantize_job;
 
-/* ---- quantize_modules.c: modules are numbered as in mq__weights_linear */
-
-size_t mq__quantize_count(const mq_quantize_job *job);
-void mq__quantize_module_name(size_t module, const char *suffix, char name[MQ_MODULE_NAME_BYTES]);
+/* ---- quantize_modules.c: modules are numbered as in the weights */
 
 /* Sets quantised, total and ignored. */
 mq_status mq__quantize_choose(mq_quantize_job *job, mq_error *error);

@@ -4,25 +4,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
-#include <stdio.h>
 #include <string.h>
-
-/* In the order of mq__weights_linear. */
-static const char *const linear_names[MQ_LINEARS_PER_LAYER] = {
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
-};
-
-size_t mq__quantize_count(const mq_quantize_job *j)
-{
-    return (size_t)j->weights->model.layers * MQ_LINEARS_PER_LAYER;
-}
-
-void mq__quantize_module_name(size_t index, const char *suffix, char name[MQ_MODULE_NAME_BYTES])
-{
-    snprintf(name, MQ_MODULE_NAME_BYTES, "model.layers.%zu.%s%s", index / MQ_LINEARS_PER_LAYER,
-             linear_names[index % MQ_LINEARS_PER_LAYER], suffix);
-}
 
 /* A compiled pattern with the limits that keep a hostile one from running away. */
 typedef struct pattern {
@@ -76,23 +58,35 @@ static mq_status matches(const pattern *p, const char *name, bool *yes, mq_error
                     found, name);
 }
 
+/* Routers stay dense, too; serving engines want them named. */
+static mq_status ignore_router(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
+{
+    mq_quantize_job *j = context;
+    char name[MQ_TENSOR_NAME_BYTES];
+    if (rule->use != MQ_USE_ROUTER) return MQ_OK;
+    mq__rule_name(rule, place, "", name);
+    name[strlen(name) - strlen(".weight")] = '\0';
+    if (json_array_append_new(j->ignored, json_string(name)) == 0) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", name);
+}
+
 mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
 {
     pattern p;
     mq_status s = compile_pattern(j->options->ignore, &p, error);
     if (s != MQ_OK) return s;
-    for (size_t i = 0; s == MQ_OK && i < mq__quantize_count(j); i++) {
-        const mq_linear *linear = mq__weights_linear(j->weights, i);
-        char name[MQ_MODULE_NAME_BYTES];
+    for (size_t i = 0; s == MQ_OK && i < j->weights->module_count; i++) {
+        const mq_module *module = &j->weights->module[i];
+        const mq_linear *linear = module->linear;
+        char name[MQ_TENSOR_NAME_BYTES];
         bool ignored;
-        mq__quantize_module_name(i, "", name);
+        mq__module_name(module, "", name);
         s = matches(&p, name, &ignored, error);
         if (s == MQ_OK && !linear->dense.data) {
             s = mq__fail(error, MQ_UNSUPPORTED, "quantize: %s: expected dense weights, got NVFP4", name);
         }
         j->quantised[i] = !ignored && linear->k_width % MQ_NVFP4_VALUES == 0;
-        const bool fused = i > 0 && i % MQ_LINEARS_PER_LAYER != 0 && mq__weights_group(i) == mq__weights_group(i - 1);
-        if (s == MQ_OK && fused && j->quantised[i] != j->quantised[i - 1]) {
+        if (s == MQ_OK && j->quantised[i] != j->quantised[module->fused]) {
             s = mq__fail(error, MQ_USAGE, "quantize: ignore: expected all or none of the modules fused with %s", name);
         }
         if (s == MQ_OK && j->quantised[i]) j->total++;
@@ -100,6 +94,7 @@ mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
             s = mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", name);
         }
     }
+    if (s == MQ_OK) s = mq__family_walk(&j->weights->config, ignore_router, j, error);
     if (s == MQ_OK && json_array_append_new(j->ignored, json_string("lm_head")) != 0) {
         s = mq__fail(error, MQ_NO_MEMORY, "quantize: lm_head: expected memory, got none");
     }

@@ -87,18 +87,17 @@ static void quantize_rows(void *context, int thread, int threads)
 /* The scale that a module shares with those fused with it; found at the first of them. */
 static mq_status group_scale_of(mq_quantize_job *j, size_t module, rows_task *task, mq_error *error)
 {
-    const size_t layer = module / MQ_LINEARS_PER_LAYER;
-    const mq_linear_group group = mq__weights_group(module);
-    mq_group_scale *g = &j->scale[layer * MQ_GROUPS + (size_t)group];
+    const mq_weights *w = j->weights;
+    const size_t first = w->module[module].fused, end = mq__fused_end(w, first);
+    mq_group_scale *g = &j->scale[first];
     float amax = 0;
-    for (size_t i = layer * MQ_LINEARS_PER_LAYER; !g->known && i < (layer + 1) * MQ_LINEARS_PER_LAYER; i++) {
-        if (mq__weights_group(i) != group) continue;
-        rows_task one = {.job = j, .dense = &mq__weights_linear(j->weights, i)->dense, .factor = task->factor};
+    for (size_t i = first; !g->known && i < end; i++) {
+        rows_task one = {.job = j, .dense = &w->module[i].linear->dense, .factor = task->factor};
         mq__pool_run(j->pool, find_amax_quantize_weights, &one);
         for (int t = 0; t < mq__pool_threads(j->pool); t++) {
             if (isnan(one.amax[t])) {
-                char name[MQ_MODULE_NAME_BYTES];
-                mq__quantize_module_name(i, ".weight", name);
+                char name[MQ_TENSOR_NAME_BYTES];
+                mq__module_name(&w->module[i], ".weight", name);
                 return mq__fail(error, MQ_FORMAT, "quantize: tensor %s: expected finite weights, got others", name);
             }
             amax = fmaxf(amax, one.amax[t]);
@@ -115,8 +114,8 @@ static mq_status allocate_quantize_weights(mq_quantize_job *j, mq_error *error)
     const int threads = mq__pool_threads(j->pool);
     uint32_t widest = 0;
     if (j->rows) return MQ_OK;
-    for (size_t i = 0; i < MQ_LINEARS_PER_LAYER; i++) {
-        const uint32_t k = mq__weights_linear(j->weights, i)->k_width;
+    for (size_t i = 0; i < j->weights->module_count; i++) {
+        const uint32_t k = j->weights->module[i].linear->k_width;
         widest = k > widest ? k : widest;
     }
     j->rows = mq__alloc_zero((size_t)threads, sizeof *j->rows);
@@ -146,20 +145,17 @@ void mq__quantize_weights_free(mq_quantize_job *j)
 static mq_status factor_of_quantize_weights(mq_quantize_job *j, size_t module, const float *smoothing, const float **u,
                                             mq_error *error)
 {
-    const uint32_t layer = (uint32_t)(module / MQ_LINEARS_PER_LAYER);
-    const mq_linear_group group = mq__weights_group(module);
-    const size_t index = (size_t)layer * MQ_GROUPS + (size_t)group;
+    const mq_module *m = &j->weights->module[module];
     const float *moments;
-    if (!j->factor || j->factor_group != index) {
+    if (!j->factor || j->factor_group != m->fused) {
         mq__free_aligned(j->factor);
         j->factor = NULL;
-        mq_status s = mq__calib_moments(j->calib, layer, group, &moments, error);
+        mq_status s = mq__calib_moments(j->calib, m->place.layer, m->rule->group, &moments, error);
         if (s == MQ_OK) {
-            s = mq__gptq_factor(moments, smoothing, mq__calib_width(j->calib, group), DAMPING, j->pool, &j->factor,
-                                error);
+            s = mq__gptq_factor(moments, smoothing, m->linear->k_width, DAMPING, j->pool, &j->factor, error);
         }
         if (s != MQ_OK) return s;
-        j->factor_group = index;
+        j->factor_group = m->fused;
     }
     *u = j->factor;
     return MQ_OK;
@@ -167,10 +163,10 @@ static mq_status factor_of_quantize_weights(mq_quantize_job *j, size_t module, c
 
 mq_status mq__quantize_weights(mq_quantize_job *j, size_t module, mq_nvfp4_scale *scale, mq_error *error)
 {
-    const uint32_t layer = (uint32_t)(module / MQ_LINEARS_PER_LAYER);
+    const mq_module *m = &j->weights->module[module];
     rows_task task = {.job = j,
-                      .dense = &mq__weights_linear(j->weights, module)->dense,
-                      .factor = mq__smoothing_factor(j->smoothing, layer, mq__weights_group(module))};
+                      .dense = &m->linear->dense,
+                      .factor = mq__smoothing_factor(j->smoothing, m->place.layer, m->rule->group)};
     mq_status s = allocate_quantize_weights(j, error);
     if (s == MQ_OK) s = group_scale_of(j, module, &task, error);
     if (s == MQ_OK && j->options->method == MQ_METHOD_GPTQ)

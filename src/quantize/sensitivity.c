@@ -37,10 +37,10 @@ typedef struct job {
 static void set_group(job *j, uint32_t layer, int group, int rung)
 {
     mq_linear_format format = rungs[rung];
-    for (size_t i = 0; i < MQ_LINEARS_PER_LAYER; i++) {
-        const size_t index = (size_t)layer * MQ_LINEARS_PER_LAYER + i;
-        if ((int)mq__weights_group(index) != group) continue;
-        if (!mq__weights_can_have(j->engine->weights, index, mq__face_of(format))) format = MQ_LINEAR_BF16;
+    const mq_weights *w = j->engine->weights;
+    for (size_t i = 0; i < w->module_count; i++) {
+        if (w->module[i].place.layer != layer || (int)w->module[i].rule->group != group) continue;
+        if (!mq__weights_can_have(w, i, mq__face_of(format))) format = MQ_LINEAR_BF16;
     }
     j->engine->plan->phase[MQ_PHASE_PREFILL].format[layer][group] = (uint8_t)format;
 }

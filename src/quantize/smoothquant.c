@@ -6,17 +6,16 @@
 #include "quantize/dense_rows.h"
 
 #include <math.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <string.h>
 
 #define EXPONENT_MAX 16 /* of a factor: far beyond what a sane model asks for, and far from overflow */
-#define NAME_BYTES   96
 
 /* One norm and the group that reads it. */
 typedef struct smoothed {
-    char name[NAME_BYTES]; /* of the norm's tensor; empty: not smoothed */
-    float *factor;         /* [D] */
-    uint8_t *norm;         /* [D] in the tensor's type */
+    char name[MQ_TENSOR_NAME_BYTES]; /* of the norm's tensor; empty: not smoothed */
+    float *factor;                   /* [D] */
+    uint8_t *norm;                   /* [D] in the tensor's type */
 } smoothed;
 
 struct mq_smoothing {
@@ -24,11 +23,33 @@ struct mq_smoothing {
     smoothed item[]; /* [L * 2]: attention, mlp */
 };
 
+/* A norm of mq_layer, and the linear layers that read it. */
 static const struct {
     mq_linear_group group;
-    const char *norm;
-    size_t first, end; /* its linear layers, in the order of mq__weights_linear */
-} places[2] = {{MQ_GROUP_QKV, "input_layernorm", 0, 3}, {MQ_GROUP_GATE_UP, "post_attention_layernorm", 4, 6}};
+    size_t norm;
+} places[2] = {{MQ_GROUP_QKV, offsetof(mq_layer, attention_norm)}, {MQ_GROUP_GATE_UP, offsetof(mq_layer, mlp_norm)}};
+
+/* The rule of a norm of the layers. */
+static const mq_tensor_rule *norm_rule(const mq_weights *w, size_t offset)
+{
+    const mq_family *family = mq__family_of(w->config.architecture);
+    const mq_tensor_rule *rule = family->rules;
+    while (rule->use != MQ_USE_NORM || rule->offset != offset) {
+        rule++;
+    }
+    return rule;
+}
+
+/* The first module of a layer's fused group, or module_count: experts have none, because the router reads the norm as well. */
+static size_t smoothed_group(const mq_weights *w, uint32_t layer, mq_linear_group group)
+{
+    for (size_t i = 0; i < w->module_count; i++) {
+        const mq_module *m = &w->module[i];
+        if (m->place.layer != layer || m->rule->group != group) continue;
+        return mq__rule_scope(m->rule) == MQ_SCOPE_LAYER ? i : w->module_count;
+    }
+    return w->module_count;
+}
 
 /* Writes a value where the type holds it exactly. */
 static bool store_exactly(float value, mq_dtype dtype, uint8_t *to)
@@ -72,21 +93,23 @@ static void divide_norm(const mq_tensor *t, const float *norm, size_t width, smo
     }
 }
 
-static mq_status smooth_smoothquant(mq_weights *w, const mq_calib *calib, float alpha, uint32_t layer, int place,
+/* first: the modules that read the norm. */
+static mq_status smooth_smoothquant(mq_weights *w, const mq_calib *calib, float alpha, size_t first, int place,
                                     smoothed *s, mq_error *error)
 {
     const mq_model *m = &w->model;
-    const size_t width = m->width, module = (size_t)layer * MQ_LINEARS_PER_LAYER;
+    const size_t width = m->width;
+    const uint32_t layer = w->module[first].place.layer;
     const float *inputs = mq__calib_amax(calib, layer, places[place].group);
     const mq_layer *l = &m->layer[layer];
-    snprintf(s->name, NAME_BYTES, "model.layers.%u.%s.weight", layer, places[place].norm);
+    mq__rule_name(norm_rule(w, places[place].norm), w->module[first].place, "", s->name);
     const mq_tensor *t = mq__checkpoint_find(w->dense, s->name);
     float *amax = mq__alloc_zero(width, sizeof *amax), *row = mq__alloc(width * sizeof *row);
     s->factor = mq__alloc(width * sizeof *s->factor);
     s->norm = mq__alloc(t->bytes);
     const bool complete = amax && row && s->factor && s->norm;
-    for (size_t i = places[place].first; complete && i < places[place].end; i++) {
-        const mq_dense *dense = &mq__weights_linear(w, module + i)->dense;
+    for (size_t i = first; complete && i < mq__fused_end(w, first); i++) {
+        const mq_dense *dense = &w->module[i].linear->dense;
         for (size_t r = 0; r < dense->n; r++) {
             mq__dense_rows(dense, r, 1, NULL, row);
             for (size_t k = 0; k < width; k++) {
@@ -112,9 +135,9 @@ mq_status mq__smoothing_new(mq_weights *w, const mq_calib *calib, float alpha, c
     *out = s;
     if (s) s->count = count;
     for (size_t i = 0; status == MQ_OK && i < count; i++) {
-        const size_t layer = i / 2, module = layer * MQ_LINEARS_PER_LAYER + places[i % 2].first;
-        if (!quantised[module]) continue; /* a fused group is quantised as a whole or not at all */
-        status = smooth_smoothquant(w, calib, alpha, (uint32_t)layer, (int)(i % 2), &s->item[i], error);
+        const size_t first = smoothed_group(w, (uint32_t)(i / 2), places[i % 2].group);
+        if (first == w->module_count || !quantised[first]) continue; /* a fused group is quantised as a whole */
+        status = smooth_smoothquant(w, calib, alpha, first, (int)(i % 2), &s->item[i], error);
     }
     return status;
 }

@@ -15,7 +15,7 @@
 typedef struct mq_smoothing mq_smoothing;
 
 /* Factors |X|^alpha / |W|^(1-alpha), largest magnitudes by channel, for all groups whose linear layers are all quantised
- * ([L * 7]). */
+ * ([modules]). Experts are left as they are: a router reads their norm, too. */
 mq_status mq__smoothing_new(mq_weights *weights, const mq_calib *calib, float alpha, const bool *quantised,
                             mq_smoothing **smoothing, mq_error *error);
 void mq__smoothing_free(mq_smoothing *smoothing);

@@ -236,18 +236,19 @@ static void logits_of(const char *dir, float *logits, size_t bytes)
     mq_engine_close(engine);
 }
 
+#define LINEARS ((size_t)7) /* of a layer */
+
 /* Which linear layer a tensor is, or the count. */
 static size_t module_of(const char *tensor)
 {
     static const char *const names[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                                         "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
-    for (size_t i = 0; i < LAYERS * MQ_LINEARS_PER_LAYER; i++) {
+    for (size_t i = 0; i < LAYERS * LINEARS; i++) {
         char name[96];
-        snprintf(name, sizeof name, "model.layers.%zu.%s.weight", i / MQ_LINEARS_PER_LAYER,
-                 names[i % MQ_LINEARS_PER_LAYER]);
+        snprintf(name, sizeof name, "model.layers.%zu.%s.weight", i / LINEARS, names[i % LINEARS]);
         if (strcmp(name, tensor) == 0) return i;
     }
-    return LAYERS * MQ_LINEARS_PER_LAYER;
+    return LAYERS * LINEARS;
 }
 
 /* Writes the BF16 model smoothed; returns how many factors are not 1. */
@@ -273,9 +274,8 @@ static size_t write_smoothed(mq_weights *w, const mq_smoothing *smoothing, const
         const void *norm = mq__smoothing_norm(smoothing, t->name);
         const size_t module = module_of(t->name);
         const float *factor = NULL;
-        if (module < LAYERS * MQ_LINEARS_PER_LAYER) {
-            factor =
-                mq__smoothing_factor(smoothing, (uint32_t)(module / MQ_LINEARS_PER_LAYER), mq__weights_group(module));
+        if (module < LAYERS * LINEARS) {
+            factor = mq__smoothing_factor(smoothing, (uint32_t)(module / LINEARS), w->module[module].rule->group);
         }
         uint16_t *copy = mq__alloc(t->bytes);
         memcpy(copy, norm ? norm : t->data, t->bytes);
@@ -299,7 +299,7 @@ static void test_smoothing_alone_changes_no_bit(void **state)
     mq_calib *calib;
     mq_smoothing *smoothing;
     mq_error error = {0};
-    bool quantised[LAYERS * MQ_LINEARS_PER_LAYER];
+    bool quantised[LAYERS * LINEARS];
     memset(quantised, true, sizeof quantised);
     assert_int_equal(mq__weights_open(unit_path("in"), NULL, &w, NULL), MQ_OK);
     if (mq__calib_open(unit_path("in"), texts, TEXTS, 2, &calib, &error) != MQ_OK) fail_msg("%s", error.text);
@@ -332,7 +332,7 @@ static void test_moments(void **state)
     assert_int_equal(mq__calib_open(unit_path("in"), texts, TEXTS, 3, &two, NULL), MQ_OK);
     for (uint32_t l = LAYERS; l-- > 0;) {
         for (int g = 0; g < MQ_GROUPS; g++) {
-            const uint32_t width = mq__calib_width(one, (mq_linear_group)g);
+            const uint32_t width = mq__calib_width(one, l, (mq_linear_group)g);
             const float *a, *b, *amax = mq__calib_amax(one, l, (mq_linear_group)g);
             assert_int_equal(mq__calib_moments(one, l, (mq_linear_group)g, &a, NULL), MQ_OK);
             assert_int_equal(mq__calib_moments(two, l, (mq_linear_group)g, &b, NULL), MQ_OK);

@@ -180,11 +180,11 @@ static void test_config_of_another_architecture(void **state)
     synth("tiny-qwen3", "q3");
     change_config("q3", "model_type", "\"llama\"");
     change_config("q3", "architectures", "[\"LlamaForCausalLM\"]");
-    refused("q3", MQ_FORMAT, "q_norm");
+    refused("q3", MQ_FORMAT, "self_attn.k_norm.weight in a llama");
     synth("tiny-qwen2", "q2");
     change_config("q2", "model_type", "\"llama\"");
     change_config("q2", "architectures", "[\"LlamaForCausalLM\"]");
-    refused("q2", MQ_FORMAT, "q_proj.bias");
+    refused("q2", MQ_FORMAT, "self_attn.k_proj.bias in a llama");
     change_config("q2", "model_type", "\"mamba\"");
     refused("q2", MQ_UNSUPPORTED, "mamba");
 }

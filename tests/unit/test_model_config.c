@@ -112,8 +112,9 @@ static void test_what_architectures_have(void **state)
 static void test_refused_architectures(void **state)
 {
     (void)state;
-    refused("{\"model_type\":\"gemma4\"}", MQ_UNSUPPORTED, "model_type: expected llama, qwen2 or qwen3, got gemma4");
-    refused("{\"model_type\":\"qwen3_moe\"}", MQ_UNSUPPORTED, "qwen3_moe");
+    refused("{\"model_type\":\"gemma4\"}", MQ_UNSUPPORTED,
+            "model_type: expected llama, qwen2, qwen3 or qwen3_moe, got gemma4");
+    refused("{\"model_type\":\"qwen3_moe\"}", MQ_UNSUPPORTED, "Qwen3MoeForCausalLM");
     refused("{\"model_type\":\"-absent-\"}", MQ_UNSUPPORTED, "model_type");
     refused("{\"model_type\":3}", MQ_FORMAT, "model_type");
     refused("{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", MQ_UNSUPPORTED,

@@ -198,7 +198,7 @@ static void test_settling_changes_nothing(void **state)
         mq_engine_close(engine);
         assert_int_equal(mq_engine_open(&options, &engine, NULL), MQ_OK); /* maps it */
         mq_weights *w = engine->weights;
-        const void *mapped = face == MQ_FACE_DENSE ? w->model.head.dense.data : mq__weights_linear(w, 3)->int8.panels;
+        const void *mapped = face == MQ_FACE_DENSE ? w->model.head.dense.data : w->module[3].linear->int8.panels;
         const size_t bytes = logits_bytes(engine);
         float *before = fresh_logits(engine, tokens, TOKENS);
         mq__weights_settle_begin(w, face); /* the engine itself leaves so small a model where it is */
@@ -213,7 +213,7 @@ static void test_settling_changes_nothing(void **state)
         }
         assert_true(slices > 7);
         assert_false(mq__weights_settle(w, face, engine->pool, SIZE_MAX));
-        const void *now = face == MQ_FACE_DENSE ? w->model.head.dense.data : mq__weights_linear(w, 3)->int8.panels;
+        const void *now = face == MQ_FACE_DENSE ? w->model.head.dense.data : w->module[3].linear->int8.panels;
         assert_ptr_not_equal(mapped, now);
         mq_engine_close(engine);
         free(before);

@@ -28,7 +28,17 @@ CASES = {
                     "num_key_value_heads": 2, "head_dim": 64, "tie_word_embeddings": True,
                     "rope_parameters": dict(YARN, rope_theta=1000000.0)}, "BF16"),
 }
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+QWEN3_MOE = {"model_type": "qwen3_moe", "hidden_size": 96, "intermediate_size": 176, "num_attention_heads": 6,
+             "num_key_value_heads": 2, "head_dim": 32, "rope_theta": 1000000.0, "num_experts": 9,
+             "num_experts_per_tok": 3, "moe_intermediate_size": 56, "norm_topk_prob": True, "decoder_sparse_step": 1,
+             "mlp_only_layers": []}
+CASES["moe"] = (QWEN3_MOE, "BF16")
+CASES["moe-plain-weights-f32"] = (dict(QWEN3_MOE, norm_topk_prob=False, num_experts=17, num_experts_per_tok=4), "F32")
+CASES["moe-mlp-only"] = (dict(QWEN3_MOE, mlp_only_layers=[1], norm_topk_prob=False), "BF16")
+CASES["moe-sparse-step-f16"] = (dict(QWEN3_MOE, decoder_sparse_step=2, moe_intermediate_size=208,
+                                     tie_word_embeddings=True), "F16")
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+                 "qwen3_moe": "Qwen3MoeForCausalLM"}
 
 
 def encode(x, dtype):
@@ -51,6 +61,12 @@ def write_safetensors(path, tensors, dtype):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def sparse_layer(config, layer):
+    """Whether a layer has experts, as transformers' Qwen3MoeDecoderLayer decides it."""
+    return (config.get("num_experts", 0) > 0 and layer not in (config.get("mlp_only_layers") or []) and
+            (layer + 1) % config.get("decoder_sparse_step", 1) == 0)
 
 
 def make(directory, name, layers=3, vocab=331, shards=1):
@@ -76,12 +92,18 @@ def make(directory, name, layers=3, vocab=331, shards=1):
         for part, o in (("q", h * k), ("k", g * k), ("v", g * k)):
             linear(p + f"self_attn.{part}_proj", o, d, qwen2 or attention)
         linear(p + "self_attn.o_proj", d, h * k, attention)
-        linear(p + "mlp.gate_proj", f, d, mlp)
-        linear(p + "mlp.up_proj", f, d, mlp)
-        linear(p + "mlp.down_proj", d, f, mlp)
+        if sparse_layer(config, l):
+            t[p + "mlp.gate.weight"] = rng.normal(size=(config["num_experts"], d)) * (2.5 / np.sqrt(d))
+            parts = [(p + f"mlp.experts.{e}.", config["moe_intermediate_size"]) for e in range(config["num_experts"])]
+        else:
+            parts = [(p + "mlp.", f)]
+        for part, width in parts:
+            linear(part + "gate_proj", width, d, mlp)
+            linear(part + "up_proj", width, d, mlp)
+            linear(part + "down_proj", d, width, mlp)
         for norm in ("input_layernorm", "post_attention_layernorm"):
             t[p + norm + ".weight"] = 1 + 0.3 * rng.normal(size=d)
-        if config["model_type"] == "qwen3":
+        if config["model_type"].startswith("qwen3"):
             for norm in ("q_norm", "k_norm"):
                 t[p + f"self_attn.{norm}.weight"] = 1 + 0.3 * rng.normal(size=k)
     t["model.norm.weight"] = 1 + 0.3 * rng.normal(size=d)

@@ -1,4 +1,4 @@
-"""An independent float64 forward pass for llama, qwen2 and qwen3 checkpoints, written from the published formulas.
+"""An independent float64 forward pass for llama, qwen2, qwen3 and qwen3_moe checkpoints, written from the published formulas.
 
 It shares no code with the C library. NVFP4 is emulated from the definition of the format: quantise, dequantise, multiply.
 """
@@ -204,6 +204,25 @@ class Model:
         eps = self.config.get("rms_norm_eps", 1e-6)
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
 
+    def mlp(self, x, p):
+        gate, up = self.linear(x, p + "gate_proj"), self.linear(x, p + "up_proj")
+        return self.linear(gate / (1 + np.exp(-gate)) * up, p + "down_proj")
+
+    def experts(self, x, p):
+        """Softmax over all experts, the largest k, renormalised where the config says so; each row through its own."""
+        c, y = self.config, np.zeros_like(x)
+        s = x @ self.t[p + "gate.weight"].T
+        s = np.exp(s - s.max(-1, keepdims=True))
+        s /= s.sum(-1, keepdims=True)
+        chosen = np.argsort(-s, axis=-1, kind="stable")[:, :c["num_experts_per_tok"]]
+        for row, experts in enumerate(chosen):
+            weights = s[row, experts]
+            if c.get("norm_topk_prob", False):
+                weights = weights / weights.sum()
+            for e, weight in zip(experts, weights):
+                y[row] += weight * self.mlp(x[row:row + 1], p + f"experts.{e}.")[0]
+        return y
+
     def mask(self, q, k):
         """What is added to one head's scores [n, n]: causal. tools/experiments overrides it."""
         if self.causal is None or len(self.causal) != len(q):
@@ -244,8 +263,7 @@ class Model:
                 out[:, i] = s / s.sum(-1, keepdims=True) @ v[:, g]
             h = h + self.linear(out.reshape(n, -1), p + "self_attn.o_proj")
             x = self.norm(h, t[p + "post_attention_layernorm.weight"])
-            gate, up = self.linear(x, p + "mlp.gate_proj"), self.linear(x, p + "mlp.up_proj")
-            h = h + self.linear(gate / (1 + np.exp(-gate)) * up, p + "mlp.down_proj")
+            h = h + (self.experts(x, p + "mlp.") if p + "mlp.gate.weight" in t else self.mlp(x, p + "mlp."))
         h = self.norm(h, t["model.norm.weight"])
         return h @ t["lm_head.weight" if "lm_head.weight" in t else "model.embed_tokens.weight"].T
 
