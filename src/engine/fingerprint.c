@@ -82,12 +82,12 @@ static mq_digest layout_digest(const mq_engine *e, mq_buf *text)
     return mq__digest(text->data, text->len);
 }
 
-/* Of tokenizer.json; a model without one has token ids only. */
-static mq_status tokenizer_digest(const mq_engine *e, mq_digest *digest, mq_error *error)
+/* Of a file of the model's folder; what is not there has no bytes. */
+static mq_status file_digest(const mq_engine *e, const char *name, mq_digest *digest, mq_error *error)
 {
     mq_map map = {0};
-    char *path = mq__path_join(e->model_dir, "tokenizer.json");
-    if (!path) return mq__fail(error, MQ_NO_MEMORY, "KV image: tokenizer: expected memory, got none");
+    char *path = mq__path_join(e->model_dir, name);
+    if (!path) return mq__fail(error, MQ_NO_MEMORY, "KV image: %s: expected memory, got none", name);
     const mq_status status = mq__file_exists(path) ? mq__map_open(path, &map, error) : MQ_OK;
     if (status == MQ_OK) *digest = mq__digest(map.data, map.bytes);
     mq__map_close(&map);
@@ -95,16 +95,27 @@ static mq_status tokenizer_digest(const mq_engine *e, mq_digest *digest, mq_erro
     return status;
 }
 
+/* The weights with config.json, which says how they are used (epsilons, experts of a token). */
+static mq_status weights_digest(mq_engine *e, mq_buf *text, mq_digest *digest, mq_error *error)
+{
+    mq_digest config = {{0}};
+    const mq_status status = file_digest(e, "config.json", &config, error);
+    if (status != MQ_OK) return status;
+    if (!mq__buf_append(text, &config, sizeof config) || !add_checkpoint(e->pool, e->weights->dense, text) ||
+        !add_checkpoint(e->pool, e->weights->second, text)) {
+        return mq__fail(error, MQ_NO_MEMORY, "KV image: weights: expected memory, got none");
+    }
+    *digest = mq__digest(text->data, text->len);
+    return MQ_OK;
+}
+
 mq_status mq__fingerprint(mq_engine *e, const mq_plan *plan, mq_fingerprint *out, mq_error *error)
 {
     mq_buf text = {0};
     mq_status status = MQ_OK;
     if (!e->fingerprint_ready) {
-        const bool ok =
-            add_checkpoint(e->pool, e->weights->dense, &text) && add_checkpoint(e->pool, e->weights->second, &text);
-        if (!ok) status = mq__fail(error, MQ_NO_MEMORY, "KV image: weights: expected memory, got none");
-        if (ok) e->fingerprint.weights = mq__digest(text.data, text.len);
-        if (ok) status = tokenizer_digest(e, &e->fingerprint.tokenizer, error);
+        status = weights_digest(e, &text, &e->fingerprint.weights, error);
+        if (status == MQ_OK) status = file_digest(e, "tokenizer.json", &e->fingerprint.tokenizer, error);
         e->fingerprint.rope = rope_digest(e, &text);
         e->fingerprint.layout = layout_digest(e, &text);
         e->fingerprint_ready = status == MQ_OK && !text.failed;

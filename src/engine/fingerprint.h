@@ -5,7 +5,7 @@
 #include "format/packfile.h"
 
 typedef struct mq_fingerprint {
-    mq_digest weights; /* all bytes of the checkpoint's files, and of the prefill checkpoint's */
+    mq_digest weights; /* all bytes of the checkpoint's files and config.json, and of the prefill checkpoint's files */
     mq_digest plan;    /* formats of both phases, and how NVFP4 weights are made */
     mq_digest tokenizer, rope, layout;
 } mq_fingerprint;

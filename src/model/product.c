@@ -1,8 +1,5 @@
 #include "model/product.h"
 
-#define THIN       8                   /* rows of a thin kernel at most */
-#define THIN_BYTES ((size_t)512 << 10) /* of weights that stay in L2 for the next rows */
-
 mq_row_layout mq__row_layout(mq_linear_format format, mq_phase phase)
 {
     if (format == MQ_LINEAR_NVFP4) return MQ_ROWS_NVFP4;
@@ -43,34 +40,15 @@ void mq__pack_rows(const mq_kernels *k, const mq_packed_rows *to, size_t at, con
     }
 }
 
-/* Weights are read once for up to THIN rows. For more rows a few panels at a time, so that the cache gives them again. */
-static void multiply_thin(const mq_kernels *k, const mq_packed_rows *x, size_t row0, size_t row1, const mq_linear *w,
-                          size_t p0, size_t p1, const mq_epilogue *out)
-{
-    const size_t fit = THIN_BYTES / (MQ_PANEL * x->width * sizeof(uint16_t)), most = fit ? fit : 1;
-    for (size_t p = p0, step; p < p1; p += step) {
-        step = row1 - row0 > THIN && most < p1 - p ? most : p1 - p;
-        const size_t n0 = p * MQ_PANEL, n1 = (p + step) * MQ_PANEL < w->n ? (p + step) * MQ_PANEL : w->n;
-        for (size_t row = row0; row < row1; row += THIN) {
-            const size_t rows = row1 - row < THIN ? row1 - row : THIN;
-            const float *in = x->plain + row * x->width;
-            mq_epilogue part = *out;
-            part.y += (row - row0) * out->ldy;
-            if (x->format == MQ_LINEAR_W4A16)
-                k->w4a16_thin(in, x->width, rows, &w->nvfp4, p, p + step, &part);
-            else
-                k->dense_thin(in, x->width, rows, &w->dense, n0, n1, &part);
-        }
-    }
-}
-
 void mq__multiply(const mq_kernels *k, const mq_packed_rows *x, size_t row0, size_t row1, const mq_linear *w, size_t p0,
                   size_t p1, const mq_epilogue *out, void *scratch)
 {
     const size_t rows = row1 - row0, width = x->width;
     const size_t n0 = p0 * MQ_PANEL, n1 = p1 * MQ_PANEL < w->n ? p1 * MQ_PANEL : w->n;
-    if (x->layout == MQ_ROWS_PLAIN) {
-        multiply_thin(k, x, row0, row1, w, p0, p1, out);
+    if (x->layout == MQ_ROWS_PLAIN && x->format == MQ_LINEAR_W4A16) {
+        k->w4a16_thin(x->plain + row0 * width, width, rows, &w->nvfp4, p0, p1, out, scratch);
+    } else if (x->layout == MQ_ROWS_PLAIN) {
+        k->dense_thin(x->plain + row0 * width, width, rows, &w->dense, n0, n1, out, scratch);
     } else if (x->layout == MQ_ROWS_NVFP4) {
         const mq_nvfp4_rows a = {x->nvfp4.panels + mq__nvfp4_row_bytes(row0, width), x->nvfp4.multiplier + row0};
         k->nvfp4_gemm(&a, rows, &w->nvfp4, p0, p1, out, scratch);
