@@ -141,7 +141,7 @@ def test_nothing_stays_of_a_failed_start():
 
 
 def test_refusals():
-    for tasks in ([], ["--task", ""], ["--task", "nothing"]):
+    for tasks in ([], ["--task", ","], ["--task", "nothing"]):
         error = evaluate(*tasks, code=2)
         for name in ("agent", "ruler", "ppl", "kld", "attention", "bfcl", "gsm8k", "longbench-v2", "longmemeval"):
             assert name in error, error

@@ -213,11 +213,15 @@ class Report:
         self.differences = []
 
     def compare(self, name, expected, got):
-        """Equal text, or an error on both sides. Licensed: an integer beyond 64 bits, and what is refused by name, which
-        Jinja2 may do only when it gets there."""
+        """Equal text, or an error on both sides. Licensed: an integer beyond 64 bits; what is refused by name, which Jinja2
+        may do only when it gets there; and an unknown filter or test that is never reached, which Jinja2 forgives in an
+        `if` only."""
         if "text" in got:
             if isinstance(expected, str) and expected == got["text"]:
                 self.same += 1
+                return
+            if isinstance(expected, jinja2.TemplateAssertionError) and str(expected).startswith(("No filter", "No test")):
+                self.skipped += 1
                 return
         elif isinstance(expected, Exception):
             self.errors += 1
