@@ -1,10 +1,10 @@
 /* Thin dense products of 9 to 64 rows on the AVX-512 level: arithmetic takes longer than memory, so this is a small GEMM that
  * keeps the thin product's sixteen chains per output.
  *
- * Idea. Rows come in even groups of at most 8. A block of 16 tiles of 3 features takes a slice of K at a time: the first group
- * reads its weights from memory, the others from L2, each widening them anew; a group's slice of activations stays in L1
- * meanwhile. Leaving the widened weights in L2 for the other groups measured slower with 16 rows. Weights are read from memory
- * once for 64 rows.
+ * Idea. Rows come in even groups of at most 8. A block of 16 tiles of 3 features takes a slice of K at a time: every group reads
+ * its weights from L2 and widens them anew; a group's slice of activations stays in L1 meanwhile. All groups together send for
+ * the next block, each for its part, so that memory is busy all the time instead of during the first group only. Weights are
+ * read from memory once for 64 rows.
  *
  * Registers: 3 x 8 sums of 16 lanes, 3 weight vectors, 1 activation vector.
  * Throughput model per 16 k of a tile: 3 x 8 FMA and 4.5 operations of widening on the same ports: at most 0.84 of the FMA peak. */
@@ -25,10 +25,11 @@ _Static_assert(GROUPS *TILES *SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scra
 typedef struct thin_piece {
     const float *x; /* the group's first row, at the slice */
     size_t ldx, kc;
-    const void *data;  /* of the weights */
-    size_t at[WIDE];   /* the slice of each feature in them */
-    const char *ahead; /* weights to send for, `ahead_step` bytes from one feature to the next */
-    size_t ahead_step;
+    const void *data;       /* of the weights */
+    size_t at[WIDE];        /* the slice of each feature in them */
+    const char *near, *far; /* weights to send for, into L1 and into L2, `step` bytes from one feature to the next */
+    size_t step;
+    size_t far0, far1; /* the k of `far` that it sends for */
 } thin_piece;
 
 /* 32 k of each feature as FP32: [2][WIDE]. */
@@ -67,19 +68,17 @@ INLINE void multiply_16(const thin_piece *p, size_t k, __m512 wv[WIDE], const __
     }
 }
 
-INLINE void send_for_32(const thin_piece *p, size_t k, const mq_dense_type type, const bool first)
+INLINE void send_for_32(const thin_piece *p, size_t k, const mq_dense_type type)
 {
     const size_t bytes = type == MQ_DENSE_F32 ? 4 : 2;
+    const bool is_far = k >= p->far0 && k < p->far1;
 #pragma GCC unroll 3
     for (int i = 0; i < WIDE; i++) {
 #pragma GCC unroll 2
         for (size_t half = 0; half < 32 * bytes; half += 64) {
-            const char *line = p->ahead + (size_t)i * p->ahead_step + k * bytes + half;
-            if (first) {
-                _mm_prefetch(line, _MM_HINT_T0);
-            } else {
-                _mm_prefetch(line, _MM_HINT_T1);
-            }
+            const size_t at = (size_t)i * p->step + k * bytes + half;
+            _mm_prefetch(p->near + at, _MM_HINT_T0);
+            if (is_far) _mm_prefetch(p->far + at, _MM_HINT_T1);
         }
     }
 }
@@ -89,7 +88,7 @@ INLINE void multiply_slice_thin_avx512(const thin_piece *p, const mq_dense_type 
     size_t k = 0;
     for (; k + 32 <= p->kc; k += 32) {
         __m512 wv[2][WIDE];
-        send_for_32(p, k, type, true);
+        send_for_32(p, k, type);
         widen_32(p, k, type, wv);
         multiply_16(p, k, wv[0], 0, true, sum, R);
         multiply_16(p, k + 16, wv[1], 0, true, sum, R);
@@ -186,17 +185,18 @@ static void run_slice_thin_avx512(const thin_block *b, size_t k0, size_t kc)
         mq_epilogue out = *b->out;
         out.y += row * out.ldy;
         for (size_t t = 0; t < b->tiles; t++) {
-            const size_t n = b->n + t * WIDE, at = n * width + k0;
-            const size_t ahead = at + (t + 1 < b->tiles     ? WIDE * width
-                                       : g + 1 == b->groups ? next - (b->tiles - 1) * WIDE * width
-                                                            : 0);
+            const size_t n = b->n + t * WIDE, at = n * width + k0, back = (b->tiles - 1) * WIDE * width;
+            const size_t near = t + 1 < b->tiles ? at + WIDE * width : at - back + (g + 1 == b->groups ? next : 0);
             const thin_piece p = {.x = b->x + row * b->ldx + k0,
                                   .ldx = b->ldx,
                                   .kc = kc,
                                   .data = b->w->data,
                                   .at = {at, at + width, at + 2 * width},
-                                  .ahead = (const char *)b->w->data + ahead * bytes,
-                                  .ahead_step = width * bytes};
+                                  .near = (const char *)b->w->data + near * bytes,
+                                  .far = (const char *)b->w->data + (at + next) * bytes,
+                                  .step = width * bytes,
+                                  .far0 = kc * g / b->groups,
+                                  .far1 = kc * (g + 1) / b->groups};
             run(&p, k0 == 0, last, b->kept + (g * TILES + t) * SUM_FLOATS, &out, n);
         }
     }
