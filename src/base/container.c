@@ -99,7 +99,7 @@ static bool has_controller(const char *list, const char *name)
 }
 
 /* "4:memory:/docker/3f2a": a hierarchy's controllers and the own group in it; "0::/user.slice" is version 2. */
-static void read_line(mq_container *limits, const char *root, char *line)
+static void read_cgroup_line(mq_container *limits, const char *root, char *line)
 {
     char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
     if (!group) return;
@@ -126,7 +126,7 @@ void mq__container_limits(const char *root, mq_container *limits)
     snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
     FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof line, file)) {
-        read_line(limits, root, line);
+        read_cgroup_line(limits, root, line);
     }
     if (file) fclose(file);
 }

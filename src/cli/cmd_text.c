@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int open_text(const char *model, const char *template_file, mq_text **text)
+static int open_tokenizer_text(const char *model, const char *template_file, mq_text **text)
 {
     mq_error error = {0};
     return mq_text_open(cli_model(model), template_file, text, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
@@ -30,7 +30,7 @@ static int tokenize(int argc, char **argv)
     mq_text *text;
     char *input;
     size_t bytes, count;
-    code = open_text(model, NULL, &text);
+    code = open_tokenizer_text(model, NULL, &text);
     if (code != CLI_DONE) return code;
     code = cli_read(NULL, &input, &bytes);
     if (code == CLI_DONE) {
@@ -91,7 +91,7 @@ static int detokenize(int argc, char **argv)
     mq_text *text;
     char *input, *output;
     size_t bytes, count;
-    code = open_text(model, NULL, &text);
+    code = open_tokenizer_text(model, NULL, &text);
     if (code != CLI_DONE) return code;
     code = cli_read(NULL, &input, &bytes);
     if (code == CLI_DONE) {
@@ -126,7 +126,7 @@ static int render(int argc, char **argv)
     mq_text *text;
     char *input, *prompt;
     size_t bytes;
-    code = open_text(model, template_file, &text);
+    code = open_tokenizer_text(model, template_file, &text);
     if (code != CLI_DONE) return code;
     code = cli_read(rest.count ? rest.item[0] : NULL, &input, &bytes);
     if (code == CLI_DONE) {

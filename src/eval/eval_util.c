@@ -162,7 +162,7 @@ bool mq__eval_are_dialogues(const json_t *dialogues)
 }
 
 /* A short chat as the template renders it for an answer; NULL without a template. mq_free it. */
-static char *render_probe(const mq_text *text, size_t *bytes)
+static char *render_eval_probe(const mq_text *text, size_t *bytes)
 {
     static const char probe[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"add_generation_prompt\":true}";
     char *prompt = NULL;
@@ -173,7 +173,7 @@ static char *render_probe(const mq_text *text, size_t *bytes)
 bool mq__eval_has_template(const mq_text *text)
 {
     size_t bytes;
-    char *prompt = render_probe(text, &bytes);
+    char *prompt = render_eval_probe(text, &bytes);
     const bool has = prompt != NULL;
     mq_free(prompt);
     return has;
@@ -183,7 +183,7 @@ bool mq__eval_opens_thought(const mq_text *text)
 {
     static const char open[] = "<think>";
     size_t bytes = 0;
-    char *prompt = render_probe(text, &bytes);
+    char *prompt = render_eval_probe(text, &bytes);
     while (prompt && bytes && strchr(" \t\r\n", prompt[bytes - 1])) {
         bytes--;
     }

@@ -44,7 +44,7 @@ void mq__question_close(void *task)
 }
 
 /* Keeps the items that are asked, under names of their own. */
-static mq_status choose(questions *q, const json_t *all, const char *path, mq_error *error)
+static mq_status choose_questions(questions *q, const json_t *all, const char *path, mq_error *error)
 {
     const mq_benchmark *b = q->benchmark;
     const json_t *item;
@@ -89,7 +89,7 @@ mq_status mq__question_open(const mq_benchmark *benchmark, const mq_eval_context
                         benchmark->name);
     }
     mq_status status = mq__eval_read_values(o->data, &all, error);
-    if (status == MQ_OK) status = choose(q, all, o->data, error);
+    if (status == MQ_OK) status = choose_questions(q, all, o->data, error);
     json_decref(all);
     char *text = status == MQ_OK ? json_dumps(q->items, JSON_COMPACT) : NULL;
     if (status == MQ_OK && !text) status = no_memory_question(benchmark, error);

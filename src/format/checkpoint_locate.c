@@ -33,7 +33,7 @@ static void join(char path[PATH_MAX], const char *dir, const char *name)
 }
 
 /* The first bytes of a regular file, NUL-terminated; empty when it cannot be read. */
-static void read_head(const char *path, char head[64])
+static void read_file_head(const char *path, char head[64])
 {
     struct stat info;
     FILE *file = stat(path, &info) == 0 && S_ISREG(info.st_mode) ? fopen(path, "re") : NULL;
@@ -42,10 +42,10 @@ static void read_head(const char *path, char head[64])
     if (file) fclose(file);
 }
 
-static bool begins_with(const char *path, const char *bytes)
+static bool file_begins_with(const char *path, const char *bytes)
 {
     char head[64];
-    read_head(path, head);
+    read_file_head(path, head);
     return strncmp(head, bytes, strlen(bytes)) == 0;
 }
 
@@ -102,7 +102,7 @@ static bool main_snapshot(const char *folder, char snapshot[PATH_MAX])
 {
     char path[PATH_MAX], commit[64];
     join(path, folder, "refs/main");
-    read_head(path, commit);
+    read_file_head(path, commit);
     commit[strcspn(commit, " \r\n")] = '\0';
     if (!commit[0] || strchr(commit, '/') || commit[0] == '.') return false;
     join(path, folder, "snapshots");
@@ -161,7 +161,7 @@ static mq_status locate_download(const char *given, char found[PATH_MAX], mq_err
 static mq_status refuse_file(const char *path, mq_error *error)
 {
     const char *slash = strrchr(path, '/');
-    if (begins_with(path, "GGUF") || has_ending(path, ".gguf")) {
+    if (file_begins_with(path, "GGUF") || has_ending(path, ".gguf")) {
         return mq__fail(error, MQ_UNSUPPORTED,
                         "model: %s: expected a directory with " WHOLE
                         ", got a GGUF file: download the model that it was "
@@ -183,7 +183,7 @@ static mq_status refuse_pointer(const char *dir, const char *name, mq_error *err
 {
     char path[PATH_MAX];
     join(path, dir, name);
-    if (!begins_with(path, "version https://git-lfs")) return MQ_OK;
+    if (!file_begins_with(path, "version https://git-lfs")) return MQ_OK;
     return mq__fail(
         error, MQ_FORMAT,
         "model: %s: expected the file itself, got a pointer of Git LFS: run `git lfs pull` in its directory", path);

@@ -1,8 +1,8 @@
 /* Sampling as generation_config.json suggests it. */
 #include "format/config_read.h"
 
-static mq_status read_field(const json_t *root, const char *name, double low, double high, unsigned flag, float *value,
-                            unsigned *fields, mq_error *error)
+static mq_status read_sampling_field(const json_t *root, const char *name, double low, double high, unsigned flag,
+                                     float *value, unsigned *fields, mq_error *error)
 {
     const json_t *item = json_object_get(root, name);
     double number;
@@ -23,13 +23,14 @@ mq_status mq__sampling_suggested(const json_t *root, mq_sampling *sampling, unsi
     mq_status s = mq__json_bool(root, "do_sample", false, &samples, error);
     if (s == MQ_OK && samples) sampling->temperature = 1;
     if (s == MQ_OK) {
-        s = read_field(root, "temperature", 0, 100, MQ_SUGGESTS_TEMPERATURE, &sampling->temperature, fields, error);
+        s = read_sampling_field(root, "temperature", 0, 100, MQ_SUGGESTS_TEMPERATURE, &sampling->temperature, fields,
+                                error);
     }
-    if (s == MQ_OK) s = read_field(root, "top_p", 0, 1, MQ_SUGGESTS_TOP_P, &sampling->top_p, fields, error);
-    if (s == MQ_OK) s = read_field(root, "min_p", 0, 1, MQ_SUGGESTS_MIN_P, &sampling->min_p, fields, error);
+    if (s == MQ_OK) s = read_sampling_field(root, "top_p", 0, 1, MQ_SUGGESTS_TOP_P, &sampling->top_p, fields, error);
+    if (s == MQ_OK) s = read_sampling_field(root, "min_p", 0, 1, MQ_SUGGESTS_MIN_P, &sampling->min_p, fields, error);
     if (s == MQ_OK) {
-        s = read_field(root, "repetition_penalty", 1e-3, 1000, MQ_SUGGESTS_REPETITION_PENALTY,
-                       &sampling->repetition_penalty, fields, error);
+        s = read_sampling_field(root, "repetition_penalty", 1e-3, 1000, MQ_SUGGESTS_REPETITION_PENALTY,
+                                &sampling->repetition_penalty, fields, error);
     }
     if (s == MQ_OK) s = mq__json_integer(root, "top_k", -1, INT32_MAX, 0, &top_k, error);
     if (s != MQ_OK) return s;

@@ -85,7 +85,7 @@ uint32_t mq__best_token(const float *logits, uint32_t vocab, const float *maxima
     return best;
 }
 
-static inline floats all(float x)
+static inline floats broadcast(float x)
 {
     return (floats){x, x, x, x};
 }
@@ -93,10 +93,10 @@ static inline floats all(float x)
 /* exp of x <= 0 to about 1e-7 of itself (Cephes' expf); 0 below exp(-87). */
 static inline floats exp_below(floats x)
 {
-    const floats clamped = larger(x, all(-87.0f));
+    const floats clamped = larger(x, broadcast(-87.0f));
     const floats n = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f; /* x / log(2), rounded to an integer */
     const floats r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    floats p = all(1.9875691500e-4f);
+    floats p = broadcast(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
@@ -104,13 +104,13 @@ static inline floats exp_below(floats x)
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     const ints power = (__builtin_convertvector(n, ints) + 127) << 23; /* the bits of 2^n */
-    return choose(x < all(-87.0f), all(0), p * (floats)power);
+    return choose(x < broadcast(-87.0f), every_token(0), p * (floats)power);
 }
 
 /* Writes the weights of a block and returns their sum. */
 static double block_weights(const float *x, float best, float scale, float weights[MQ_LOGIT_BLOCK])
 {
-    floats sum = all(0);
+    floats sum = broadcast(0);
     for (int i = 0; i < MQ_LOGIT_BLOCK; i += LANES) {
         const floats w = exp_below((load_floats(x + i) - best) * scale);
         memcpy(weights + i, &w, sizeof w);
@@ -184,7 +184,7 @@ double mq__total_weight(const mq_candidate *c, size_t count)
     return total;
 }
 
-static bool is_better(mq_candidate a, mq_candidate b)
+static bool is_before(mq_candidate a, mq_candidate b)
 {
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
@@ -202,7 +202,7 @@ static size_t partition_best(mq_candidate *c, size_t low, size_t high, size_t pi
     size_t place = low;
     swap_candidates(&c[pivot], &c[high - 1]);
     for (size_t i = low; i + 1 < high; i++) {
-        if (is_better(c[i], c[high - 1])) swap_candidates(&c[i], &c[place++]);
+        if (is_before(c[i], c[high - 1])) swap_candidates(&c[i], &c[place++]);
     }
     swap_candidates(&c[place], &c[high - 1]);
     return place;
