@@ -104,7 +104,7 @@ static inline floats exp_below(floats x)
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     const ints power = (__builtin_convertvector(n, ints) + 127) << 23; /* the bits of 2^n */
-    return choose(x < broadcast(-87.0f), every_token(0), p * (floats)power);
+    return choose(x < broadcast(-87.0f), broadcast(0), p * (floats)power);
 }
 
 /* Writes the weights of a block and returns their sum. */
