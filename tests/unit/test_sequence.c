@@ -371,7 +371,7 @@ static void test_open_survives_allocation_failures(void **state)
 {
     (void)state;
     const mq_engine_options options = {.model_dir = model,
-                                       .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, NULL},
+                                       .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
                                        .threads = 2,
                                        .context = 64,
                                        .no_cache = true};

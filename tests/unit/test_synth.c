@@ -40,7 +40,7 @@ static void test_tiny_shapes_open(void **state)
                                            .threads = 1,
                                            .context = 64,
                                            .no_cache = true,
-                                           .plan = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, NULL}};
+                                           .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16}};
         if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
         mq_engine_info info;
         mq_engine_describe(engine, &info);
