@@ -65,13 +65,13 @@ typedef struct mq_observer {
     void *context;
 } mq_observer;
 
-/* Watches all sessions of the engine from now on; NULL ends it. Copied. */
+/* Watches all sequences of the engine from now on; NULL ends it. Copied. */
 MQ_API void mq_engine_observe(mq_engine *engine, const mq_observer *observer);
 
 /* Keys and values [count, head_dim] of one kv head at positions first .. first+count-1, as attention reads them: BF16
- * widened to FP32, keys rotated. Either may be NULL. Inside a callback of the session's own pass, positions of that pass
- * can be read as well. MQ_USAGE for a place that the session does not hold. */
-MQ_API mq_status mq_sequence_read_kv(const mq_sequence *session, uint32_t layer, uint32_t kv_head, uint32_t first,
+ * widened to FP32, keys rotated. Either may be NULL. Inside a callback of the sequence's own pass, positions of that pass
+ * can be read as well. MQ_USAGE for a place that the sequence does not hold. */
+MQ_API mq_status mq_sequence_read_kv(const mq_sequence *sequence, uint32_t layer, uint32_t kv_head, uint32_t first,
                                      uint32_t count, float *keys, float *values, mq_error *error);
 
 /* ---------------------------------------------------------------- tools */

@@ -68,7 +68,7 @@ int cli_positional(const cli_command *command, const cli_texts *rest, const char
 typedef struct cli_engine {
     const char *model, *prefill, *decode, *attention, *plan, *prefill_model, *scales, *cache_dir, *numa;
     int threads, context, chunk;
-    uint32_t sessions; /* not an option: how many the command holds at once; 0: 1 */
+    uint32_t sequences; /* not an option: how many the command holds at once; 0: 1 */
     bool no_cache, quiet;
 } cli_engine;
 

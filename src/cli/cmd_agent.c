@@ -131,7 +131,7 @@ static int compare_agent(episode *e, const mq_engine_info *info, double *nvfp4_r
     const mq_linear_format formats[] = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16};
     double *const rates[] = {nvfp4_rate, bf16_rate};
     uint32_t count;
-    const int32_t *held = mq_sequence_tokens(e->turn.session, &count);
+    const int32_t *held = mq_sequence_tokens(e->turn.sequence, &count);
     int32_t *tokens = malloc(count * sizeof *tokens);
     mq_error error = {0};
     mq_status status = MQ_OK;
@@ -141,8 +141,8 @@ static int compare_agent(episode *e, const mq_engine_info *info, double *nvfp4_r
         mq_sync_stats stats;
         const mq_plan_options plan = {.prefill = formats[run % 2], .decode = info->decode};
         status = mq_engine_set_plan(e->engine, &plan, &error);
-        mq_sequence_truncate(e->turn.session, 0);
-        if (status == MQ_OK) status = mq_sequence_sync(e->turn.session, tokens, count, NULL, &stats, &error);
+        mq_sequence_truncate(e->turn.sequence, 0);
+        if (status == MQ_OK) status = mq_sequence_sync(e->turn.sequence, tokens, count, NULL, &stats, &error);
         const double rate = status == MQ_OK ? cli_rate(stats.prefilled, stats.prefill_s) : 0;
         if (rate > *rates[run % 2]) *rates[run % 2] = rate;
     }
@@ -163,7 +163,7 @@ static int print_table(episode *e)
     printf("%-8s %-10s %8u %10.1f\n", "decode", mq_linear_format_name(info.decode), e->decoded,
            cli_rate(e->decoded, e->decode_s));
     uint32_t count;
-    (void)mq_sequence_tokens(e->turn.session, &count);
+    (void)mq_sequence_tokens(e->turn.sequence, &count);
     const int code = compare_agent(e, &info, &nvfp4, &bf16);
     if (code != CLI_DONE) return code;
     printf("\nthe whole conversation in one prefill, without reuse:\n");
@@ -190,14 +190,14 @@ static int run_episode(const cli_engine *options, const cli_sampling *sampling, 
     int code = cli_open(options, &e.engine, &text);
     e.turn.text = text;
     if (code == CLI_DONE) e.turn.sampling = cli_sampling_choose(sampling, e.engine);
-    if (code == CLI_DONE && mq_sequence_new(e.engine, &e.turn.session, &error) != MQ_OK) code = cli_report(&error);
+    if (code == CLI_DONE && mq_sequence_new(e.engine, &e.turn.sequence, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE) code = play(&e);
     if (code == CLI_DONE) code = print_table(&e);
     json_decref(e.messages);
     json_decref(e.tools);
     json_decref(scene);
     cli_turn_clear(&e.turn);
-    mq_sequence_free(e.turn.session);
+    mq_sequence_free(e.turn.sequence);
     mq_engine_close(e.engine);
     mq_text_close(text);
     return code;

@@ -186,11 +186,11 @@ static int run_chat(int argc, char **argv)
     c.turn.max_tokens = (uint32_t)max_tokens;
     c.turn.sampling = cli_sampling_choose(&given, opened);
     c.turn.stops = given.stops;
-    if (mq_sequence_new(opened, &c.turn.session, &error) != MQ_OK) code = cli_report(&error);
+    if (mq_sequence_new(opened, &c.turn.sequence, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE) code = begin_conversation(&c, opened, system);
     json_decref(c.messages);
     cli_turn_clear(&c.turn);
-    mq_sequence_free(c.turn.session);
+    mq_sequence_free(c.turn.sequence);
     mq_engine_close(opened);
     mq_text_close(text);
     return code;

@@ -187,7 +187,7 @@ static int evaluate(settings *s)
     if (code == CLI_GO_ON) code = parse_plans(s->plans, plans, &plan_count, &names);
     mq_text *text = NULL;
     mq_eval_context context = {0};
-    s->engine.sessions = MQ_EVAL_BATCH;
+    s->engine.sequences = MQ_EVAL_BATCH;
     s->engine.decode = s->engine.prefill = "bf16"; /* of opening only: each plan is set in its turn */
     if (code == CLI_GO_ON) code = cli_open(&s->engine, &context.engine, &text);
     if (code == CLI_DONE) {

@@ -64,16 +64,16 @@ static int32_t *read_tokens_logits(const char *list, const char *file, uint32_t 
 static int compute(mq_engine *engine, const int32_t *tokens, uint32_t count, sink *s)
 {
     mq_error error = {0};
-    mq_sequence *session;
-    if (mq_sequence_new(engine, &session, &error) != MQ_OK) return cli_report(&error);
+    mq_sequence *sequence;
+    if (mq_sequence_new(engine, &sequence, &error) != MQ_OK) return cli_report(&error);
     const mq_sync_options sync = {.logits = s->only_last ? NULL : take_logits, .context = s};
     int code = CLI_DONE;
-    if (mq_sequence_sync(session, tokens, count, &sync, NULL, &error) != MQ_OK) {
+    if (mq_sequence_sync(sequence, tokens, count, &sync, NULL, &error) != MQ_OK) {
         code = cli_report(&error);
     } else if (s->only_last) {
-        s->failed = fwrite(mq_sequence_logits(session), sizeof(float), s->vocab, s->file) != s->vocab;
+        s->failed = fwrite(mq_sequence_logits(sequence), sizeof(float), s->vocab, s->file) != s->vocab;
     }
-    mq_sequence_free(session);
+    mq_sequence_free(sequence);
     return code;
 }
 

@@ -84,7 +84,7 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
                      .keep_special = s->special};
     char *prompt = NULL;
     size_t count = 0;
-    if (mq_sequence_new(engine, &turn.session, &error) != MQ_OK) code = cli_report(&error);
+    if (mq_sequence_new(engine, &turn.sequence, &error) != MQ_OK) code = cli_report(&error);
     const double load_s = cli_seconds() - start;
     if (code == CLI_DONE && s->chat) code = render_chat(text, s, input, bytes, &prompt, &count);
     if (code == CLI_DONE) {
@@ -98,7 +98,7 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     }
     mq_free(prompt);
     cli_turn_clear(&turn);
-    mq_sequence_free(turn.session);
+    mq_sequence_free(turn.sequence);
     mq_engine_close(engine);
     mq_text_close(text);
     return code;

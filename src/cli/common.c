@@ -111,7 +111,7 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .threads = o->threads,
         .context = (uint32_t)o->context,
         .chunk = (uint32_t)o->chunk,
-        .sequences = o->sessions,
+        .sequences = o->sequences,
         .cache_dir = o->cache_dir,
         .no_cache = o->no_cache,
         .log = print_log,

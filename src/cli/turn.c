@@ -50,7 +50,7 @@ static bool show_progress_turn(void *context, uint32_t done, uint32_t total)
     return cli_progress(NULL, done, total) && !(turn->stopped && turn->stopped());
 }
 
-/* The session holds the prompt afterwards, with logits. */
+/* The sequence holds the prompt afterwards, with logits. */
 static mq_status take_prompt(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags, mq_error *error)
 {
     int32_t *tokens = NULL;
@@ -62,7 +62,7 @@ static mq_status take_prompt(cli_turn *turn, const char *prompt, size_t bytes, u
     turn->prompt_tokens = (uint32_t)count;
     const mq_sync_options sync = {.progress = show_progress_turn, .context = turn};
     if (status == MQ_OK) {
-        status = mq_sequence_sync(turn->session, tokens, (uint32_t)count, &sync, &turn->sync, error);
+        status = mq_sequence_sync(turn->sequence, tokens, (uint32_t)count, &sync, &turn->sync, error);
     }
     mq_free(tokens);
     return status;
@@ -84,7 +84,7 @@ mq_status cli_turn_try(cli_turn *turn, const char *prompt, size_t bytes, unsigne
         .text = take_text_turn,
         .context = turn,
     };
-    return status == MQ_OK ? mq_generate(turn->session, turn->text, &options, &turn->generated, error) : status;
+    return status == MQ_OK ? mq_generate(turn->sequence, turn->text, &options, &turn->generated, error) : status;
 }
 
 int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags)

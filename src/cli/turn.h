@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 
 typedef struct cli_turn {
-    mq_sequence *session;
+    mq_sequence *sequence;
     const mq_text *text;
     mq_sampling sampling;
     cli_texts stops;
@@ -22,7 +22,7 @@ typedef struct cli_turn {
     mq_generate_result generated;
 } cli_turn;
 
-/* Tokenises the prompt (flags as mq_tokenize), syncs the session, generates. MQ_CANCELLED: stopped before the answer. */
+/* Tokenises the prompt (flags as mq_tokenize), syncs the sequence, generates. MQ_CANCELLED: stopped before the answer. */
 mq_status cli_turn_try(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags, mq_error *error);
 /* The same; reports a failure and returns its code. */
 int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags);

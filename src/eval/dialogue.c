@@ -11,7 +11,7 @@
 
 /* One item in progress. */
 typedef struct slot {
-    mq_sequence *session;
+    mq_sequence *sequence;
     size_t item;
     void *episode; /* NULL: idle */
     bool asked;    /* a prompt is being answered */
@@ -105,7 +105,7 @@ static mq_status ask_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
     mq__buf_clear(&s->text);
     mq_sync_stats stats = {0};
     if (status == MQ_OK && *fits) {
-        status = mq_sequence_sync(s->session, tokens, (uint32_t)count, NULL, &stats, error);
+        status = mq_sequence_sync(s->sequence, tokens, (uint32_t)count, NULL, &stats, error);
         s->input_tokens += stats.prefilled + 1;
     }
     if (status == MQ_OK && *fits) status = begin_answer(r, s, tokens, count, error);
@@ -119,17 +119,17 @@ static mq_status add_text(slot *s, const char *bytes, size_t count, mq_error *er
     return mq__fail(error, MQ_NO_MEMORY, "eval: answer: expected memory, got none");
 }
 
-/* Draws the next token from the session's logits; *finish says when the answer is complete. */
+/* Draws the next token from the sequence's logits; *finish says when the answer is complete. */
 static mq_status draw_dialogue(runner *r, slot *s, mq_finish *finish, mq_error *error)
 {
     const char *bytes;
     size_t count;
     mq_sampler *sampler = mq_generation_sampler(s->generation);
-    mq_status status = mq_sampler_draw(sampler, mq_sequence_logits(s->session), NULL, &s->token, error);
+    mq_status status = mq_sampler_draw(sampler, mq_sequence_logits(s->sequence), NULL, &s->token, error);
     if (status == MQ_OK) status = mq_generation_push(s->generation, s->token, &bytes, &count, finish, error);
     if (status == MQ_OK) status = add_text(s, bytes, count, error);
     uint32_t held;
-    (void)mq_sequence_tokens(s->session, &held);
+    (void)mq_sequence_tokens(s->sequence, &held);
     if (status == MQ_OK && *finish == MQ_FINISH_NONE && held >= r->d->context->info.context) {
         *finish = MQ_FINISH_LENGTH;
         status = mq_generation_end(s->generation, &bytes, &count, error);
@@ -162,7 +162,7 @@ static mq_status begin_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
     s->item = r->d->items[r->next++];
     s->turn = 0;
     s->input_tokens = s->output_tokens = 0;
-    mq_sequence_truncate(s->session, 0); /* what an earlier item left must not be reused: it was made in another way */
+    mq_sequence_truncate(s->sequence, 0); /* what an earlier item left must not be reused: it was made in another way */
     const mq_status status = r->d->task->begin(r->d->state, s->item, &s->episode, error);
     return status == MQ_OK ? turn(r, s, NULL, fits, error) : status;
 }
@@ -214,7 +214,7 @@ static mq_status lockstep(runner *r, mq_error *error)
             const mq_status status = advance_dialogue(r, &r->slots[i], error);
             if (status != MQ_OK) return status;
             if (!r->slots[i].has_token) continue;
-            rows[count++] = (mq_rows){.sequence = r->slots[i].session,
+            rows[count++] = (mq_rows){.sequence = r->slots[i].sequence,
                                       .tokens = &r->slots[i].token,
                                       .count = 1,
                                       .phase = MQ_PHASE_DECODE,
@@ -237,7 +237,7 @@ mq_status mq__eval_dialogue_run(const mq_eval_dialogue *dialogue, mq_error *erro
         r.slots[i].text.max = ANSWER_BYTES_MAX;
     }
     for (uint32_t i = 0; status == MQ_OK && i < dialogue->batch; i++) {
-        status = mq_sequence_new(dialogue->context->engine, &r.slots[i].session, error);
+        status = mq_sequence_new(dialogue->context->engine, &r.slots[i].sequence, error);
     }
     if (status == MQ_OK) status = lockstep(&r, error);
     for (uint32_t i = 0; i < dialogue->batch; i++) {
@@ -245,7 +245,7 @@ mq_status mq__eval_dialogue_run(const mq_eval_dialogue *dialogue, mq_error *erro
         if (s->episode) json_decref(dialogue->task->end(s->episode, false));
         clear_prompt(s);
         mq__buf_free(&s->text);
-        mq_sequence_free(s->session);
+        mq_sequence_free(s->sequence);
     }
     return status;
 }

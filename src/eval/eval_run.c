@@ -127,7 +127,7 @@ static mq_status run_measures(running *r, mq_error *error)
 static mq_status fingerprint(const mq_eval_context *context, char text[32], mq_error *error)
 {
     int32_t tokens[16];
-    mq_sequence *session = NULL;
+    mq_sequence *sequence = NULL;
     uint32_t count = context->info.context < 16 ? context->info.context : 16;
     if (count > context->info.vocab) count = context->info.vocab;
     for (uint32_t i = 0; i < count; i++) {
@@ -135,13 +135,13 @@ static mq_status fingerprint(const mq_eval_context *context, char text[32], mq_e
     }
     const mq_plan_options plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16};
     mq_status status = mq_engine_set_plan(context->engine, &plan, error);
-    if (status == MQ_OK) status = mq_sequence_new(context->engine, &session, error);
-    if (status == MQ_OK) status = mq_sequence_sync(session, tokens, count, NULL, NULL, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &sequence, error);
+    if (status == MQ_OK) status = mq_sequence_sync(sequence, tokens, count, NULL, NULL, error);
     if (status == MQ_OK) {
-        const uint64_t hash = mq__eval_hash(0, mq_sequence_logits(session), context->info.vocab * sizeof(float));
+        const uint64_t hash = mq__eval_hash(0, mq_sequence_logits(sequence), context->info.vocab * sizeof(float));
         snprintf(text, 32, "%016llx", (unsigned long long)hash);
     }
-    mq_sequence_free(session);
+    mq_sequence_free(sequence);
     return status;
 }
 

@@ -27,7 +27,7 @@ typedef struct item {
 typedef struct attention {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
-    mq_sequence *exact, *session; /* BF16's; the present plan's */
+    mq_sequence *exact, *sequence; /* BF16's; the present plan's */
     item *items;
     size_t count;
     uint32_t longest;
@@ -44,7 +44,7 @@ static void close_attention(void *task)
     attention *a = task;
     if (!a) return;
     mq_sequence_free(a->exact);
-    mq_sequence_free(a->session);
+    mq_sequence_free(a->sequence);
     mq__eval_corpus_close(&a->corpus);
     mq__free(a->items);
     mq__free(a->queries);
@@ -120,7 +120,7 @@ static mq_status open_attention(const mq_eval_context *context, void **task, siz
     if (status == MQ_OK) status = choose_items(a, lengths, length_count, each < 1000 ? each : 1000, error);
     if (status == MQ_OK) status = allocate_attention(a, error);
     if (status == MQ_OK) status = mq_sequence_new(context->engine, &a->exact, error);
-    if (status == MQ_OK) status = mq_sequence_new(context->engine, &a->session, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &a->sequence, error);
     *items = a->count;
     return status;
 }
@@ -148,16 +148,16 @@ static void take_queries(void *context, uint32_t layer, uint32_t first, const fl
     }
 }
 
-static mq_status watch(attention *a, mq_sequence *session, const item *chosen, const mq_eval_plan *plan,
+static mq_status watch(attention *a, mq_sequence *sequence, const item *chosen, const mq_eval_plan *plan,
                        mq_error *error)
 {
     const mq_observer observer = {.queries = take_queries, .context = a};
     a->first = chosen->length - QUERIES;
     mq_status status = mq_engine_set_plan(a->context->engine, &plan->options, error);
     if (status != MQ_OK) return status;
-    mq_sequence_truncate(session, 0);
+    mq_sequence_truncate(sequence, 0);
     mq_engine_observe(a->context->engine, &observer);
-    status = mq_sequence_sync(session, a->corpus.item[chosen->text].tokens, chosen->length, NULL, NULL, error);
+    status = mq_sequence_sync(sequence, a->corpus.item[chosen->text].tokens, chosen->length, NULL, NULL, error);
     mq_engine_observe(a->context->engine, NULL);
     return status;
 }
@@ -264,10 +264,10 @@ static json_t *curve_of_attention(const double *points, size_t count, uint32_t l
 
 static mq_status read_head(attention *a, uint32_t layer, uint32_t kv_head, uint32_t length, mq_error *error)
 {
-    mq_sequence *const sessions[] = {a->exact, a->session};
+    mq_sequence *const sequences[] = {a->exact, a->sequence};
     mq_status status = MQ_OK;
     for (int i = 0; status == MQ_OK && i < 2; i++) {
-        status = mq_sequence_read_kv(sessions[i], layer, kv_head, 0, length, a->keys[i], a->values[i], error);
+        status = mq_sequence_read_kv(sequences[i], layer, kv_head, 0, length, a->keys[i], a->values[i], error);
     }
     return status;
 }
@@ -335,7 +335,7 @@ static mq_status measure_attention(void *task, size_t index, const mq_eval_plan 
     const item *chosen = &a->items[index];
     mq_status status = watch(a, a->exact, chosen, &plans[0], error);
     for (size_t p = 0; status == MQ_OK && p < plan_count; p++) {
-        status = watch(a, a->session, chosen, &plans[p], error);
+        status = watch(a, a->sequence, chosen, &plans[p], error);
         if (status == MQ_OK) status = look(a, chosen->length, p == 0, &records[p], error);
     }
     return status;

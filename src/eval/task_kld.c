@@ -22,7 +22,7 @@
 typedef struct kld {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
-    mq_sequence *session;
+    mq_sequence *sequence;
     uint32_t length, answer, vocab;
     float *prompt_logits, *answer_logits; /* of BF16 */
     int32_t *written;                     /* [answer] by BF16 */
@@ -34,7 +34,7 @@ static void close_kld(void *task)
 {
     kld *k = task;
     if (!k) return;
-    mq_sequence_free(k->session);
+    mq_sequence_free(k->sequence);
     mq__eval_corpus_close(&k->corpus);
     mq__free(k->prompt_logits);
     mq__free(k->answer_logits);
@@ -88,7 +88,7 @@ static mq_status open_kld(const mq_eval_context *context, void **task, size_t *i
                                             .prompts = true};
     mq_status status = mq__eval_corpus_open(context, &options, &k->corpus, error);
     if (status == MQ_OK) status = allocate_kld(k, error);
-    if (status == MQ_OK) status = mq_sequence_new(context->engine, &k->session, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &k->sequence, error);
     *items = k->corpus.count;
     return status;
 }
@@ -142,8 +142,8 @@ static mq_status prefill_kld(kld *k, const mq_eval_sequence *text, const mq_eval
     r->last = text->count - 1;
     r->first = r->last - kept_rows(k, r->last);
     mq_status status = mq_engine_set_plan(k->context->engine, &plan->options, error);
-    mq_sequence_truncate(k->session, 0);
-    if (status == MQ_OK) status = mq_sequence_sync(k->session, text->tokens, text->count, &sync, NULL, error);
+    mq_sequence_truncate(k->sequence, 0);
+    if (status == MQ_OK) status = mq_sequence_sync(k->sequence, text->tokens, text->count, &sync, NULL, error);
     return status;
 }
 
@@ -152,10 +152,10 @@ static mq_status write_reference(kld *k, mq_error *error)
 {
     mq_status status = MQ_OK;
     for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
-        const float *logits = mq_sequence_logits(k->session);
+        const float *logits = mq_sequence_logits(k->sequence);
         memcpy(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab * sizeof *logits);
         k->written[t] = (int32_t)mq__largest(logits, k->vocab);
-        if (t + 1 < k->answer) status = mq_sequence_step(k->session, k->written[t], error);
+        if (t + 1 < k->answer) status = mq_sequence_step(k->sequence, k->written[t], error);
     }
     return status;
 }
@@ -164,15 +164,15 @@ static mq_status follow_reference(kld *k, mq_error *error)
 {
     mq_status status = MQ_OK;
     for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
-        const float *logits = mq_sequence_logits(k->session);
+        const float *logits = mq_sequence_logits(k->sequence);
         k->divergence[t] = mq__divergence(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab);
         k->agrees[t] = (int32_t)mq__largest(logits, k->vocab) == k->written[t];
-        if (t + 1 < k->answer) status = mq_sequence_step(k->session, k->written[t], error);
+        if (t + 1 < k->answer) status = mq_sequence_step(k->sequence, k->written[t], error);
     }
     return status;
 }
 
-/* Runs freely from the first step that differs: same[t] tells whether the t-th token is BF16's. The session is taken back
+/* Runs freely from the first step that differs: same[t] tells whether the t-th token is BF16's. The sequence is taken back
  * to that step and its logits made again by the step before. */
 static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *divergence_step, mq_error *error)
 {
@@ -183,12 +183,12 @@ static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *dive
     *divergence_step = at;
     if (at == k->answer) return MQ_OK;
     const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
-    mq_sequence_truncate(k->session, text->count + at - 1);
-    mq_status status = mq_sequence_step(k->session, before, error);
+    mq_sequence_truncate(k->sequence, text->count + at - 1);
+    mq_status status = mq_sequence_step(k->sequence, before, error);
     for (uint32_t t = at; status == MQ_OK && t < k->answer; t++) {
-        const int32_t token = (int32_t)mq__largest(mq_sequence_logits(k->session), k->vocab);
+        const int32_t token = (int32_t)mq__largest(mq_sequence_logits(k->sequence), k->vocab);
         k->same[t] = token == k->written[t];
-        if (t + 1 < k->answer) status = mq_sequence_step(k->session, token, error);
+        if (t + 1 < k->answer) status = mq_sequence_step(k->sequence, token, error);
     }
     return status;
 }

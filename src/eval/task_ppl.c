@@ -16,7 +16,7 @@
 typedef struct ppl {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
-    mq_sequence *session;
+    mq_sequence *sequence;
     uint32_t length;
 } ppl;
 
@@ -24,7 +24,7 @@ static void close_ppl(void *task)
 {
     ppl *p = task;
     if (!p) return;
-    mq_sequence_free(p->session);
+    mq_sequence_free(p->sequence);
     mq__eval_corpus_close(&p->corpus);
     mq__free(p);
 }
@@ -44,7 +44,7 @@ static mq_status open_ppl(const mq_eval_context *context, void **task, size_t *i
                                                     : o->quick ? QUICK
                                                                : ITEMS};
     mq_status status = mq__eval_corpus_open(context, &options, &p->corpus, error);
-    if (status == MQ_OK) status = mq_sequence_new(context->engine, &p->session, error);
+    if (status == MQ_OK) status = mq_sequence_new(context->engine, &p->sequence, error);
     *items = p->corpus.count;
     return status;
 }
@@ -85,8 +85,8 @@ static mq_status measure_ppl(void *task, size_t item, const mq_eval_plan *plans,
         reading r = {.text = text, .vocab = p->context->info.vocab};
         const mq_sync_options sync = {.logits = take_logits_ppl, .context = &r};
         status = mq_engine_set_plan(p->context->engine, &plans[k].options, error);
-        mq_sequence_truncate(p->session, 0);
-        if (status == MQ_OK) status = mq_sequence_sync(p->session, text->tokens, text->count, &sync, NULL, error);
+        mq_sequence_truncate(p->sequence, 0);
+        if (status == MQ_OK) status = mq_sequence_sync(p->sequence, text->tokens, text->count, &sync, NULL, error);
         if (status != MQ_OK) break;
         const double loss = r.loss / (text->count - 1);
         records[k] = json_pack("{sfsfsi}", "loss", loss, "perplexity", exp(loss), WEIGHT, (int)text->count - 1);

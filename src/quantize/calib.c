@@ -12,7 +12,7 @@
 
 struct mq_calib {
     mq_engine *engine;
-    mq_sequence *session;
+    mq_sequence *sequence;
     const mq_token_span *texts; /* borrowed */
     size_t text_count;
     float *amax[MQ_GROUPS];     /* [L, widest] */
@@ -137,15 +137,15 @@ static void take_moments(void *context, uint32_t layer, mq_linear_group group, c
     mq__pool_run(c->engine->pool, add_products, &task);
 }
 
-/* Every text from its beginning: what a session holds already would not be seen again. */
+/* Every text from its beginning: what a sequence holds already would not be seen again. */
 static mq_status run_texts(mq_calib *c, mq_observer observer, mq_error *error)
 {
     mq_status status = MQ_OK;
     observer.context = c;
     mq_engine_observe(c->engine, &observer);
     for (size_t i = 0; status == MQ_OK && i < c->text_count; i++) {
-        mq_sequence_truncate(c->session, 0);
-        status = mq_sequence_sync(c->session, c->texts[i].tokens, c->texts[i].count, NULL, NULL, error);
+        mq_sequence_truncate(c->sequence, 0);
+        status = mq_sequence_sync(c->sequence, c->texts[i].tokens, c->texts[i].count, NULL, NULL, error);
     }
     mq_engine_observe(c->engine, NULL);
     return status;
@@ -200,7 +200,7 @@ mq_status mq__calib_open(const char *model_dir, const mq_token_span *texts, size
     const mq_engine_options options = {
         .model_dir = model_dir, .threads = threads, .context = longest, .chunk = CHUNK, .no_cache = true};
     mq_status status = mq_engine_open(&options, &c->engine, error);
-    if (status == MQ_OK) status = mq_sequence_new(c->engine, &c->session, error);
+    if (status == MQ_OK) status = mq_sequence_new(c->engine, &c->sequence, error);
     if (status == MQ_OK) status = allocate_calib(c, error);
     if (status == MQ_OK) status = run_texts(c, (mq_observer){.linear = take_amax}, error);
     if (status == MQ_OK && !c->is_finite) {
@@ -226,7 +226,7 @@ void mq__calib_close(mq_calib *c)
     for (int g = 0; g < MQ_GROUPS; g++) {
         mq__free(c->amax[g]);
     }
-    mq_sequence_free(c->session);
+    mq_sequence_free(c->sequence);
     mq_engine_close(c->engine);
     mq__free(c);
 }

@@ -25,14 +25,14 @@ static const mq_linear_format rungs[MQ_RUNGS] = {MQ_LINEAR_NVFP4, MQ_LINEAR_INT8
 typedef struct job {
     const mq_sensitivity_options *options;
     mq_engine *engine;
-    mq_sequence *session;
+    mq_sequence *sequence;
     mq_sensitivity measured;
     uint32_t vocab, answer; /* rows of an answer at most */
     float **reference;      /* [texts][rows, V] of BF16 */
     uint32_t done, total;
 } job;
 
-/* ---- plans: changed in place, so that what the session holds stays valid */
+/* ---- plans: changed in place, so that what the sequence holds stays valid */
 
 static void set_group(job *j, uint32_t layer, int group, int rung)
 {
@@ -113,14 +113,14 @@ static mq_status measure_sensitivity(job *j, void (*prepare)(job *, const void *
         if (text->count < 2) continue;
         const uint32_t prompt = prompt_of(j, text);
         reading r = {.job = j, .reference = j->reference[i], .keep = keep, .first = prompt - 1, .is_finite = true};
-        mq_sequence_truncate(j->session, 0);
+        mq_sequence_truncate(j->sequence, 0);
         prepare(j, plan);
-        s = mq_sequence_sync(j->session, text->tokens, prompt, NULL, NULL, error);
+        s = mq_sequence_sync(j->sequence, text->tokens, prompt, NULL, NULL, error);
         if (s != MQ_OK) break;
-        take_logits_sensitivity(&r, prompt - 1, 1, mq_sequence_logits(j->session));
+        take_logits_sensitivity(&r, prompt - 1, 1, mq_sequence_logits(j->sequence));
         set_all(j, MQ_RUNG_BF16);
         const mq_sync_options how = {.logits = take_logits_sensitivity, .context = &r};
-        s = mq_sequence_sync(j->session, text->tokens, text->count, &how, NULL, error);
+        s = mq_sequence_sync(j->sequence, text->tokens, text->count, &how, NULL, error);
         all.sum += r.sum;
         all.rows += r.rows;
         all.is_finite = all.is_finite && r.is_finite;
@@ -208,9 +208,9 @@ static mq_status measure_time(job *j, mq_error *error)
             const mq_observer observer = {.linear = take_time, .context = &watch};
             mq_sync_stats stats = {0};
             set_all(j, rung);
-            mq_sequence_truncate(j->session, 0);
+            mq_sequence_truncate(j->sequence, 0);
             mq_engine_observe(j->engine, &observer);
-            s = mq_sequence_sync(j->session, longest->tokens, longest->count, NULL, &stats, error);
+            s = mq_sequence_sync(j->sequence, longest->tokens, longest->count, NULL, &stats, error);
             mq_engine_observe(j->engine, NULL);
             for (int g = 0; g < MQ_GROUPS; g++) {
                 const double seconds = watch.group[g] / m->layers;
@@ -337,7 +337,7 @@ static mq_status open_job_sensitivity(job *j, mq_error *error)
         how.plan.prefill = rungs[rung];
         s = mq_engine_set_plan(j->engine, &how.plan, error);
     }
-    if (s == MQ_OK) s = mq_sequence_new(j->engine, &j->session, error);
+    if (s == MQ_OK) s = mq_sequence_new(j->engine, &j->sequence, error);
     if (s != MQ_OK) return s;
     j->measured.layers = j->engine->weights->model.layers;
     j->vocab = j->engine->weights->model.vocab;
@@ -361,7 +361,7 @@ static void close_job_sensitivity(job *j)
     }
     mq__free(j->reference);
     mq__free(j->measured.divergence);
-    mq_sequence_free(j->session);
+    mq_sequence_free(j->sequence);
     mq_engine_close(j->engine);
 }
 
