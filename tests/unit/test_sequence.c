@@ -1,15 +1,11 @@
 /* Sessions on a small random model: reuse, extension and rebuilding give the bits of a fresh run; batches do not mix;
  * the token loop does not allocate; every allocation of opening may fail. */
-#include "unit_files.h"
+#define TOKENS 150
+#include "unit_model.h"
 
 #include "base/cpu.h"
 #include "base/mem.h"
 #include "engine/engine.h"
-
-#define TOKENS 150
-
-static char *model;
-static int32_t tokens[TOKENS];
 
 static mq_engine *open_engine(mq_linear_format prefill, mq_linear_format decode, uint32_t sessions)
 {
@@ -388,27 +384,6 @@ static void test_open_survives_allocation_failures(void **state)
         mq_engine_close(engine);
     }
     assert_true(refused > 30); /* the sweep really hit opening */
-}
-
-static int make_model(void **state)
-{
-    (void)state;
-    mq_error error = {0};
-    if (mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) != MQ_OK) {
-        print_error("%s\n", error.text);
-        return 1;
-    }
-    for (int i = 0; i < TOKENS; i++) {
-        tokens[i] = (i * 37 + i * i * 11) % 200;
-    }
-    return 0;
-}
-
-static int forget_model(void **state)
-{
-    (void)state;
-    mq_free(model);
-    return 0;
 }
 
 int main(void)

@@ -1,16 +1,13 @@
 /* Steps: rows of many sequences, several rows of one, forks, cancelled neighbours, plans side by side; each row has the bits that
  * it has alone. */
-#include "unit_files.h"
+#define TOKENS 700
+#include "unit_model.h"
 
 #include "engine/engine.h"
 
 #include <pthread.h>
 
-#define TOKENS 700
-#define MANY   16
-
-static char *model;
-static int32_t tokens[TOKENS];
+#define MANY 16
 
 static mq_engine *open_engine(mq_linear_format decode, uint32_t chunk, uint32_t sequences)
 {
@@ -443,27 +440,6 @@ static void test_cancel_from_another_thread(void **state)
     assert_int_equal(cancelled, 20);
     mq_sequence_free(a);
     mq_engine_close(engine);
-}
-
-static int make_model(void **state)
-{
-    (void)state;
-    mq_error error = {0};
-    if (mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) != MQ_OK) {
-        print_error("%s\n", error.text);
-        return 1;
-    }
-    for (int i = 0; i < TOKENS; i++) {
-        tokens[i] = (i * 37 + i * i * 11) % 200;
-    }
-    return 0;
-}
-
-static int forget_model(void **state)
-{
-    (void)state;
-    mq_free(model);
-    return 0;
 }
 
 int main(void)
