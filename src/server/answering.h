@@ -1,0 +1,153 @@
+/* One internal request and one stream of events under all APIs. An API reads its body into an mq_ask; answering.c renders, counts,
+ * submits, takes the answer apart and calls the API's writer; the writer turns events into the API's own. */
+#ifndef MQ_ANSWERING_H
+#define MQ_ANSWERING_H
+
+#include "base/buf.h"
+#include "server/server.h"
+
+/* Why a request is refused, or an answer failed. */
+typedef struct mq_fault {
+    unsigned status;  /* HTTP */
+    const char *type; /* "invalid_request_error", ... (OpenAI's words; an API maps them to its own) */
+    const char *code; /* NULL, or "context_length_exceeded", ... */
+    char param[96];   /* "" or the field */
+    char message[640];
+    unsigned retry_after; /* seconds; 0: no such header */
+} mq_fault;
+
+/* Fills a fault of status 400 and returns false. */
+bool mq__fault(mq_fault *fault, const char *param, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+typedef enum mq_tool_choice { MQ_CHOICE_AUTO, MQ_CHOICE_NONE, MQ_CHOICE_REQUIRED } mq_tool_choice;
+
+/* A request, whichever API it came by. All owned by the ask. */
+typedef struct mq_ask {
+    json_t *
+        messages; /* OpenAI's chat form, normalised: roles system (first only), user, assistant, tool; NULL: a raw prompt */
+    json_t *tools;           /* OpenAI's array of functions; NULL: none */
+    json_t *template_kwargs; /* NULL, or chat_template_kwargs */
+    bool continues;          /* the last message is the assistant's, and the answer goes on in it */
+    char *prompt;            /* raw text, of /v1/completions */
+    size_t prompt_bytes;
+    int32_t *prompt_tokens; /* or its token ids */
+    uint32_t prompt_token_count;
+
+    mq_sampling sampling; /* starts as the model's suggestion; bias is owned */
+    uint32_t max_tokens;  /* clamped to what the context has left */
+    char **stops;         /* [stop_count] */
+    size_t stop_count;
+    bool ignore_eos;
+    uint32_t n;    /* answers, 1 or more */
+    bool has_seed; /* else each answer draws its own */
+    bool logprobs;
+    uint32_t top_logprobs;
+
+    mq_tool_choice choice;
+    char *only_tool;     /* NULL, or the one that must be called */
+    bool parallel;       /* more than one call */
+    json_t *schema;      /* NULL, or the schema of the answer ({}: any JSON) */
+    bool strict;         /* of the schema or a tool: what is not supported is 400 */
+    int thinking;        /* 1 on, 0 off, -1: the template's default */
+    bool hide_reasoning; /* read, but not sent */
+
+    bool stream;
+    bool include_usage; /* in a stream of chat/completions */
+    bool return_progress;
+    bool background;   /* a title or a summary: others come first */
+    char session[128]; /* for log lines; "" */
+    char model[128];   /* as the client wrote it */
+    char *warning;     /* what was left out ("web_search, ..."), or NULL: header Warning and the log */
+    void *extra;       /* the API's own facts about the request; freed by api->free_extra */
+} mq_ask;
+
+void mq__ask_clear(mq_ask *ask);
+
+/* What became of one answer so far; grows as parts come. */
+typedef struct mq_answered_call {
+    char id[32]; /* "call_" and letters; an API may put its own prefix before it */
+    char *name;
+    mq_buf arguments;
+    bool complete;
+} mq_answered_call;
+
+typedef struct mq_answered {
+    mq_buf text, reasoning;
+    mq_answered_call *calls; /* [call_count] */
+    size_t call_count;
+    json_t *logprobs; /* OpenAI's list of token objects, where asked for */
+    mq_report report; /* the latest */
+    bool ended;
+} mq_answered;
+
+/* A request in hand. */
+typedef struct mq_call mq_call;
+
+mq_server *mq__call_server(const mq_call *call);
+const mq_ask *mq__call_ask(const mq_call *call);
+mq_exchange *mq__call_exchange(const mq_call *call);
+const mq_answered *mq__call_answered(const mq_call *call, uint32_t choice);
+uint32_t mq__call_prompt_tokens(const mq_call *call);
+int64_t mq__call_created(const mq_call *call); /* seconds since 1970 */
+/* What the prefix cache missed, as a sentence ("cached 512 of 900 tokens: at 512 the cache has \"foo\", the prompt \"bar\""); "" where
+ * nothing is to say. */
+const char *mq__call_miss(const mq_call *call);
+void **mq__call_state(mq_call *call); /* the API's own, calloc'ed of api->state_bytes before `begin` */
+
+/* One API. Calls of one mq_call never overlap, whatever thread they come from. */
+typedef struct mq_api {
+    const char *name; /* "chat", "messages", ...: log and metrics */
+    /* Body to ask; false with a fault. `ask` is filled with defaults before. */
+    bool (*read)(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
+    void (*free_extra)(void *extra);
+    size_t state_bytes;
+    /* A stream (content type text/event-stream), before anything is known but the prompt's length. */
+    void (*begin)(mq_call *call);
+    void (*progress)(mq_call *call, const mq_report *report);
+    void (*part)(mq_call *call, uint32_t choice, const mq_part *part); /* mq_answered has it already */
+    /* No event of the API's own for `idle` seconds: it may send one. Called once a second. */
+    void (*alive)(mq_call *call, double idle);
+    void (*end)(mq_call *call);                         /* every answer has ended well: closing events */
+    void (*fail)(mq_call *call, const mq_fault *fault); /* in a stream that began */
+    /* Not a stream: the whole answer (new reference). */
+    json_t *(*whole)(mq_call *call);
+    /* The body of an error answer (new reference). */
+    json_t *(*error)(const mq_fault *fault);
+} mq_api;
+
+/* A handler's whole work: reads the body, refuses or submits, streams or replies. */
+void mq__answer(mq_server *server, mq_exchange *x, const mq_api *api);
+
+/* For count_tokens, apply-template: the prompt of an ask. *prompt owned: mq_free. */
+bool mq__ask_render(mq_server *server, const mq_ask *ask, char **prompt, size_t *bytes, mq_fault *fault);
+bool mq__ask_tokens(mq_server *server, const mq_ask *ask, int32_t **tokens, size_t *count, mq_fault *fault);
+
+/* ---- what writers use */
+
+/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken. */
+void mq__call_send(mq_call *call, const char *event, json_t *data);
+void mq__call_send_text(mq_call *call, const char *event, const char *data); /* "[DONE]" */
+json_t *mq__call_usage(const mq_call *call);                                 /* OpenAI's, with details */
+json_t *mq__call_timings(const mq_call *call);                               /* llama.cpp's, and plan, miss */
+const char *mq__finish_name(const mq_answered *a);                           /* "stop", "length", "tool_calls" */
+
+/* JSON of a request: no duplicate keys, depth bounded. NULL with a fault. */
+json_t *mq__body_read(mq_server *server, const mq_exchange *x, mq_fault *fault);
+void mq__reply_json(mq_exchange *x, unsigned status, json_t *body);             /* takes the reference */
+void mq__reply_fault(mq_exchange *x, const mq_api *api, const mq_fault *fault); /* api NULL: OpenAI's form */
+
+/* ask_fields.c: fields that several APIs share, by their JSON names; each false with a fault. Absent and null leave the default. */
+bool mq__field_number(const json_t *body, const char *name, double least, double most, double *value, mq_fault *fault);
+bool mq__field_integer(const json_t *body, const char *name, int64_t least, int64_t most, int64_t *value,
+                       mq_fault *fault);
+bool mq__field_bool(const json_t *body, const char *name, bool *value, mq_fault *fault);
+bool mq__read_sampling(mq_server *server, const json_t *body, mq_ask *ask,
+                       mq_fault *fault); /* temperature .. seed, penalties, logit_bias */
+bool mq__read_stops(mq_server *server, const json_t *stops, const char *name, mq_ask *ask, mq_fault *fault);
+/* messages.c: OpenAI's chat messages into the normal form. */
+bool mq__read_messages(mq_server *server, const json_t *messages, mq_ask *ask, mq_fault *fault);
+/* Appends to a normal-form list; merges system and developer texts as docs/AGENTS.md says. Takes `message`. */
+bool mq__messages_append(mq_ask *ask, json_t *message, mq_fault *fault);
+bool mq__messages_finish(mq_server *server, mq_ask *ask, mq_fault *fault); /* after the last: checks, merges */
+
+#endif
