@@ -1,8 +1,7 @@
 /* mixquant: runs a prompt through NVFP4 weights and activations, and the answer through the original BF16 weights.
  *
- * This is the only public header. It owns nothing at file scope: every object below has one constructor, one destructor
- * and one owner. The library never prints, exits or aborts on input; each fallible call returns a status and fills the
- * caller's mq_error with one line that names what failed, where, what was expected and what was found. */
+ * Nothing is owned at file scope: every object below has one constructor, one destructor and one owner. The library never prints,
+ * exits or aborts on input; each fallible call returns a status and fills the caller's mq_error with one line. */
 #ifndef MIXQUANT_H
 #define MIXQUANT_H
 
@@ -148,6 +147,7 @@ typedef struct mq_engine_options {
     uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
+    uint64_t kv_bytes;     /* or KV of all sequences together, but at least one context; 0: as `sequences` says */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */
     mq_placement placement;
@@ -190,8 +190,8 @@ typedef struct mq_sampling {
 typedef struct mq_engine_info {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions;
     int threads;
-    const char *isa, *model_type; /* valid while the engine lives */
-    uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token;
+    const char *isa, *model_type;                                                   /* valid while the engine lives */
+    uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token, kv_tokens; /* kv_tokens: of all sequences */
     uint64_t linear_weights; /* weights of the layers' linear maps: the multiply-adds per token outside attention */
     uint64_t head_weights;   /* weights of lm_head */
     uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */

@@ -205,14 +205,15 @@ static mq_status choose_context(mq_engine *e, mq_error *error)
     const uint32_t own = e->weights->config.max_positions, asked = e->options.context;
     const uint64_t memory = mq__memory_total();
     const uint64_t sequences = e->options.sequences ? e->options.sequences : 1;
-    const uint64_t fits = memory / 2 / sequences / mq__kv_token_bytes(&e->kv_layout);
+    const uint64_t most = memory / sequences / mq__kv_token_bytes(&e->kv_layout);
+    const uint64_t fits = e->options.kv_bytes ? e->options.kv_bytes / mq__kv_token_bytes(&e->kv_layout) : most / 2;
     if (asked > own) {
         return mq__fail(error, MQ_USAGE,
                         "engine: context: expected at most %u tokens (max_position_embeddings), got %u", own, asked);
     }
-    if (asked > 2 * fits) {
+    if (asked > most) {
         return mq__fail(error, MQ_LIMIT, "engine: context: expected KV that fits the memory (%llu tokens), got %u",
-                        (unsigned long long)(2 * fits), asked);
+                        (unsigned long long)most, asked);
     }
     e->context = asked ? asked : own < fits ? own : (uint32_t)fits;
     if (e->context == 0) e->context = 1;
@@ -234,13 +235,22 @@ static mq_status allocate_engine(mq_engine *e, mq_error *error)
     return mq__fail(error, MQ_NO_MEMORY, "engine: rows of a pass: expected memory, got none");
 }
 
+/* Blocks of the pool: a context for each sequence, or what is given in bytes. */
+static uint32_t pool_blocks(const mq_engine *e)
+{
+    const uint64_t sequences = e->options.sequences ? e->options.sequences : 1, least = e->blocks_per_sequence;
+    const uint64_t block_bytes = mq__kv_token_bytes(&e->kv_layout) * MQ_PAGE_TOKENS;
+    const uint64_t blocks = e->options.kv_bytes ? e->options.kv_bytes / block_bytes : least * sequences;
+    const uint64_t most = UINT32_MAX / MQ_PAGE_TOKENS; /* so that tokens count in 32 bits */
+    return (uint32_t)(blocks < least ? least : blocks < most ? blocks : most);
+}
+
 static mq_status start_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
-    const uint32_t sequences = e->options.sequences ? e->options.sequences : 1;
     mq_status s = mq__kv_layout_new(m->layers, m->kv_heads, m->head_dim, &e->kv_layout, error);
     if (s == MQ_OK) s = choose_context(e, error);
-    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, e->blocks_per_sequence * sequences, &e->kv, error);
+    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, pool_blocks(e), &e->kv, error);
     if (s == MQ_OK) {
         s = mq__runtime_new(m, &e->kv_layout, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
     }
@@ -333,6 +343,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .mapped_bytes = mq__checkpoint_bytes(w->dense),
         .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes,
         .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout),
+        .kv_tokens = (uint64_t)pool_blocks(e) * MQ_PAGE_TOKENS,
         .bos = w->config.bos,
         .eos = w->eos,
         .eos_count = w->eos_count,

@@ -87,6 +87,8 @@ void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
 void mq__sequence_give_blocks(mq_sequence *sequence);
 /* Appends tokens whose KV a pass has written. */
 void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise);
+/* An empty sequence begins with full blocks, which it shares with whoever holds them. */
+void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_block *const *block, uint32_t blocks);
 mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                     mq_error *error);
 /* Room for the logits of `rows` rows. */

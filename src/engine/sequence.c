@@ -143,6 +143,17 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
     return MQ_OK;
 }
 
+void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_block *const *block, uint32_t blocks)
+{
+    assert(sequence->count == 0 && blocks <= sequence->engine->blocks_per_sequence);
+    sequence->count = blocks * MQ_PAGE_TOKENS;
+    memcpy(sequence->tokens, tokens, sequence->count * sizeof *tokens);
+    for (uint32_t i = 0; i < blocks; i++) {
+        mq__kv_hold(block[i]);
+        put_block(sequence, sequence->block_count++, block[i]);
+    }
+}
+
 /* ---- tokens and logits */
 
 mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count, mq_error *error)

@@ -1,0 +1,29 @@
+/* KV blocks on disk: a folder of KV images, one for each full block, that outlives the process. A file's name is a digest of what
+ * its block depends on: the engine's fingerprint, the owner, and all tokens up to its end. So there is no index that could
+ * disagree with the files, and processes may share a folder. A file appears complete or not at all; a damaged one is removed.
+ * Files are written by a thread of the store's own; all else is the engine thread's. */
+#ifndef MQ_KV_STORE_H
+#define MQ_KV_STORE_H
+
+#include "engine/engine.h"
+
+typedef struct mq_kv_store mq_kv_store;
+
+/* Makes the folder. Keeps at most about `bytes` in it: the files that were not used for longest go. */
+mq_status mq__kv_store_open(mq_engine *engine, const char *dir, uint64_t bytes, mq_kv_store **store, mq_error *error);
+void mq__kv_store_close(mq_kv_store *store); /* writes what waits */
+
+/* Names along a prompt: start at the root, then a step for each block's tokens. */
+typedef struct mq_kv_name {
+    mq_digest digest;
+} mq_kv_name;
+mq_status mq__kv_name_root(mq_engine *engine, const mq_plan *plan, uint64_t owner, mq_kv_name *name, mq_error *error);
+void mq__kv_name_next(mq_kv_name *name, const int32_t *tokens);
+
+/* Has a full block of the sequence written (block `at`, whose name is given), unless its file is there or too much waits. */
+bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t at, const mq_kv_name *name);
+/* Appends the block to a sequence that holds exactly the tokens before it. False: not there, damaged, or no block is free. */
+bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_name *name);
+bool mq__kv_store_has(mq_kv_store *store, const mq_kv_name *name);
+
+#endif

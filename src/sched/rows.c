@@ -1,0 +1,349 @@
+/* One step: some prefill rows, then a decode row of every running answer, then the tokens that follow from their logits.
+ *
+ * While answers run, prefill rows are few enough that the pause between two of their tokens stays within options.gap decode steps:
+ * after each step the budget follows what it took. */
+#include "base/error.h"
+#include "base/pool.h"
+#include "sched/sched.h"
+
+#include <math.h>
+#include <string.h>
+
+#define BUDGET_LEAST 16  /* rows: fewer cost as much */
+#define SMOOTH       0.3 /* weight of the latest step in the time that a step is said to take */
+#define TOP_MAX      20
+
+/* ---- rows of a step */
+
+static bool wants_prefill(const mq_job *job)
+{
+    return job->sequence->count + 1 < job->prompt;
+}
+
+static bool wants_decode(const mq_job *job)
+{
+    return !wants_prefill(job) && job->sequence->count < job->count;
+}
+
+/* Before its rows: blocks from disk. */
+static void load_blocks(mq_scheduler *s, mq_job *job, uint32_t most)
+{
+    while (job->loading && most--) {
+        job->loading = mq__prefix_cache_load(s->cache, job->sequence, job->owner, job->tokens, job->prompt);
+        if (!job->loading) break;
+        job->report.cached = job->report.prompt_done = job->sequence->count;
+        job->report.miss_at = job->sequence->count;
+        job->report.miss_token = -1;
+    }
+}
+
+static void add_rows(mq_scheduler *s, uint32_t *count, mq_job *job, mq_phase phase, uint32_t rows)
+{
+    const uint32_t first = job->sequence->count;
+    const bool last = phase == MQ_PHASE_DECODE && first + rows == job->count;
+    s->row_job[*count] = job;
+    s->rows[(*count)++] = (mq_rows){.sequence = job->sequence,
+                                    .tokens = job->tokens + first,
+                                    .count = rows,
+                                    .phase = phase,
+                                    .logits = last ? 1 : 0};
+}
+
+/* Prefill rows in the order of admission keys: the one that came first is read first, and others fill the rest of the pass. */
+static uint32_t gather_prefill(mq_scheduler *s, uint32_t budget)
+{
+    uint32_t count = 0;
+    double after = -INFINITY;
+    while (budget > 0) {
+        mq_job *next = NULL;
+        for (mq_job *job = s->running.first; job; job = job->next) {
+            if (job->loading || !wants_prefill(job) || job->key <= after) continue;
+            if (!next || job->key < next->key) next = job;
+        }
+        if (!next) break;
+        const uint32_t left = next->prompt - 1 - next->sequence->count, rows = left < budget ? left : budget;
+        add_rows(s, &count, next, MQ_PHASE_PREFILL, rows);
+        budget -= rows;
+        after = next->key;
+    }
+    return count;
+}
+
+static uint32_t gather_decode(mq_scheduler *s)
+{
+    uint32_t count = 0;
+    for (mq_job *job = s->running.first; job; job = job->next) {
+        if (job->loading || !wants_decode(job)) continue;
+        const uint32_t left = job->count - job->sequence->count;
+        add_rows(s, &count, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left : MQ_DECODE_ROWS);
+    }
+    return count;
+}
+
+static uint32_t blocks_of_rows(const mq_scheduler *s, uint32_t count)
+{
+    uint32_t blocks = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        blocks += mq__job_blocks_missing(s->row_job[i], s->rows[i].sequence->count + s->rows[i].count);
+    }
+    return blocks;
+}
+
+/* ---- running them */
+
+static void leave_running(mq_scheduler *s, const mq_job *job)
+{
+    mq_job **at = &s->running.first;
+    while (*at != job) {
+        at = &(*at)->next;
+    }
+    (void)mq__jobs_remove(&s->running, at);
+}
+
+static void end_running(mq_scheduler *s, mq_job *job, mq_finish finish, const char *bytes, size_t count)
+{
+    leave_running(s, job);
+    mq__job_end(s, job, finish, bytes, count);
+}
+
+static void fail_running(mq_scheduler *s, mq_job *job, const mq_error *error)
+{
+    leave_running(s, job);
+    mq__job_fail(s, job, error);
+}
+
+/* Runs the gathered rows. If the engine refuses the step, each entry runs alone and those that it refuses fail. */
+static void run_rows(mq_scheduler *s, uint32_t count)
+{
+    mq_error error = {0};
+    if (mq_engine_step(s->engine, s->rows, count, &error) == MQ_OK) return;
+    for (uint32_t i = 0; i < count; i++) {
+        error = (mq_error){0};
+        s->row_job[i]->draw_status = mq_engine_step(s->engine, &s->rows[i], 1, &error);
+        if (s->row_job[i]->draw_status == MQ_OK) continue;
+        s->rows[i].status = error.status;
+        s->row_job[i]->report.error = error;
+    }
+}
+
+/* Ends the jobs whose rows did not run to their end; their places become NULL. */
+static void end_broken(mq_scheduler *s, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        mq_job *job = s->row_job[i];
+        if (s->rows[i].status == MQ_OK) continue;
+        mq_error error = job->report.error;
+        if (s->rows[i].status == MQ_CANCELLED) {
+            end_running(s, job, MQ_FINISH_CANCELLED, NULL, 0);
+        } else {
+            if (error.status == MQ_OK) {
+                (void)mq__fail(&error, s->rows[i].status,
+                               "scheduler: logits: expected numbers, got NaN or infinity (damaged weights)");
+            }
+            fail_running(s, job, &error);
+        }
+        s->row_job[i] = NULL;
+    }
+}
+
+static void keep_blocks(mq_scheduler *s, mq_job *job)
+{
+    const uint32_t blocks = job->sequence->count / MQ_PAGE_TOKENS;
+    if (blocks == job->kept) return;
+    mq__prefix_cache_keep(s->cache, job->sequence, job->owner, job->background);
+    job->kept = blocks;
+}
+
+static void prefill_ran(mq_scheduler *s, mq_job *job)
+{
+    keep_blocks(s, job);
+    job->report.prompt_done = job->sequence->count;
+    job->report.prefill_s = mq__sched_now() - job->admitted;
+    mq__job_progress(job);
+}
+
+/* The budget goes where a step took as long as it may, by half or twice at most. */
+static void adapt_budget(mq_scheduler *s, uint32_t rows, double seconds)
+{
+    const double allowed = (s->options.gap - 1) * s->decode_s;
+    double next = (double)rows * allowed / fmax(seconds, 1e-6);
+    if (rows < s->budget) return; /* it was not filled: nothing is to be learnt */
+    next = fmin(fmax(next, s->budget / 2.0), s->budget * 1.5);
+    s->budget = (uint32_t)fmin(fmax(next, BUDGET_LEAST), s->info.chunk);
+}
+
+/* Gathers rows for which there are blocks: making room may park the youngest job, whose rows are not wanted then. */
+static uint32_t gather_with_room(mq_scheduler *s, uint32_t prefill_budget)
+{
+    for (;;) {
+        const uint32_t count = prefill_budget ? gather_prefill(s, prefill_budget) : gather_decode(s);
+        const uint32_t before = s->running.count;
+        mq__make_blocks(s, blocks_of_rows(s, count));
+        if (s->running.count == before) return count;
+    }
+}
+
+static bool run_prefill(mq_scheduler *s, bool answers)
+{
+    const uint32_t count = gather_with_room(s, answers && s->budget < s->info.chunk ? s->budget : s->info.chunk);
+    if (count == 0) return false;
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        rows += s->rows[i].count;
+    }
+    const double start = mq__sched_now();
+    run_rows(s, count);
+    const double seconds = mq__sched_now() - start;
+    if (answers) adapt_budget(s, rows, seconds);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < count; i++) {
+        s->stats.prompt_tokens += s->rows[i].done;
+    }
+    s->stats.prompt_s += seconds;
+    pthread_mutex_unlock(&s->lock);
+    end_broken(s, count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (s->row_job[i]) prefill_ran(s, s->row_job[i]);
+    }
+    return true;
+}
+
+/* ---- tokens */
+
+/* Draws for a part of the jobs: draws of different jobs share nothing. */
+static void draw_tokens(void *context, int thread, int threads)
+{
+    mq_scheduler *s = context;
+    size_t begin, end;
+    mq__partition(s->draws, thread, threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        mq_job *job = s->row_job[i];
+        const uint32_t *mask = job->constraint ? mq_constraint_mask(job->constraint) : NULL;
+        mq_error error = {0};
+        job->draw_status = mq_sampler_draw(mq_generation_sampler(job->generation), mq_sequence_logits(job->sequence),
+                                           mask, &job->drawn, &error);
+        if (job->draw_status != MQ_OK) job->report.error = error;
+    }
+}
+
+/* Keeps those whose logits are there at the beginning of row_job. */
+static void collect_draws(mq_scheduler *s, uint32_t count)
+{
+    s->draws = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        mq_job *job = s->row_job[i];
+        if (job && job->sequence->count == job->count) s->row_job[s->draws++] = job;
+    }
+}
+
+static mq_status accept_token(mq_job *job, mq_event *event, mq_finish *finish, mq_error *error)
+{
+    if (job->draw_status != MQ_OK) {
+        *error = job->report.error;
+        return job->draw_status;
+    }
+    mq_status status = MQ_OK;
+    if (job->constraint) status = mq_constraint_accept(job->constraint, job->drawn, error);
+    if (status == MQ_OK) {
+        status = mq_generation_push(job->generation, job->drawn, &event->bytes, &event->count, finish, error);
+    }
+    return status;
+}
+
+static void push_token(mq_scheduler *s, mq_job *job)
+{
+    mq_token_logprob top[TOP_MAX];
+    mq_error error = {0};
+    mq_finish finish;
+    mq_event event = {.kind = MQ_EVENT_TOKEN, .token = job->drawn, .logprob = NAN, .top = top, .report = &job->report};
+    if (accept_token(job, &event, &finish, &error) != MQ_OK) {
+        fail_running(s, job, &error);
+        return;
+    }
+    if (job->logprobs) {
+        event.top_count = job->top_logprobs;
+        event.logprob =
+            mq_logprobs(mq_sequence_logits(job->sequence), s->info.vocab, job->drawn, top, job->top_logprobs);
+    }
+    job->report.generated = mq_generation_count(job->generation);
+    s->tokens_drawn++;
+    /* An end token has no text; the text that was held back comes with the end. */
+    if (finish != MQ_FINISH_EOS) {
+        job->tokens[job->count++] = job->drawn;
+        const bool ends = finish != MQ_FINISH_NONE;
+        const char *bytes = event.bytes;
+        const size_t count = event.count;
+        if (ends) event.count = 0;
+        mq__job_tell(job, &event);
+        event.bytes = bytes;
+        event.count = count;
+    }
+    if (finish != MQ_FINISH_NONE) end_running(s, job, finish, event.bytes, event.count);
+}
+
+/* The last token of a prompt has run: its answer begins. */
+static void note_read(mq_job *job, double start)
+{
+    if (job->read_done != 0) return;
+    const double now = mq__sched_now();
+    pthread_mutex_lock(&job->lock);
+    job->read_done = now;
+    pthread_mutex_unlock(&job->lock);
+    job->report.last_s = now - start;
+    job->report.prefill_s = start - job->admitted;
+    job->report.prompt_done = job->prompt;
+}
+
+static void decode_ran(mq_scheduler *s, uint32_t count, double start)
+{
+    end_broken(s, count);
+    for (uint32_t i = 0; i < count; i++) {
+        mq_job *job = s->row_job[i];
+        if (!job) continue;
+        note_read(job, start);
+        if (job->report.generated) job->report.decode_s = mq__sched_now() - job->read_done;
+        keep_blocks(s, job);
+    }
+    collect_draws(s, count);
+    mq__pool_run(s->engine->pool, draw_tokens, s);
+    for (uint32_t i = 0; i < s->draws; i++) {
+        mq_job *job = s->row_job[i];
+        if (job->max_tokens == 0)
+            end_running(s, job, MQ_FINISH_LENGTH, NULL, 0);
+        else
+            push_token(s, job);
+    }
+}
+
+static bool run_decode(mq_scheduler *s)
+{
+    const uint32_t count = gather_with_room(s, 0);
+    if (count == 0) return false;
+    const double start = mq__sched_now();
+    run_rows(s, count);
+    const double seconds = mq__sched_now() - start;
+    s->decode_s = s->decode_s > 0 ? (1 - SMOOTH) * s->decode_s + SMOOTH * seconds : seconds;
+    s->tokens_drawn = 0;
+    decode_ran(s, count, start);
+    pthread_mutex_lock(&s->lock);
+    s->stats.steps++;
+    s->stats.generated_s += seconds;
+    s->stats.generated_tokens += s->tokens_drawn;
+    pthread_mutex_unlock(&s->lock);
+    return true;
+}
+
+bool mq__run_step(mq_scheduler *s)
+{
+    bool answers = false;
+    for (mq_job *job = s->running.first; job; job = job->next) {
+        answers = answers || (!job->loading && wants_decode(job));
+    }
+    bool loads = false;
+    for (mq_job *job = s->running.first; job; job = job->next) {
+        load_blocks(s, job, answers ? 1 : 16);
+        loads = loads || job->loading;
+    }
+    const bool read = run_prefill(s, answers);
+    return run_decode(s) || read || loads;
+}

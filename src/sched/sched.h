@@ -1,0 +1,108 @@
+/* The scheduler's insides. One thread owns everything but the inbox, the clients' side of a job and the statistics. */
+#ifndef MQ_SCHED_H
+#define MQ_SCHED_H
+
+#include "mixquant_serve.h"
+#include "sched/prefix_cache.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* A request and how far it is. `tokens` is the prompt and then the answer as it grows; the sequence holds the first of them, and
+ * whatever it does not hold yet is what the next steps run: up to prompt - 2 in the prefill plan, from prompt - 1 on in
+ * the decode plan. So a job whose sequence was taken away (preempted) goes on by the same rule, with the same answer. */
+struct mq_job {
+    mq_job *next;        /* of the list it is in */
+    atomic_uint holders; /* its client, and the scheduler until it has ended */
+
+    pthread_mutex_t lock;  /* `left`, `sequence` as a pointer; held while its client is called */
+    bool left;             /* the client has freed it */
+    mq_sequence *sequence; /* NULL: it waits */
+
+    int32_t *tokens; /* [prompt + max_tokens] */
+    uint32_t prompt, count;
+    uint32_t max_tokens, top_logprobs;
+    bool logprobs, background, reads_on; /* reads_on: its prompt is read to the end though its client leaves */
+    mq_generation *generation;
+    mq_constraint *constraint;
+    const mq_plan *plan;
+    uint64_t owner;
+    void (*event)(void *context, const mq_event *event);
+    void *context;
+
+    double key;                            /* who comes first: the smaller one */
+    double submitted, admitted, read_done; /* seconds; 0: not yet */
+    bool loading;                          /* the disk may have the next block */
+    uint32_t kept;                         /* blocks that the prefix cache was offered */
+    uint32_t stored;                       /* blocks that the disk was offered, once it has ended */
+    mq_kv_name name;                       /* of the block before that */
+    int32_t drawn;                         /* the next token, while a step ends */
+    mq_status draw_status;
+    mq_report report;
+};
+
+typedef struct job_list {
+    mq_job *first, **end; /* end: where the next one's address goes */
+    uint32_t count;
+} job_list;
+
+void mq__jobs_init(job_list *list);
+void mq__jobs_add(job_list *list, mq_job *job);
+/* Takes the job at *at out; at stays right for going on. */
+mq_job *mq__jobs_remove(job_list *list, mq_job **at);
+
+struct mq_scheduler {
+    mq_scheduler_options options;
+    mq_engine *engine;
+    mq_engine_info info;
+    mq_prefix_cache *cache;
+    pthread_t thread;
+
+    pthread_mutex_t lock; /* what follows, up to the blank line */
+    pthread_cond_t work, idle;
+    job_list inbox;
+    uint32_t jobs; /* submitted and not ended */
+    bool draining, stopping;
+    mq_scheduler_stats stats;
+
+    job_list waiting, running, storing; /* storing: ended, and the disk has not been offered all of its blocks */
+    mq_rows *rows;                      /* [streams] */
+    mq_job **row_job;                   /* [streams] whose rows they are */
+    uint32_t budget;                    /* prefill rows of a step while answers run */
+    double decode_s;                    /* of a decode step, smoothed */
+    double published;                   /* when the statistics that cost something were last made */
+    uint32_t draws;                     /* of the step in hand: jobs with logits, the first in row_job */
+    uint32_t tokens_drawn;              /* of the step in hand */
+};
+
+double mq__sched_now(void); /* seconds */
+
+/* ---- job.c */
+
+void mq__job_release(mq_job *job);
+/* Calls the client unless it has left. */
+void mq__job_tell(mq_job *job, const mq_event *event);
+void mq__job_progress(mq_job *job);
+bool mq__job_has_left(mq_job *job);
+/* Tells the end, and lets the scheduler's hold go unless the disk wants its blocks. It is in no list. */
+void mq__job_end(mq_scheduler *s, mq_job *job, mq_finish finish, const char *bytes, size_t count);
+/* The same for a failure. */
+void mq__job_fail(mq_scheduler *s, mq_job *job, const mq_error *error);
+/* Takes its sequence away; full blocks stay in the prefix cache. */
+void mq__job_park(mq_scheduler *s, mq_job *job);
+
+/* ---- admit.c */
+
+/* Moves jobs from waiting to running, as many as streams and blocks allow. */
+void mq__admit(mq_scheduler *s);
+/* Frees blocks until a step that needs so many can run: from the cache, then by parking the job that came last. */
+void mq__make_blocks(mq_scheduler *s, uint32_t blocks);
+
+/* ---- rows.c */
+
+/* Runs prefill rows and a decode row of every running answer. False: nothing was to be done. */
+bool mq__run_step(mq_scheduler *s);
+/* Blocks that a sequence needs beyond those it holds to have `count` tokens. */
+uint32_t mq__job_blocks_missing(const mq_job *job, uint32_t count);
+
+#endif

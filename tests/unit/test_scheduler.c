@@ -1,0 +1,545 @@
+/* The scheduler: whatever runs together, is cached, parked or abandoned, an answer has the tokens that it has alone. */
+#include "unit_files.h"
+
+#include "mixquant_serve.h"
+
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CLIENTS 16
+#define ANSWER  24
+#define LONG    1500
+
+static mq_text *text;
+static char model[1024];
+
+/* ---- a client */
+
+typedef struct client {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int32_t prompt[LONG];
+    uint32_t count;
+    int32_t answer[4 * ANSWER];
+    uint32_t answered, told; /* told: events */
+    bool ended;
+    mq_report report; /* the latest */
+    mq_job *job;
+} client;
+
+static void hear(void *context, const mq_event *event)
+{
+    client *c = context;
+    pthread_mutex_lock(&c->lock);
+    assert_false(c->ended); /* nothing comes after the end */
+    c->told++;
+    c->report = *event->report;
+    if (event->kind == MQ_EVENT_TOKEN && c->answered < 4 * ANSWER) c->answer[c->answered++] = event->token;
+    if (event->kind == MQ_EVENT_END) c->ended = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static client *new_client(uint32_t seed, uint32_t count)
+{
+    client *c = calloc(1, sizeof *c);
+    assert_non_null(c);
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->changed, NULL);
+    c->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        c->prompt[i] = (int32_t)(20 + (seed >> 16) % 200);
+    }
+    return c;
+}
+
+static mq_generate_options options_of(uint32_t i)
+{
+    mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY, .max_tokens = ANSWER, .ignore_eos = true};
+    if (i % 2)
+        options.sampling = (mq_sampling){.temperature = 0.9f, .top_p = 0.95f, .repetition_penalty = 1, .seed = i};
+    return options;
+}
+
+static mq_status submit(mq_scheduler *s, client *c, uint32_t i, uint64_t owner, mq_error *error)
+{
+    const mq_request request = {
+        .tokens = c->prompt, .count = c->count, .options = options_of(i), .owner = owner, .event = hear, .context = c};
+    c->ended = false;
+    c->answered = c->told = 0;
+    return mq_scheduler_submit(s, &request, &c->job, error);
+}
+
+static void must_submit(mq_scheduler *s, client *c, uint32_t i)
+{
+    mq_error error = {0};
+    if (submit(s, c, i, 0, &error) != MQ_OK) fail_msg("%s", error.text);
+}
+
+static void finish(client *c)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->ended) {
+        pthread_cond_wait(&c->changed, &c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+    mq_job_free(c->job);
+    c->job = NULL;
+}
+
+/* Until so many tokens of its prompt are read. */
+static void wait_read(client *c, uint32_t tokens)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->ended && c->report.prompt_done < tokens) {
+        pthread_cond_wait(&c->changed, &c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void wait_answer(client *c, uint32_t tokens)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->ended && c->answered < tokens) {
+        pthread_cond_wait(&c->changed, &c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void leave(client *c)
+{
+    mq_job_free(c->job);
+    c->job = NULL;
+}
+
+/* ---- the engine */
+
+static mq_engine *open_engine(uint32_t contexts, uint32_t chunk)
+{
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_engine_options options = {.model_dir = model,
+                                       .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
+                                       .threads = 2,
+                                       .context = 2048,
+                                       .chunk = chunk,
+                                       .sequences = contexts,
+                                       .no_cache = true};
+    if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
+    return engine;
+}
+
+static mq_scheduler *start(mq_engine *engine, const mq_scheduler_options *more)
+{
+    mq_scheduler *s;
+    mq_error error = {0};
+    mq_scheduler_options options = more ? *more : (mq_scheduler_options){0};
+    options.engine = engine;
+    options.text = text;
+    if (mq_scheduler_start(&options, &s, &error) != MQ_OK) fail_msg("%s", error.text);
+    return s;
+}
+
+static void note_token(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t count)
+{
+    client *c = context;
+    (void)logprob;
+    (void)top;
+    (void)count;
+    c->answer[c->answered++] = token;
+}
+
+/* What client c gets alone, from the engine itself. */
+static void answer_alone(mq_engine *engine, const client *c, uint32_t i, int32_t *answer)
+{
+    client alone = {.answered = 0};
+    mq_sequence *sequence;
+    mq_generate_options options = options_of(i);
+    mq_generate_result result;
+    options.token = note_token;
+    options.context = &alone;
+    assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(sequence, c->prompt, c->count, NULL, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_generate(sequence, text, &options, &result, NULL), MQ_OK);
+    assert_int_equal(alone.answered, ANSWER);
+    memcpy(answer, alone.answer, ANSWER * sizeof *answer);
+    mq_sequence_free(sequence);
+}
+
+static void check_answer(const client *c, const int32_t *alone)
+{
+    assert_int_equal(c->report.status, MQ_OK);
+    assert_int_equal(c->report.finish, MQ_FINISH_LENGTH);
+    assert_int_equal(c->answered, ANSWER);
+    assert_int_equal(c->report.generated, ANSWER);
+    assert_memory_equal(c->answer, alone, ANSWER * sizeof *alone);
+}
+
+static mq_scheduler_stats stats_of(mq_scheduler *s)
+{
+    mq_scheduler_stats stats;
+    mq_scheduler_describe(s, &stats);
+    return stats;
+}
+
+static uint32_t length_of(uint32_t i)
+{
+    return 1 + i * 97 % LONG;
+}
+
+/* ---- tests */
+
+static void test_many_equal_singles(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(CLIENTS, 128);
+    static int32_t alone[CLIENTS][ANSWER];
+    client *c[CLIENTS], *gone = new_client(99, 1400);
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        c[i] = new_client(i, length_of(i));
+        answer_alone(engine, c[i], i, alone[i]);
+    }
+    mq_scheduler *s = start(engine, NULL);
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        must_submit(s, c[i], i);
+        if (i == 5) must_submit(s, gone, 0);
+        if (i == 9) leave(gone); /* a neighbour that is cancelled changes nothing */
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        finish(c[i]);
+        check_answer(c[i], alone[i]);
+    }
+    /* Once more, from the cache. */
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        must_submit(s, c[i], i);
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        finish(c[i]);
+        check_answer(c[i], alone[i]);
+        assert_int_equal(c[i]->report.cached, (c[i]->count - 1) / 64 * 64);
+        free(c[i]);
+    }
+    free(gone);
+    assert_int_equal(stats_of(s).failed, 0);
+    assert_true(stats_of(s).hit_tokens > 0);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+/* Turns of a conversation: what was read or written is not read again. */
+static void test_turns_reuse(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(1, 256);
+    mq_scheduler *s = start(engine, NULL);
+    client *c = new_client(3, 300);
+    must_submit(s, c, 0);
+    finish(c);
+    uint64_t computed = stats_of(s).prompt_tokens;
+    for (uint32_t turn = 0; turn < 10; turn++) {
+        memcpy(c->prompt + c->count, c->answer, ANSWER * sizeof *c->answer);
+        const uint32_t known = c->count + ANSWER;
+        for (uint32_t i = 0; i < 70; i++) {
+            c->prompt[known + i] = (int32_t)(30 + (i * turn) % 100);
+        }
+        c->count = known + 70;
+        must_submit(s, c, 0);
+        finish(c);
+        const uint64_t now = stats_of(s).prompt_tokens;
+        assert_true(now - computed <= 70 + 64);
+        assert_true(c->report.cached + 70 + 64 >= c->count);
+        computed = now;
+    }
+    free(c);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+static void test_dropped_prefill_is_continued(void **state)
+{
+    (void)state;
+    enum { CHUNK = 128 };
+    mq_engine *engine = open_engine(2, CHUNK);
+    static int32_t alone[ANSWER];
+    client *c = new_client(7, LONG);
+    answer_alone(engine, c, 0, alone);
+    mq_scheduler *s = start(engine, NULL);
+    for (uint32_t percent = 30; percent <= 90; percent += 30) {
+        must_submit(s, c, 0);
+        wait_read(c, LONG * percent / 100);
+        leave(c);
+    }
+    must_submit(s, c, 0);
+    finish(c);
+    check_answer(c, alone);
+    assert_true(c->report.cached > LONG * 2 / 3);
+    assert_true(stats_of(s).prompt_tokens <= LONG + 3 * CHUNK);
+    free(c);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+static void test_abandoned_prefill_is_finished(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(2, 128);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.finish_abandoned = true});
+    client *c = new_client(8, LONG);
+    must_submit(s, c, 0);
+    wait_read(c, 128);
+    leave(c);
+    must_submit(s, c, 0); /* attaches to what is still being read */
+    finish(c);
+    assert_int_equal(c->report.cached, (LONG - 1) / 64 * 64);
+    assert_true(stats_of(s).prompt_tokens <= LONG + 64);
+    free(c);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+static void test_same_prompt_is_read_once(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(8, 128);
+    static int32_t alone[ANSWER];
+    client *c[6];
+    for (int i = 0; i < 6; i++) {
+        c[i] = new_client(11, LONG);
+    }
+    answer_alone(engine, c[0], 0, alone);
+    mq_scheduler *s = start(engine, NULL);
+    for (int i = 0; i < 6; i++) {
+        must_submit(s, c[i], 0);
+    }
+    for (int i = 0; i < 6; i++) {
+        finish(c[i]);
+        check_answer(c[i], alone);
+        free(c[i]);
+    }
+    assert_true(stats_of(s).prompt_tokens <= LONG + 6 * 64);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+/* Blocks for two, three run: one of them waits in between, and nobody notices but by the clock. */
+static void test_small_pool_parks(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(1, 256);
+    static int32_t alone[3][ANSWER];
+    client *c[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        c[i] = new_client(20 + i, 64 * 10 + 60); /* each answer crosses into another block */
+        answer_alone(engine, c[i], i, alone[i]);
+    }
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 3});
+    for (uint32_t i = 0; i < 3; i++) {
+        must_submit(s, c[i], i);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        finish(c[i]);
+        check_answer(c[i], alone[i]);
+        free(c[i]);
+    }
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+static void test_owners_do_not_share(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(2, 256);
+    mq_scheduler *s = start(engine, NULL);
+    client *c = new_client(30, 400);
+    for (uint64_t owner = 1; owner <= 2; owner++) {
+        assert_int_equal(submit(s, c, 0, owner, NULL), MQ_OK);
+        finish(c);
+        assert_int_equal(c->report.cached, 0);
+        assert_int_equal(submit(s, c, 0, owner, NULL), MQ_OK);
+        finish(c);
+        assert_int_equal(c->report.cached, 384);
+    }
+    free(c);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+static void test_a_miss_is_explained(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(1, 256);
+    mq_scheduler *s = start(engine, NULL);
+    client *c = new_client(31, 400);
+    must_submit(s, c, 0);
+    finish(c);
+    const int32_t was = c->prompt[200];
+    c->prompt[200] = was + 1;
+    must_submit(s, c, 0);
+    finish(c);
+    assert_int_equal(c->report.cached, 192);
+    assert_int_equal(c->report.miss_at, 200);
+    assert_int_equal(c->report.miss_token, was);
+    free(c);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(2, 64);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 1, .queue = 2});
+    client *c[5], *wrong = new_client(1, 3);
+    mq_error error = {0};
+    mq_status status = MQ_OK;
+    wrong->prompt[1] = 1 << 30;
+    assert_int_equal(submit(s, wrong, 0, 0, &error), MQ_USAGE);
+    wrong->count = 0;
+    assert_int_equal(submit(s, wrong, 0, 0, &error), MQ_LIMIT);
+    for (uint32_t i = 0; i < 5; i++) {
+        c[i] = new_client(40 + i, LONG);
+        if (status == MQ_OK) status = submit(s, c[i], 0, 0, &error);
+    }
+    assert_int_equal(status, MQ_LIMIT);
+    assert_non_null(strstr(error.text, "queue"));
+    for (uint32_t i = 0; i < 5; i++) {
+        leave(c[i]);
+        free(c[i]);
+    }
+    mq_scheduler_drain(s, 20);
+    wrong->count = 1;
+    assert_int_equal(submit(s, wrong, 0, 0, &error), MQ_CANCELLED);
+    mq_scheduler_stop(s);
+    free(wrong);
+    mq_engine_close(engine);
+}
+
+/* Whoever still runs at the stop is told. */
+static void test_stop_ends_all(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(2, 64);
+    mq_scheduler *s = start(engine, NULL);
+    client *c[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        c[i] = new_client(50 + i, LONG);
+        must_submit(s, c[i], 0);
+    }
+    wait_read(c[0], 64);
+    mq_scheduler_stop(s);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_true(c[i]->ended);
+        assert_int_equal(c[i]->report.finish, MQ_FINISH_CANCELLED);
+        leave(c[i]);
+        free(c[i]);
+    }
+    mq_engine_close(engine);
+}
+
+/* While a long prompt is read, answers go on. */
+static void test_answers_go_on_beside_a_prompt(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(4, 512);
+    mq_scheduler *s = start(engine, NULL);
+    client *talks = new_client(60, 40), *reads = new_client(61, LONG);
+    must_submit(s, talks, 0);
+    wait_answer(talks, 2);
+    must_submit(s, reads, 0);
+    finish(talks);
+    /* Nothing else would run before the whole prompt was read if it went first. */
+    assert_int_equal(talks->answered, ANSWER);
+    finish(reads);
+    free(talks);
+    free(reads);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+/* ---- the disk */
+
+static uint32_t first_turn_cached(const char *dir, client *c, uint64_t disk, int32_t *answer)
+{
+    mq_engine *engine = open_engine(1, 256);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.cache_dir = dir, .disk_bytes = disk});
+    must_submit(s, c, 0);
+    finish(c);
+    const uint32_t cached = c->report.cached;
+    memcpy(answer, c->answer, ANSWER * sizeof *answer);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+    return cached;
+}
+
+static void damage_a_file(const char *dir)
+{
+    DIR *folder = opendir(dir);
+    assert_non_null(folder);
+    bool done = false;
+    for (const struct dirent *e = readdir(folder); e && !done; e = readdir(folder)) {
+        char path[700];
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        FILE *file = strstr(path, ".mqkv") ? fopen(path, "r+b") : NULL;
+        if (!file) continue;
+        assert_int_equal(fseek(file, 3000, SEEK_SET), 0);
+        assert_int_equal(fputc('X', file), 'X');
+        assert_int_equal(fclose(file), 0);
+        done = true;
+    }
+    closedir(folder);
+    assert_true(done);
+}
+
+static void test_disk_outlives_the_process(void **state)
+{
+    (void)state;
+    const char *dir = unit_path("kv");
+    client *c = new_client(70, 700);
+    int32_t first[ANSWER], again[ANSWER];
+    assert_int_equal(first_turn_cached(dir, c, 0, first), 0);
+    assert_int_equal(first_turn_cached(dir, c, 0, again), 640);
+    assert_memory_equal(first, again, sizeof first);
+    damage_a_file(dir);
+    assert_true(first_turn_cached(dir, c, 0, again) < 640);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(first_turn_cached(dir, c, 0, again), 640); /* written anew */
+    free(c);
+}
+
+static int open_text(void **state)
+{
+    const char *source = getenv("MQ_SOURCE_DIR");
+    mq_error error = {0};
+    if (unit_setup(state) != 0) return 1;
+    snprintf(model, sizeof model, "%s/models/mixquant-agent", source ? source : ".");
+    if (mq_text_open(model, NULL, &text, &error) == MQ_OK) return 0;
+    print_error("%s\n", error.text);
+    return 1;
+}
+
+static int close_text(void **state)
+{
+    mq_text_close(text);
+    return unit_teardown(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_many_equal_singles),
+        cmocka_unit_test(test_turns_reuse),
+        cmocka_unit_test(test_dropped_prefill_is_continued),
+        cmocka_unit_test(test_abandoned_prefill_is_finished),
+        cmocka_unit_test(test_same_prompt_is_read_once),
+        cmocka_unit_test(test_small_pool_parks),
+        cmocka_unit_test(test_owners_do_not_share),
+        cmocka_unit_test(test_a_miss_is_explained),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_stop_ends_all),
+        cmocka_unit_test(test_answers_go_on_beside_a_prompt),
+        cmocka_unit_test(test_disk_outlives_the_process),
+    };
+    return cmocka_run_group_tests(tests, open_text, close_text);
+}
