@@ -1,5 +1,6 @@
 /* The scheduler: whatever runs together, is cached, parked or abandoned, an answer has the tokens that it has alone. */
-#include "unit_files.h"
+#define TOKENS 1
+#include "unit_model.h"
 
 #include "mixquant_serve.h"
 
@@ -9,10 +10,9 @@
 
 #define CLIENTS 16
 #define ANSWER  24
-#define LONG    1500
+#define LONG    900
 
 static mq_text *text;
-static char model[1024];
 
 /* ---- a client */
 
@@ -21,7 +21,8 @@ typedef struct client {
     pthread_cond_t changed;
     int32_t prompt[LONG];
     uint32_t count;
-    int32_t answer[4 * ANSWER];
+    uint32_t most; /* tokens of its answer */
+    int32_t answer[LONG];
     uint32_t answered, told; /* told: events */
     bool ended;
     mq_report report; /* the latest */
@@ -35,7 +36,7 @@ static void hear(void *context, const mq_event *event)
     assert_false(c->ended); /* nothing comes after the end */
     c->told++;
     c->report = *event->report;
-    if (event->kind == MQ_EVENT_TOKEN && c->answered < 4 * ANSWER) c->answer[c->answered++] = event->token;
+    if (event->kind == MQ_EVENT_TOKEN && c->answered < LONG) c->answer[c->answered++] = event->token;
     if (event->kind == MQ_EVENT_END) c->ended = true;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
@@ -48,6 +49,7 @@ static client *new_client(uint32_t seed, uint32_t count)
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
     c->count = count;
+    c->most = ANSWER;
     for (uint32_t i = 0; i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
         c->prompt[i] = (int32_t)(20 + (seed >> 16) % 200);
@@ -55,9 +57,9 @@ static client *new_client(uint32_t seed, uint32_t count)
     return c;
 }
 
-static mq_generate_options options_of(uint32_t i)
+static mq_generate_options options_of(uint32_t i, uint32_t most)
 {
-    mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY, .max_tokens = ANSWER, .ignore_eos = true};
+    mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY, .max_tokens = most, .ignore_eos = true};
     if (i % 2)
         options.sampling = (mq_sampling){.temperature = 0.9f, .top_p = 0.95f, .repetition_penalty = 1, .seed = i};
     return options;
@@ -123,7 +125,7 @@ static mq_engine *open_engine(uint32_t contexts, uint32_t chunk)
     const mq_engine_options options = {.model_dir = model,
                                        .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
                                        .threads = 2,
-                                       .context = 2048,
+                                       .context = 1024,
                                        .chunk = chunk,
                                        .sequences = contexts,
                                        .no_cache = true};
@@ -156,15 +158,15 @@ static void answer_alone(mq_engine *engine, const client *c, uint32_t i, int32_t
 {
     client alone = {.answered = 0};
     mq_sequence *sequence;
-    mq_generate_options options = options_of(i);
+    mq_generate_options options = options_of(i, c->most);
     mq_generate_result result;
     options.token = note_token;
     options.context = &alone;
     assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
     assert_int_equal(mq_sequence_sync(sequence, c->prompt, c->count, NULL, NULL, NULL), MQ_OK);
     assert_int_equal(mq_generate(sequence, text, &options, &result, NULL), MQ_OK);
-    assert_int_equal(alone.answered, ANSWER);
-    memcpy(answer, alone.answer, ANSWER * sizeof *answer);
+    assert_int_equal(alone.answered, c->most);
+    memcpy(answer, alone.answer, c->most * sizeof *answer);
     mq_sequence_free(sequence);
 }
 
@@ -172,9 +174,9 @@ static void check_answer(const client *c, const int32_t *alone)
 {
     assert_int_equal(c->report.status, MQ_OK);
     assert_int_equal(c->report.finish, MQ_FINISH_LENGTH);
-    assert_int_equal(c->answered, ANSWER);
-    assert_int_equal(c->report.generated, ANSWER);
-    assert_memory_equal(c->answer, alone, ANSWER * sizeof *alone);
+    assert_int_equal(c->answered, c->most);
+    assert_int_equal(c->report.generated, c->most);
+    assert_memory_equal(c->answer, alone, c->most * sizeof *alone);
 }
 
 static mq_scheduler_stats stats_of(mq_scheduler *s)
@@ -196,7 +198,7 @@ static void test_many_equal_singles(void **state)
     (void)state;
     mq_engine *engine = open_engine(CLIENTS, 128);
     static int32_t alone[CLIENTS][ANSWER];
-    client *c[CLIENTS], *gone = new_client(99, 1400);
+    client *c[CLIENTS], *gone = new_client(99, 850);
     for (uint32_t i = 0; i < CLIENTS; i++) {
         c[i] = new_client(i, length_of(i));
         answer_alone(engine, c[i], i, alone[i]);
@@ -238,7 +240,7 @@ static void test_turns_reuse(void **state)
     must_submit(s, c, 0);
     finish(c);
     uint64_t computed = stats_of(s).prompt_tokens;
-    for (uint32_t turn = 0; turn < 10; turn++) {
+    for (uint32_t turn = 0; turn < 5; turn++) {
         memcpy(c->prompt + c->count, c->answer, ANSWER * sizeof *c->answer);
         const uint32_t known = c->count + ANSWER;
         for (uint32_t i = 0; i < 70; i++) {
@@ -323,15 +325,16 @@ static void test_same_prompt_is_read_once(void **state)
     mq_engine_close(engine);
 }
 
-/* Blocks for two, three run: one of them waits in between, and nobody notices but by the clock. */
+/* The pool holds three prompts, but not their answers: one waits in between, and nobody notices but by the clock. */
 static void test_small_pool_parks(void **state)
 {
     (void)state;
     mq_engine *engine = open_engine(1, 256);
-    static int32_t alone[3][ANSWER];
+    static int32_t alone[3][LONG];
     client *c[3];
     for (uint32_t i = 0; i < 3; i++) {
-        c[i] = new_client(20 + i, 64 * 10 + 60); /* each answer crosses into another block */
+        c[i] = new_client(20 + i, 64 + 40);
+        c[i]->most = 400;
         answer_alone(engine, c[i], i, alone[i]);
     }
     mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 3});
@@ -343,6 +346,7 @@ static void test_small_pool_parks(void **state)
         check_answer(c[i], alone[i]);
         free(c[i]);
     }
+    assert_true(stats_of(s).preempted > 0);
     mq_scheduler_stop(s);
     mq_engine_close(engine);
 }
@@ -513,8 +517,10 @@ static int open_text(void **state)
     const char *source = getenv("MQ_SOURCE_DIR");
     mq_error error = {0};
     if (unit_setup(state) != 0) return 1;
-    snprintf(model, sizeof model, "%s/models/mixquant-agent", source ? source : ".");
-    if (mq_text_open(model, NULL, &text, &error) == MQ_OK) return 0;
+    char dir[1024]; /* any tokenizer will do that has the random model's ids */
+    snprintf(dir, sizeof dir, "%s/models/mixquant-agent", source ? source : ".");
+    if (make_model(state) != 0) return 1;
+    if (mq_text_open(dir, NULL, &text, &error) == MQ_OK) return 0;
     print_error("%s\n", error.text);
     return 1;
 }
@@ -522,6 +528,7 @@ static int open_text(void **state)
 static int close_text(void **state)
 {
     mq_text_close(text);
+    (void)forget_model(state);
     return unit_teardown(state);
 }
 
