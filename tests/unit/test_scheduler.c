@@ -67,8 +67,12 @@ static mq_generate_options options_of(uint32_t i, uint32_t most)
 
 static mq_status submit(mq_scheduler *s, client *c, uint32_t i, uint64_t owner, mq_error *error)
 {
-    const mq_request request = {
-        .tokens = c->prompt, .count = c->count, .options = options_of(i), .owner = owner, .event = hear, .context = c};
+    const mq_request request = {.tokens = c->prompt,
+                                .count = c->count,
+                                .options = options_of(i, c->most),
+                                .owner = owner,
+                                .event = hear,
+                                .context = c};
     c->ended = false;
     c->answered = c->told = 0;
     return mq_scheduler_submit(s, &request, &c->job, error);
