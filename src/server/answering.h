@@ -21,6 +21,10 @@ typedef struct mq_fault {
 
 /* Fills a fault of status 400 and returns false. */
 bool mq__fault(mq_fault *fault, const char *param, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool mq__fault_memory(mq_fault *fault); /* 503; returns false */
+/* Of a failed call of the library: what the request is to blame for is 400, a full queue 429, a shutdown and a lack of memory 503,
+ * the rest 500. Returns false. */
+bool mq__fault_error(mq_fault *fault, mq_status status, const mq_error *error);
 
 typedef enum mq_tool_choice { MQ_CHOICE_AUTO, MQ_CHOICE_NONE, MQ_CHOICE_REQUIRED } mq_tool_choice;
 
@@ -69,7 +73,9 @@ typedef struct mq_ask {
     void *extra;       /* the API's own facts about the request; freed by api->free_extra */
 } mq_ask;
 
-void mq__ask_clear(mq_ask *ask);
+void mq__ask_defaults(mq_server *server, mq_ask *ask);
+void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask); /* session, background */
+void mq__ask_clear(mq_ask *ask);                                           /* all but `extra` */
 
 /* What became of one answer so far; grows as parts come. */
 typedef struct mq_answered_call {
@@ -153,6 +159,8 @@ void mq__random_id(char *id, size_t letters); /* [letters + 1] letters and digit
 /* JSON of a request: an object without duplicate keys, depth and number of values bounded. NULL with a fault. Strings may hold NUL:
  * json_string_length counts. */
 json_t *mq__body_read(mq_server *server, const mq_exchange *x, mq_fault *fault);
+json_t *mq__body_parse(const char *text, size_t bytes, uint32_t most_depth, mq_fault *fault);
+json_t *mq__error_json(const mq_fault *fault);                                  /* OpenAI's form */
 void mq__reply_json(mq_exchange *x, unsigned status, json_t *body);             /* takes the reference */
 void mq__reply_fault(mq_exchange *x, const mq_api *api, const mq_fault *fault); /* api NULL: OpenAI's form */
 
