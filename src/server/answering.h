@@ -22,8 +22,7 @@ typedef struct mq_fault {
 /* Fills a fault of status 400 and returns false. */
 bool mq__fault(mq_fault *fault, const char *param, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bool mq__fault_memory(mq_fault *fault); /* 503; returns false */
-/* Of a failed call of the library: what the request is to blame for is 400, a full queue 429, a shutdown and a lack of memory 503,
- * the rest 500. Returns false. */
+/* Of a failed call of the library that reads what the request brought: 400, or 503 for a lack of memory. Returns false. */
 bool mq__fault_error(mq_fault *fault, mq_status status, const mq_error *error);
 
 typedef enum mq_tool_choice { MQ_CHOICE_AUTO, MQ_CHOICE_NONE, MQ_CHOICE_REQUIRED } mq_tool_choice;

@@ -36,12 +36,10 @@ bool mq__fault_error(mq_fault *fault, mq_status status, const mq_error *error)
 {
     if (status == MQ_NO_MEMORY) return mq__fault_memory(fault);
     *fault = (mq_fault){.status = 500, .type = "server_error", .code = "internal_error"};
-    if (status == MQ_USAGE || status == MQ_TEMPLATE || status == MQ_FORMAT || status == MQ_UNSUPPORTED) {
-        *fault = (mq_fault){.status = 400, .type = "invalid_request_error"};
-    } else if (status == MQ_LIMIT) { /* the queue */
-        *fault = (mq_fault){.status = 429, .type = "rate_limit_error", .code = "rate_limit_exceeded", .retry_after = 5};
-    } else if (status == MQ_CANCELLED) {
+    if (status == MQ_CANCELLED) {
         *fault = (mq_fault){.status = 503, .type = "server_error", .code = "server_shutting_down", .retry_after = 10};
+    } else if (status != MQ_IO && status != MQ_WRITE) {
+        *fault = (mq_fault){.status = 400, .type = "invalid_request_error"};
     }
     snprintf(fault->message, sizeof fault->message, "%s", error->text[0] ? error->text : mq_status_text(status));
     return false;
