@@ -35,7 +35,7 @@ static bool read_prompt_ids(mq_server *server, const json_t *prompt, mq_ask *ask
 }
 
 /* A text, a list of one text, ids, or a list of one list of ids. */
-static bool read_prompt(mq_server *server, const json_t *prompt, mq_ask *ask, mq_fault *fault)
+static bool read_raw_prompt(mq_server *server, const json_t *prompt, mq_ask *ask, mq_fault *fault)
 {
     const json_t *first = json_array_get(prompt, 0);
     if ((json_is_string(first) || json_is_array(first)) && json_array_size(prompt) == 1) prompt = first;
@@ -72,7 +72,7 @@ static bool read_completions(mq_server *server, const mq_exchange *x, const json
     (void)x;
     if (json_string_length(suffix))
         return mq__fault(fault, "suffix", "suffix: expected none, got a text: not supported");
-    if (!read_prompt(server, json_object_get(body, "prompt"), ask, fault) ||
+    if (!read_raw_prompt(server, json_object_get(body, "prompt"), ask, fault) ||
         !mq__read_sampling(server, body, ask, fault) || !read_limit_completions(body, ask, fault) ||
         !mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) ||
         !mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) || !mq__field_bool(body, "echo", &echo, fault) ||

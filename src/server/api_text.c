@@ -34,7 +34,7 @@ static bool read_ask_text(mq_server *server, const mq_exchange *x, const json_t 
     return mq__read_chat(server, x, body, ask, fault);
 }
 
-static json_t *make_prompt(mq_server *server, const mq_exchange *x, const json_t *body, mq_fault *fault)
+static json_t *make_rendering(mq_server *server, const mq_exchange *x, const json_t *body, mq_fault *fault)
 {
     mq_ask ask;
     char *prompt = NULL;
@@ -181,5 +181,5 @@ void mq__api_detokenize(mq_server *server, mq_exchange *x)
 
 void mq__api_apply_template(mq_server *server, mq_exchange *x)
 {
-    reply_text(server, x, make_prompt);
+    reply_text(server, x, make_rendering);
 }
