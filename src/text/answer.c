@@ -235,9 +235,10 @@ static void scan_byte(mq_answer *a, uint8_t byte)
 
 static void call_byte(mq_answer *a, uint8_t byte)
 {
+    const bool announced = a->reader.announced; /* the byte may end one call of a list */
     const mq_answer_step step = a->syntax->byte(a, byte);
     if (step == MQ_STEP_TAKEN) {
-        if (!a->reader.announced) keep(a, &a->held, byte);
+        if (!announced && !a->reader.announced) keep(a, &a->held, byte);
         return;
     }
     a->place = PLACE_TEXT;

@@ -61,8 +61,9 @@ static bool value_byte(mq_answer *a, uint8_t byte)
 static bool end_value(mq_answer *a)
 {
     if (!is_text(a)) return mq__answer_value(a, a->value.data, a->value.len, a->reader.types);
+    if (a->reader.utf8.left) return false;
     mq__answer_arguments(a, "\"", 1);
-    return a->reader.utf8.left == 0;
+    return true;
 }
 
 /* Takes held.data[at] into the end that may be there; false: there is none. *tag: it is complete, and this follows it. */
