@@ -137,6 +137,7 @@ typedef struct mq_scheduler_options {
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */
+    bool no_draft;         /* else answers are drafted from what they copy: the same tokens, sooner */
     bool finish_abandoned; /* go on reading a prompt whose client left: its retry finds it */
     void (*log)(void *context, const char *line);
     void *log_context;
@@ -159,6 +160,7 @@ typedef struct mq_report {
     mq_status status; /* MQ_OK, or why there is no answer: error has the text */
     mq_error error;
     mq_finish finish;
+    uint32_t drafted, drafted_right;              /* tokens of the answer that were proposed, and that were right */
     double queued_s, prefill_s, last_s, decode_s; /* waiting; reading the prompt; its last token; decode steps */
     /* Why not more of the prompt was cached: the cache's best candidate differs from the prompt at miss_at, where it has
      * miss_token. miss_at = cached and miss_token = -1: nothing longer is there. */
@@ -201,6 +203,7 @@ MQ_API void mq_job_free(mq_job *job);
 /* Counters since the start, and gauges. Any thread; does not wait for the engine. */
 typedef struct mq_scheduler_stats {
     uint64_t prompt_tokens, cached_tokens, generated_tokens, steps; /* prompt_tokens: computed ones */
+    uint64_t drafted_tokens, drafted_right_tokens;
     double prompt_s, generated_s;
     uint64_t requests, cancelled, failed, preempted;
     uint64_t hit_tokens, miss_tokens, evicted_tokens; /* of the prefix cache, in tokens */
