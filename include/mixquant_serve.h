@@ -65,9 +65,9 @@ typedef struct mq_answer_options {
     void *context;
 } mq_answer_options;
 
-/* Takes an answer apart as it streams. Total: any bytes will do, and the parts (those of one kind joined) do not depend on where pushes
- * cut them. Time is linear. What is held back: the beginning of a mark, white space before one, a call up to its name, a parameter
- * that is not a string.
+/* Takes an answer apart as it streams. Total: any bytes will do, and the parts (those of one kind joined) do not depend on where
+ * pushes cut them; pieces are whole UTF-8 characters where pushes are. Time is linear. What is held back: the beginning of a mark,
+ * white space that may go, a call up to its name, a parameter that need not be a string.
  *
  * - CALL comes when the name is complete, ARGUMENTS follow as they come. Where the model writes JSON they are its bytes (of a string
  *   with JSON in it, the text), duplicate keys included; no arguments are "{}". Elsewhere they are made from its text by the types of
@@ -75,8 +75,8 @@ typedef struct mq_answer_options {
  * - CALL_END comes with the end of the arguments: together they are one JSON object. What follows it up to the closing mark is
  *   dropped where it is in order, and text from where it is not. A closing mark that is missing does not matter.
  * - What comes to no call is text, all of it: broken JSON, a name that `tools` does not have, an opening mark alone.
- * - Arguments that break, or that the answer's end cuts: what came was valid so far, nothing is repaired. There is no CALL_END, the call
- *   is not counted, the rest is text.
+ * - Arguments that break, or that the answer's end cuts: what came was valid so far, nothing is repaired. There is no CALL_END, the
+ *   call is not counted, the rest is text.
  * - Reasoning begins where `think` precedes any text (also after a call), and ends with `unthink`, or never. Line breaks at its ends
  *   and behind it go; calls in it are reasoning.
  * - White space that is alone between reasoning, calls and the end goes, and one line break before a call. If there is no call and no
