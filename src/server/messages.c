@@ -134,7 +134,7 @@ static bool wrong(const incoming *in, const char *member, const char *expected)
 /* The text of a part of a list; NULL: it has none that we can use, and the fault says so. */
 static const json_t *part_text(const incoming *in, size_t at, const json_t *part)
 {
-    static const char *const kinds[] = {"text", "input_text", "output_text", "refusal", "thinking", "reasoning"};
+    static const char *const kinds[] = {"text", "input_text", "output_text", "refusal"};
     const char *type = string_at(part, "type");
     if (json_is_string(part)) return part;
     bool known = !type;
@@ -208,7 +208,7 @@ static json_t *normal_call(const incoming *in, size_t at, const json_t *call)
         return NULL;
     }
     if (inner == custom) {
-        arguments = json_pack("{sO}", "input", json_object_get(custom, "input"));
+        arguments = json_pack("{sO?}", "input", json_object_get(custom, "input"));
     } else {
         arguments = arguments && !json_is_null(arguments) ? json_incref(arguments) : json_string("{}");
     }
