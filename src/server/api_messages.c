@@ -33,14 +33,12 @@ static bool messages_tools_are_strict(const json_t *tools)
 static bool messages_add_tool(mq_server *server, const json_t *tool, bool strict, const char *param, mq_ask *ask,
                               mq_fault *fault)
 {
-    json_t *schema = json_object_get(tool, "input_schema");
-    if (!mq__ask_unique_tool(ask, mq__text_member(tool, "name"), param, fault)) return false;
+    json_t *schema = json_object_get(tool, "input_schema"), *name = json_object_get(tool, "name");
+    if (!json_is_string(name)) return mq__fault(fault, param, "%s: name: expected a string, got another value", param);
+    if (!mq__ask_unique_tool(ask, json_string_value(name), param, fault)) return false;
     schema = schema && !json_is_null(schema) ? json_incref(schema) : json_pack("{sss{}}", "type", "object", "properties");
-    json_t *function = json_pack("{sOsO*sosb}", "name", json_object_get(tool, "name"), "description",
+    json_t *function = json_pack("{sOsO*sosb}", "name", name, "description",
                                  json_object_get(tool, "description"), "parameters", schema, "strict", strict);
-    if (!function && !json_object_get(tool, "name")) {
-        return mq__fault(fault, param, "%s: name: expected a string, got nothing", param);
-    }
     return function ? mq__ask_add_tool(server, ask, function, param, fault) : mq__fault_memory(fault);
 }
 
@@ -151,9 +149,6 @@ static bool messages_read_rest(mq_server *server, const json_t *body, mq_ask *as
     const json_t *config = json_object_get(body, "output_config");
     const json_t *format = json_object_get(config, "format"), *older = json_object_get(body, "output_format");
     mq_messages_extra *extra = ask->extra;
-    const char *model;
-    if (!mq__field_text(body, "model", 1024, &model, fault)) return false;
-    if (model) snprintf(ask->model, sizeof ask->model, "%s", model);
     const json_t *diagnostics = json_object_get(body, "diagnostics");
     extra->diagnoses = json_is_string(json_object_get(diagnostics, "previous_message_id"));
     messages_note_session(body, ask);
