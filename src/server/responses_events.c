@@ -1,7 +1,6 @@
 /* A stream of the Responses API: numbered events; each item is added, grows, and is done. */
 #include "server/api_responses.h"
 
-#include "base/mem.h"
 #include "server/api_parts.h"
 
 #include <string.h>
@@ -274,7 +273,6 @@ void mq__responses_free_state(void *state)
     mq_responses_state *s = state;
     mq__custom_input_clear(&s->input);
     json_decref(s->output);
-    mq__free(s);
 }
 
 void mq__responses_begin(mq_call *call)
