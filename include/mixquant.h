@@ -338,7 +338,7 @@ typedef struct mq_generate_options {
     const int32_t *stop_ids; /* besides the model's end tokens */
     size_t stop_id_count;
     bool ignore_eos;
-    bool keep_special; /* print special tokens */
+    bool keep_special, keep_markers; /* print special tokens: all; those that mq_token_is_marker knows */
     /* ---- of mq_generate only */
     bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
     uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */

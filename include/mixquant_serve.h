@@ -16,7 +16,7 @@ typedef enum mq_tool_format {
     MQ_TOOLS_NONE,   /* its template knows no tools: calls are text */
     MQ_TOOLS_HERMES, /* <tool_call>{"name": ..., "arguments": {...}}</tool_call> (Hermes, Qwen2.5, Qwen3) */
     MQ_TOOLS_QWEN3_CODER, /* <tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call> (also Qwen3.5) */
-    MQ_TOOLS_LLAMA3,  /* {"name": ..., "parameters": {...}} as the whole answer, perhaps after <|python_tag|> */
+    MQ_TOOLS_LLAMA3,  /* {"name": ..., "parameters": {...}} before any text, or after <|python_tag|>; more after ';' */
     MQ_TOOLS_MISTRAL, /* [TOOL_CALLS][{"name": ..., "arguments": {...}}], or [TOOL_CALLS]name[ARGS]{...} */
     MQ_TOOLS_GEMMA4,  /* <|tool_call>call:name{key:<|"|>text<|"|>,n:1}<tool_call|> */
     MQ_TOOL_FORMATS
@@ -28,14 +28,17 @@ mq_tool_format_name(mq_tool_format format); /* "none", "hermes", "qwen3-coder", 
 /* What the chat template says about answers. */
 typedef struct mq_answer_style {
     mq_tool_format tools;
-    bool keep_special; /* its markers are special tokens: generate with keep_special */
+    bool keep_special; /* its markers are special tokens: generate with keep_markers (not with keep_special) */
     char think[32],
         unthink[32]; /* what stands around reasoning, "<think>" and "</think>"; empty: the model does not reason */
 } mq_answer_style;
 
+/* From the template's text and the tokenizer, found out when `text` was opened. */
 MQ_API void mq_text_answer_style(const mq_text *text, mq_answer_style *style);
+/* A special token that marks calls or reasoning in this style. Other special tokens are no part of an answer's text. */
+MQ_API bool mq_token_is_marker(const mq_text *text, int32_t token);
 
-/* Pieces of an answer, in order. A call is CALL, any number of ARGUMENTS, CALL_END. */
+/* Pieces of an answer, in order. A call is CALL, any number of ARGUMENTS, CALL_END; an incomplete one has no CALL_END. */
 typedef enum mq_part_kind {
     MQ_PART_REASONING,
     MQ_PART_TEXT,
@@ -62,14 +65,27 @@ typedef struct mq_answer_options {
     void *context;
 } mq_answer_options;
 
-/* Takes an answer apart as it streams. Total: whatever the bytes are, what is no well-formed call of a named tool comes out as text,
- * and all ARGUMENTS of a call together are one JSON object, unless the answer is cut inside it. The parts of an answer do not
- * depend on where pushes cut it. */
+/* Takes an answer apart as it streams. Total: any bytes will do, and the parts (those of one kind joined) do not depend on where
+ * pushes cut them; pieces are whole UTF-8 characters where pushes are. Time is linear. What is held back: the beginning of a mark,
+ * white space that may go, a call up to its name, a parameter that need not be a string.
+ *
+ * - CALL comes when the name is complete, ARGUMENTS follow as they come. Where the model writes JSON they are its bytes (of a string
+ *   with JSON in it, the text), duplicate keys included; no arguments are "{}". Elsewhere they are made from its text by the types of
+ *   the tool's schema: what may only be a string is one, anything else is JSON if it is JSON, else a string.
+ * - CALL_END comes with the end of the arguments: together they are one JSON object. What follows it up to the closing mark is
+ *   dropped where it is in order, and text from where it is not. A closing mark that is missing does not matter.
+ * - What comes to no call is text, all of it: broken JSON, a name that `tools` does not have, an opening mark alone.
+ * - Arguments that break, or that the answer's end cuts: what came was valid so far, nothing is repaired. There is no CALL_END, the
+ *   call is not counted, the rest is text.
+ * - Reasoning begins where `think` precedes any text (also after a call), and ends with `unthink`, or never. Line breaks at its ends
+ *   and behind it go; calls in it are reasoning.
+ * - White space that is alone between reasoning, calls and the end goes, and one line break before a call. If there is no call and no
+ *   reasoning the text is the answer, byte for byte. */
 typedef struct mq_answer mq_answer;
 MQ_API mq_status mq_answer_new(const mq_answer_options *options, mq_answer **answer, mq_error *error);
 MQ_API mq_status mq_answer_push(mq_answer *answer, const char *bytes, size_t count, mq_error *error);
 MQ_API mq_status mq_answer_end(mq_answer *answer, mq_error *error); /* what was held back */
-MQ_API uint32_t mq_answer_calls(const mq_answer *answer);           /* complete calls so far */
+MQ_API uint32_t mq_answer_calls(const mq_answer *answer);           /* calls with a CALL_END so far */
 MQ_API void mq_answer_free(mq_answer *answer);
 
 /* ---------------------------------------------------------------- masks: which tokens may come next */
@@ -121,6 +137,7 @@ typedef struct mq_scheduler_options {
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */
+    bool no_draft;         /* else answers are drafted from what they copy: the same tokens, sooner */
     bool finish_abandoned; /* go on reading a prompt whose client left: its retry finds it */
     void (*log)(void *context, const char *line);
     void *log_context;
@@ -143,6 +160,7 @@ typedef struct mq_report {
     mq_status status; /* MQ_OK, or why there is no answer: error has the text */
     mq_error error;
     mq_finish finish;
+    uint32_t drafted, drafted_right;              /* tokens of the answer that were proposed, and that were right */
     double queued_s, prefill_s, last_s, decode_s; /* waiting; reading the prompt; its last token; decode steps */
     /* Why not more of the prompt was cached: the cache's best candidate differs from the prompt at miss_at, where it has
      * miss_token. miss_at = cached and miss_token = -1: nothing longer is there. */
@@ -185,6 +203,7 @@ MQ_API void mq_job_free(mq_job *job);
 /* Counters since the start, and gauges. Any thread; does not wait for the engine. */
 typedef struct mq_scheduler_stats {
     uint64_t prompt_tokens, cached_tokens, generated_tokens, steps; /* prompt_tokens: computed ones */
+    uint64_t drafted_tokens, drafted_right_tokens;
     double prompt_s, generated_s;
     uint64_t requests, cancelled, failed, preempted;
     uint64_t hit_tokens, miss_tokens, evicted_tokens; /* of the prefix cache, in tokens */

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/unicode.h"
 #include "gen/stop_search.h"
+#include "mixquant_serve.h"
 
 #include <string.h>
 
@@ -15,7 +16,7 @@ struct mq_generation {
     mq_stop_search *stops;
     int32_t *ends; /* [end_count] tokens that end the answer */
     size_t end_count;
-    bool hides_special;
+    bool hides_special, keeps_markers;
     uint32_t max_tokens, count;
     bool ended;
     mq_buf out; /* what the last call handed out */
@@ -36,7 +37,7 @@ static mq_status copy_ends(mq_generation *g, const mq_generate_options *options,
 /* After nothing but special tokens (BOS) a text begins: a SentencePiece model's first space is not part of it. */
 static unsigned stream_flags(const mq_generation *g, const mq_generation_start *start)
 {
-    unsigned flags = g->hides_special ? MQ_STREAM_SKIP_SPECIAL : 0;
+    unsigned flags = g->hides_special && !g->keeps_markers ? MQ_STREAM_SKIP_SPECIAL : 0;
     for (size_t i = 0; i < start->token_count; i++) {
         if (!mq_token_is_special(g->text, start->tokens[i])) return flags | MQ_STREAM_CONTINUES;
     }
@@ -59,6 +60,7 @@ static mq_status fill_generation(mq_generation *g, const mq_generate_options *op
 {
     g->max_tokens = options->max_tokens;
     g->hides_special = !options->keep_special;
+    g->keeps_markers = options->keep_markers;
     mq_status status = copy_ends(g, options, start, error);
     if (status == MQ_OK) status = make_sampler(g, options, start, error);
     if (status == MQ_OK) status = mq__stop_search_new(options->stops, options->stop_count, &g->stops, error);
@@ -152,12 +154,18 @@ static mq_status search_special(mq_generation *g, int32_t token, bool *found, mq
     return status != MQ_OK || search_text(g, bytes, count, true, found) ? status : no_room(error);
 }
 
+static bool is_hidden(const mq_generation *g, int32_t token)
+{
+    if (!g->hides_special || !mq_token_is_special(g->text, token)) return false;
+    return !(g->keeps_markers && mq_token_is_marker(g->text, token));
+}
+
 static mq_status search_token(mq_generation *g, int32_t token, bool *found, mq_error *error)
 {
     const char *bytes;
     size_t count;
     *found = false;
-    if (g->hides_special && mq_token_is_special(g->text, token)) {
+    if (is_hidden(g, token)) {
         return g->special ? search_special(g, token, found, error) : MQ_OK;
     }
     const mq_status status = mq_stream_push(g->stream, token, &bytes, &count, error);

@@ -13,6 +13,7 @@
 /* One named template. */
 typedef struct entry {
     mq_jinja *program; /* NULL: there is none of that name */
+    char *source;
     mq_chat_takes takes;
 } entry;
 
@@ -26,7 +27,10 @@ struct mq_chat_template {
 static mq_status add_entry(mq_chat_template *chat, entry *e, const char *text, size_t bytes, mq_error *error)
 {
     const mq_status status = mq__jinja_parse(text, bytes, &e->program, error);
-    return status == MQ_OK ? mq__chat_probe(e->program, chat->tokens, &e->takes, error) : status;
+    if (status != MQ_OK) return status;
+    e->source = mq__strndup(text, bytes);
+    if (!e->source) return mq__fail(error, MQ_NO_MEMORY, "chat template: out of memory");
+    return mq__chat_probe(e->program, chat->tokens, &e->takes, error);
 }
 
 /* The special tokens of a config: a string, an object with "content" (AddedToken), or null. */
@@ -217,6 +221,8 @@ void mq__chat_template_free(mq_chat_template *chat)
     json_decref(chat->tokens);
     mq__jinja_free(chat->plain.program);
     mq__jinja_free(chat->tool_use.program);
+    mq__free(chat->plain.source);
+    mq__free(chat->tool_use.source);
     mq__free(chat);
 }
 
@@ -254,6 +260,11 @@ mq_status mq__chat_template_render(const mq_chat_template *chat, const char *tex
     status = mq__chat_template_render_json(chat, request, NULL, prompt, bytes, error);
     json_decref(request);
     return status;
+}
+
+const char *mq__chat_template_source(const mq_chat_template *chat)
+{
+    return chat->tool_use.source ? chat->tool_use.source : chat->plain.source;
 }
 
 const char *mq__chat_template_token(const mq_chat_template *chat, const char *name)

@@ -48,6 +48,9 @@ mq_status mq__chat_template_render(const mq_chat_template *chat, const char *req
 mq_status mq__chat_template_render_json(const mq_chat_template *chat, const json_t *request,
                                         const mq_jinja_options *options, char **prompt, size_t *bytes, mq_error *error);
 
+/* The Jinja text that a request with tools is rendered by, NUL-terminated. Valid as long as the template. */
+const char *mq__chat_template_source(const mq_chat_template *chat);
+
 /* The text of a special token ("bos_token", ...), or NULL when it is not set. Valid as long as the template. */
 const char *mq__chat_template_token(const mq_chat_template *chat, const char *name);
 

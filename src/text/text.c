@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "format/checkpoint_locate.h"
+#include "text/answer_style.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -12,6 +13,8 @@ struct mq_text {
     mq_tokenizer *tokenizer;        /* NULL: the directory has no tokenizer.json */
     mq_chat_template *chat;         /* NULL: the model has no template */
     mq_error no_tokenizer, no_chat; /* why not */
+    mq_answer_style style;
+    mq_marker_tokens markers;
 };
 
 struct mq_stream {
@@ -49,10 +52,13 @@ static mq_status open_text(const char *dir, const char *template_file, mq_text *
         status = mq__fail(error, text->no_tokenizer.status, "%s", text->no_tokenizer.text);
     }
     mq__free(path);
-    if (status == MQ_OK)
+    if (status == MQ_OK) {
+        const char *const source = text->chat ? mq__chat_template_source(text->chat) : NULL;
+        mq__answer_style(source, text->tokenizer, &text->style, &text->markers);
         *out = text;
-    else
+    } else {
         mq_text_close(text);
+    }
     return status;
 }
 
@@ -116,6 +122,19 @@ mq_status mq_detokenize(const mq_text *text, const int32_t *tokens, size_t count
 bool mq_token_is_special(const mq_text *text, int32_t token)
 {
     return text->tokenizer && mq__tokenizer_is_special(text->tokenizer, token);
+}
+
+bool mq_token_is_marker(const mq_text *text, int32_t token)
+{
+    for (size_t i = 0; i < text->markers.count; i++) {
+        if (text->markers.ids[i] == token) return true;
+    }
+    return false;
+}
+
+void mq_text_answer_style(const mq_text *text, mq_answer_style *style)
+{
+    *style = text->style;
 }
 
 mq_status mq_render(const mq_text *text, const char *request_json, size_t count, char **prompt, size_t *bytes,
