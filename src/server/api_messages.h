@@ -23,8 +23,8 @@ extern const mq_api mq__messages_api;
 /* ---- answers; all new references */
 
 const mq_messages_extra *mq__messages_extra_of(const mq_call *call);
-json_t *mq__messages_id(const mq_call *call);                              /* "msg_..." */
-json_t *mq__messages_tool_id(const mq_answered_call *called);              /* "toolu_..." */
+json_t *mq__messages_id(const mq_call *call);                                /* "msg_..." */
+json_t *mq__messages_tool_id(const mq_answered_call *called);                /* "toolu_..." */
 json_t *mq__messages_signature(const mq_call *call, size_t from, size_t to); /* of reasoning[from, to) */
 /* input_tokens are those that were not in the cache, cache_read_input_tokens those that were: all of the prompt is the sum of both, since
  * cache_creation_input_tokens is 0 (what is read always goes to the cache, at no price of its own). */

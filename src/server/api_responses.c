@@ -18,9 +18,10 @@ static bool refuse_stateful(const json_t *body, mq_fault *fault)
 {
     static const char *const members[] = {"conversation", "prompt"};
     if (is_given(body, "previous_response_id")) {
-        (void)mq__fault(fault, "previous_response_id",
-                        "previous_response_id: expected the whole conversation in input, got an id: this server keeps no "
-                        "responses");
+        (void)mq__fault(
+            fault, "previous_response_id",
+            "previous_response_id: expected the whole conversation in input, got an id: this server keeps no "
+            "responses");
         fault->code = "previous_response_not_found";
         return false;
     }
@@ -85,8 +86,8 @@ static void note_subagent(const mq_exchange *x, mq_ask *ask)
 /* What a response repeats of its request. */
 static json_t *echo_of(const json_t *body, const mq_ask *ask)
 {
-    static const char *const nulls[] = {"instructions", "max_output_tokens", "prompt_cache_key", "safety_identifier",
-                                        "temperature",  "top_p",             "user"};
+    static const char *const nulls[] = {
+        "instructions", "max_output_tokens", "prompt_cache_key", "safety_identifier", "temperature", "top_p", "user"};
     const json_t *text = json_object_get(body, "text"), *tools = json_object_get(body, "tools");
     json_t *echo = json_pack("{sb sb sb sn sn ss}", "parallel_tool_calls", ask->parallel, "store", 0, "background", 0,
                              "previous_response_id", "max_tool_calls", "truncation", "disabled");
@@ -96,15 +97,15 @@ static json_t *echo_of(const json_t *body, const mq_ask *ask)
     }
     json_t *choice = json_object_get(body, "tool_choice"), *reasoning = json_object_get(body, "reasoning"),
            *metadata = json_object_get(body, "metadata");
-    (void)json_object_set_new(echo, "tools", json_is_array(tools) ? json_incref((json_t *)(uintptr_t)tools)
-                                                                  : json_array());
+    (void)json_object_set_new(echo, "tools",
+                              json_is_array(tools) ? json_incref((json_t *)(uintptr_t)tools) : json_array());
     (void)json_object_set_new(echo, "tool_choice", choice ? json_incref(choice) : json_string("auto"));
     (void)json_object_set_new(echo, "text",
                               json_is_object(text) ? json_incref((json_t *)(uintptr_t)text)
                                                    : json_pack("{s{ss}}", "format", "type", "text"));
-    (void)json_object_set_new(echo, "reasoning", json_is_object(reasoning)
-                                                     ? json_incref(reasoning)
-                                                     : json_pack("{snsn}", "effort", "summary"));
+    (void)json_object_set_new(echo, "reasoning",
+                              json_is_object(reasoning) ? json_incref(reasoning)
+                                                        : json_pack("{snsn}", "effort", "summary"));
     (void)json_object_set_new(echo, "metadata", json_is_object(metadata) ? json_incref(metadata) : json_object());
     (void)json_object_set_new(echo, "top_logprobs", json_integer(ask->top_logprobs));
     (void)json_object_set_new(echo, "service_tier", json_string("default"));

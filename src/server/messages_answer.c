@@ -158,8 +158,9 @@ static json_t *whole_content(const mq_call *call)
     if (a->reasoning.len) (void)json_array_append_new(content, whole_thinking(call));
     const bool spoke = !mq__is_blank(a->text.data, a->text.len), calls = a->call_count && a->calls[0].complete;
     if (spoke || (!a->reasoning.len && !calls)) {
-        (void)json_array_append_new(content, json_pack("{ssso}", "type", "text", "text",
-                                                       mq__json_text(spoke ? a->text.data : "", spoke ? a->text.len : 0)));
+        (void)json_array_append_new(content,
+                                    json_pack("{ssso}", "type", "text", "text",
+                                              mq__json_text(spoke ? a->text.data : "", spoke ? a->text.len : 0)));
     }
     for (size_t i = 0; i < a->call_count; i++) {
         if (a->calls[i].complete) (void)json_array_append_new(content, whole_tool_use(&a->calls[i]));

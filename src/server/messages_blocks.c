@@ -220,8 +220,8 @@ static block_use read_tool_use(block_reader *r, const json_t *block)
     if (!json_is_string(name)) return wrong_block(r, "name", "a string, got another value");
     if (json_is_string(id)) (void)json_object_set(r->names, json_string_value(id), name);
     if (!r->calls) r->calls = json_array();
-    json_t *call = json_pack("{sO*sss{sOso}}", "id", json_is_string(id) ? id : NULL, "type", "function", "function", "name",
-                             name, "arguments", arguments_text(json_object_get(block, "input")));
+    json_t *call = json_pack("{sO*sss{sOso}}", "id", json_is_string(id) ? id : NULL, "type", "function", "function",
+                             "name", name, "arguments", arguments_text(json_object_get(block, "input")));
     if (json_array_append_new(r->calls, call) == 0) return BLOCK_READ;
     (void)mq__fault_memory(r->fault);
     return BLOCK_WRONG;

@@ -53,8 +53,7 @@ static void send_thinking(mq_call *call, const mq_part *part)
 {
     mq_messages_state *state = mq__call_state(call);
     if (state->open != MQ_BLOCK_THINKING) {
-        open_block(call, MQ_BLOCK_THINKING,
-                   json_pack("{ssssss}", "type", "thinking", "thinking", "", "signature", ""));
+        open_block(call, MQ_BLOCK_THINKING, json_pack("{ssssss}", "type", "thinking", "thinking", "", "signature", ""));
     }
     if (mq__messages_extra_of(call)->omits_thinking) return;
     send_block_delta(call, "thinking_delta", "thinking", mq__json_text(part->bytes, part->count));
@@ -145,7 +144,8 @@ void mq__messages_end(mq_call *call)
 {
     const mq_messages_state *state = mq__call_state(call);
     close_block(call);
-    if (state->index == 0 && !mq__messages_extra_of(call)->warms) { /* an answer without any block is taken for a lost one */
+    if (state->index == 0 &&
+        !mq__messages_extra_of(call)->warms) { /* an answer without any block is taken for a lost one */
         open_block(call, MQ_BLOCK_TEXT, json_pack("{ssss}", "type", "text", "text", ""));
         close_block(call);
     }

@@ -125,9 +125,9 @@ static json_t *shell_action(const mq_answered_call *called, const char *status)
     if (json_is_array(wanted)) command = json_incref(wanted);
     if (json_is_string(wanted)) command = json_pack("[ssO]", "sh", "-c", wanted);
     if (!command) command = json_array();
-    json_t *action = json_pack("{sssos{}sO*sO*}", "type", "exec", "command", command, "env", "timeout_ms",
-                               json_object_get(given, "timeout_ms"), "working_directory",
-                               json_object_get(given, "workdir"));
+    json_t *action =
+        json_pack("{sssos{}sO*sO*}", "type", "exec", "command", command, "env", "timeout_ms",
+                  json_object_get(given, "timeout_ms"), "working_directory", json_object_get(given, "workdir"));
     json_decref(given);
     return action;
 }
@@ -191,15 +191,14 @@ json_t *mq__responses_whole(mq_call *call)
     char id[96];
     if (a->reasoning.len) {
         mq__responses_item_id(call, "rs", 0, id, sizeof id);
-        (void)json_array_append_new(
-            output, mq__responses_reasoning_item(call, id, a->reasoning.data, a->reasoning.len,
-                                                 spoke || calls ? "completed" : status));
+        (void)json_array_append_new(output, mq__responses_reasoning_item(call, id, a->reasoning.data, a->reasoning.len,
+                                                                         spoke || calls ? "completed" : status));
     }
     if (spoke || (!calls && !a->reasoning.len)) {
         mq__responses_item_id(call, "msg", (uint32_t)json_array_size(output), id, sizeof id);
-        (void)json_array_append_new(output, mq__responses_message_item(call, id, spoke ? a->text.data : "",
-                                                                       spoke ? a->text.len : 0,
-                                                                       calls ? "completed" : status));
+        (void)json_array_append_new(output,
+                                    mq__responses_message_item(call, id, spoke ? a->text.data : "",
+                                                               spoke ? a->text.len : 0, calls ? "completed" : status));
     }
     append_calls(call, output);
     return mq__responses_object(call, status, output, NULL);

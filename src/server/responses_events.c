@@ -45,8 +45,9 @@ static void send_of_item(mq_call *call, const char *type, const char *part, cons
 static void send_of_text(mq_call *call, const char *type, const char *member, json_t *value, json_t *logprobs)
 {
     const mq_responses_state *state = mq__call_state(call);
-    send_numbered(call, type, json_pack("{sssisisoso}", "item_id", state->id, "output_index", (int)state->index,
-                                        "content_index", 0, member, value, "logprobs", logprobs));
+    send_numbered(call, type,
+                  json_pack("{sssisisoso}", "item_id", state->id, "output_index", (int)state->index, "content_index", 0,
+                            member, value, "logprobs", logprobs));
 }
 
 /* ---- items */

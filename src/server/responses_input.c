@@ -60,8 +60,8 @@ static bool add_item_call(item_reader *r, const json_t *item, json_t *name, json
     if (id && name) (void)json_object_set(r->names, json_string_value(id), name);
     if (!r->calls) r->calls = json_array();
     r->open = true;
-    json_t *call = json_pack("{sO*sss{soso}}", "id", id, "type", "function", "function", "name", name, "arguments",
-                             arguments);
+    json_t *call =
+        json_pack("{sO*sss{soso}}", "id", id, "type", "function", "function", "name", name, "arguments", arguments);
     return memory_of(r, json_array_append_new(r->calls, call) == 0);
 }
 
@@ -191,9 +191,9 @@ static bool read_custom_call(item_reader *r, const json_t *item)
 static bool read_shell_call(item_reader *r, const json_t *item)
 {
     const json_t *action = json_object_get(item, "action");
-    json_t *arguments = json_pack("{sO*sO*sO*}", "command", json_object_get(action, "command"), "workdir",
-                                  json_object_get(action, "working_directory"), "timeout_ms",
-                                  json_object_get(action, "timeout_ms"));
+    json_t *arguments =
+        json_pack("{sO*sO*sO*}", "command", json_object_get(action, "command"), "workdir",
+                  json_object_get(action, "working_directory"), "timeout_ms", json_object_get(action, "timeout_ms"));
     json_t *text = arguments ? value_text(arguments) : NULL;
     json_decref(arguments);
     return add_item_call(r, item, json_string("local_shell"), text);
@@ -297,7 +297,7 @@ static bool read_items(item_reader *r, mq_server *server, const json_t *items)
     return true;
 }
 
-static bool append_text(item_reader *r, const char *role, const json_t *text)
+static bool append_input_text(item_reader *r, const char *role, const json_t *text)
 {
     return mq__messages_append(r->ask, json_pack("{sssO}", "role", role, "content", text), r->fault);
 }
@@ -317,12 +317,12 @@ bool mq__responses_read_input(mq_server *server, const json_t *body, mq_ask *ask
     item_reader r = {.ask = ask, .fault = fault, .names = json_object()};
     bool read = true;
     if (json_string_length(instructions)) {
-        read = append_text(&r, "system", instructions);
+        read = append_input_text(&r, "system", instructions);
     } else if (instructions && !json_is_null(instructions) && !json_is_string(instructions)) {
         read = mq__fault(fault, "instructions", "instructions: expected a string, got another value");
     }
     if (read && json_is_string(input)) {
-        read = append_text(&r, "user", input);
+        read = append_input_text(&r, "user", input);
     } else if (read && input && !json_is_null(input)) {
         read = json_is_array(input) ? read_items(&r, server, input)
                                     : mq__fault(fault, "input", "input: expected a string or a list of items");

@@ -58,8 +58,8 @@ static bool add_response_tool(const tool_place *at, mq_response_call kind, json_
     }
     added = added && mq__ask_unique_tool(at->ask, json_string_value(shown), at->param, at->fault);
     if (added) {
-        json_t *function = json_pack("{sOsO*sO*sb}", "name", shown, "description", description, "parameters", parameters,
-                                     "strict", at->strict);
+        json_t *function = json_pack("{sOsO*sO*sb}", "name", shown, "description", description, "parameters",
+                                     parameters, "strict", at->strict);
         added = function ? mq__ask_add_tool(at->server, at->ask, function, at->param, at->fault)
                          : mq__fault_memory(at->fault);
     }
@@ -85,7 +85,8 @@ static bool add_function_tool(const tool_place *at, const json_t *tool)
 static json_t *custom_description(const json_t *tool)
 {
     const json_t *format = json_object_get(tool, "format"), *description = json_object_get(tool, "description");
-    const json_t *grammar = json_is_object(json_object_get(format, "grammar")) ? json_object_get(format, "grammar") : format;
+    const json_t *grammar =
+        json_is_object(json_object_get(format, "grammar")) ? json_object_get(format, "grammar") : format;
     const char *definition = mq__text_member(grammar, "definition"), *syntax = mq__text_member(grammar, "syntax");
     mq_buf text = {0};
     mq__join_text(&text, "", description);
@@ -102,22 +103,23 @@ static json_t *custom_description(const json_t *tool)
 
 static bool add_custom_tool(const tool_place *at, const json_t *tool)
 {
-    json_t *parameters = json_pack("{sss{s{ss}}s[s]}", "type", "object", "properties", "input", "type", "string",
-                                   "required", "input");
-    return add_response_tool(at, MQ_RESPONSE_CUSTOM, json_object_get(tool, "name"), custom_description(tool), parameters);
+    json_t *parameters =
+        json_pack("{sss{s{ss}}s[s]}", "type", "object", "properties", "input", "type", "string", "required", "input");
+    return add_response_tool(at, MQ_RESPONSE_CUSTOM, json_object_get(tool, "name"), custom_description(tool),
+                             parameters);
 }
 
 static bool add_shell_tool(const tool_place *at)
 {
     json_t *name = json_string("local_shell");
-    json_t *parameters =
-        json_pack("{sss{s{sss{ss}}s{ss}s{ss}}s[s]}", "type", "object", "properties", "command", "type", "array", "items",
-                  "type", "string", "workdir", "type", "string", "timeout_ms", "type", "integer", "required", "command");
-    const bool added =
-        add_response_tool(at, MQ_RESPONSE_SHELL, name,
-                          json_string("Runs a command (the program and its arguments) on the user's machine and returns "
-                                      "its output."),
-                          parameters);
+    json_t *parameters = json_pack("{sss{s{sss{ss}}s{ss}s{ss}}s[s]}", "type", "object", "properties", "command", "type",
+                                   "array", "items", "type", "string", "workdir", "type", "string", "timeout_ms",
+                                   "type", "integer", "required", "command");
+    const bool added = add_response_tool(
+        at, MQ_RESPONSE_SHELL, name,
+        json_string("Runs a command (the program and its arguments) on the user's machine and returns "
+                    "its output."),
+        parameters);
     json_decref(name);
     return added;
 }
@@ -222,7 +224,7 @@ static void add_chosen(const mq_responses_extra *extra, const json_t *entry, jso
 }
 
 /* Tools that were left out cannot be allowed either. */
-static bool is_left_out(const json_t *entry)
+static bool is_hosted(const json_t *entry)
 {
     static const char *const known[] = {"function", "custom", "local_shell", "namespace"};
     const char *type = mq__text_member(entry, "type");
@@ -239,7 +241,7 @@ static bool read_allowed_tools(const json_t *choice, mq_ask *ask, mq_fault *faul
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i);
         const size_t before = json_array_size(names);
-        if (is_left_out(entry)) continue;
+        if (is_hosted(entry)) continue;
         add_chosen(ask->extra, entry, names);
         if (json_array_size(names) > before) continue;
         json_decref(names);
@@ -275,7 +277,7 @@ static bool read_choice_of_tools(const json_t *choice, mq_ask *ask, mq_fault *fa
     const char *type = mq__text_member(choice, "type");
     if (!type) return mq__read_tool_choice(choice, ask, fault); /* a string, or nothing */
     if (strcmp(type, "allowed_tools") == 0) return read_allowed_tools(choice, ask, fault);
-    if (!is_left_out(choice)) return read_one_choice(choice, ask, fault);
+    if (!is_hosted(choice)) return read_one_choice(choice, ask, fault);
     return mq__fault(fault, "tool_choice", "tool_choice: expected a tool that runs here, got %.64s", type);
 }
 
