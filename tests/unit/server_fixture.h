@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "base/buf.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 #include "script_backend.h"
 #include "server/answering.h"
