@@ -4,6 +4,7 @@
 #define MQ_SERVER_APIS_H
 
 #include "server_fixture.h"
+#include "server_masks.h"
 #include "server_order.h"
 
 #include "base/json_read.h"
