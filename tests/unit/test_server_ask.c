@@ -607,7 +607,7 @@ static void test_memory(void **state)
         failed = mq__alloc_fail_at(0) > n;
         /* Refused, or the counter tells that something is missing. */
         if (failed && read) assert_true(mq__json_failures() > before);
-        if (failed && !read) assert_int_equal(fault.status, 503);
+        if (failed && !read) assert_true(fault.status == 503 || (fault.status == 400 && mq__json_failures() > before));
         if (!failed) assert_true(read);
         json_decref(parsed);
         mq__ask_clear(&ask);
