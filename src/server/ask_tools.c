@@ -64,14 +64,12 @@ bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const ch
     json_t *copy = json_object();
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
         json_t *value = json_object_get(function, members[i]);
-        if (value && !json_is_null(value)) right = json_object_set(copy, members[i], value) == 0 && right;
+        if (value && !json_is_null(value)) (void)json_object_set(copy, members[i], value);
     }
     json_decref(function);
     if (!ask->tools) ask->tools = json_array();
     json_t *tool = json_pack("{ssso}", "type", "function", "function", copy);
-    if (right) return json_array_append_new(ask->tools, tool) == 0 || mq__fault_memory(fault);
-    json_decref(tool); /* one without a name would be met by its name */
-    return mq__fault_memory(fault);
+    return json_array_append_new(ask->tools, tool) == 0 || mq__fault_memory(fault);
 }
 
 bool mq__read_tools(mq_server *server, const json_t *tools, mq_ask *ask, mq_fault *fault)

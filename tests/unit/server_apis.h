@@ -75,7 +75,7 @@ static inline apis_ask apis_read_json(const mq_api *api, const json_t *body, con
     mq__ask_hints(x, body, &made.ask);
     const unsigned long before = mq__json_failures();
     made.read = api->read(apis_server, x, body, &made.ask, &made.fault);
-    if (made.read && mq__json_failures() != before) made.read = mq__fault_memory(&made.fault);
+    if (mq__json_failures() != before) made.read = mq__fault_memory(&made.fault);
     fixture_free(x);
     return made;
 }
