@@ -138,7 +138,7 @@ static bool read_form(const json_t *body, mq_ask *ask, mq_fault *fault)
     return true;
 }
 
-bool mq__read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
+static bool read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     (void)x;
     return mq__read_messages(server, json_object_get(body, "messages"), ask, fault) &&
@@ -341,19 +341,20 @@ static json_t *whole_chat(mq_call *call)
     return answer;
 }
 
+const mq_api mq__chat_api = {.name = "chat",
+                             .read = read_chat,
+                             .state_bytes = sizeof(chat_state),
+                             .free_state = free_chat_state,
+                             .begin = begin_chat,
+                             .progress = progress_chat,
+                             .part = part_chat,
+                             .alive = alive_chat,
+                             .ended = ended_chat,
+                             .end = end_chat,
+                             .fail = fail_chat,
+                             .whole = whole_chat};
+
 void mq__api_chat(mq_server *server, mq_exchange *x)
 {
-    static const mq_api api = {.name = "chat",
-                               .read = mq__read_chat,
-                               .state_bytes = sizeof(chat_state),
-                               .free_state = free_chat_state,
-                               .begin = begin_chat,
-                               .progress = progress_chat,
-                               .part = part_chat,
-                               .alive = alive_chat,
-                               .ended = ended_chat,
-                               .end = end_chat,
-                               .fail = fail_chat,
-                               .whole = whole_chat};
-    mq__answer(server, x, &api);
+    mq__answer(server, x, &mq__chat_api);
 }

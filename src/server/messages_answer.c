@@ -86,7 +86,8 @@ static const char *changed_part(const mq_call *call, const char *prefix, size_t 
     const bool has_system = role && strcmp(role, "system") == 0;
     if (has_system) at = find_landmark(at, end, json_object_get(first, "content"), false);
     if (!at) return "system_changed";
-    if (find_landmark(at, end, json_object_get(has_system ? second : first, "content"), true)) return "messages_changed";
+    if (find_landmark(at, end, json_object_get(has_system ? second : first, "content"), true))
+        return "messages_changed";
     return ask->tools ? "tools_changed" : "messages_changed";
 }
 

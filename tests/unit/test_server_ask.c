@@ -30,7 +30,7 @@ static bool read_body(const char *members, mq_ask *ask, mq_fault *fault)
                  members[0] ? "," : "", members);
     mq__ask_defaults(server, ask);
     json_t *body = mq__body_parse(text, strlen(text), 64, fault);
-    const bool read = body && mq__read_chat(server, NULL, body, ask, fault);
+    const bool read = body && mq__chat_api.read(server, NULL, body, ask, fault);
     json_decref(body);
     return read;
 }
@@ -603,7 +603,7 @@ static void test_memory(void **state)
         const unsigned long before = mq__json_failures();
         mq__alloc_fail_at(n + 1);
         json_t *parsed = mq__body_parse(body, sizeof body - 1, 64, &fault);
-        const bool read = parsed && mq__read_chat(server, NULL, parsed, &ask, &fault);
+        const bool read = parsed && mq__chat_api.read(server, NULL, parsed, &ask, &fault);
         failed = mq__alloc_fail_at(0) > n;
         /* Refused, or the counter tells that something is missing. */
         if (failed && read) assert_true(mq__json_failures() > before);
