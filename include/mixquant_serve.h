@@ -65,9 +65,9 @@ typedef struct mq_answer_options {
     void *context;
 } mq_answer_options;
 
-/* Takes an answer apart as it streams. Total: any bytes will do, and the parts (those of one kind joined) do not depend on where pushes
- * cut them. Time is linear. What is held back: the beginning of a mark, white space before one, a call up to its name, a parameter
- * that is not a string.
+/* Takes an answer apart as it streams. Total: any bytes will do, and the parts (those of one kind joined) do not depend on where
+ * pushes cut them; pieces are whole UTF-8 characters where pushes are. Time is linear. What is held back: the beginning of a mark,
+ * white space that may go, a call up to its name, a parameter that need not be a string.
  *
  * - CALL comes when the name is complete, ARGUMENTS follow as they come. Where the model writes JSON they are its bytes (of a string
  *   with JSON in it, the text), duplicate keys included; no arguments are "{}". Elsewhere they are made from its text by the types of
@@ -75,8 +75,8 @@ typedef struct mq_answer_options {
  * - CALL_END comes with the end of the arguments: together they are one JSON object. What follows it up to the closing mark is
  *   dropped where it is in order, and text from where it is not. A closing mark that is missing does not matter.
  * - What comes to no call is text, all of it: broken JSON, a name that `tools` does not have, an opening mark alone.
- * - Arguments that break, or that the answer's end cuts: what came was valid so far, nothing is repaired. There is no CALL_END, the call
- *   is not counted, the rest is text.
+ * - Arguments that break, or that the answer's end cuts: what came was valid so far, nothing is repaired. There is no CALL_END, the
+ *   call is not counted, the rest is text.
  * - Reasoning begins where `think` precedes any text (also after a call), and ends with `unthink`, or never. Line breaks at its ends
  *   and behind it go; calls in it are reasoning.
  * - White space that is alone between reasoning, calls and the end goes, and one line break before a call. If there is no call and no
@@ -137,6 +137,7 @@ typedef struct mq_scheduler_options {
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */
+    bool no_draft;         /* else answers are drafted from what they copy: the same tokens, sooner */
     bool finish_abandoned; /* go on reading a prompt whose client left: its retry finds it */
     void (*log)(void *context, const char *line);
     void *log_context;
@@ -159,6 +160,7 @@ typedef struct mq_report {
     mq_status status; /* MQ_OK, or why there is no answer: error has the text */
     mq_error error;
     mq_finish finish;
+    uint32_t drafted, drafted_right;              /* tokens of the answer that were proposed, and that were right */
     double queued_s, prefill_s, last_s, decode_s; /* waiting; reading the prompt; its last token; decode steps */
     /* Why not more of the prompt was cached: the cache's best candidate differs from the prompt at miss_at, where it has
      * miss_token. miss_at = cached and miss_token = -1: nothing longer is there. */
@@ -201,6 +203,7 @@ MQ_API void mq_job_free(mq_job *job);
 /* Counters since the start, and gauges. Any thread; does not wait for the engine. */
 typedef struct mq_scheduler_stats {
     uint64_t prompt_tokens, cached_tokens, generated_tokens, steps; /* prompt_tokens: computed ones */
+    uint64_t drafted_tokens, drafted_right_tokens;
     double prompt_s, generated_s;
     uint64_t requests, cancelled, failed, preempted;
     uint64_t hit_tokens, miss_tokens, evicted_tokens; /* of the prefix cache, in tokens */

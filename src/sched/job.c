@@ -47,6 +47,7 @@ static void free_job(mq_job *job)
 {
     mq_sequence_free(job->sequence);
     mq_generation_free(job->generation);
+    mq__lookup_free(job->lookup);
     mq_constraint_free(job->constraint);
     pthread_mutex_destroy(&job->lock);
     mq__free(job->tokens);
@@ -58,7 +59,7 @@ void mq__job_release(mq_job *job)
     if (atomic_fetch_sub_explicit(&job->holders, 1, memory_order_acq_rel) == 1) free_job(job);
 }
 
-static mq_status check_request(const mq_scheduler *s, const mq_request *r, mq_error *error)
+static mq_status check_prompt(const mq_scheduler *s, const mq_request *r, mq_error *error)
 {
     if (r->count == 0 || r->count >= s->info.context) {
         return mq__fail(error, MQ_LIMIT,
@@ -107,7 +108,11 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     job->submitted = mq__sched_now();
     job->key = key_of(r, job->submitted);
     job->report = (mq_report){.prompt = r->count, .miss_token = -1};
-    return mq_generation_new(s->options.text, &options, &start, &job->generation, error);
+    mq_status status = mq_generation_new(s->options.text, &options, &start, &job->generation, error);
+    if (status == MQ_OK && !s->options.no_draft && options.max_tokens > 1) {
+        status = mq__lookup_new(r->count + options.max_tokens, &job->lookup, error);
+    }
+    return status;
 }
 
 static mq_status queue_job(mq_scheduler *s, mq_job *job, mq_error *error)
@@ -133,7 +138,7 @@ static mq_status queue_job(mq_scheduler *s, mq_job *job, mq_error *error)
 mq_status mq_scheduler_submit(mq_scheduler *s, const mq_request *request, mq_job **out, mq_error *error)
 {
     *out = NULL;
-    mq_status status = check_request(s, request, error);
+    mq_status status = check_prompt(s, request, error);
     mq_job *job = status == MQ_OK ? mq__alloc_zero(1, sizeof *job) : NULL;
     if (status == MQ_OK && !job)
         status = mq__fail(error, MQ_NO_MEMORY, "scheduler: request: expected memory, got none");

@@ -37,16 +37,17 @@ static void load_blocks(mq_scheduler *s, mq_job *job, uint32_t most)
     }
 }
 
+/* Decode rows that reach the last known token want its logits, and those of the drafted tokens behind it. */
 static void add_rows(mq_scheduler *s, uint32_t *count, mq_job *job, mq_phase phase, uint32_t rows)
 {
     const uint32_t first = job->sequence->count;
-    const bool last = phase == MQ_PHASE_DECODE && first + rows == job->count;
+    const bool last = phase == MQ_PHASE_DECODE && first + rows >= job->count;
     s->row_job[*count] = job;
     s->rows[(*count)++] = (mq_rows){.sequence = job->sequence,
                                     .tokens = job->tokens + first,
                                     .count = rows,
                                     .phase = phase,
-                                    .logits = last ? 1 : 0};
+                                    .logits = last ? 1 + job->draft_count : 0};
 }
 
 /* Prefill rows in the order of admission keys: the one that came first is read first, and others fill the rest of the pass. */
@@ -69,13 +70,33 @@ static uint32_t gather_prefill(mq_scheduler *s, uint32_t budget)
     return count;
 }
 
+/* Tokens that the answer may go on with, behind the ones that are known. `rows`: of the step so far. */
+static void draft_tokens(mq_scheduler *s, mq_job *job, uint32_t rows)
+{
+    int32_t draft[MQ_DRAFT_MOST];
+    const uint32_t left = job->prompt + job->max_tokens - job->count; /* the last one is never run */
+    job->draft_count = 0;
+    if (!job->lookup || left < 2) return;
+    mq__lookup_grow(job->lookup, job->tokens, job->count);
+    const uint32_t most = left - 1 < MQ_DRAFT_MOST ? left - 1 : MQ_DRAFT_MOST;
+    if (mq__lookup_draft(job->lookup, job->tokens, most, draft, &job->draft_length) == 0) return;
+    job->draft_count = mq__draft_tokens(&s->draft, job->draft_length, rows, most);
+    memcpy(job->tokens + job->count, draft, job->draft_count * sizeof *draft);
+}
+
 static uint32_t gather_decode(mq_scheduler *s)
 {
-    uint32_t count = 0;
+    uint32_t count = 0, rows = 0;
+    for (mq_job *job = s->running.first; job; job = job->next) {
+        rows += !job->loading && wants_decode(job);
+    }
     for (mq_job *job = s->running.first; job; job = job->next) {
         if (job->loading || !wants_decode(job)) continue;
         const uint32_t left = job->count - job->sequence->count;
-        add_rows(s, &count, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left : MQ_DECODE_ROWS);
+        job->draft_count = 0;
+        if (left == 1) draft_tokens(s, job, rows);
+        rows += job->draft_count;
+        add_rows(s, &count, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left + job->draft_count : MQ_DECODE_ROWS);
     }
     return count;
 }
@@ -100,20 +121,29 @@ static void leave_running(mq_scheduler *s, const mq_job *job)
     (void)mq__jobs_remove(&s->running, at);
 }
 
+/* KV behind the last token but one is of drafts that were wrong, or of tokens that need not be run. */
+static void forget_drafts(mq_job *job)
+{
+    if (job->draft_count) (void)mq_sequence_truncate(job->sequence, job->count - 1);
+    job->draft_count = 0;
+}
+
 static void end_running(mq_scheduler *s, mq_job *job, mq_finish finish, const char *bytes, size_t count)
 {
     leave_running(s, job);
+    forget_drafts(job);
     mq__job_end(s, job, finish, bytes, count);
 }
 
 static void fail_running(mq_scheduler *s, mq_job *job, const mq_error *error)
 {
     leave_running(s, job);
+    forget_drafts(job);
     mq__job_fail(s, job, error);
 }
 
 /* Runs the gathered rows. If the engine refuses the step, each entry runs alone and those that it refuses fail. */
-static void run_rows(mq_scheduler *s, uint32_t count)
+static void run_gathered(mq_scheduler *s, uint32_t count)
 {
     mq_error error = {0};
     if (mq_engine_step(s->engine, s->rows, count, &error) == MQ_OK) return;
@@ -192,7 +222,7 @@ static bool run_prefill(mq_scheduler *s, bool answers)
         rows += s->rows[i].count;
     }
     const double start = mq__sched_now();
-    run_rows(s, count);
+    run_gathered(s, count);
     const double seconds = mq__sched_now() - start;
     if (answers) adapt_budget(s, rows, seconds);
     pthread_mutex_lock(&s->lock);
@@ -210,19 +240,24 @@ static bool run_prefill(mq_scheduler *s, bool answers)
 
 /* ---- tokens */
 
-/* Draws for a part of the jobs: draws of different jobs share nothing. */
-static void draw_tokens(void *context, int thread, int threads)
+/* A draw from the logits of a row: the last one of the sequence, or so many before it. */
+static void draw_token(mq_job *job, uint32_t before_last)
+{
+    const uint32_t *mask = job->constraint ? mq_constraint_mask(job->constraint) : NULL;
+    mq_error error = {0};
+    job->draw_status = mq_sampler_draw(mq_generation_sampler(job->generation),
+                                       mq_sequence_logits_of(job->sequence, before_last), mask, &job->drawn, &error);
+    if (job->draw_status != MQ_OK) job->report.error = error;
+}
+
+/* The first draw of a part of the jobs: draws of different jobs share nothing. */
+static void draw_first(void *context, int thread, int threads)
 {
     mq_scheduler *s = context;
     size_t begin, end;
     mq__partition(s->draws, thread, threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        mq_job *job = s->row_job[i];
-        const uint32_t *mask = job->constraint ? mq_constraint_mask(job->constraint) : NULL;
-        mq_error error = {0};
-        job->draw_status = mq_sampler_draw(mq_generation_sampler(job->generation), mq_sequence_logits(job->sequence),
-                                           mask, &job->drawn, &error);
-        if (job->draw_status != MQ_OK) job->report.error = error;
+        draw_token(s->row_job[i], s->row_job[i]->draft_count);
     }
 }
 
@@ -232,11 +267,11 @@ static void collect_draws(mq_scheduler *s, uint32_t count)
     s->draws = 0;
     for (uint32_t i = 0; i < count; i++) {
         mq_job *job = s->row_job[i];
-        if (job && job->sequence->count == job->count) s->row_job[s->draws++] = job;
+        if (job && job->sequence->count == job->count + job->draft_count) s->row_job[s->draws++] = job;
     }
 }
 
-static mq_status accept_token(mq_job *job, mq_event *event, mq_finish *finish, mq_error *error)
+static mq_status accept_token(mq_job *job, const char **bytes, size_t *count, mq_finish *finish, mq_error *error)
 {
     if (job->draw_status != MQ_OK) {
         *error = job->report.error;
@@ -245,40 +280,74 @@ static mq_status accept_token(mq_job *job, mq_event *event, mq_finish *finish, m
     mq_status status = MQ_OK;
     if (job->constraint) status = mq_constraint_accept(job->constraint, job->drawn, error);
     if (status == MQ_OK) {
-        status = mq_generation_push(job->generation, job->drawn, &event->bytes, &event->count, finish, error);
+        status = mq_generation_push(job->generation, job->drawn, bytes, count, finish, error);
     }
     return status;
 }
 
-static void push_token(mq_scheduler *s, mq_job *job)
+static void tell_token(mq_scheduler *s, mq_job *job, const char *bytes, size_t count, uint32_t before_last)
 {
     mq_token_logprob top[TOP_MAX];
+    mq_event event = {.kind = MQ_EVENT_TOKEN,
+                      .bytes = bytes,
+                      .count = count,
+                      .token = job->drawn,
+                      .logprob = NAN,
+                      .top = top,
+                      .report = &job->report};
+    if (job->logprobs) {
+        const float *logits = mq_sequence_logits_of(job->sequence, before_last);
+        event.top_count = job->top_logprobs;
+        event.logprob = mq_logprobs(logits, s->info.vocab, job->drawn, top, job->top_logprobs);
+    }
+    mq__job_tell(job, &event);
+}
+
+/* Takes the drawn token. False: the answer has ended with it, one way or another. An end token has no text; the text that was held
+ * back comes with the end. */
+static bool push_token(mq_scheduler *s, mq_job *job, uint32_t before_last)
+{
     mq_error error = {0};
     mq_finish finish;
-    mq_event event = {.kind = MQ_EVENT_TOKEN, .token = job->drawn, .logprob = NAN, .top = top, .report = &job->report};
-    if (accept_token(job, &event, &finish, &error) != MQ_OK) {
+    const char *bytes;
+    size_t count;
+    if (accept_token(job, &bytes, &count, &finish, &error) != MQ_OK) {
         fail_running(s, job, &error);
-        return;
+        return false;
     }
-    if (job->logprobs) {
-        event.top_count = job->top_logprobs;
-        event.logprob =
-            mq_logprobs(mq_sequence_logits(job->sequence), s->info.vocab, job->drawn, top, job->top_logprobs);
-    }
+    const bool goes_on = finish == MQ_FINISH_NONE;
     job->report.generated = mq_generation_count(job->generation);
     s->tokens_drawn++;
-    /* An end token has no text; the text that was held back comes with the end. */
     if (finish != MQ_FINISH_EOS) {
         job->tokens[job->count++] = job->drawn;
-        const bool ends = finish != MQ_FINISH_NONE;
-        const char *bytes = event.bytes;
-        const size_t count = event.count;
-        if (ends) event.count = 0;
-        mq__job_tell(job, &event);
-        event.bytes = bytes;
-        event.count = count;
+        tell_token(s, job, goes_on ? bytes : NULL, goes_on ? count : 0, before_last);
     }
-    if (finish != MQ_FINISH_NONE) end_running(s, job, finish, event.bytes, event.count);
+    if (!goes_on) end_running(s, job, finish, bytes, count);
+    return goes_on;
+}
+
+/* The drawn token, and while it is the one that was drafted the next row's. What follows is as if each had been run alone: a row
+ * has the bits that it has alone, and a draw depends on logits, seed and position only. */
+static void push_tokens(mq_scheduler *s, mq_job *job)
+{
+    const uint32_t drafted = job->draft_count, known = job->count;
+    uint32_t right = 0;
+    int32_t draft[MQ_DRAFT_MOST];
+    memcpy(draft, job->tokens + known, drafted * sizeof *draft);
+    job->report.drafted += drafted;
+    s->drafted += drafted;
+    for (;;) {
+        const bool is_right = job->draw_status == MQ_OK && right < drafted && job->drawn == draft[right];
+        job->report.drafted_right += is_right;
+        s->drafted_right += is_right;
+        if (!push_token(s, job, drafted - right)) return;
+        if (!is_right) break;
+        right++;
+        draw_token(job, drafted - right);
+    }
+    if (drafted) mq__draft_verified(&s->draft, job->draft_length, drafted, right);
+    forget_drafts(job);
+    keep_blocks(s, job);
 }
 
 /* The last token of a prompt has run: its answer begins. */
@@ -302,16 +371,15 @@ static void decode_ran(mq_scheduler *s, uint32_t count, double start)
         if (!job) continue;
         note_read(job, start);
         if (job->report.generated) job->report.decode_s = mq__sched_now() - job->read_done;
-        keep_blocks(s, job);
     }
     collect_draws(s, count);
-    mq__pool_run(s->engine->pool, draw_tokens, s);
+    mq__pool_run(s->engine->pool, draw_first, s);
     for (uint32_t i = 0; i < s->draws; i++) {
         mq_job *job = s->row_job[i];
         if (job->max_tokens == 0)
             end_running(s, job, MQ_FINISH_LENGTH, NULL, 0);
         else
-            push_token(s, job);
+            push_tokens(s, job);
     }
 }
 
@@ -320,15 +388,22 @@ static bool run_decode(mq_scheduler *s)
     const uint32_t count = gather_with_room(s, 0);
     if (count == 0) return false;
     const double start = mq__sched_now();
-    run_rows(s, count);
+    run_gathered(s, count);
     const double seconds = mq__sched_now() - start;
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        rows += s->rows[i].count;
+    }
+    if (rows <= MQ_DECODE_ROWS) mq__draft_stepped(&s->draft, rows, seconds);
     s->decode_s = s->decode_s > 0 ? (1 - SMOOTH) * s->decode_s + SMOOTH * seconds : seconds;
-    s->tokens_drawn = 0;
+    s->tokens_drawn = s->drafted = s->drafted_right = 0;
     decode_ran(s, count, start);
     pthread_mutex_lock(&s->lock);
     s->stats.steps++;
     s->stats.generated_s += seconds;
     s->stats.generated_tokens += s->tokens_drawn;
+    s->stats.drafted_tokens += s->drafted;
+    s->stats.drafted_right_tokens += s->drafted_right;
     pthread_mutex_unlock(&s->lock);
     return true;
 }

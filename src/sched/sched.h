@@ -2,7 +2,9 @@
 #ifndef MQ_SCHED_H
 #define MQ_SCHED_H
 
+#include "gen/lookup.h"
 #include "mixquant_serve.h"
+#include "sched/draft.h"
 #include "sched/prefix_cache.h"
 
 #include <pthread.h>
@@ -24,6 +26,9 @@ struct mq_job {
     uint32_t max_tokens, top_logprobs;
     bool logprobs, background, reads_on; /* reads_on: its prompt is read to the end though its client leaves */
     mq_generation *generation;
+    mq_lookup *lookup;     /* NULL: nothing is drafted */
+    uint32_t draft_count;  /* tokens behind tokens[count] that the step in hand verifies */
+    uint32_t draft_length; /* of the match that they come from */
     mq_constraint *constraint;
     const mq_plan *plan;
     uint64_t owner;
@@ -71,8 +76,9 @@ struct mq_scheduler {
     uint32_t budget;                    /* prefill rows of a step while answers run */
     double decode_s;                    /* of a decode step, smoothed */
     double published;                   /* when the statistics that cost something were last made */
-    uint32_t draws;                     /* of the step in hand: jobs with logits, the first in row_job */
-    uint32_t tokens_drawn;              /* of the step in hand */
+    mq_draft_model draft;
+    uint32_t draws;                                /* of the step in hand: jobs with logits, the first in row_job */
+    uint32_t tokens_drawn, drafted, drafted_right; /* of the step in hand */
 };
 
 double mq__sched_now(void); /* seconds */

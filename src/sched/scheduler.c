@@ -163,6 +163,7 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
     mq__jobs_init(&s->waiting);
     mq__jobs_init(&s->running);
     mq__jobs_init(&s->storing);
+    mq__draft_init(&s->draft);
     s->budget = s->info.chunk / 4 + 1;
     s->stats.kv_blocks = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
     s->rows = mq__alloc_zero(s->options.streams, sizeof *s->rows);

@@ -6,6 +6,9 @@
 #include "base/buf.h"
 #include "server/server.h"
 
+/* How a handler tells what was short of memory: it does not ask after each json_* call, it lets NULL run through, and compares
+ * mq__json_failures() (base/json_read.h) of before and after; answering.c does so around read, the writers and whole. */
+
 /* Why a request is refused, or an answer failed. */
 typedef struct mq_fault {
     unsigned status;  /* HTTP */
@@ -18,6 +21,9 @@ typedef struct mq_fault {
 
 /* Fills a fault of status 400 and returns false. */
 bool mq__fault(mq_fault *fault, const char *param, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool mq__fault_memory(mq_fault *fault); /* 503; returns false */
+/* Of a failed call of the library that reads what the request brought: 400, or 503 for a lack of memory. Returns false. */
+bool mq__fault_error(mq_fault *fault, mq_status status, const mq_error *error);
 
 typedef enum mq_tool_choice { MQ_CHOICE_AUTO, MQ_CHOICE_NONE, MQ_CHOICE_REQUIRED } mq_tool_choice;
 
@@ -26,8 +32,11 @@ typedef struct mq_ask {
     json_t *
         messages; /* OpenAI's chat form, normalised: roles system (first only), user, assistant, tool; NULL: a raw prompt */
     json_t *tools;           /* OpenAI's array of functions; NULL: none */
-    json_t *template_kwargs; /* NULL, or chat_template_kwargs */
+    json_t *callable;        /* NULL: all of them may be called; else the array of those that may */
+    json_t *template_kwargs; /* NULL, or chat_template_kwargs; an API may add to it ("reasoning_effort") */
     bool continues;          /* the last message is the assistant's, and the answer goes on in it */
+    bool no_turn;            /* the prompt ends with the last message: no generation prompt */
+    bool joins_next;         /* messages.c's own: the last message was made of a system text, a user's joins it */
     char *prompt;            /* raw text, of /v1/completions */
     size_t prompt_bytes;
     int32_t *prompt_tokens; /* or its token ids */
@@ -44,24 +53,28 @@ typedef struct mq_ask {
     uint32_t top_logprobs;
 
     mq_tool_choice choice;
-    char *only_tool;     /* NULL, or the one that must be called */
-    bool parallel;       /* more than one call */
-    json_t *schema;      /* NULL, or the schema of the answer ({}: any JSON) */
-    bool strict;         /* of the schema or a tool: what is not supported is 400 */
-    int thinking;        /* 1 on, 0 off, -1: the template's default */
-    bool hide_reasoning; /* read, but not sent */
+    char *only_tool; /* NULL, or the one that must be called */
+    bool parallel;   /* more than one call */
+    json_t *schema;  /* NULL, or the schema of the answer ({}: any JSON) */
+    bool strict;     /* of the schema or a tool: what is not supported is 400 */
+    int thinking;    /* 1 on, 0 off, -1: the template's default */
+    bool
+        hide_reasoning; /* neither sent nor kept: no parts, nothing in mq_answered.reasoning (its tokens are counted) */
+    bool raw_reasoning; /* it stays in the text, marks and all */
 
     bool stream;
     bool include_usage; /* in a stream of chat/completions */
     bool return_progress;
-    bool background;   /* a title or a summary: others come first */
-    char session[128]; /* for log lines; "" */
+    bool background;   /* a title or a summary: others come first. Set of headers before `read` */
+    char session[128]; /* for log lines; "". Set of headers and prompt_cache_key before `read` */
     char model[128];   /* as the client wrote it */
     char *warning;     /* what was left out ("web_search, ..."), or NULL: header Warning and the log */
     void *extra;       /* the API's own facts about the request; freed by api->free_extra */
 } mq_ask;
 
-void mq__ask_clear(mq_ask *ask);
+void mq__ask_defaults(mq_server *server, mq_ask *ask);
+void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask); /* session, background */
+void mq__ask_clear(mq_ask *ask);                                           /* all but `extra` */
 
 /* What became of one answer so far; grows as parts come. */
 typedef struct mq_answered_call {
@@ -76,7 +89,10 @@ typedef struct mq_answered {
     mq_answered_call *calls; /* [call_count] */
     size_t call_count;
     json_t *logprobs; /* OpenAI's list of token objects, where asked for */
-    mq_report report; /* the latest */
+    uint32_t reasoning_tokens;
+    bool any;          /* there was a part */
+    mq_part_kind last; /* and this was the latest */
+    mq_report report;  /* the latest */
     bool ended;
 } mq_answered;
 
@@ -86,13 +102,15 @@ typedef struct mq_call mq_call;
 mq_server *mq__call_server(const mq_call *call);
 const mq_ask *mq__call_ask(const mq_call *call);
 mq_exchange *mq__call_exchange(const mq_call *call);
-const mq_answered *mq__call_answered(const mq_call *call, uint32_t choice);
+const mq_answered *mq__call_answered(const mq_call *call, uint32_t choice); /* choice: below ask->n */
 uint32_t mq__call_prompt_tokens(const mq_call *call);
-int64_t mq__call_created(const mq_call *call); /* seconds since 1970 */
+const int32_t *mq__call_prompt(const mq_call *call); /* its ids */
+const char *mq__call_id(const mq_call *call);        /* the exchange's request id */
+int64_t mq__call_created(const mq_call *call);       /* seconds since 1970 */
 /* What the prefix cache missed, as a sentence ("cached 512 of 900 tokens: at 512 the cache has \"foo\", the prompt \"bar\""); "" where
  * nothing is to say. */
 const char *mq__call_miss(const mq_call *call);
-void **mq__call_state(mq_call *call); /* the API's own, calloc'ed of api->state_bytes before `begin` */
+void *mq__call_state(mq_call *call); /* the API's own: api->state_bytes of zeros before `begin`, or `whole` */
 
 /* One API. Calls of one mq_call never overlap, whatever thread they come from. */
 typedef struct mq_api {
@@ -101,12 +119,14 @@ typedef struct mq_api {
     bool (*read)(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
     void (*free_extra)(void *extra);
     size_t state_bytes;
+    void (*free_state)(void *state); /* NULL: nothing in it is owned */
     /* A stream (content type text/event-stream), before anything is known but the prompt's length. */
     void (*begin)(mq_call *call);
     void (*progress)(mq_call *call, const mq_report *report);
     void (*part)(mq_call *call, uint32_t choice, const mq_part *part); /* mq_answered has it already */
     /* No event of the API's own for `idle` seconds: it may send one. Called once a second. */
     void (*alive)(mq_call *call, double idle);
+    void (*ended)(mq_call *call, uint32_t choice);      /* NULL, or: this answer has ended well, others may go on */
     void (*end)(mq_call *call);                         /* every answer has ended well: closing events */
     void (*fail)(mq_call *call, const mq_fault *fault); /* in a stream that began */
     /* Not a stream: the whole answer (new reference). */
@@ -124,15 +144,22 @@ bool mq__ask_tokens(mq_server *server, const mq_ask *ask, int32_t **tokens, size
 
 /* ---- what writers use */
 
-/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken. */
+/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken; NULL: memory was short, the stream fails. */
 void mq__call_send(mq_call *call, const char *event, json_t *data);
 void mq__call_send_text(mq_call *call, const char *event, const char *data); /* "[DONE]" */
 json_t *mq__call_usage(const mq_call *call);                                 /* OpenAI's, with details */
 json_t *mq__call_timings(const mq_call *call);                               /* llama.cpp's, and plan, miss */
-const char *mq__finish_name(const mq_answered *a);                           /* "stop", "length", "tool_calls" */
+json_t *mq__call_plan(const mq_call *call);        /* {"prefill", "decode"}; null before admission */
+const char *mq__finish_name(const mq_answered *a); /* "stop", "length", "tool_calls" */
+json_t *mq__json_text(const char *bytes,
+                      size_t count);          /* a JSON string of any bytes: what is no UTF-8 becomes U+FFFD */
+void mq__random_id(char *id, size_t letters); /* [letters + 1] letters and digits, for "msg_...", "call_..." */
 
-/* JSON of a request: no duplicate keys, depth bounded. NULL with a fault. */
+/* JSON of a request: an object without duplicate keys, depth and number of values bounded. NULL with a fault. Strings may hold NUL:
+ * json_string_length counts. */
 json_t *mq__body_read(mq_server *server, const mq_exchange *x, mq_fault *fault);
+json_t *mq__body_parse(const char *text, size_t bytes, uint32_t most_depth, mq_fault *fault);
+json_t *mq__error_json(const mq_fault *fault);                                  /* OpenAI's form */
 void mq__reply_json(mq_exchange *x, unsigned status, json_t *body);             /* takes the reference */
 void mq__reply_fault(mq_exchange *x, const mq_api *api, const mq_fault *fault); /* api NULL: OpenAI's form */
 
@@ -144,10 +171,32 @@ bool mq__field_bool(const json_t *body, const char *name, bool *value, mq_fault 
 bool mq__read_sampling(mq_server *server, const json_t *body, mq_ask *ask,
                        mq_fault *fault); /* temperature .. seed, penalties, logit_bias */
 bool mq__read_stops(mq_server *server, const json_t *stops, const char *name, mq_ask *ask, mq_fault *fault);
-/* messages.c: OpenAI's chat messages into the normal form. */
+/* A string of at most `most` bytes without NUL; *value is borrowed, NULL where it is absent. */
+bool mq__field_text(const json_t *body, const char *name, size_t most, const char **value, mq_fault *fault);
+/* Adds to ask->warning. False: no memory. */
+bool mq__ask_warn(mq_ask *ask, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Adds a member to ask->template_kwargs unless it has it; takes `value`. */
+bool mq__ask_kwarg(mq_ask *ask, const char *name, json_t *value);
+
+/* ask_tools.c: adds a function {"name", "description", "parameters", "strict"} (taken; `param` names it in a fault) to ask->tools.
+ * strict: true sets ask->strict. */
+bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const char *param, mq_fault *fault);
+/* OpenAI's tools and tool_choice of chat/completions. */
+bool mq__read_tools(mq_server *server, const json_t *tools, mq_ask *ask, mq_fault *fault);
+bool mq__read_tool_choice(const json_t *choice, mq_ask *ask, mq_fault *fault);
+/* The tool of that name must be called; false where there is none. */
+bool mq__ask_must_call(mq_ask *ask, const char *name, const char *param, mq_fault *fault);
+/* response_format, or text.format of responses: {"type": "text" | "json_object" | "json_schema", ...}; the schema lies in it, or in its
+ * "json_schema". */
+bool mq__read_format(const json_t *format, const char *name, mq_ask *ask, mq_fault *fault);
+
+/* messages.c: OpenAI's chat messages into the normal form: content is a string (or null beside tool_calls), roles are system (first
+ * only), user, assistant and tool, members are role, content, name, reasoning_content, tool_calls and tool_call_id. */
 bool mq__read_messages(mq_server *server, const json_t *messages, mq_ask *ask, mq_fault *fault);
-/* Appends to a normal-form list; merges system and developer texts as docs/AGENTS.md says. Takes `message`. */
+/* Appends a message of that form, or of role developer or system, to ask->messages (made if NULL). System texts at the head are
+ * joined; a later one goes, tagged, to the end of the user's or tool's message before it, or begins a user's message that the
+ * next user's joins: what stood before never changes. Takes `message`. */
 bool mq__messages_append(mq_ask *ask, json_t *message, mq_fault *fault);
-bool mq__messages_finish(mq_server *server, mq_ask *ask, mq_fault *fault); /* after the last: checks, merges */
+bool mq__messages_finish(mq_server *server, mq_ask *ask, mq_fault *fault); /* after the last: their number */
 
 #endif

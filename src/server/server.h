@@ -70,12 +70,15 @@ void mq__server_stop(mq_server *server);     /* waits for handlers, closes conne
 
 /* ---- for the handlers */
 
-/* NULL: still loading, the handler has answered 503. */
+/* NULL: still loading. No handler is called before mq__server_ready. */
 const mq_served_model *mq__server_model(const mq_server *server);
 const mq_backend *mq__server_backend(const mq_server *server);
 const mq_server_limits *mq__server_limits(const mq_server *server); /* defaults filled in */
 const mq_server_options *mq__server_options(const mq_server *server);
 void mq__server_log(mq_server *server, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Counters of answers (metrics.h): a member of the server, zeroed when it starts. */
+struct mq_counts *mq__server_counts(mq_server *server);
 
 /* A handler answers the exchange, or sets hooks and answers later. Handlers run on HTTP threads and never wait for the engine. */
 typedef void mq_handler(mq_server *server, mq_exchange *x);

@@ -8,13 +8,13 @@
 
 #include <string.h>
 
-#define PART_BYTES ((size_t)64 << 10) /* a longer part is handed out in pieces */
+#define PART_BYTES ((size_t)64 << 10) /* a longer part is handed out in pieces, of whole characters */
 
 enum { PLACE_TEXT, PLACE_REASONING, PLACE_CALL };
 
 /* ---------------------------------------------------------------- handing out */
 
-static void hand_out(mq_answer *a, mq_part_kind kind, const char *bytes, size_t count)
+static void hand_part(mq_answer *a, mq_part_kind kind, const char *bytes, size_t count)
 {
     const mq_part part = {.kind = kind, .call = a->begun ? a->begun - 1 : 0, .bytes = bytes, .count = count};
     if (a->options.part) a->options.part(a->options.context, &part);
@@ -23,13 +23,14 @@ static void hand_out(mq_answer *a, mq_part_kind kind, const char *bytes, size_t 
 static void hand_out_collected(mq_answer *a)
 {
     if (a->out.failed) a->failed = true;
-    if (a->out.len && !a->failed) hand_out(a, a->out_kind, a->out.data, a->out.len);
+    if (a->out.len && !a->failed) hand_part(a, a->out_kind, a->out.data, a->out.len);
     mq__buf_clear(&a->out);
 }
 
-static void put(mq_answer *a, mq_part_kind kind, const char *bytes, size_t count)
+static void put_part(mq_answer *a, mq_part_kind kind, const char *bytes, size_t count)
 {
-    if (a->out_kind != kind || a->out.len >= PART_BYTES) hand_out_collected(a);
+    const bool long_enough = a->out.len >= PART_BYTES && count && ((uint8_t)bytes[0] & 0xC0) != 0x80;
+    if (a->out_kind != kind || long_enough) hand_out_collected(a);
     a->out_kind = kind;
     if (!mq__buf_append(&a->out, bytes, count)) a->failed = true;
 }
@@ -55,7 +56,7 @@ bool mq__answer_call(mq_answer *a)
     if (!is_name(&a->name) || !mq__answer_find_tool(a)) return false;
     hand_out_collected(a);
     a->begun++;
-    if (!a->failed) hand_out(a, MQ_PART_CALL, a->name.data, a->name.len);
+    if (!a->failed) hand_part(a, MQ_PART_CALL, a->name.data, a->name.len);
     a->reader.announced = true;
     mq__buf_clear(&a->held);
     mq__buf_clear(&a->space);
@@ -66,21 +67,21 @@ bool mq__answer_call(mq_answer *a)
 
 void mq__answer_arguments(mq_answer *a, const char *bytes, size_t count)
 {
-    put(a, MQ_PART_ARGUMENTS, bytes, count);
+    put_part(a, MQ_PART_ARGUMENTS, bytes, count);
 }
 
 void mq__answer_call_end(mq_answer *a)
 {
     hand_out_collected(a);
     a->complete++;
-    if (!a->failed) hand_out(a, MQ_PART_CALL_END, NULL, 0);
+    if (!a->failed) hand_part(a, MQ_PART_CALL_END, NULL, 0);
 }
 
 /* ---------------------------------------------------------------- bytes that are no mark */
 
 static void give_space(mq_answer *a, mq_part_kind kind)
 {
-    if (a->space.len) put(a, kind, a->space.data, a->space.len);
+    if (a->space.len) put_part(a, kind, a->space.data, a->space.len);
     mq__buf_clear(&a->space);
 }
 
@@ -97,7 +98,7 @@ static void text_byte(mq_answer *a, uint8_t byte)
     }
     a->blank = a->close_due = false;
     give_space(a, MQ_PART_TEXT);
-    put(a, MQ_PART_TEXT, (const char *)&byte, 1);
+    put_part(a, MQ_PART_TEXT, (const char *)&byte, 1);
 }
 
 /* Without the line breaks at both ends. */
@@ -109,7 +110,7 @@ static void reasoning_byte(mq_answer *a, uint8_t byte)
     }
     a->fresh = false;
     give_space(a, MQ_PART_REASONING);
-    put(a, MQ_PART_REASONING, (const char *)&byte, 1);
+    put_part(a, MQ_PART_REASONING, (const char *)&byte, 1);
 }
 
 static void plain_byte(mq_answer *a, uint8_t byte)
@@ -119,7 +120,7 @@ static void plain_byte(mq_answer *a, uint8_t byte)
     } else if (a->options.split_reasoning) {
         reasoning_byte(a, byte);
     } else {
-        put(a, MQ_PART_TEXT, (const char *)&byte, 1);
+        put_part(a, MQ_PART_TEXT, (const char *)&byte, 1);
     }
 }
 
@@ -163,8 +164,9 @@ static mark find_mark(const mq_answer *a)
     mark found = MARK_NONE;
     for (mark m = MARK_THINK; m < MARKS; m++) {
         const char *const text = mark_here(a, m);
-        if (!text || !text[0] || strncmp(text, a->held.data, a->held.len) != 0) continue;
-        if (text[a->held.len] == '\0') return m;
+        const size_t bytes = text ? strlen(text) : 0;
+        if (bytes < a->held.len || memcmp(text, a->held.data, a->held.len) != 0) continue;
+        if (bytes == a->held.len) return m;
         found = MARKS;
     }
     return found;
@@ -174,7 +176,7 @@ static void begin_reasoning(mq_answer *a)
 {
     const bool split = a->options.split_reasoning;
     if (!split) give_space(a, MQ_PART_TEXT);
-    if (!split) put(a, MQ_PART_TEXT, a->held.data, a->held.len);
+    if (!split) put_part(a, MQ_PART_TEXT, a->held.data, a->held.len);
     mq__buf_clear(&a->space);
     a->place = PLACE_REASONING;
     a->fresh = true;
@@ -182,7 +184,7 @@ static void begin_reasoning(mq_answer *a)
 
 static void end_reasoning(mq_answer *a)
 {
-    if (!a->options.split_reasoning) put(a, MQ_PART_TEXT, a->held.data, a->held.len);
+    if (!a->options.split_reasoning) put_part(a, MQ_PART_TEXT, a->held.data, a->held.len);
     mq__buf_clear(&a->space);
     a->place = PLACE_TEXT;
     a->blank = true;
@@ -320,7 +322,7 @@ mq_status mq_answer_push(mq_answer *a, const char *bytes, size_t count, mq_error
 {
     if (a->ended) return mq__fail(error, MQ_USAGE, "answer: text: expected none after the end, got %zu bytes", count);
     if (a->plain) {
-        if (count) hand_out(a, MQ_PART_TEXT, bytes, count);
+        if (count) hand_part(a, MQ_PART_TEXT, bytes, count);
         return MQ_OK;
     }
     for (size_t i = 0; i < count && !a->failed; i++) {

@@ -58,7 +58,7 @@ static mq_scan escaped_byte(mq_json_string *s, uint8_t byte, char *out, size_t *
     return MQ_SCAN_MORE;
 }
 
-static int hex_digit(uint8_t byte)
+static int hex_value(uint8_t byte)
 {
     if (byte >= '0' && byte <= '9') return byte - '0';
     byte |= 0x20;
@@ -67,7 +67,7 @@ static int hex_digit(uint8_t byte)
 
 static mq_scan hex_byte(mq_json_string *s, uint8_t byte, char *out, size_t *count)
 {
-    const int digit = hex_digit(byte);
+    const int digit = hex_value(byte);
     if (digit < 0) return MQ_SCAN_BAD;
     s->code = (uint16_t)(s->code << 4 | digit);
     if (++s->digits < 4) return MQ_SCAN_MORE;

@@ -341,7 +341,7 @@ static void test_small_pool_parks(void **state)
         c[i]->most = 400;
         answer_alone(engine, c[i], i, alone[i]);
     }
-    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 3});
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 3, .no_draft = true});
     for (uint32_t i = 0; i < 3; i++) {
         must_submit(s, c[i], i);
     }
@@ -352,6 +352,44 @@ static void test_small_pool_parks(void **state)
     }
     assert_true(stats_of(s).preempted > 0);
     mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
+/* Drafted or not, greedy or drawn: the same tokens, in fewer steps. */
+static void test_drafts_change_nothing(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(4, 256);
+    static int32_t alone[4][LONG];
+    client *c[4];
+    uint64_t steps[2];
+    for (uint32_t i = 0; i < 4; i++) {
+        c[i] = new_client(80 + i, 100);
+        for (uint32_t t = 10; t < 100; t++) {
+            c[i]->prompt[t] = c[i]->prompt[t % 10]; /* what repeats itself is what a small random model repeats */
+        }
+        c[i]->most = 500;
+        answer_alone(engine, c[i], i, alone[i]);
+    }
+    for (int drafts = 0; drafts < 2; drafts++) {
+        mq_scheduler *s = start(engine, &(mq_scheduler_options){.no_draft = !drafts});
+        for (uint32_t i = 0; i < 4; i++) {
+            must_submit(s, c[i], i);
+        }
+        for (uint32_t i = 0; i < 4; i++) {
+            finish(c[i]);
+            check_answer(c[i], alone[i]);
+            assert_true(c[i]->report.drafted_right <= c[i]->report.drafted);
+        }
+        const mq_scheduler_stats stats = stats_of(s);
+        assert_true(drafts ? stats.drafted_right_tokens > 50 : stats.drafted_tokens == 0);
+        steps[drafts] = stats.steps;
+        mq_scheduler_stop(s);
+    }
+    assert_true(steps[1] < steps[0]);
+    for (uint32_t i = 0; i < 4; i++) {
+        free(c[i]);
+    }
     mq_engine_close(engine);
 }
 
@@ -545,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_abandoned_prefill_is_finished),
         cmocka_unit_test(test_same_prompt_is_read_once),
         cmocka_unit_test(test_small_pool_parks),
+        cmocka_unit_test(test_drafts_change_nothing),
         cmocka_unit_test(test_owners_do_not_share),
         cmocka_unit_test(test_a_miss_is_explained),
         cmocka_unit_test(test_refusals),

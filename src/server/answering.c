@@ -1,0 +1,366 @@
+/* The life of a request: from its handler over the backend's events to its end. */
+#include "server/answering.h"
+
+#include "base/json_read.h"
+#include "base/mem.h"
+#include "server/answering_call.h"
+#include "server/metrics.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define BLANKS_AFTER 5.0  /* seconds until blanks before JSON begin */
+#define BLANKS_EVERY 15.0 /* seconds */
+
+double mq__now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- memory */
+
+static mq_call *new_call(mq_server *server, mq_exchange *x, const mq_api *api)
+{
+    mq_call *call = mq__alloc_zero(1, sizeof *call);
+    if (!call) return NULL;
+    atomic_init(&call->holders, 1);
+    pthread_mutex_init(&call->lock, NULL);
+    call->server = server;
+    call->x = x;
+    call->api = api;
+    snprintf(call->id, sizeof call->id, "%s", mq__exchange_id(x));
+    call->created = (int64_t)time(NULL);
+    call->started = call->sent = call->told = mq__now();
+    return call;
+}
+
+static void drop_call(mq_call *call)
+{
+    if (atomic_fetch_sub_explicit(&call->holders, 1, memory_order_acq_rel) != 1) return;
+    for (uint32_t i = 0; call->choices && i < call->ask.n; i++) {
+        mq__choice_close(&call->choices[i]);
+    }
+    if (call->ask.extra && call->api->free_extra) call->api->free_extra(call->ask.extra);
+    if (call->state && call->api->free_state) call->api->free_state(call->state);
+    mq__free(call->choices);
+    mq__free(call->state);
+    mq__ask_clear(&call->ask);
+    mq_free(call->prompt.tokens);
+    mq__buf_free(&call->line);
+    pthread_mutex_destroy(&call->lock);
+    mq__free(call);
+}
+
+/* A release waits for an event that is being told, and that takes the lock. */
+void mq__choices_release(mq_call *call)
+{
+    const mq_backend *backend = mq__server_backend(call->server);
+    for (uint32_t i = 0; call->choices && i < call->ask.n; i++) {
+        pthread_mutex_lock(&call->lock);
+        mq_job *job = call->choices[i].job;
+        call->choices[i].job = NULL;
+        pthread_mutex_unlock(&call->lock);
+        if (job) backend->release(backend->self, job);
+    }
+}
+
+/* ---- sending; all with the lock */
+
+static void write_bytes(mq_call *call, const char *bytes, size_t count)
+{
+    if (call->over || call->gone || call->left) return;
+    if (!mq__exchange_write(call->x, bytes, count)) call->left = true;
+    call->sent = mq__now();
+}
+
+static void begin_line(mq_call *call, const char *event)
+{
+    mq__buf_clear(&call->line);
+    if (event) {
+        (void)mq__buf_puts(&call->line, "event: ");
+        (void)mq__buf_puts(&call->line, event);
+        (void)mq__buf_putc(&call->line, '\n');
+    }
+    (void)mq__buf_puts(&call->line, "data: ");
+}
+
+static void end_line(mq_call *call)
+{
+    (void)mq__buf_puts(&call->line, "\n\n");
+    if (call->line.failed)
+        call->broken = true;
+    else
+        write_bytes(call, call->line.data, call->line.len);
+}
+
+void mq__call_send(mq_call *call, const char *event, json_t *data)
+{
+    begin_line(call, event);
+    if (data && mq__json_print(data, JSON_COMPACT, &call->line))
+        end_line(call);
+    else
+        call->broken = true;
+    json_decref(data);
+}
+
+void mq__call_send_text(mq_call *call, const char *event, const char *data)
+{
+    begin_line(call, event);
+    (void)mq__buf_puts(&call->line, data);
+    end_line(call);
+}
+
+/* A JSON answer: whole, or after blanks that went before it. */
+static void send_json(mq_call *call, unsigned status, json_t *body)
+{
+    if (!call->begun) {
+        mq__reply_json(call->x, status, body);
+        return;
+    }
+    mq__buf_clear(&call->line);
+    if (body && mq__json_print(body, JSON_COMPACT, &call->line)) write_bytes(call, call->line.data, call->line.len);
+    json_decref(body);
+    mq__exchange_end(call->x);
+}
+
+/* ---- ends; all with the lock, and only once */
+
+static void close_call(mq_call *call, unsigned status, const char *finish)
+{
+    call->over = true;
+    mq__call_log(call, status, finish);
+}
+
+static void fail_call(mq_call *call, const mq_fault *fault)
+{
+    if (call->begun && call->ask.stream) {
+        call->api->fail(call, fault);
+        mq__exchange_end(call->x);
+    } else if (call->begun) {
+        send_json(call, 200, call->api->error ? call->api->error(fault) : mq__error_json(fault));
+    } else {
+        mq__reply_fault(call->x, call->api, fault);
+    }
+    close_call(call, fault->status, "failed");
+}
+
+/* What went wrong meanwhile ends the call. */
+static void settle(mq_call *call)
+{
+    if (call->over || call->gone) return;
+    if (call->left) {
+        mq__exchange_end(call->x);
+        close_call(call, 499, "left");
+    } else if (call->broken) {
+        mq_fault fault;
+        (void)mq__fault_memory(&fault);
+        fail_call(call, &fault);
+    }
+}
+
+static void end_call(mq_call *call)
+{
+    const unsigned long before = mq__json_failures();
+    json_t *whole = NULL;
+    if (call->ask.stream)
+        call->api->end(call);
+    else
+        whole = call->api->whole(call);
+    if (mq__json_failures() != before || (!call->ask.stream && !whole)) call->broken = true;
+    if (call->broken || call->left) {
+        json_decref(whole);
+        settle(call);
+        return;
+    }
+    if (call->ask.stream)
+        mq__exchange_end(call->x);
+    else
+        send_json(call, 200, whole);
+    close_call(call, 200, mq__finish_name(&call->choices[0].answered));
+}
+
+/* ---- events */
+
+/* Why an answer did not end well. */
+static void fault_of_report(const mq_report *report, mq_fault *fault)
+{
+    if (report->status == MQ_OK) { /* cancelled, and not by its client */
+        const mq_error error = {MQ_CANCELLED, "the server is shutting down"};
+        (void)mq__fault_error(fault, MQ_CANCELLED, &error);
+    } else if (report->status == MQ_NO_MEMORY || report->status == MQ_USAGE) {
+        (void)mq__fault_error(fault, report->status, &report->error);
+    } else {
+        (void)mq__fault_error(fault, MQ_IO, &report->error); /* 500 */
+    }
+}
+
+static void take_end(mq_choice *choice, const mq_event *event)
+{
+    mq_call *call = choice->call;
+    if (event->report->status != MQ_OK || event->report->finish == MQ_FINISH_CANCELLED) {
+        mq_fault fault;
+        fault_of_report(event->report, &fault);
+        fail_call(call, &fault);
+        return;
+    }
+    mq__choice_finish(choice, event);
+    if (call->broken || call->left) return;
+    if (call->ask.stream && call->api->ended) call->api->ended(call, choice->number);
+    if (++call->ended == call->ask.n) end_call(call);
+}
+
+static void take_event(mq_choice *choice, const mq_event *event)
+{
+    mq_call *call = choice->call;
+    choice->answered.report = *event->report;
+    mq__call_find_miss(call, event->report);
+    if (event->kind == MQ_EVENT_PROGRESS) {
+        if (call->ask.stream && call->api->progress) call->api->progress(call, event->report);
+    } else if (event->kind == MQ_EVENT_TOKEN) {
+        mq__choice_token(choice, event);
+    } else {
+        take_end(choice, event);
+    }
+}
+
+void mq__choice_event(void *context, const mq_event *event)
+{
+    mq_choice *choice = context;
+    mq_call *call = choice->call;
+    const unsigned long before = mq__json_failures();
+    pthread_mutex_lock(&call->lock);
+    if (!call->over && !call->gone) {
+        take_event(choice, event);
+        if (mq__json_failures() != before) call->broken = true;
+        settle(call);
+    }
+    pthread_mutex_unlock(&call->lock);
+}
+
+/* ---- while it lasts */
+
+static void keep_blanks(mq_call *call, double now)
+{
+    if (!mq__server_options(call->server)->json_keepalive) return;
+    if (!call->begun && now - call->started >= BLANKS_AFTER) {
+        mq__exchange_begin(call->x, 200, "application/json");
+        call->begun = true;
+        write_bytes(call, " ", 1);
+    } else if (call->begun && now - call->sent >= BLANKS_EVERY) {
+        write_bytes(call, " ", 1);
+    }
+}
+
+static void tick_call(mq_call *call)
+{
+    const double now = mq__now(), most = mq__server_limits(call->server)->request_s;
+    if (most > 0 && now - call->started > most) {
+        mq_fault fault = {.status = 504, .type = "server_error", .code = "request_timeout"};
+        snprintf(fault.message, sizeof fault.message, "the answer took longer than this server's limit of %g s", most);
+        fail_call(call, &fault);
+        return;
+    }
+    if (!call->ask.stream) {
+        keep_blanks(call, now);
+    } else if (call->begun && call->api->alive && now - call->told >= 1) {
+        call->told = now;
+        call->api->alive(call, now - call->sent);
+    }
+}
+
+static void on_tick(void *context)
+{
+    mq_call *call = context;
+    const unsigned long before = mq__json_failures();
+    pthread_mutex_lock(&call->lock);
+    if (!call->over && !call->gone) {
+        tick_call(call);
+        if (mq__json_failures() != before) call->broken = true;
+        settle(call);
+    }
+    const bool over = call->over;
+    pthread_mutex_unlock(&call->lock);
+    if (over) mq__choices_release(call); /* others of its answers may still run */
+}
+
+static void on_gone(void *context, bool complete)
+{
+    mq_call *call = context;
+    (void)complete;
+    pthread_mutex_lock(&call->lock);
+    call->gone = true;
+    if (!call->over) close_call(call, 499, "left");
+    pthread_mutex_unlock(&call->lock);
+    mq__choices_release(call);
+    drop_call(call);
+}
+
+/* ---- the handler */
+
+static void set_warning(mq_call *call)
+{
+    char value[1100];
+    size_t n = 0;
+    if (!call->ask.warning) return;
+    const int head = snprintf(value, sizeof value, "299 mixquant \"left out: ");
+    n = head > 0 ? (size_t)head : 0;
+    for (const char *c = call->ask.warning; *c && n + 2 < sizeof value; c++) {
+        value[n++] = *c >= ' ' && *c < 0x7F && *c != '"' && *c != '\\' ? *c : '?';
+    }
+    value[n++] = '"';
+    value[n] = '\0';
+    mq__exchange_set_header(call->x, "warning", value);
+}
+
+/* With the lock: events that come meanwhile wait. */
+static void start_call(mq_call *call)
+{
+    mq_fault fault;
+    for (uint32_t i = 0; i < call->ask.n; i++) {
+        if (mq__choice_submit(&call->choices[i], &fault)) continue;
+        fail_call(call, &fault);
+        return;
+    }
+    if (!call->ask.stream) return;
+    const unsigned long before = mq__json_failures();
+    mq__exchange_begin(call->x, 200, "text/event-stream");
+    call->begun = true;
+    call->api->begin(call);
+    if (mq__json_failures() != before) call->broken = true;
+    settle(call);
+}
+
+static void run_call(mq_call *call)
+{
+    const mq_exchange_hooks hooks = {.tick = on_tick, .gone = on_gone, .context = call};
+    set_warning(call);
+    atomic_fetch_add_explicit(&call->holders, 1, memory_order_relaxed);
+    mq__exchange_set_hooks(call->x, &hooks);
+    pthread_mutex_lock(&call->lock);
+    if (!call->gone) start_call(call);
+    const bool over = call->over;
+    pthread_mutex_unlock(&call->lock);
+    if (over) mq__choices_release(call);
+}
+
+void mq__answer(mq_server *server, mq_exchange *x, const mq_api *api)
+{
+    mq_fault fault;
+    mq_call *call = new_call(server, x, api);
+    if (!call) {
+        (void)mq__fault_memory(&fault);
+        mq__reply_fault(x, api, &fault);
+        return;
+    }
+    if (mq__call_prepare(call, &fault)) {
+        run_call(call);
+    } else {
+        pthread_mutex_lock(&call->lock);
+        fail_call(call, &fault);
+        pthread_mutex_unlock(&call->lock);
+    }
+    drop_call(call);
+}

@@ -1,0 +1,237 @@
+/* Everything of a request before its first event: body, ask, prompt, masks, submission. */
+#include "base/json_read.h"
+#include "base/mem.h"
+#include "server/answering_call.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* ---- reading */
+
+bool mq__call_has_tools(const mq_call *call)
+{
+    const mq_ask *ask = &call->ask;
+    return ask->messages && ask->tools && ask->choice != MQ_CHOICE_NONE &&
+           mq__server_model(call->server)->style.tools != MQ_TOOLS_NONE;
+}
+
+static bool check_model(const mq_call *call, mq_fault *fault)
+{
+    const mq_ask *ask = &call->ask;
+    const char *name = mq__server_model(call->server)->name;
+    if (!mq__server_options(call->server)->strict_model || !ask->model[0] || strcmp(ask->model, name) == 0) return true;
+    (void)mq__fault(fault, "model", "the model `%s` does not exist: this server has `%s`", ask->model, name);
+    fault->status = 404;
+    fault->code = "model_not_found";
+    return false;
+}
+
+static bool read_ask(mq_call *call, mq_fault *fault)
+{
+    mq__ask_defaults(call->server, &call->ask);
+    json_t *body = mq__body_read(call->server, call->x, fault);
+    if (!body) return false;
+    const char *model;
+    const unsigned long before = mq__json_failures();
+    bool read = mq__field_text(body, "model", 4096, &model, fault);
+    snprintf(call->ask.model, sizeof call->ask.model, "%s", read && model ? model : "");
+    mq__ask_hints(call->x, body, &call->ask);
+    read = read && check_model(call, fault) && call->api->read(call->server, call->x, body, &call->ask, fault);
+    if (read && mq__json_failures() != before) read = mq__fault_memory(fault);
+    json_decref(body);
+    return read;
+}
+
+/* ---- the length */
+
+static bool check_length(const mq_call *call, mq_fault *fault)
+{
+    const uint32_t context = mq__server_model(call->server)->info.context, most = context - 1;
+    if (call->prompt.count <= most) return true;
+    (void)mq__fault(
+        fault, call->ask.messages ? "messages" : "prompt",
+        "prompt is too long: %zu tokens > %u maximum; this model's maximum context length is %u tokens, and an "
+        "answer needs at least one",
+        call->prompt.count, most, context);
+    fault->code = "context_length_exceeded";
+    return false;
+}
+
+static uint32_t tokens_at_most(const mq_call *call)
+{
+    const uint32_t room = mq__server_model(call->server)->info.context - (uint32_t)call->prompt.count;
+    const uint32_t limit = mq__server_limits(call->server)->max_tokens;
+    uint32_t most = call->ask.max_tokens < room ? call->ask.max_tokens : room;
+    return limit && limit < most ? limit : most;
+}
+
+/* ---- masks */
+
+typedef enum mask_kind { MASK_NONE, MASK_SCHEMA, MASK_CALLS, MASK_ONE_CALL } mask_kind;
+
+/* A schema beside tools that may be called is not enforced: the answer that is a call has another form. */
+static mask_kind mask_of(const mq_call *call)
+{
+    const mq_ask *ask = &call->ask;
+    if (mq__call_has_tools(call)) return ask->choice == MQ_CHOICE_REQUIRED ? MASK_ONE_CALL : MASK_CALLS;
+    return ask->schema ? MASK_SCHEMA : MASK_NONE;
+}
+
+/* Tools by name alone, for those whose schemas are more than a mask can hold. */
+static json_t *bare_tools(const json_t *tools)
+{
+    json_t *bare = json_array();
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        json_t *name = json_object_get(json_object_get(json_array_get(tools, i), "function"), "name");
+        (void)json_array_append_new(bare, json_pack("{sss{sOs{ss}}}", "type", "function", "function", "name", name,
+                                                    "parameters", "type", "object"));
+    }
+    return bare;
+}
+
+/* One mask; json is the schema or the tools. */
+static mq_status make_mask(const mq_call *call, mask_kind kind, bool strict, const json_t *json, mq_constraint **mask,
+                           char **dropped, mq_error *error)
+{
+    const mq_served_model *model = mq__server_model(call->server);
+    const mq_prompt *prompt = &call->prompt;
+    mq_buf text = {0};
+    mq_constraint_options options = {.strict = strict, .parallel = call->ask.parallel};
+    if (prompt->in_reasoning || (prompt->opens_reasoning && kind == MASK_CALLS)) options.after = model->style.unthink;
+    if (!mq__json_print(json, JSON_COMPACT, &text)) {
+        mq__buf_free(&text);
+        error->status = MQ_NO_MEMORY;
+        return MQ_NO_MEMORY;
+    }
+    if (kind == MASK_SCHEMA) {
+        options.schema = text.data;
+        options.schema_bytes = text.len;
+    } else {
+        options.format = model->style.tools;
+        options.required = kind == MASK_ONE_CALL;
+        options.tools = text.data;
+        options.tools_bytes = text.len;
+    }
+    const mq_status status = mq_constraint_new(model->vocabulary, &options, mask, dropped, error);
+    mq__buf_free(&text);
+    return status;
+}
+
+/* What tools' schemas ask for too much is left out, unless one of them is strict. */
+static mq_status make_tool_mask(mq_call *call, mask_kind kind, mq_constraint **mask, char **dropped, mq_error *error)
+{
+    const mq_ask *ask = &call->ask;
+    const json_t *tools = ask->callable ? ask->callable : ask->tools;
+    mq_status status = make_mask(call, kind, ask->strict, tools, mask, dropped, error);
+    if (ask->strict || (status != MQ_LIMIT && status != MQ_UNSUPPORTED && status != MQ_FORMAT)) return status;
+    json_t *bare = bare_tools(tools);
+    if (!mq__ask_warn(&call->ask, "schemas of tools: %.150s", error->text)) return MQ_NO_MEMORY;
+    status = make_mask(call, kind, false, bare, mask, dropped, error);
+    json_decref(bare);
+    return status;
+}
+
+static bool make_masks(mq_call *call, mq_fault *fault)
+{
+    const mask_kind kind = mask_of(call);
+    if (kind == MASK_NONE || !mq__server_model(call->server)->vocabulary) return true;
+    for (uint32_t i = 0; i < call->ask.n; i++) {
+        mq_error error = {0};
+        char *dropped = NULL;
+        mq_constraint **mask = &call->choices[i].constraint;
+        const mq_status status = kind == MASK_SCHEMA
+                                     ? make_mask(call, kind, call->ask.strict, call->ask.schema, mask, &dropped, &error)
+                                     : make_tool_mask(call, kind, mask, &dropped, &error);
+        const bool told = !dropped || mq__ask_warn(&call->ask, "schema keywords: %.150s", dropped);
+        mq_free(dropped);
+        if (status != MQ_OK) {
+            (void)mq__fault_error(fault, status, &error);
+            snprintf(fault->param, sizeof fault->param, "%s", kind == MASK_SCHEMA ? "response_format" : "tools");
+            return false;
+        }
+        if (!told) return mq__fault_memory(fault);
+    }
+    return true;
+}
+
+static bool check_tools(mq_call *call, mq_fault *fault)
+{
+    mq_ask *ask = &call->ask;
+    if (ask->choice == MQ_CHOICE_REQUIRED && !mq__call_has_tools(call)) {
+        return mq__fault(fault, "tool_choice",
+                         "tool_choice: expected tools and a model whose template knows them, got %s",
+                         ask->tools ? "another model" : "no tools");
+    }
+    if (!ask->schema || mask_of(call) != MASK_CALLS) return true;
+    return mq__ask_warn(ask, "response_format beside tools: not enforced") || mq__fault_memory(fault);
+}
+
+/* ---- the whole */
+
+bool mq__call_prepare(mq_call *call, mq_fault *fault)
+{
+    if (!read_ask(call, fault) || !check_tools(call, fault)) return false;
+    const mask_kind kind = mask_of(call);
+    const bool held = kind == MASK_SCHEMA || kind == MASK_ONE_CALL;
+    if (!mq__prompt_make(call->server, &call->ask, held, &call->prompt, fault) || !check_length(call, fault))
+        return false;
+    call->choices = mq__alloc_zero(call->ask.n, sizeof *call->choices);
+    if (call->api->state_bytes) call->state = mq__alloc_zero(1, call->api->state_bytes);
+    if (!call->choices || (call->api->state_bytes && !call->state)) return mq__fault_memory(fault);
+    for (uint32_t i = 0; i < call->ask.n; i++) {
+        call->choices[i].call = call;
+        call->choices[i].number = i;
+        call->choices[i].answered.report.miss_token = -1;
+        if (!mq__choice_open(&call->choices[i], fault)) return false;
+    }
+    return make_masks(call, fault);
+}
+
+static uint64_t seed_of(const mq_choice *choice)
+{
+    const mq_ask *ask = &choice->call->ask;
+    uint64_t seed;
+    if (ask->has_seed) return ask->sampling.seed + choice->number;
+    while (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed) {}
+    return seed;
+}
+
+static bool refused_by_backend(mq_fault *fault, mq_status status, const mq_error *error)
+{
+    (void)mq__fault_error(fault, status, error);
+    if (status != MQ_LIMIT) return false;
+    fault->status = 429; /* the queue: length was checked before */
+    fault->type = "rate_limit_error";
+    fault->code = "rate_limit_exceeded";
+    fault->retry_after = 5;
+    return false;
+}
+
+bool mq__choice_submit(mq_choice *choice, mq_fault *fault)
+{
+    mq_call *call = choice->call;
+    const mq_ask *ask = &call->ask;
+    const mq_backend *backend = mq__server_backend(call->server);
+    mq_request request = {
+        .tokens = call->prompt.tokens,
+        .count = (uint32_t)call->prompt.count,
+        .options = {.sampling = ask->sampling,
+                    .max_tokens = tokens_at_most(call),
+                    .stops = (const char *const *)ask->stops,
+                    .stop_count = ask->stop_count,
+                    .ignore_eos = ask->ignore_eos,
+                    .keep_special = ask->messages && mq__server_model(call->server)->style.keep_special,
+                    .logprobs = ask->logprobs,
+                    .top_logprobs = ask->top_logprobs},
+        .constraint = choice->constraint,
+        .owner = mq__exchange_owner(call->x),
+        .background = ask->background,
+        .event = mq__choice_event,
+        .context = choice};
+    request.options.sampling.seed = seed_of(choice);
+    choice->constraint = NULL; /* it is taken in any case */
+    mq_error error = {0};
+    const mq_status status = backend->submit(backend->self, &request, &choice->job, &error);
+    return status == MQ_OK || refused_by_backend(fault, status, &error);
+}
