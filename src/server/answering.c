@@ -333,7 +333,7 @@ static void start_call(mq_call *call)
     settle(call);
 }
 
-static void run_call(mq_call *call)
+static void launch_call(mq_call *call)
 {
     const mq_exchange_hooks hooks = {.tick = on_tick, .gone = on_gone, .context = call};
     set_warning(call);
@@ -356,7 +356,7 @@ void mq__answer(mq_server *server, mq_exchange *x, const mq_api *api)
         return;
     }
     if (mq__call_prepare(call, &fault)) {
-        run_call(call);
+        launch_call(call);
     } else {
         pthread_mutex_lock(&call->lock);
         fail_call(call, &fault);

@@ -155,6 +155,9 @@ json_t *mq__json_text(const char *bytes,
                       size_t count);          /* a JSON string of any bytes: what is no UTF-8 becomes U+FFFD */
 void mq__random_id(char *id, size_t letters); /* [letters + 1] letters and digits, for "msg_...", "call_..." */
 
+/* The body of chat/completions; apply-template and tokenize read the same. */
+bool mq__read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
+
 /* JSON of a request: an object without duplicate keys, depth and number of values bounded. NULL with a fault. Strings may hold NUL:
  * json_string_length counts. */
 json_t *mq__body_read(mq_server *server, const mq_exchange *x, mq_fault *fault);

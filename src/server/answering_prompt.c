@@ -111,7 +111,7 @@ static mq_status render_somehow(mq_server *server, const mq_ask *ask, json_t *me
 
 typedef enum reasoning { OUTSIDE, INSIDE, BEHIND } reasoning; /* BEHIND: it is over, or does not come */
 
-static bool ends_with(const char *text, size_t bytes, const char *end)
+static bool ends_in(const char *text, size_t bytes, const char *end)
 {
     const size_t n = strlen(end);
     return n && bytes >= n && memcmp(text + bytes - n, end, n) == 0;
@@ -123,8 +123,8 @@ static reasoning reasoning_at_end(const mq_answer_style *style, const char *prom
     while (bytes && strchr(" \t\r\n", prompt[bytes - 1])) {
         bytes--;
     }
-    if (ends_with(prompt, bytes, style->unthink)) return BEHIND;
-    return ends_with(prompt, bytes, style->think) ? INSIDE : OUTSIDE;
+    if (ends_in(prompt, bytes, style->unthink)) return BEHIND;
+    return ends_in(prompt, bytes, style->think) ? INSIDE : OUTSIDE;
 }
 
 static const char *last_in(const char *text, const char *mark)

@@ -171,12 +171,17 @@ static bool quote_token(const mq_call *call, int32_t token, char *out, size_t si
 void mq__call_find_miss(mq_call *call, const mq_report *report)
 {
     char cached[120], prompt[120];
-    if (call->missed || !has_miss(call, report)) return;
-    call->missed = quote_token(call, report->miss_token, cached, sizeof cached) &&
-                   quote_token(call, call->prompt.tokens[report->miss_at], prompt, sizeof prompt);
-    if (!call->missed) return;
-    snprintf(call->miss, sizeof call->miss, "cached %u of %u tokens: at %u the cache has %s, the prompt %s",
-             report->cached, report->prompt, report->miss_at, cached, prompt);
+    if (!has_miss(call, report)) {
+        call->miss[0] = '\0';
+    } else if (!call->miss[0] || call->miss_at != report->miss_at) {
+        if (!quote_token(call, report->miss_token, cached, sizeof cached) ||
+            !quote_token(call, call->prompt.tokens[report->miss_at], prompt, sizeof prompt)) {
+            return;
+        }
+        call->miss_at = report->miss_at;
+        snprintf(call->miss, sizeof call->miss, "cached %u of %u tokens: at %u the cache has %s, the prompt %s",
+                 report->cached, report->prompt, report->miss_at, cached, prompt);
+    }
 }
 
 /* ---- the end */

@@ -221,7 +221,7 @@ bool mq__choice_submit(mq_choice *choice, mq_fault *fault)
                     .stops = (const char *const *)ask->stops,
                     .stop_count = ask->stop_count,
                     .ignore_eos = ask->ignore_eos,
-                    .keep_special = ask->messages && mq__server_model(call->server)->style.keep_special,
+                    .keep_markers = ask->messages && mq__server_model(call->server)->style.keep_special,
                     .logprobs = ask->logprobs,
                     .top_logprobs = ask->top_logprobs},
         .constraint = choice->constraint,

@@ -27,7 +27,7 @@ static bool has_role(const json_t *message, const char *role)
 /* ---- the list */
 
 /* Adds a text to a message's content. */
-static bool add_text(json_t *message, const char *text, size_t bytes)
+static bool add_piece(json_t *message, const char *text, size_t bytes)
 {
     json_t *content = json_object_get(message, "content"), *more = mq__json_text(text, bytes);
     if (bytes == 0) {
@@ -40,13 +40,13 @@ static bool add_text(json_t *message, const char *text, size_t bytes)
     return json_array_append_new(list, more) == 0 && json_object_set_new(message, "content", list) == 0;
 }
 
-static bool add_tagged(json_t *message, const char *text, size_t bytes)
+static bool add_reminder(json_t *message, const char *text, size_t bytes)
 {
     mq_buf tagged = {0};
     (void)mq__buf_puts(&tagged, TAG_BEGIN);
     (void)mq__buf_append(&tagged, text, bytes);
     (void)mq__buf_puts(&tagged, TAG_END);
-    const bool added = !tagged.failed && add_text(message, tagged.data, tagged.len);
+    const bool added = !tagged.failed && add_piece(message, tagged.data, tagged.len);
     mq__buf_free(&tagged);
     return added;
 }
@@ -61,12 +61,12 @@ static bool add_system(mq_ask *ask, json_t *message)
     if (!last)
         return json_object_set_new(message, "role", json_string("system")) == 0 &&
                json_array_append(ask->messages, message) == 0;
-    if (has_role(last, "system")) return add_text(last, text, bytes);
+    if (has_role(last, "system")) return add_piece(last, text, bytes);
     if (bytes == 0) return true;
-    if (!has_role(last, "assistant")) return add_tagged(last, text, bytes);
+    if (!has_role(last, "assistant")) return add_reminder(last, text, bytes);
     json_t *begun = json_pack("{ssss}", "role", "user", "content", "");
     ask->joins_next = true;
-    return json_array_append_new(ask->messages, begun) == 0 && add_tagged(begun, text, bytes);
+    return json_array_append_new(ask->messages, begun) == 0 && add_reminder(begun, text, bytes);
 }
 
 static bool append_normal(mq_ask *ask, json_t *message)
@@ -77,7 +77,7 @@ static bool append_normal(mq_ask *ask, json_t *message)
     ask->joins_next = false;
     if (!joins) return json_array_append(ask->messages, message) == 0;
     const json_t *content = json_object_get(message, "content");
-    return add_text(json_array_get(ask->messages, count - 1), json_string_value(content), json_string_length(content));
+    return add_piece(json_array_get(ask->messages, count - 1), json_string_value(content), json_string_length(content));
 }
 
 bool mq__messages_append(mq_ask *ask, json_t *message, mq_fault *fault)

@@ -1,0 +1,107 @@
+/* The watcher: a thread that looks at connections four times a second, and at once when a client hangs up. libmicrohttpd does not look at
+ * suspended connections, and its time-out starts anew with every byte. */
+#include "base/mem.h"
+#include "server/http.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define PAUSE_MS 250
+
+double mq__http_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Who takes too long to send a request is cut off. Under the server's lock: a connection in the list has its descriptor open. */
+static void reap(mq_server *server, double now)
+{
+    for (http_connection *c = server->connections; c; c = c->next) {
+        if (c->allowed > 0 && now - c->since > c->allowed) {
+            c->allowed = 0;
+            (void)shutdown(c->fd, SHUT_RDWR);
+        }
+    }
+}
+
+/* What poll looks at, and whose connections they are: a descriptor may be another's by the time that poll returns. */
+typedef struct watched {
+    struct pollfd *fds;
+    uint64_t *ids;
+    size_t count, room;
+} watched;
+
+static bool watched_room(watched *w)
+{
+    if (w->count < w->room) return true;
+    const size_t room = 2 * w->room + 64;
+    struct pollfd *fds = mq__realloc(w->fds, room * sizeof *fds);
+    if (fds) w->fds = fds;
+    uint64_t *ids = fds ? mq__realloc(w->ids, room * sizeof *ids) : NULL;
+    if (ids) w->ids = ids;
+    if (ids) w->room = room;
+    return ids != NULL;
+}
+
+/* Connections whose exchange runs. Under the server's lock. */
+static void list_running(mq_server *server, watched *w)
+{
+    w->count = 0;
+    for (mq_exchange *x = server->exchanges; x && watched_room(w); x = x->next) {
+        pthread_mutex_lock(&x->lock);
+        const bool runs = x->socket && !x->cut && x->stage != HTTP_READING;
+        pthread_mutex_unlock(&x->lock);
+        if (!runs) continue;
+        w->ids[w->count] = x->socket->id;
+        w->fds[w->count++] = (struct pollfd){.fd = x->socket->fd, .events = POLLRDHUP};
+    }
+}
+
+/* A client that closes its side, even half of it, does not wait for the answer. */
+static void cut_gone(mq_server *server, const watched *w)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        if (!(w->fds[i].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL))) continue;
+        for (mq_exchange *x = server->exchanges; x; x = x->next) {
+            if (x->socket && x->socket->id == w->ids[i]) mq__exchange_cut(x);
+        }
+    }
+}
+
+static void tick_all(mq_server *server)
+{
+    for (mq_exchange *x = server->exchanges; x; x = x->next) {
+        pthread_mutex_lock(&x->hook_lock);
+        if (x->hooked && x->hooks.tick) x->hooks.tick(x->hooks.context);
+        pthread_mutex_unlock(&x->hook_lock);
+    }
+}
+
+void *mq__http_watch(void *context)
+{
+    mq_server *server = context;
+    watched w = {0};
+    double ticked = mq__http_now();
+    while (!atomic_load(&server->is_stopping)) {
+        pthread_mutex_lock(&server->lock);
+        list_running(server, &w);
+        pthread_mutex_unlock(&server->lock);
+        const double left = PAUSE_MS - 1e3 * (mq__http_now() - ticked);
+        (void)poll(w.fds, (nfds_t)w.count, left > 1 ? (int)left : 1);
+        pthread_mutex_lock(&server->lock);
+        cut_gone(server, &w);
+        if (mq__http_now() - ticked >= PAUSE_MS * 1e-3) {
+            ticked = mq__http_now();
+            reap(server, ticked);
+            tick_all(server);
+        }
+        pthread_mutex_unlock(&server->lock);
+    }
+    mq__free(w.fds);
+    mq__free(w.ids);
+    return NULL;
+}

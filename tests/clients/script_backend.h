@@ -1,0 +1,30 @@
+/* A backend that answers from a script, with the times and the prefix cache of a real one, but without an engine. It takes texts
+ * apart into tokens and puts them together by mq_generation, so stop strings, limits and end tokens act as they do for a model.
+ *
+ * The script, in JSON:
+ *   {"prefill_s": 0, "steps": 4, "token_s": 0, "queue": 256, "answers": [...]}
+ * An answer: {"when": text that the prompt must hold, "text": what is said, in the model's own form (tool calls and reasoning with
+ * their marks), "times": how often (1; 0: any number), "prefill_s", "token_s", "error": name of a status, "cancel": true,
+ * "hold": true (it stays in the queue until it is released)}.
+ * The first answer that fits a request is taken; "ok" where none does. */
+#ifndef MQ_SCRIPT_BACKEND_H
+#define MQ_SCRIPT_BACKEND_H
+
+#include "server/server.h"
+
+typedef struct script_backend script_backend;
+
+/* text and info are borrowed. Stops the program with a message where the script is wrong. */
+script_backend *script_open(const char *json, const mq_text *text, const mq_engine_info *info);
+mq_backend script_interface(script_backend *script);
+/* Waits for its threads: every job must have been released, or have ended. */
+void script_close(script_backend *script);
+uint32_t script_requests(script_backend *script); /* that were submitted so far */
+uint32_t script_released(script_backend *script); /* jobs that were released */
+void script_drain(script_backend *script);        /* new requests are refused */
+/* The last prompt as text; owned by the caller: mq_free. */
+char *script_last_prompt(script_backend *script);
+/* The options of the latest request; its pointers are not valid. */
+mq_request script_last_request(script_backend *script);
+
+#endif
