@@ -197,6 +197,14 @@ void mq__server_draining(mq_server *server)
     atomic_store(&server->is_draining, true);
 }
 
+bool mq__server_is_idle(mq_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    const bool idle = server->exchanges == NULL;
+    pthread_mutex_unlock(&server->lock);
+    return idle;
+}
+
 /* libmicrohttpd must not stop with suspended connections. */
 static void resume_all(mq_server *server)
 {

@@ -228,7 +228,7 @@ def test_a_restart_hits():
         with Server("--cache-dir", folder) as server:
             first = server.chat(messages, tools=TOOLS)
             end = time.time() + 60
-            while how == signal.SIGKILL and len(os.listdir(folder)) < first["usage"]["prompt_tokens"] // BLOCK - 1:
+            while how == signal.SIGKILL and len(os.listdir(folder + "/kv")) < first["usage"]["prompt_tokens"] // BLOCK - 1:
                 assert time.time() < end, "blocks are not written"
                 time.sleep(0.05)
             code = server.stop(how)
@@ -238,7 +238,7 @@ def test_a_restart_hits():
         usage = again["usage"]
         assert usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"] <= 2 * BLOCK, usage
         assert again["choices"] == first["choices"]
-        left = [name for name in os.listdir(folder) if ".tmp." in name]
+        left = [name for name in os.listdir(folder + "/kv") if ".tmp." in name]
         assert how == signal.SIGKILL or not left, left
 
 
