@@ -18,7 +18,7 @@ const settings = { maxRetries: 0, timeout: 120_000 };
 const openai = new OpenAI({ baseURL: `${base}/v1`, apiKey: "none", ...settings });
 const anthropic = new Anthropic({ baseURL: base, apiKey: "none", ...settings });
 const model = "any-name";
-const most = { max_tokens: 48, temperature: 0 };
+const most = { max_tokens: 160, temperature: 0 };
 
 // ---------------------------------------------------------------- the harness
 
@@ -33,7 +33,7 @@ async function check(name, run) {
     console.log(`ok    ${name}`);
   } catch (error) {
     failed++;
-    console.log(`FAIL  ${name}: ${error?.stack?.split("\n").slice(0, 4).join(" | ") ?? error}`);
+    console.log(`FAIL  ${name}: ${error?.stack?.split("\n").slice(0, 2).join(" |") ?? error}`);
   }
 }
 
