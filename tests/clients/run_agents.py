@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 import wire
 
@@ -96,10 +97,13 @@ class Codex(Agent):
     def prepare(self):
         folder = self.home / ".codex"
         folder.mkdir()
-        catalog = pathlib.Path(__file__).with_name("codex_models.json")
-        (folder / "config.toml").write_text(f"""model = "mixquant"
+        with urllib.request.urlopen(f"{self.base}/v1/models") as reply:
+            catalog = json.load(reply)
+        catalog["models"][0]["apply_patch_tool_type"] = "freeform"  # a tool with a text instead of JSON
+        (folder / "models.json").write_text(json.dumps(catalog))
+        (folder / "config.toml").write_text(f"""model = "{catalog['models'][0]['slug']}"
 model_provider = "mixquant"
-model_catalog_json = "{catalog}"
+model_catalog_json = "{folder}/models.json"
 check_for_update_on_startup = false
 [model_providers.mixquant]
 name = "mixquant"
@@ -183,11 +187,11 @@ def call_text(name, arguments):
 
 def script_of(agent, prefill):
     """The first answer whose `when` the prompt has is taken, so what comes last in a conversation stands first."""
-    answers = [{"when": when, "text": text} for when, text in agent.asides]
-    answers.append({"when": SHOUT, "text": FINAL})
-    answers.append({"when": agent.wrote, "text": call_text(*agent.look())})
-    answers.append({"when": "seven green boats", "text": "I write the note.\n" + call_text(*agent.write()), "prefill_s": prefill})
-    return {"answers": [{**answer, "times": 0} for answer in answers]}
+    answers = [{"when": when, "answer": text} for when, text in agent.asides]
+    answers.append({"when": SHOUT, "answer": FINAL})
+    answers.append({"when": agent.wrote, "answer": call_text(*agent.look())})
+    answers.append({"when": "seven green boats", "answer": "I write the note.\n" + call_text(*agent.write()), "prefill_s": prefill})
+    return answers
 
 
 class Server:
@@ -326,6 +330,8 @@ def main():
         return 77
     alone()
     options.modules = options.modules.resolve()
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     options.scratch = options.keep or pathlib.Path(tempfile.mkdtemp(prefix="mixquant-agents-"))
     failed = passed = 0
     for kind in options.passes or ("plain", "slow", "control"):
