@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Real agents against the scripted server: each writes a file, looks at it with a second call, and says what it says.
 
-usage: run_agents.py MODULES SCRIPTED_SERVER MODEL [--only NAME] [--pass NAME] [--record DIR] [--keep DIR]
+usage: run_agents.py MODULES SCRIPTED_SERVER MODEL [--only NAME] [--kind KIND] [--record DIR] [--keep DIR]
 
-MODULES has node_modules of agents/package.json. Three passes, in each of which all agents run at once:
+MODULES has node_modules of agents/package.json. Kinds of run:
   plain    the task
   slow     the first answer takes PREFILL seconds and the client's limits of silence are shorter than that: 12 minutes and the
            usual 5 minutes, 15 times faster. The server's events must keep the client waiting.
-  control  the same, and what keeps the client waiting is swallowed on the way: the client must give up, or the slow pass shows nothing.
-All runs in a network namespace of its own with nothing but loopback, homes are temporary folders. Exits with 77 where that cannot be."""
+  control  the same, and what keeps the client waiting is swallowed on the way: the client must give up, or slow shows nothing.
+  limit    of Qwen Code, which allows an answer 15 minutes whatever comes: it asks again and finishes, as by then the prompt is read.
+The plain runs go first, the others, which mostly wait, at once behind them. All is in a network namespace with nothing but loopback,
+homes are temporary folders. Exits with 77 where that cannot be. --record writes what was sent to DIR as bodies/recorded-*.json."""
 import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import threading
 import time
 import urllib.request
 
+import served
 import wire
 
 PREFILL = 48  # seconds: 12 minutes / 15
@@ -42,10 +44,9 @@ class Agent:
     nothing else in the prompt; look: the second call; asides: (text of other requests, what they are told)."""
 
     asides = ()
-    retries = 1
 
-    def __init__(self, modules, home, work, base, slow):
-        self.modules, self.home, self.work, self.base, self.slow = modules, home, work, base, slow
+    def __init__(self, modules, home, work, kind):
+        self.modules, self.home, self.work, self.kind = modules, home, work, kind
 
     def program(self):
         found = sorted(self.modules.glob(self.binary))
@@ -76,7 +77,7 @@ class Claude(Agent):
             "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "200000", "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "4096",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_MAX_RETRIES": "1",
         }
-        if self.slow:
+        if self.kind != "plain":
             variables["CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS"] = str(SILENCE)
         return variables
 
@@ -109,7 +110,7 @@ check_for_update_on_startup = false
 name = "mixquant"
 base_url = "{self.base}/v1"
 wire_api = "responses"
-stream_idle_timeout_ms = {SILENCE if self.slow else 1_800_000}
+stream_idle_timeout_ms = {SILENCE if self.kind != "plain" else 1_800_000}
 stream_max_retries = 1
 [analytics]
 enabled = false
@@ -131,7 +132,7 @@ class Opencode(Agent):
         return "bash", {"command": LOOK, "description": "Show the note in capitals"}
 
     def prepare(self):
-        limit = SILENCE if self.slow else 1_800_000
+        limit = SILENCE if self.kind != "plain" else 1_800_000
         options = {"baseURL": f"{self.base}/v1", "apiKey": "none", "timeout": False, "headerTimeout": limit, "chunkTimeout": limit}
         models = {"mixquant": {"name": "mixquant", "limit": {"context": 200000, "output": 4096}}}
         provider = {"npm": "@ai-sdk/openai-compatible", "name": "mixquant", "options": options, "models": models}
@@ -166,8 +167,9 @@ class Qwen(Agent):
 
     def environment(self):
         variables = {"OPENAI_BASE_URL": f"{self.base}/v1", "OPENAI_API_KEY": "none", "OPENAI_MODEL": "mixquant"}
-        if self.slow:
-            variables.update(QWEN_STREAM_IDLE_TIMEOUT_MS=str(SILENCE), QWEN_STREAM_MAX_LIFETIME_MS="60000")
+        if self.kind != "plain":
+            lifetime = SILENCE if self.kind == "limit" else 60_000
+            variables.update(QWEN_STREAM_IDLE_TIMEOUT_MS=str(SILENCE), QWEN_STREAM_MAX_LIFETIME_MS=str(lifetime))
         return variables
 
     def command(self):
@@ -185,33 +187,16 @@ def call_text(name, arguments):
     return f'<tool_call>\n{{"name": "{name}", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
 
 
-def script_of(agent, prefill):
+def script_of(agent, kind):
     """The first answer whose `when` the prompt has is taken, so what comes last in a conversation stands first."""
+    first = {"when": "seven green boats", "answer": "I write the note.\n" + call_text(*agent.write())}
     answers = [{"when": when, "answer": text} for when, text in agent.asides]
     answers.append({"when": SHOUT, "answer": FINAL})
     answers.append({"when": agent.wrote, "answer": call_text(*agent.look())})
-    answers.append({"when": "seven green boats", "answer": "I write the note.\n" + call_text(*agent.write()), "prefill_s": prefill})
+    if kind != "plain":
+        answers.append({**first, "prefill_s": PREFILL, "times": 1 if kind == "limit" else 0})
+    answers.append(first)
     return answers
-
-
-class Server:
-    def __init__(self, program, model, script, folder):
-        (folder / "script.json").write_text(json.dumps(script))
-        self.log = open(folder / "server.log", "w+")
-        self.process = subprocess.Popen(
-            [program, "-m", model, "--port", "0", "-c", "200000", str(folder / "script.json")],
-            stdout=subprocess.PIPE, stderr=self.log, text=True)
-        line = self.process.stdout.readline()
-        found = re.search(r":(\d+)", line)
-        if not found:
-            raise RuntimeError(f"the scripted server said {line!r}")
-        self.port = int(found[1])
-
-    def stop(self):
-        self.process.terminate()
-        code = self.process.wait(20)
-        self.log.close()
-        return code
 
 
 def run_client(agent, attempts_wanted, wired):
@@ -255,8 +240,9 @@ def check(agent, kind, code, output, wired):
         wrong.append("note.txt is not there, or says something else")
     if FINAL not in output:
         wrong.append(f"the final text is missing in {output[-600:]!r}")
-    if (attempts := len(first_requests(agent, wired))) != 1:
-        wrong.append(f"it asked {attempts} times for the first answer")
+    attempts, expected = len(first_requests(agent, wired)), 2 if kind == "limit" else 1
+    if attempts != expected:
+        wrong.append(f"it asked {attempts} times for the first answer: expected {expected}")
     main = [x for x in wired.asked("seven green boats") if agent.path_part in x["path"]]
     if len(main) < 3:
         wrong.append(f"{len(main)} requests: expected 3, one an answer")
@@ -268,10 +254,12 @@ def one(kind, program, options, results):
     home, work = folder / "home", folder / "project"
     home.mkdir(), work.mkdir()
     subprocess.run(["git", "init", "-q", str(work)], check=True)
-    agent = program(options.modules / "node_modules", home, work, "", kind != "plain")
+    agent = program(options.modules / "node_modules", home, work, kind)
     begun, wrong = time.monotonic(), []
     try:
-        server = Server(options.server, options.model, script_of(agent, 0 if kind == "plain" else PREFILL), folder)
+        script = folder / "script.json"
+        script.write_text(json.dumps(script_of(agent, kind)))
+        server = served.Server([options.server, "-m", options.model, "-c", "200000", str(script)])
         wired = wire.Wire(server.port, mute=kind == "control")
         agent.base = wired.base
         agent.prepare()
@@ -296,23 +284,11 @@ def record(agent, wired, folder):
         if others:
             bodies[f"aside{number or ''}"] = others[0]
     for what, exchange in bodies.items():
-        path = folder / f"{agent.name}_{what}.json"
+        path = folder / f"recorded-{agent.name}-{what}.json"
         path.write_text(json.dumps(wire.recorded(exchange, agent.name, names), indent=1, ensure_ascii=False) + "\n")
 
 
 # ---------------------------------------------------------------- everything
-
-
-def alone():
-    """Starts this program again in a namespace that has loopback only; returns there."""
-    if os.environ.get("MQ_CLIENTS_ALONE"):
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        return
-    for flags in ("-n", "-rn"):
-        if subprocess.run(["unshare", flags, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0:
-            os.execvpe("unshare", ["unshare", flags, sys.executable, *sys.argv], {**os.environ, "MQ_CLIENTS_ALONE": "1"})
-    print("skipped: no network namespace can be made here")
-    sys.exit(77)
 
 
 def main():
@@ -321,27 +297,29 @@ def main():
     parser.add_argument("server")
     parser.add_argument("model")
     parser.add_argument("--only", default="")
-    parser.add_argument("--pass", dest="passes", action="append", choices=("plain", "slow", "control"))
+    parser.add_argument("--kind", default="", choices=("plain", "slow", "control", "limit"))
     parser.add_argument("--record", type=pathlib.Path)
     parser.add_argument("--keep", type=pathlib.Path)
     options = parser.parse_args()
     if not (options.modules / "node_modules").is_dir() or not shutil.which("node") or not shutil.which("git"):
         print("skipped: the agents, node or git are not installed")
         return 77
-    alone()
+    served.alone()
     options.modules = options.modules.resolve()
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     options.scratch = options.keep or pathlib.Path(tempfile.mkdtemp(prefix="mixquant-agents-"))
     failed = passed = 0
-    for kind in options.passes or ("plain", "slow", "control"):
+    for kinds in (("plain",), ("slow", "control", "limit")):
         results = []
-        threads = [threading.Thread(target=one, args=(kind, program, options, results)) for program in AGENTS if options.only in program.name]
+        runs = [(kind, program) for kind in kinds for program in AGENTS if kind != "limit" or program is Qwen]
+        runs = [(kind, program) for kind, program in runs if options.only in program.name and options.kind in ("", kind)]
+        threads = [threading.Thread(target=one, args=(kind, program, options, results)) for kind, program in runs]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        for name, _, wrong, seconds in sorted(results):
+        for name, kind, wrong, seconds in sorted(results):
             print(f"{'FAIL' if wrong else 'ok':5} {kind:8} {name:10} {seconds:5.1f} s" + "".join(f"\n        {line}" for line in wrong), flush=True)
             failed += bool(wrong)
             passed += not wrong

@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             answer = upstream.getresponse()
             exchange["status"] = answer.status
             self.relay(answer, exchange)
-        except ConnectionError:
+        except (ConnectionError, http.client.HTTPException):
             exchange["left"] = True
             self.close_connection = True
         finally:
