@@ -71,7 +71,7 @@ static bool read_kwargs(const json_t *body, mq_ask *ask, mq_fault *fault)
     return ask->template_kwargs || mq__fault_memory(fault);
 }
 
-static bool read_stream(const json_t *body, mq_ask *ask, mq_fault *fault)
+static bool read_stream_fields(const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     const json_t *options = json_object_get(body, "stream_options");
     if (options && !json_is_null(options) && !json_is_object(options)) {
@@ -145,8 +145,9 @@ static bool read_chat(mq_server *server, const mq_exchange *x, const json_t *bod
            mq__read_sampling(server, body, ask, fault) && read_token_limit(body, ask, fault) &&
            mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) &&
            mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) && read_counts(server, body, ask, fault) &&
-           read_stream(body, ask, fault) && read_tool_fields(server, body, ask, fault) && read_form(body, ask, fault) &&
-           read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) && read_turn(body, ask, fault);
+           read_stream_fields(body, ask, fault) && read_tool_fields(server, body, ask, fault) &&
+           read_form(body, ask, fault) && read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) &&
+           read_turn(body, ask, fault);
 }
 
 /* ---- a stream */
