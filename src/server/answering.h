@@ -146,8 +146,9 @@ bool mq__ask_tokens(mq_server *server, const mq_ask *ask, int32_t **tokens, size
 
 /* ---- what writers use */
 
-/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken; NULL: memory was short, the stream fails. */
-void mq__call_send(mq_call *call, const char *event, json_t *data);
+/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken; NULL: memory was short, the stream fails.
+ * False: it was not sent, and nothing but the error will be. */
+bool mq__call_send(mq_call *call, const char *event, json_t *data);
 void mq__call_send_text(mq_call *call, const char *event, const char *data); /* "[DONE]" */
 json_t *mq__call_usage(const mq_call *call);                                 /* OpenAI's, with details */
 json_t *mq__call_timings(const mq_call *call);                               /* llama.cpp's, and plan, miss */
