@@ -15,7 +15,7 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_agent, cli_bench, cli_chat, cli_cpu, cli_detokenize, cli_eval, cli_inspect, cli_logits,
-    cli_quantize, cli_render, cli_run, cli_synth, cli_tokenize;
+    cli_quantize, cli_render, cli_run, cli_serve, cli_synth, cli_tokenize;
 
 /* ---- options */
 
@@ -69,6 +69,7 @@ typedef struct cli_engine {
     const char *model, *prefill, *decode, *attention, *plan, *prefill_model, *scales, *cache_dir, *numa;
     int threads, context, chunk;
     uint32_t sequences; /* not an option: how many the command holds at once; 0: 1 */
+    uint64_t kv_bytes;  /* not an option either: of KV in all; 0: as `sequences` says */
     bool no_cache, quiet;
 } cli_engine;
 

@@ -112,6 +112,7 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .context = (uint32_t)o->context,
         .chunk = (uint32_t)o->chunk,
         .sequences = o->sequences,
+        .kv_bytes = o->kv_bytes,
         .cache_dir = o->cache_dir,
         .no_cache = o->no_cache,
         .log = print_log,

@@ -7,6 +7,9 @@
 #include <unistd.h>
 
 static const cli_command *const commands[] = {
+#ifdef MQ_SERVE
+    &cli_serve,
+#endif
     &cli_run,        &cli_chat,   &cli_agent,   &cli_bench, &cli_quantize, &cli_logits, &cli_tokenize,
     &cli_detokenize, &cli_render, &cli_inspect, &cli_synth, &cli_cpu,      &cli_eval,
 };

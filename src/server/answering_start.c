@@ -38,7 +38,8 @@ static bool read_ask(mq_call *call, mq_fault *fault)
     snprintf(call->ask.model, sizeof call->ask.model, "%s", read && model ? model : "");
     mq__ask_hints(call->x, body, &call->ask);
     read = read && check_model(call, fault) && call->api->read(call->server, call->x, body, &call->ask, fault);
-    if (read && mq__json_failures() != before) read = mq__fault_memory(fault);
+    if (mq__json_failures() != before)
+        read = mq__fault_memory(fault); /* something may look wrong that was only left out */
     json_decref(body);
     return read;
 }

@@ -11,7 +11,7 @@ static bool read_counted(mq_server *server, const mq_exchange *x, const mq_api *
     if (!body) return false;
     const unsigned long before = mq__json_failures();
     bool read = api->read(server, x, body, ask, fault);
-    if (read && mq__json_failures() != before) read = mq__fault_memory(fault);
+    if (mq__json_failures() != before) read = mq__fault_memory(fault);
     json_decref(body);
     return read;
 }

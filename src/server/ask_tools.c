@@ -22,7 +22,8 @@ static json_t *find_tool(const json_t *tools, const char *name)
 {
     for (size_t i = 0; i < json_array_size(tools); i++) {
         json_t *tool = json_array_get(tools, i);
-        if (strcmp(tool_name(tool), name) == 0) return tool;
+        const char *own = tool_name(tool);
+        if (own && strcmp(own, name) == 0) return tool;
     }
     return NULL;
 }

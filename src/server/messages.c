@@ -37,7 +37,8 @@ static bool add_piece(json_t *message, const char *text, size_t bytes)
     if (json_is_array(content)) return json_array_append_new(content, more) == 0;
     json_t *list = json_array();
     if (json_string_length(content)) (void)json_array_append(list, content);
-    return json_array_append_new(list, more) == 0 && json_object_set_new(message, "content", list) == 0;
+    const bool added = json_array_append_new(list, more) == 0;
+    return json_object_set_new(message, "content", list) == 0 && added;
 }
 
 static bool add_reminder(json_t *message, const char *text, size_t bytes)
@@ -185,11 +186,15 @@ static json_t *text_of_parts(const incoming *in, const json_t *parts)
 static json_t *text_of_content(const incoming *in)
 {
     json_t *content = json_object_get(in->message, "content");
-    if (!content || json_is_null(content)) return json_string("");
-    if (json_is_string(content)) return json_incref(content);
     if (json_is_array(content)) return text_of_parts(in, content);
-    (void)wrong(in, "content", "a string, null or a list of parts, got another value");
-    return NULL;
+    const bool empty = !content || json_is_null(content);
+    if (!empty && !json_is_string(content)) {
+        (void)wrong(in, "content", "a string, null or a list of parts, got another value");
+        return NULL;
+    }
+    json_t *text = empty ? json_string("") : json_incref(content);
+    if (!text) (void)mq__fault_memory(in->fault);
+    return text;
 }
 
 /* ---- calls */

@@ -67,9 +67,14 @@ json_t *mq__messages_stop_sequence(const mq_call *call)
 
 /* ---- why the cache missed */
 
-static bool holds_part(const char *text, size_t bytes, const char *part, size_t count)
+/* Where in a text the beginning (or else the end) of another one stands; NULL: nowhere. Behind it. */
+static const char *find_landmark(const char *text, const char *end, const json_t *other, bool beginning)
 {
-    return count && memmem(text, bytes, part, count);
+    const size_t count = json_string_length(other), shown = count < LANDMARK ? count : LANDMARK;
+    const char *landmark = json_string_value(other);
+    if (shown == 0) return text;
+    const char *found = memmem(text, (size_t)(end - text), beginning ? landmark : landmark + count - shown, shown);
+    return found ? found + shown : NULL;
 }
 
 /* What of the request the cache has otherwise, by what the common prefix already holds. */
@@ -77,14 +82,11 @@ static const char *changed_part(const mq_call *call, const char *prefix, size_t 
 {
     const mq_ask *ask = mq__call_ask(call);
     const json_t *first = json_array_get(ask->messages, 0), *second = json_array_get(ask->messages, 1);
-    const char *role = mq__text_member(first, "role");
+    const char *role = mq__text_member(first, "role"), *end = prefix + bytes, *at = prefix;
     const bool has_system = role && strcmp(role, "system") == 0;
-    const json_t *user = json_object_get(has_system ? second : first, "content"),
-                 *system = has_system ? json_object_get(first, "content") : NULL;
-    const size_t head = json_string_length(user), tail = json_string_length(system);
-    const size_t shown = head < LANDMARK ? head : LANDMARK, last = tail < LANDMARK ? tail : LANDMARK;
-    if (holds_part(prefix, bytes, json_string_value(user), shown)) return "messages_changed";
-    if (tail && !holds_part(prefix, bytes, json_string_value(system) + tail - last, last)) return "system_changed";
+    if (has_system) at = find_landmark(at, end, json_object_get(first, "content"), false);
+    if (!at) return "system_changed";
+    if (find_landmark(at, end, json_object_get(has_system ? second : first, "content"), true)) return "messages_changed";
     return ask->tools ? "tools_changed" : "messages_changed";
 }
 

@@ -346,7 +346,7 @@ static bool read_one_message(block_reader *r, const json_t *message)
                          role ? "a string or a list of blocks" : "user, assistant or system");
     }
     if (json_is_string(content)) {
-        json_t *block = json_pack("{sO}", "text", content);
+        json_t *block = json_pack("{sssO}", "type", "text", "text", content);
         const block_use use = block ? role->read(r, block, "text") : BLOCK_WRONG;
         json_decref(block);
         return use == BLOCK_WRONG ? mq__fault_memory(r->fault) : role->end(r);

@@ -212,6 +212,14 @@ void mq__server_draining(mq_server *server)
     atomic_store(&server->is_draining, true);
 }
 
+bool mq__server_is_idle(mq_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    const bool idle = server->exchanges == NULL;
+    pthread_mutex_unlock(&server->lock);
+    return idle;
+}
+
 static bool has_last_words(mq_server *server)
 {
     bool has = false;

@@ -68,6 +68,7 @@ void mq__server_ready(mq_server *server, const mq_served_model *model, const mq_
 uint16_t mq__server_port(const mq_server *server);
 mq_status mq__server_reload_keys(mq_server *server, mq_error *error);
 void mq__server_draining(mq_server *server); /* /health is 503, connections close after their answers */
+bool mq__server_is_idle(mq_server *server);  /* no request is in hand */
 void mq__server_stop(mq_server *server);     /* waits for handlers, closes connections, frees */
 
 /* ---- for the handlers */

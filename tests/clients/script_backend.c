@@ -24,7 +24,7 @@ typedef struct known_prompt {
 struct script_backend {
     const mq_text *text;
     const mq_engine_info *info;
-    json_t *script;
+    json_t *script, *answers;
     pthread_mutex_t lock;
     pthread_cond_t idle;
     uint32_t threads, running, waiting, requests, released;
@@ -48,7 +48,6 @@ struct mq_job {
     mq_constraint *constraint;
     json_t *answer; /* borrowed from the script; NULL: "ok" */
     mq_report report;
-    uint32_t miss_known;
 };
 
 _Noreturn static void stop(const char *what, const char *why)
@@ -192,7 +191,7 @@ static bool read_script_prompt(mq_job *job)
 static bool allowed(mq_job *job, int32_t token, mq_error *error)
 {
     const uint32_t *mask = job->constraint ? mq_constraint_mask(job->constraint) : NULL;
-    if (mask && !(mask[token / 32] >> (token % 32) & 1u)) {
+    if (mask && !(mask[token / 32] >> (token % 32) & 1U)) {
         (void)mq__fail(error, MQ_FORMAT, "script: token %d: expected one that the mask allows", token);
         return false;
     }
@@ -225,7 +224,7 @@ static bool say_token(mq_job *job, int32_t token)
 static void say(mq_job *job)
 {
     script_backend *s = job->script;
-    const json_t *given = json_object_get(job->answer, "text");
+    const json_t *given = json_object_get(job->answer, "answer");
     const char *text = given ? json_string_value(given) : "ok";
     const double pause = number_of(job->answer, "token_s", number_of(s->script, "token_s", 0));
     int32_t *tokens;
@@ -307,10 +306,10 @@ static json_t *choose_answer(script_backend *s, const char *prompt)
 {
     size_t i;
     json_t *answer;
-    json_array_foreach(json_object_get(s->script, "answers"), i, answer)
+    json_array_foreach(s->answers, i, answer)
     {
         const char *when = json_string_value(json_object_get(answer, "when"));
-        const int times = (int)number_of(answer, "times", 1);
+        const int times = (int)number_of(answer, "times", 0);
         if (times && s->used[i] >= times) continue;
         if (when && !strstr(prompt, when)) continue;
         s->used[i]++;
@@ -425,7 +424,8 @@ script_backend *script_open(const char *json, const mq_text *text, const mq_engi
     if (!s) stop("memory", "none");
     s->script = json_loads(json, JSON_ALLOW_NUL, &error);
     if (!s->script) stop("JSON", error.text);
-    s->used = calloc(json_array_size(json_object_get(s->script, "answers")) + 1, sizeof *s->used);
+    s->answers = json_is_array(s->script) ? s->script : json_object_get(s->script, "answers");
+    s->used = calloc(json_array_size(s->answers) + 1, sizeof *s->used);
     if (!s->used) stop("memory", "none");
     s->text = text;
     s->info = info;

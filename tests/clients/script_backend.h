@@ -1,11 +1,11 @@
 /* A backend that answers from a script, with the times and the prefix cache of a real one, but without an engine. It takes texts
  * apart into tokens and puts them together by mq_generation, so stop strings, limits and end tokens act as they do for a model.
  *
- * The script, in JSON:
- *   {"prefill_s": 0, "steps": 4, "token_s": 0, "queue": 256, "answers": [...]}
- * An answer: {"when": text that the prompt must hold, "text": what is said, in the model's own form (tool calls and reasoning with
- * their marks), "times": how often (1; 0: any number), "prefill_s", "token_s", "error": name of a status, "cancel": true,
- * "hold": true (it stays in the queue until it is released)}.
+ * The script is a JSON list of answers, or {"prefill_s": 0, "steps": 4, "token_s": 0, "queue": 256, "answers": [...]}: seconds to
+ * read a prompt, progress events meanwhile, seconds before each token, requests that may wait.
+ * An answer: {"when": text that the prompt must hold, "answer": what is said, in the model's own form (tool calls and reasoning with
+ * their marks), "times": how often it is given (0 or nothing: any number), "prefill_s", "token_s", "error": name of a status,
+ * "cancel": true, "hold": true (it stays in the queue until it is released)}.
  * The first answer that fits a request is taken; "ok" where none does. */
 #ifndef MQ_SCRIPT_BACKEND_H
 #define MQ_SCRIPT_BACKEND_H

@@ -1,0 +1,318 @@
+/* serve: the server agents connect to. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct serve_settings {
+    cli_engine engine;
+    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *cache, *disk, *body;
+    cli_texts allowed_hosts;
+    int port, streams, queue, connections, drain_seconds;
+    float gap;
+    bool insecure, json_keepalive, strict_model, finish_abandoned, no_draft;
+} serve_settings;
+
+/* All that a running server is made of, in the order in which it is made. */
+typedef struct serving {
+    mq_server *server;
+    mq_engine *engine;
+    mq_text *text;
+    mq_scheduler *scheduler;
+    mq_served_model model;
+    char name[256];
+} serving;
+
+/* ---- signals: while the model is loaded they end the process, then they are read from a pipe */
+
+static int signal_pipe[2];
+static volatile sig_atomic_t is_serving;
+
+static void catch_signal(int number)
+{
+    const int error = errno;
+    const char byte = (char)number;
+    if (!is_serving && number != SIGHUP) _exit(128 + number);
+    if (write(signal_pipe[1], &byte, 1) < 0) errno = 0; /* the pipe is full: nobody reads that many */
+    errno = error;
+}
+
+static int catch_signals(void)
+{
+    const struct sigaction action = {.sa_handler = catch_signal, .sa_flags = SA_RESTART};
+    if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || sigaction(SIGTERM, &action, NULL) != 0 ||
+        sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGHUP, &action, NULL) != 0) {
+        fprintf(stderr, "mixquant: serve: signals: %s\n", strerror(errno));
+        return CLI_FAILED;
+    }
+    return CLI_DONE;
+}
+
+/* The next signal, or 0 after so many milliseconds (-1: never). */
+static int next_signal(int milliseconds)
+{
+    struct pollfd fd = {.fd = signal_pipe[0], .events = POLLIN};
+    char byte;
+    if (poll(&fd, 1, milliseconds) <= 0) return 0;
+    return read(signal_pipe[0], &byte, 1) == 1 ? byte : 0;
+}
+
+/* ---- options */
+
+/* "8G", "512MiB", "1000000". */
+static bool parse_size(const char *name, const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    *bytes = 0;
+    if (!text) return true;
+    const double value = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    double factor = 1;
+    for (const char *u = units; unit && u <= unit; u++) {
+        factor *= 1024;
+    }
+    if (unit) end++;
+    if (unit && strcmp(end, "iB") == 0) end += 2;
+    if (end != text && *end == '\0' && value >= 0 && isfinite(value) && value * factor < 1e18) {
+        *bytes = (uint64_t)(value * factor);
+        return true;
+    }
+    (void)cli_usage_error("serve: --%s: expected a size (8G, 512MiB, 1000000), got %s", name, text);
+    return false;
+}
+
+static void log_line(void *context, const char *line)
+{
+    (void)context;
+    struct timespec now;
+    struct tm utc;
+    char stamp[32];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
+    fprintf(stderr, "%s.%03ldZ %s\n", stamp, now.tv_nsec / 1000000, line);
+}
+
+/* ---- the parts */
+
+static int open_server(const serve_settings *s, serving *v)
+{
+    uint64_t body;
+    mq_error error = {0};
+    if (!parse_size("max-body", s->body, &body)) return CLI_USAGE;
+    const mq_server_options options = {.host = s->host,
+                                       .port = (uint16_t)s->port,
+                                       .unix_socket = s->unix_socket,
+                                       .key_file = s->key_file,
+                                       .tls_cert = s->tls_cert,
+                                       .tls_key = s->tls_key,
+                                       .insecure = s->insecure,
+                                       .json_keepalive = s->json_keepalive,
+                                       .strict_model = s->strict_model,
+                                       .allowed_hosts = s->allowed_hosts.item,
+                                       .allowed_host_count = s->allowed_hosts.count,
+                                       .limits = {.body_bytes = body, .connections = (uint32_t)s->connections},
+                                       .log = log_line};
+    return mq__server_start(&options, &v->server, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
+}
+
+/* KV: half of the memory unless the user says how much; one request has the context, all share the pool. */
+static int open_model(serve_settings *s, serving *v)
+{
+    if (!parse_size("kv-bytes", s->kv, &s->engine.kv_bytes)) return CLI_USAGE;
+    if (s->engine.kv_bytes == 0) s->engine.kv_bytes = mq__memory_total() / 2;
+    const int code = cli_open(&s->engine, &v->engine, &v->text);
+    if (code != CLI_DONE) return code;
+    mq_error error = {0};
+    struct stat facts;
+    const char *model = cli_model(s->engine.model);
+    char *path = realpath(model, NULL);
+    if (!path) path = strdup(model); /* OWNER/NAME */
+    snprintf(v->name, sizeof v->name, "%s", s->alias ? s->alias : path ? basename(path) : "model");
+    free(path);
+    v->model = (mq_served_model){.name = v->name, .text = v->text, .created = time(NULL)};
+    if (stat(model, &facts) == 0) v->model.created = facts.st_mtime;
+    mq_engine_describe(v->engine, &v->model.info);
+    mq_text_answer_style(v->text, &v->model.style);
+    const mq_engine_info *info = &v->model.info;
+    const mq_status status =
+        mq_vocabulary_new(v->text, info->vocab, info->eos, info->eos_count, &v->model.vocabulary, &error);
+    return status == MQ_OK ? CLI_DONE : cli_report(&error);
+}
+
+static int start_requests(const serve_settings *s, serving *v)
+{
+    mq_error error = {0};
+    char *folder = s->engine.cache_dir ? mq__path_join(s->engine.cache_dir, "kv") : NULL;
+    mq_scheduler_options options = {.engine = v->engine,
+                                    .text = v->text,
+                                    .streams = (uint32_t)s->streams,
+                                    .queue = (uint32_t)s->queue,
+                                    .gap = (double)s->gap,
+                                    .cache_dir = folder,
+                                    .no_draft = s->no_draft,
+                                    .finish_abandoned = s->finish_abandoned,
+                                    .log = log_line};
+    int code = CLI_USAGE;
+    if (parse_size("prefix-cache", s->cache, &options.cache_bytes) &&
+        parse_size("disk-cache", s->disk, &options.disk_bytes)) {
+        code = mq_scheduler_start(&options, &v->scheduler, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
+    }
+    mq__free(folder);
+    return code;
+}
+
+static mq_status submit_request(void *self, const mq_request *request, mq_job **job, mq_error *error)
+{
+    return mq_scheduler_submit(self, request, job, error);
+}
+
+static void release_job(void *self, mq_job *job)
+{
+    (void)self;
+    mq_job_free(job);
+}
+
+static void describe_requests(void *self, mq_scheduler_stats *stats)
+{
+    mq_scheduler_describe(self, stats);
+}
+
+static void close_all(serving *v)
+{
+    mq__server_stop(v->server);
+    mq_scheduler_stop(v->scheduler);
+    mq_vocabulary_free(v->model.vocabulary);
+    mq_engine_close(v->engine);
+    mq_text_close(v->text);
+}
+
+/* ---- what the user reads */
+
+static void print_clients(const serve_settings *s, const serving *v)
+{
+    char url[300];
+    const uint32_t context = v->model.info.context;
+    if (s->unix_socket) {
+        fprintf(stderr, "listening on %s\n", s->unix_socket);
+        return;
+    }
+    const bool is_ipv6 = strchr(s->host, ':') != NULL;
+    snprintf(url, sizeof url, "%s://%s%s%s:%u", s->tls_cert ? "https" : "http", is_ipv6 ? "[" : "", s->host,
+             is_ipv6 ? "]" : "", mq__server_port(v->server));
+    fprintf(stderr, "%s on %s (a page for people is there, too); %u tokens a request, %llu in all\n", v->name, url,
+            context, (unsigned long long)v->model.info.kv_tokens);
+    fprintf(stderr,
+            "  Claude Code  ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=%s CLAUDE_CODE_MAX_CONTEXT_TOKENS=%u "
+            "CLAUDE_CODE_ATTRIBUTION_HEADER=0 claude\n",
+            url, s->key_file ? "KEY" : "none", context);
+    fprintf(stderr,
+            "  Codex        codex -c model_provider=mixquant -c model_providers.mixquant.base_url=%s/v1 "
+            "-c model_providers.mixquant.wire_api=responses -c model_context_window=%u\n",
+            url, context);
+    fprintf(stderr, "  OpenAI API   OPENAI_BASE_URL=%s/v1 OPENAI_API_KEY=%s (opencode, Qwen Code: docs/AGENTS.md)\n",
+            url, s->key_file ? "KEY" : "none");
+}
+
+/* ---- running */
+
+static void reload_keys(serving *v)
+{
+    mq_error error = {0};
+    log_line(NULL, mq__server_reload_keys(v->server, &error) == MQ_OK ? "keys: read anew" : error.text);
+}
+
+/* New requests are refused, answers are finished; a second signal ends them. */
+static void drain(const serve_settings *s, serving *v)
+{
+    log_line(NULL, "draining: answers are finished, new requests refused; a second signal ends them");
+    mq__server_draining(v->server);
+    for (int tenths = 0; tenths < 10 * s->drain_seconds; tenths++) {
+        mq_scheduler_stats stats;
+        mq_scheduler_drain(v->scheduler, 0.1);
+        mq_scheduler_describe(v->scheduler, &stats);
+        if (stats.running + stats.waiting == 0 && mq__server_is_idle(v->server)) return;
+        const int number = next_signal(stats.running + stats.waiting ? 0 : 20);
+        if (number == SIGTERM || number == SIGINT) return;
+    }
+}
+
+static void serve_until_told(const serve_settings *s, serving *v)
+{
+    const mq_backend backend = {submit_request, release_job, describe_requests, v->scheduler};
+    is_serving = 1;
+    mq__server_ready(v->server, &v->model, &backend);
+    print_clients(s, v);
+    for (int number = 0; number != SIGTERM && number != SIGINT;) {
+        number = next_signal(-1);
+        if (number == SIGHUP) reload_keys(v);
+    }
+    drain(s, v);
+}
+
+static int serve_model(serve_settings *s)
+{
+    serving v = {0};
+    int code = catch_signals();
+    if (code == CLI_DONE) code = open_server(s, &v);
+    if (code == CLI_DONE) code = open_model(s, &v);
+    if (code == CLI_DONE) code = start_requests(s, &v);
+    if (code == CLI_DONE) serve_until_told(s, &v);
+    close_all(&v);
+    return code;
+}
+
+static int run_serve(int argc, char **argv)
+{
+    serve_settings s = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30};
+    cli_option engine[CLI_ENGINE_OPTION_COUNT];
+    cli_engine_options(&s.engine, engine);
+    const cli_option own[] = {
+        {"host", CLI_TEXT, &s.host, 0, 0, "address to listen on (127.0.0.1); others need keys"},
+        {"port", CLI_NUMBER, &s.port, 0, 65535, "port (8080; 0: any free one)"},
+        {"unix-socket", CLI_TEXT, &s.unix_socket, 0, 0, "listen on this path instead"},
+        {"api-key-file", CLI_TEXT, &s.key_file, 0, 0,
+         "API keys, a line each: KEY or blake2b:HEX; SIGHUP reads it anew"},
+        {"insecure", CLI_FLAG, &s.insecure, 0, 0, "an address that others reach, without keys"},
+        {"allowed-host", CLI_TEXTS, &s.allowed_hosts, 0, 0,
+         "a name in Host headers besides loopback's (repeatable; *: any)"},
+        {"tls-cert", CLI_TEXT, &s.tls_cert, 0, 0, "PEM file; with --tls-key"},
+        {"tls-key", CLI_TEXT, &s.tls_key, 0, 0, "PEM file"},
+        {"alias", CLI_TEXT, &s.alias, 0, 0, "the model's name for clients (its folder's)"},
+        {"strict-model", CLI_FLAG, &s.strict_model, 0, 0, "requests for other models are 404"},
+        {"kv-bytes", CLI_TEXT, &s.kv, 0, 0, "memory for KV of all requests and the prefix cache (half of the memory)"},
+        {"prefix-cache", CLI_TEXT, &s.cache, 0, 0, "of it, what the prefix cache may hold (all)"},
+        {"disk-cache", CLI_TEXT, &s.disk, 0, 0, "with --cache-dir: bytes of the prefixes kept in its folder kv (16G)"},
+        {"finish-abandoned", CLI_FLAG, &s.finish_abandoned, 0, 0, "read a prompt to its end when its client left"},
+        {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64)"},
+        {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256)"},
+        {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2.5)"},
+        {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "do not draft answers from what they copy"},
+        {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},
+        {"max-body", CLI_TEXT, &s.body, 0, 0, "bytes of a request (32M)"},
+        {"connections", CLI_NUMBER, &s.connections, 0, 100000, "at once (512)"},
+        {"drain-seconds", CLI_NUMBER, &s.drain_seconds, 0, 86400, "for answers to finish after SIGTERM (30)"},
+    };
+    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};
+    cli_texts rest = {.count = 0};
+    const int code = cli_parse(&cli_serve, tables, 2, argc, argv, &rest, 1);
+    if (code != CLI_GO_ON) return code;
+    const int model = cli_positional(&cli_serve, &rest, "m", &s.engine.model);
+    return model == CLI_GO_ON ? serve_model(&s) : model;
+}
+
+const cli_command cli_serve = {"serve", "[-m DIR] [--port 8080] [options]",
+                               "answer OpenAI and Anthropic clients over HTTP", run_serve};
