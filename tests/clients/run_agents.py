@@ -301,9 +301,7 @@ def main():
     parser.add_argument("--record", type=pathlib.Path)
     parser.add_argument("--keep", type=pathlib.Path)
     options = parser.parse_args()
-    if not (options.modules / "node_modules").is_dir() or not shutil.which("node") or not shutil.which("git"):
-        print("skipped: the agents, node or git are not installed")
-        return 77
+    served.must_have(options.modules)
     served.alone()
     options.modules = options.modules.resolve()
     if options.keep:
