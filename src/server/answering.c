@@ -69,6 +69,17 @@ void mq__choices_release(mq_call *call)
 
 /* ---- sending; all with the lock */
 
+/* Allocations of jansson that fail in this thread from now on are the call's. */
+static void watch_failures(mq_call *call)
+{
+    call->failures = mq__json_failures();
+}
+
+static void note_failures(mq_call *call)
+{
+    if (mq__json_failures() != call->failures) call->broken = true;
+}
+
 static void write_bytes(mq_call *call, const char *bytes, size_t count)
 {
     if (call->over || call->gone || call->left) return;
@@ -96,13 +107,15 @@ static void end_line(mq_call *call)
         write_bytes(call, call->line.data, call->line.len);
 }
 
+/* An event that lacks what memory was short for is not sent, and nothing after it but the error. */
 void mq__call_send(mq_call *call, const char *event, json_t *data)
 {
     begin_line(call, event);
-    if (data && mq__json_print(data, JSON_COMPACT, &call->line))
-        end_line(call);
-    else
+    note_failures(call);
+    if (call->broken || !data || !mq__json_print(data, JSON_COMPACT, &call->line))
         call->broken = true;
+    else
+        end_line(call);
     json_decref(data);
 }
 
@@ -157,19 +170,21 @@ static void settle(mq_call *call)
     } else if (call->broken) {
         mq_fault fault;
         (void)mq__fault_memory(&fault);
+        call->broken = false;
+        watch_failures(call);
         fail_call(call, &fault);
     }
 }
 
 static void end_call(mq_call *call)
 {
-    const unsigned long before = mq__json_failures();
     json_t *whole = NULL;
     if (call->ask.stream)
         call->api->end(call);
     else
         whole = call->api->whole(call);
-    if (mq__json_failures() != before || (!call->ask.stream && !whole)) call->broken = true;
+    note_failures(call);
+    if (!call->ask.stream && !whole) call->broken = true;
     if (call->broken || call->left) {
         json_decref(whole);
         settle(call);
@@ -230,11 +245,11 @@ void mq__choice_event(void *context, const mq_event *event)
 {
     mq_choice *choice = context;
     mq_call *call = choice->call;
-    const unsigned long before = mq__json_failures();
     pthread_mutex_lock(&call->lock);
+    watch_failures(call);
     if (!call->over && !call->gone) {
         take_event(choice, event);
-        if (mq__json_failures() != before) call->broken = true;
+        note_failures(call);
         settle(call);
     }
     pthread_mutex_unlock(&call->lock);
@@ -274,11 +289,11 @@ static void tick_call(mq_call *call)
 static void on_tick(void *context)
 {
     mq_call *call = context;
-    const unsigned long before = mq__json_failures();
     pthread_mutex_lock(&call->lock);
+    watch_failures(call);
     if (!call->over && !call->gone) {
         tick_call(call);
-        if (mq__json_failures() != before) call->broken = true;
+        note_failures(call);
         settle(call);
     }
     const bool over = call->over;
@@ -303,15 +318,8 @@ static void on_gone(void *context, bool complete)
 static void set_warning(mq_call *call)
 {
     char value[1100];
-    size_t n = 0;
     if (!call->ask.warning) return;
-    const int head = snprintf(value, sizeof value, "299 mixquant \"left out: ");
-    n = head > 0 ? (size_t)head : 0;
-    for (const char *c = call->ask.warning; *c && n + 2 < sizeof value; c++) {
-        value[n++] = *c >= ' ' && *c < 0x7F && *c != '"' && *c != '\\' ? *c : '?';
-    }
-    value[n++] = '"';
-    value[n] = '\0';
+    snprintf(value, sizeof value, "299 mixquant \"left out: %s\"", call->ask.warning);
     mq__exchange_set_header(call->x, "warning", value);
 }
 
@@ -325,11 +333,11 @@ static void start_call(mq_call *call)
         return;
     }
     if (!call->ask.stream) return;
-    const unsigned long before = mq__json_failures();
+    watch_failures(call);
     mq__exchange_begin(call->x, 200, "text/event-stream");
     call->begun = true;
     call->api->begin(call);
-    if (mq__json_failures() != before) call->broken = true;
+    note_failures(call);
     settle(call);
 }
 

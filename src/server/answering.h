@@ -176,7 +176,7 @@ bool mq__read_sampling(mq_server *server, const json_t *body, mq_ask *ask,
 bool mq__read_stops(mq_server *server, const json_t *stops, const char *name, mq_ask *ask, mq_fault *fault);
 /* A string of at most `most` bytes without NUL; *value is borrowed, NULL where it is absent. */
 bool mq__field_text(const json_t *body, const char *name, size_t most, const char **value, mq_fault *fault);
-/* Adds to ask->warning. False: no memory. */
+/* Adds to ask->warning, which is printable ASCII without quotes, at most 1000 bytes. False: no memory. */
 bool mq__ask_warn(mq_ask *ask, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Adds a member to ask->template_kwargs unless it has it; takes `value`. */
 bool mq__ask_kwarg(mq_ask *ask, const char *name, json_t *value);

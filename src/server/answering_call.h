@@ -45,14 +45,15 @@ struct mq_call {
     char id[64];        /* of the request */
     int64_t created;
     double started, sent, told,
-        first_token;  /* seconds; sent: the latest event; told: `alive` was asked; first_token: 0 before */
-    uint32_t ended;   /* choices */
-    bool begun;       /* headers are out: a stream, or blanks before JSON */
-    bool over;        /* nothing is sent any more; what still runs is to be released */
-    bool gone;        /* the exchange must not be touched */
-    bool left;        /* a write said that nobody reads */
-    bool broken;      /* memory was short */
-    uint32_t miss_at; /* of `miss` */
+        first_token;        /* seconds; sent: the latest event; told: `alive` was asked; first_token: 0 before */
+    uint32_t ended;         /* choices */
+    bool begun;             /* headers are out: a stream, or blanks before JSON */
+    bool over;              /* nothing is sent any more; what still runs is to be released */
+    bool gone;              /* the exchange must not be touched */
+    bool left;              /* a write said that nobody reads */
+    bool broken;            /* memory was short */
+    unsigned long failures; /* of jansson in this thread, when the work under the lock began */
+    uint32_t miss_at;       /* of `miss` */
     char miss[400];
     mq_buf line; /* scratch of what is sent */
 };

@@ -80,7 +80,7 @@ static void begin_tool_use(mq_call *call, const mq_part *part)
     const mq_answered *a = mq__call_answered(call, 0);
     state->said = a->text.len; /* blanks before a call are dropped */
     open_block(call, MQ_BLOCK_TOOL,
-               json_pack("{sssososs{}}", "type", "tool_use", "id", mq__messages_tool_id(&a->calls[part->call]), "name",
+               json_pack("{sssosos{}}", "type", "tool_use", "id", mq__messages_tool_id(&a->calls[part->call]), "name",
                          mq__json_text(part->bytes, part->count), "input"));
 }
 

@@ -8,6 +8,7 @@
 #include "server_order.h"
 
 #include "base/json_read.h"
+#include "server/answering_call.h"
 #include "server/api_messages.h"
 #include "server/api_responses.h"
 
@@ -182,6 +183,86 @@ static inline json_t *apis_whole(mq_handler *handler, const char *body, unsigned
     free(printed);
     json_decref(value);
     return answer;
+}
+
+/* ---- a writer alone: a stream whose backend says nothing, and parts that the test makes up */
+
+typedef struct apis_part {
+    mq_part_kind kind;
+    const char *bytes;
+} apis_part;
+
+/* Begins; the script must hold the answer. End it with apis_leave. */
+static inline mq_exchange *apis_hold(mq_handler *handler, const char *body)
+{
+    apis_script("[{\"when\":\"\",\"hold\":true}]", NULL);
+    mq_exchange *x = fixture_exchange("/", body, NULL);
+    handler(apis_server, x);
+    if (!x->begun) fail_msg("%u: %s", x->status, x->sent.data);
+    assert_true(mq__buf_reserve(&x->sent, 1 << 20)); /* the test's own memory is not what is to be short */
+    return x;
+}
+
+static inline void apis_leave(mq_exchange *x)
+{
+    fixture_gone(x, false);
+    fixture_free(x);
+}
+
+/* As answering.c does it: the answer has the part first. False: no memory for it. */
+static inline bool apis_say(mq_exchange *x, const mq_api *api, const apis_part *part)
+{
+    mq_call *call = x->hooks.context;
+    mq_answered *a = (mq_answered *)(uintptr_t)mq__call_answered(call, 0);
+    const size_t count = strlen(part->bytes);
+    bool kept = true;
+    a->any = true;
+    a->last = part->kind;
+    if (part->kind == MQ_PART_REASONING) kept = mq__buf_append(&a->reasoning, part->bytes, count);
+    if (part->kind == MQ_PART_TEXT) kept = mq__buf_append(&a->text, part->bytes, count);
+    if (part->kind == MQ_PART_CALL) {
+        a->calls = mq__realloc(a->calls, (a->call_count + 1) * sizeof *a->calls);
+        kept = a->calls != NULL;
+        if (!kept) {
+            a->call_count = 0;
+            return false;
+        }
+        a->calls[a->call_count] = (mq_answered_call){.id = "call_0", .name = mq__strdup(part->bytes)};
+        a->calls[a->call_count].id[5] = (char)('0' + a->call_count);
+        kept = a->calls[a->call_count++].name != NULL;
+        if (!kept) a->call_count--;
+    }
+    if (part->kind == MQ_PART_ARGUMENTS) {
+        kept = mq__buf_append(&a->calls[a->call_count - 1].arguments, part->bytes, count);
+    }
+    if (part->kind == MQ_PART_CALL_END) a->calls[a->call_count - 1].complete = true;
+    if (!kept) return false;
+    const mq_part made = {part->kind, a->call_count ? (uint32_t)a->call_count - 1 : 0, part->bytes, count};
+    api->part(call, 0, &made);
+    return true;
+}
+
+/* Parts and the end, with the n-th allocation failing; 0: none. The answer's events; a new reference. */
+static inline json_t *apis_say_all(mq_handler *handler, const mq_api *api, const char *body, const apis_part *parts,
+                                   size_t count, unsigned long fail_at, bool *hit)
+{
+    mq_exchange *x = apis_hold(handler, body);
+    mq_call *call = x->hooks.context;
+    const unsigned long before = call->failures = mq__json_failures();
+    (void)mq__alloc_fail_at(fail_at);
+    bool kept = true;
+    for (size_t i = 0; i < count && kept && !call->broken; i++) {
+        kept = apis_say(x, api, &parts[i]);
+    }
+    if (kept && !call->broken) api->end(call);
+    const unsigned long made = mq__alloc_fail_at(0);
+    *hit = fail_at && made >= fail_at;
+    if (!kept || mq__json_failures() != before) call->broken = true;
+    if (call->broken) fixture_tick(x); /* the error */
+    json_t *events = order_events(x->sent.data, x->sent.len);
+    assert_non_null(events);
+    apis_leave(x);
+    return events;
 }
 
 /* How many events have a name. */
