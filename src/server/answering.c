@@ -108,7 +108,7 @@ static void end_line(mq_call *call)
 }
 
 /* An event that lacks what memory was short for is not sent, and nothing after it but the error. */
-void mq__call_send(mq_call *call, const char *event, json_t *data)
+bool mq__call_send(mq_call *call, const char *event, json_t *data)
 {
     begin_line(call, event);
     note_failures(call);
@@ -117,6 +117,7 @@ void mq__call_send(mq_call *call, const char *event, json_t *data)
     else
         end_line(call);
     json_decref(data);
+    return !call->broken;
 }
 
 void mq__call_send_text(mq_call *call, const char *event, const char *data)

@@ -135,6 +135,8 @@ typedef struct mq_api {
     json_t *(*error)(const mq_fault *fault);
 } mq_api;
 
+extern const mq_api mq__chat_api, mq__completions_api; /* apply-template and tokenize read bodies of chat */
+
 /* A handler's whole work: reads the body, refuses or submits, streams or replies. */
 void mq__answer(mq_server *server, mq_exchange *x, const mq_api *api);
 
@@ -144,8 +146,9 @@ bool mq__ask_tokens(mq_server *server, const mq_ask *ask, int32_t **tokens, size
 
 /* ---- what writers use */
 
-/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken; NULL: memory was short, the stream fails. */
-void mq__call_send(mq_call *call, const char *event, json_t *data);
+/* Sends one server-sent event; `event` NULL: data alone. The JSON reference is taken; NULL: memory was short, the stream fails.
+ * False: it was not sent, and nothing but the error will be. */
+bool mq__call_send(mq_call *call, const char *event, json_t *data);
 void mq__call_send_text(mq_call *call, const char *event, const char *data); /* "[DONE]" */
 json_t *mq__call_usage(const mq_call *call);                                 /* OpenAI's, with details */
 json_t *mq__call_timings(const mq_call *call);                               /* llama.cpp's, and plan, miss */
@@ -154,9 +157,6 @@ const char *mq__finish_name(const mq_answered *a); /* "stop", "length", "tool_ca
 json_t *mq__json_text(const char *bytes,
                       size_t count);          /* a JSON string of any bytes: what is no UTF-8 becomes U+FFFD */
 void mq__random_id(char *id, size_t letters); /* [letters + 1] letters and digits, for "msg_...", "call_..." */
-
-/* The body of chat/completions; apply-template and tokenize read the same. */
-bool mq__read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
 
 /* JSON of a request: an object without duplicate keys, depth and number of values bounded. NULL with a fault. Strings may hold NUL:
  * json_string_length counts. */

@@ -62,6 +62,20 @@ json_t *mq__joined_text(mq_buf *text)
     return joined;
 }
 
+json_t *mq__with(json_t *object, const char *name, json_t *value)
+{
+    if (json_object_set_new(object, name, value) == 0) return object;
+    json_decref(object);
+    return NULL;
+}
+
+json_t *mq__with_item(json_t *list, json_t *value)
+{
+    if (json_array_append_new(list, value) == 0) return list;
+    json_decref(list);
+    return NULL;
+}
+
 bool mq__is_blank(const char *text, size_t count)
 {
     size_t i = 0;

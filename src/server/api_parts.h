@@ -19,6 +19,10 @@ bool mq__reasoning_open(const json_t *sealed, mq_buf *text);
 void mq__join_text(mq_buf *text, const char *between, const json_t *more);
 /* The buffer's text as a JSON string; NULL: no memory, now or before. The buffer is emptied, and keeps its memory. */
 json_t *mq__joined_text(mq_buf *text);
+/* An object with one more member, a list with one more item. Takes both; NULL, and nothing is left, where either is NULL or memory is
+ * short: what is missing is never left out silently. */
+json_t *mq__with(json_t *object, const char *name, json_t *value);
+json_t *mq__with_item(json_t *list, json_t *value);
 bool mq__is_blank(const char *text, size_t count); /* nothing but spaces and line breaks */
 
 /* For api->alive: true when `every` seconds have passed without an event, and again after as many. `told` is the writer's own, 0 at

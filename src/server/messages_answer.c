@@ -86,7 +86,8 @@ static const char *changed_part(const mq_call *call, const char *prefix, size_t 
     const bool has_system = role && strcmp(role, "system") == 0;
     if (has_system) at = find_landmark(at, end, json_object_get(first, "content"), false);
     if (!at) return "system_changed";
-    if (find_landmark(at, end, json_object_get(has_system ? second : first, "content"), true)) return "messages_changed";
+    if (find_landmark(at, end, json_object_get(has_system ? second : first, "content"), true))
+        return "messages_changed";
     return ask->tools ? "tools_changed" : "messages_changed";
 }
 
@@ -141,8 +142,10 @@ static json_t *whole_thinking(const mq_call *call)
 static json_t *whole_tool_use(const mq_answered_call *called)
 {
     json_t *input = NULL;
-    (void)mq__json_read(called->arguments.data ? called->arguments.data : "", called->arguments.len, JSON_ALLOW_NUL,
-                        MQ_JSON_ROUND_NUMBERS, "arguments", &input, NULL);
+    const char *text = called->arguments.data ? called->arguments.data : "";
+    const mq_status status =
+        mq__json_read(text, called->arguments.len, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "arguments", &input, NULL);
+    if (status == MQ_NO_MEMORY) return NULL;
     if (!json_is_object(input)) {
         json_decref(input);
         input = json_object();
@@ -157,15 +160,14 @@ static json_t *whole_content(const mq_call *call)
     const mq_answered *a = mq__call_answered(call, 0);
     json_t *content = json_array();
     if (mq__messages_extra_of(call)->warms) return content;
-    if (a->reasoning.len) (void)json_array_append_new(content, whole_thinking(call));
+    if (a->reasoning.len) content = mq__with_item(content, whole_thinking(call));
     const bool spoke = !mq__is_blank(a->text.data, a->text.len), calls = a->call_count && a->calls[0].complete;
     if (spoke || (!a->reasoning.len && !calls)) {
-        (void)json_array_append_new(content,
-                                    json_pack("{ssso}", "type", "text", "text",
-                                              mq__json_text(spoke ? a->text.data : "", spoke ? a->text.len : 0)));
+        content = mq__with_item(content, json_pack("{ssso}", "type", "text", "text",
+                                                   mq__json_text(spoke ? a->text.data : "", spoke ? a->text.len : 0)));
     }
     for (size_t i = 0; i < a->call_count; i++) {
-        if (a->calls[i].complete) (void)json_array_append_new(content, whole_tool_use(&a->calls[i]));
+        if (a->calls[i].complete) content = mq__with_item(content, whole_tool_use(&a->calls[i]));
     }
     return content;
 }

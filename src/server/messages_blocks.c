@@ -259,7 +259,7 @@ static bool end_assistant(block_reader *r)
     json_t *content = silent ? json_null() : mq__joined_text(&r->text);
     json_t *message = json_pack("{ssso}", "role", "assistant", "content", content);
     if (r->reasoning.len || r->reasoning.failed) {
-        (void)json_object_set_new(message, "reasoning_content", mq__joined_text(&r->reasoning));
+        message = mq__with(message, "reasoning_content", mq__joined_text(&r->reasoning));
     }
     if (r->calls) (void)json_object_set(message, "tool_calls", r->calls);
     return mq__messages_append(r->ask, message, r->fault);

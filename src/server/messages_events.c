@@ -160,6 +160,5 @@ void mq__messages_end(mq_call *call)
 void mq__messages_fail(mq_call *call, const mq_fault *fault)
 {
     json_t *error = mq__messages_error(fault);
-    (void)json_object_set_new(error, "request_id", json_sprintf("req_%s", mq__call_id(call)));
-    mq__call_send(call, "error", error);
+    mq__call_send(call, "error", mq__with(error, "request_id", json_sprintf("req_%s", mq__call_id(call))));
 }

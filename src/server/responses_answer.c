@@ -41,19 +41,17 @@ json_t *mq__responses_object(const mq_call *call, const char *status, json_t *ou
     json_t *object = json_pack("{so ss sI ss so so}", "id", json_sprintf("resp_%s", mq__call_id(call)), "object",
                                "response", "created_at", (json_int_t)mq__call_created(call), "status", status, "model",
                                mq__call_model(call), "output", output);
-    (void)json_object_set_new(object, "error", fault ? responses_error(fault) : json_null());
-    (void)json_object_set_new(object, "incomplete_details",
-                              incomplete ? json_pack("{ss}", "reason", "max_output_tokens") : json_null());
+    object = mq__with(object, "error", fault ? responses_error(fault) : json_null());
+    object = mq__with(object, "incomplete_details",
+                      incomplete ? json_pack("{ss}", "reason", "max_output_tokens") : json_null());
     (void)json_object_update(object, mq__responses_extra_of(call)->echo);
     if (!completed && !incomplete) {
-        (void)json_object_set_new(object, "usage", json_null());
-        return object;
+        return mq__with(object, "usage", json_null());
     }
-    (void)json_object_set_new(object, "completed_at", json_integer((json_int_t)time(NULL)));
-    (void)json_object_set_new(object, "usage", responses_usage(call));
-    (void)json_object_set_new(object, "timings", mq__call_timings(call));
-    (void)json_object_set_new(object, "plan", mq__call_plan(call));
-    return object;
+    object = mq__with(object, "completed_at", json_integer((json_int_t)time(NULL)));
+    object = mq__with(object, "usage", responses_usage(call));
+    object = mq__with(object, "timings", mq__call_timings(call));
+    return mq__with(object, "plan", mq__call_plan(call));
 }
 
 /* ---- items */
@@ -79,19 +77,13 @@ json_t *mq__responses_reasoning_item(const mq_call *call, const char *id, const 
                                      const char *status)
 {
     const mq_responses_extra *extra = mq__responses_extra_of(call);
-    json_t *parts = json_array(), *none = json_array();
-    if (!is_to_come(status)) (void)json_array_append_new(parts, mq__responses_thought_part(call, text, count));
-    json_t *item = json_pack("{ssssssso}", "id", id, "type", "reasoning", "status", status, "summary",
-                             extra->summary ? parts : none);
-    if (extra->summary) {
-        json_decref(none);
-    } else {
-        (void)json_object_set_new(item, "content", parts);
-    }
-    if (extra->sealed && !is_to_come(status)) {
-        (void)json_object_set_new(item, "encrypted_content", mq__reasoning_seal(text, count));
-    }
-    return item;
+    json_t *parts = json_array();
+    if (!is_to_come(status)) parts = mq__with_item(parts, mq__responses_thought_part(call, text, count));
+    json_t *item = json_pack("{ssssss}", "id", id, "type", "reasoning", "status", status);
+    item = mq__with(item, "summary", extra->summary ? parts : json_array());
+    if (!extra->summary) item = mq__with(item, "content", parts);
+    if (!extra->sealed || is_to_come(status)) return item;
+    return mq__with(item, "encrypted_content", mq__reasoning_seal(text, count));
 }
 
 /* Log probabilities are of all tokens of the answer, its reasoning and calls as well. */
@@ -101,7 +93,7 @@ json_t *mq__responses_message_item(const mq_call *call, const char *id, const ch
     json_t *content = json_array(), *logprobs = mq__call_answered(call, 0)->logprobs;
     if (!is_to_come(status)) {
         logprobs = logprobs ? json_incref(logprobs) : json_array();
-        (void)json_array_append_new(content, mq__responses_text_part(text, count, logprobs));
+        content = mq__with_item(content, mq__responses_text_part(text, count, logprobs));
     }
     return json_pack("{ssssssssso}", "id", id, "type", "message", "status", status, "role", "assistant", "content",
                      content);
@@ -117,9 +109,10 @@ const char *mq__responses_call_letters(const mq_response_tool *tool)
 static json_t *shell_action(const mq_answered_call *called, const char *status)
 {
     json_t *given = NULL, *command = NULL;
-    if (!is_to_come(status)) {
-        (void)mq__json_read(called->arguments.data ? called->arguments.data : "", called->arguments.len, JSON_ALLOW_NUL,
-                            MQ_JSON_ROUND_NUMBERS, "arguments", &given, NULL);
+    const char *text = called->arguments.data ? called->arguments.data : "";
+    if (!is_to_come(status) && mq__json_read(text, called->arguments.len, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS,
+                                             "arguments", &given, NULL) == MQ_NO_MEMORY) {
+        return NULL;
     }
     json_t *wanted = json_object_get(given, "command");
     if (json_is_array(wanted)) command = json_incref(wanted);
@@ -168,7 +161,7 @@ static json_t *custom_input_of(const mq_call *call, const mq_answered_call *call
 }
 
 /* A call that the end cut is left out: nobody can run it. */
-static void append_calls(const mq_call *call, json_t *output)
+static json_t *with_calls(const mq_call *call, json_t *output)
 {
     const mq_answered *a = mq__call_answered(call, 0);
     char id[96];
@@ -177,9 +170,10 @@ static void append_calls(const mq_call *call, json_t *output)
         if (!called->complete) continue;
         const char *letters = mq__responses_call_letters(mq__responses_tool(call, called));
         mq__responses_item_id(call, letters, (uint32_t)json_array_size(output), id, sizeof id);
-        (void)json_array_append_new(
-            output, mq__responses_call_item(call, id, called, custom_input_of(call, called), "completed"));
+        json_t *input = custom_input_of(call, called);
+        output = mq__with_item(output, mq__responses_call_item(call, id, called, input, "completed"));
     }
+    return output;
 }
 
 json_t *mq__responses_whole(mq_call *call)
@@ -191,15 +185,14 @@ json_t *mq__responses_whole(mq_call *call)
     char id[96];
     if (a->reasoning.len) {
         mq__responses_item_id(call, "rs", 0, id, sizeof id);
-        (void)json_array_append_new(output, mq__responses_reasoning_item(call, id, a->reasoning.data, a->reasoning.len,
-                                                                         spoke || calls ? "completed" : status));
+        output = mq__with_item(output, mq__responses_reasoning_item(call, id, a->reasoning.data, a->reasoning.len,
+                                                                    spoke || calls ? "completed" : status));
     }
     if (spoke || (!calls && !a->reasoning.len)) {
         mq__responses_item_id(call, "msg", (uint32_t)json_array_size(output), id, sizeof id);
-        (void)json_array_append_new(output,
-                                    mq__responses_message_item(call, id, spoke ? a->text.data : "",
-                                                               spoke ? a->text.len : 0, calls ? "completed" : status));
+        output =
+            mq__with_item(output, mq__responses_message_item(call, id, spoke ? a->text.data : "",
+                                                             spoke ? a->text.len : 0, calls ? "completed" : status));
     }
-    append_calls(call, output);
-    return mq__responses_object(call, status, output, NULL);
+    return mq__responses_object(call, status, with_calls(call, output), NULL);
 }

@@ -133,11 +133,14 @@ void mq__custom_input_end(mq_custom_input *input, const char *arguments, size_t 
     mq__custom_input_read(input, arguments, count);
     if (input->place == MQ_INPUT_INSIDE || input->place == MQ_INPUT_BEHIND) return;
     json_t *parsed = NULL;
-    (void)mq__json_read(arguments, count, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "arguments", &parsed, NULL);
+    const mq_status status =
+        mq__json_read(arguments, count, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "arguments", &parsed, NULL);
     const json_t *given = json_object_get(parsed, "input");
     const json_t *text = json_is_string(given) ? given : only_string(parsed);
     mq__buf_clear(&input->text);
-    if (text) {
+    if (status == MQ_NO_MEMORY) {
+        input->text.failed = true;
+    } else if (text) {
         mq__join_text(&input->text, "", text);
     } else {
         (void)mq__buf_append(&input->text, arguments, count);

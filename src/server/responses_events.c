@@ -7,18 +7,20 @@
 
 #define ALIVE_EVERY 15.0 /* seconds of silence */
 
-/* Takes data; its members stand behind type and number. */
-static void send_numbered(mq_call *call, const char *type, json_t *data)
+/* Takes data; its members stand behind type and number. False: it was not sent. */
+static bool send_numbered(mq_call *call, const char *type, json_t *data)
 {
     mq_responses_state *state = mq__call_state(call);
-    json_t *event = json_pack("{sssI}", "type", type, "sequence_number", (json_int_t)state->sequence++);
+    json_t *event = json_pack("{sssI}", "type", type, "sequence_number", (json_int_t)state->sequence);
     const bool whole = data && json_object_update(event, data) == 0;
     json_decref(data);
     if (!whole) {
         json_decref(event);
         event = NULL;
     }
-    mq__call_send(call, type, event);
+    const bool sent = mq__call_send(call, type, event);
+    if (sent) state->sequence++;
+    return sent;
 }
 
 static void send_response(mq_call *call, const char *type, json_t *response)
@@ -26,10 +28,10 @@ static void send_response(mq_call *call, const char *type, json_t *response)
     send_numbered(call, type, json_pack("{so}", "response", response));
 }
 
-static void send_item(mq_call *call, const char *type, json_t *item)
+static bool send_item(mq_call *call, const char *type, json_t *item)
 {
     const mq_responses_state *state = mq__call_state(call);
-    send_numbered(call, type, json_pack("{siso}", "output_index", (int)state->index, "item", item));
+    return send_numbered(call, type, json_pack("{siso}", "output_index", (int)state->index, "item", item));
 }
 
 /* An event of the open item; `part`: NULL, or the name of its index of a part (always 0). Takes `value`. */
@@ -64,8 +66,9 @@ static void finish_item(mq_call *call, json_t *item)
 {
     mq_responses_state *state = mq__call_state(call);
     if (!state->output) state->output = json_array();
-    (void)json_array_append(state->output, item);
-    send_item(call, "response.output_item.done", item);
+    const bool kept = json_array_append(state->output, item) == 0;
+    const bool sent = send_item(call, "response.output_item.done", item);
+    if (kept && !sent) (void)json_array_remove(state->output, json_array_size(state->output) - 1);
     state->open = MQ_ITEM_NONE;
     state->index++;
 }

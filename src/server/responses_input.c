@@ -40,7 +40,7 @@ static bool end_turn(item_reader *r)
     json_t *message =
         json_pack("{ssso}", "role", "assistant", "content", silent ? json_null() : mq__joined_text(&r->text));
     if (r->reasoning.len || r->reasoning.failed) {
-        (void)json_object_set_new(message, "reasoning_content", mq__joined_text(&r->reasoning));
+        message = mq__with(message, "reasoning_content", mq__joined_text(&r->reasoning));
     }
     if (r->calls) (void)json_object_set(message, "tool_calls", r->calls);
     json_decref(r->calls);

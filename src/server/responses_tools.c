@@ -105,8 +105,12 @@ static bool add_custom_tool(const tool_place *at, const json_t *tool)
 {
     json_t *parameters =
         json_pack("{sss{s{ss}}s[s]}", "type", "object", "properties", "input", "type", "string", "required", "input");
-    return add_response_tool(at, MQ_RESPONSE_CUSTOM, json_object_get(tool, "name"), custom_description(tool),
-                             parameters);
+    json_t *description = custom_description(tool);
+    if (!description) {
+        json_decref(parameters);
+        return mq__fault_memory(at->fault);
+    }
+    return add_response_tool(at, MQ_RESPONSE_CUSTOM, json_object_get(tool, "name"), description, parameters);
 }
 
 static bool add_shell_tool(const tool_place *at)

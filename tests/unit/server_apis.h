@@ -128,10 +128,10 @@ static inline void apis_starve(const mq_api *api, const char *body)
     for (unsigned long n = 1;; n++) {
         (void)mq__alloc_fail_at(n);
         apis_ask a = apis_read_json(api, value, NULL);
-        const bool read = a.read, refused = !a.read && a.fault.status == 503;
-        (void)mq__alloc_fail_at(0);
+        const bool read = a.read, refused = !a.read && a.fault.status == 503, hit = mq__alloc_fail_at(0) >= n;
         apis_done(&a);
-        if (read) break;
+        if (!hit) assert_true(read);
+        if (!hit) break;
         if (!refused) fail_msg("allocation %lu: %u %s", n, a.fault.status, a.fault.message);
         failed++;
     }

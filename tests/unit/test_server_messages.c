@@ -7,7 +7,7 @@
 #define USER(c)  "{'messages':[{'role':'user','content':[" c "]}]}"
 #define ANSWER(c)                                                                                                      \
     "{'messages':[{'role':'user','content':'q'},{'role':'assistant','content':[" c "]},{'role':'user','content':'r'}]" \
-                                                                                   "}"
+    "}"
 
 /* ---- messages */
 

@@ -347,6 +347,7 @@ static void test_metrics(void **state)
     }
     fixture_free(post(server, mq__api_chat, "{\"messages\":[]}"));
     fixture_free(post(server, mq__api_completions, "{\"prompt\":\"a\",\"max_tokens\":1}"));
+    script_settle(server->script);
     server->model.name = "a\"b\\c";
     mq_exchange *x = fixture_ask(server, mq__api_metrics, "/metrics", NULL, NULL);
     assert_int_equal(x->status, 200);
