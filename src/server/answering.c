@@ -319,15 +319,8 @@ static void on_gone(void *context, bool complete)
 static void set_warning(mq_call *call)
 {
     char value[1100];
-    size_t n = 0;
     if (!call->ask.warning) return;
-    const int head = snprintf(value, sizeof value, "299 mixquant \"left out: ");
-    n = head > 0 ? (size_t)head : 0;
-    for (const char *c = call->ask.warning; *c && n + 2 < sizeof value; c++) {
-        value[n++] = *c >= ' ' && *c < 0x7F && *c != '"' && *c != '\\' ? *c : '?';
-    }
-    value[n++] = '"';
-    value[n] = '\0';
+    snprintf(value, sizeof value, "299 mixquant \"left out: %s\"", call->ask.warning);
     mq__exchange_set_header(call->x, "warning", value);
 }
 

@@ -135,6 +135,8 @@ typedef struct mq_api {
     json_t *(*error)(const mq_fault *fault);
 } mq_api;
 
+extern const mq_api mq__chat_api, mq__completions_api; /* apply-template and tokenize read bodies of chat */
+
 /* A handler's whole work: reads the body, refuses or submits, streams or replies. */
 void mq__answer(mq_server *server, mq_exchange *x, const mq_api *api);
 
@@ -156,9 +158,6 @@ json_t *mq__json_text(const char *bytes,
                       size_t count);          /* a JSON string of any bytes: what is no UTF-8 becomes U+FFFD */
 void mq__random_id(char *id, size_t letters); /* [letters + 1] letters and digits, for "msg_...", "call_..." */
 
-/* The body of chat/completions; apply-template and tokenize read the same. */
-bool mq__read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
-
 /* JSON of a request: an object without duplicate keys, depth and number of values bounded. NULL with a fault. Strings may hold NUL:
  * json_string_length counts. */
 json_t *mq__body_read(mq_server *server, const mq_exchange *x, mq_fault *fault);
@@ -177,7 +176,7 @@ bool mq__read_sampling(mq_server *server, const json_t *body, mq_ask *ask,
 bool mq__read_stops(mq_server *server, const json_t *stops, const char *name, mq_ask *ask, mq_fault *fault);
 /* A string of at most `most` bytes without NUL; *value is borrowed, NULL where it is absent. */
 bool mq__field_text(const json_t *body, const char *name, size_t most, const char **value, mq_fault *fault);
-/* Adds to ask->warning. False: no memory. */
+/* Adds to ask->warning, which is printable ASCII without quotes, at most 1000 bytes. False: no memory. */
 bool mq__ask_warn(mq_ask *ask, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Adds a member to ask->template_kwargs unless it has it; takes `value`. */
 bool mq__ask_kwarg(mq_ask *ask, const char *name, json_t *value);

@@ -79,6 +79,8 @@ static mq_report report_of_all(const mq_call *call)
     for (uint32_t i = 1; i < call->ask.n; i++) {
         const mq_report *r = &call->choices[i].answered.report;
         all.generated += r->generated;
+        all.drafted += r->drafted;
+        all.drafted_right += r->drafted_right;
         if (r->decode_s > all.decode_s) all.decode_s = r->decode_s;
     }
     return all;
@@ -145,6 +147,10 @@ json_t *mq__call_timings(const mq_call *call)
     json_t *timings = json_pack("{sI}", "cache_n", (json_int_t)all.cached);
     put_phase(timings, "prompt", all.prompt > all.cached ? all.prompt - all.cached : 0, all.prefill_s + all.last_s);
     put_phase(timings, "predicted", all.generated, all.decode_s);
+    if (all.drafted) {
+        (void)json_object_set_new(timings, "draft_n", json_integer(all.drafted));
+        (void)json_object_set_new(timings, "draft_n_accepted", json_integer(all.drafted_right));
+    }
     (void)json_object_set_new(timings, "plan", mq__call_plan(call));
     if (!has_miss(call, &all)) return timings;
     json_t *miss =

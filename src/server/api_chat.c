@@ -71,7 +71,7 @@ static bool read_kwargs(const json_t *body, mq_ask *ask, mq_fault *fault)
     return ask->template_kwargs || mq__fault_memory(fault);
 }
 
-static bool read_stream(const json_t *body, mq_ask *ask, mq_fault *fault)
+static bool read_stream_fields(const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     const json_t *options = json_object_get(body, "stream_options");
     if (options && !json_is_null(options) && !json_is_object(options)) {
@@ -138,15 +138,16 @@ static bool read_form(const json_t *body, mq_ask *ask, mq_fault *fault)
     return true;
 }
 
-bool mq__read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
+static bool read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     (void)x;
     return mq__read_messages(server, json_object_get(body, "messages"), ask, fault) &&
            mq__read_sampling(server, body, ask, fault) && read_token_limit(body, ask, fault) &&
            mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) &&
            mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) && read_counts(server, body, ask, fault) &&
-           read_stream(body, ask, fault) && read_tool_fields(server, body, ask, fault) && read_form(body, ask, fault) &&
-           read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) && read_turn(body, ask, fault);
+           read_stream_fields(body, ask, fault) && read_tool_fields(server, body, ask, fault) &&
+           read_form(body, ask, fault) && read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) &&
+           read_turn(body, ask, fault);
 }
 
 /* ---- a stream */
@@ -341,19 +342,20 @@ static json_t *whole_chat(mq_call *call)
     return answer;
 }
 
+const mq_api mq__chat_api = {.name = "chat",
+                             .read = read_chat,
+                             .state_bytes = sizeof(chat_state),
+                             .free_state = free_chat_state,
+                             .begin = begin_chat,
+                             .progress = progress_chat,
+                             .part = part_chat,
+                             .alive = alive_chat,
+                             .ended = ended_chat,
+                             .end = end_chat,
+                             .fail = fail_chat,
+                             .whole = whole_chat};
+
 void mq__api_chat(mq_server *server, mq_exchange *x)
 {
-    static const mq_api api = {.name = "chat",
-                               .read = mq__read_chat,
-                               .state_bytes = sizeof(chat_state),
-                               .free_state = free_chat_state,
-                               .begin = begin_chat,
-                               .progress = progress_chat,
-                               .part = part_chat,
-                               .alive = alive_chat,
-                               .ended = ended_chat,
-                               .end = end_chat,
-                               .fail = fail_chat,
-                               .whole = whole_chat};
-    mq__answer(server, x, &api);
+    mq__answer(server, x, &mq__chat_api);
 }

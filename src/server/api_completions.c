@@ -289,19 +289,20 @@ static json_t *whole_completion(mq_call *call)
     return answer;
 }
 
+const mq_api mq__completions_api = {.name = "completions",
+                                    .read = read_completions,
+                                    .free_extra = mq__free,
+                                    .state_bytes = sizeof(completion_state),
+                                    .free_state = free_completion_state,
+                                    .begin = begin_completion,
+                                    .part = part_completion,
+                                    .alive = alive_completion,
+                                    .ended = ended_completion,
+                                    .end = end_completion,
+                                    .fail = fail_completion,
+                                    .whole = whole_completion};
+
 void mq__api_completions(mq_server *server, mq_exchange *x)
 {
-    static const mq_api api = {.name = "completions",
-                               .read = read_completions,
-                               .free_extra = mq__free,
-                               .state_bytes = sizeof(completion_state),
-                               .free_state = free_completion_state,
-                               .begin = begin_completion,
-                               .part = part_completion,
-                               .alive = alive_completion,
-                               .ended = ended_completion,
-                               .end = end_completion,
-                               .fail = fail_completion,
-                               .whole = whole_completion};
-    mq__answer(server, x, &api);
+    mq__answer(server, x, &mq__completions_api);
 }

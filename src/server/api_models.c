@@ -70,7 +70,7 @@ static json_t *model_list(const mq_served_model *model)
                      codex_card(model), "has_more", 0, "first_id", model->name, "last_id", model->name);
 }
 
-static int hex_value(char c)
+static int hex_of_path(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';
     c = (char)(c | 0x20);
@@ -82,7 +82,7 @@ static bool names_model(const char *id, const char *name)
 {
     while (*id && *name) {
         char c = *id++;
-        const int high = c == '%' ? hex_value(id[0]) : -1, low = high >= 0 ? hex_value(id[1]) : -1;
+        const int high = c == '%' ? hex_of_path(id[0]) : -1, low = high >= 0 ? hex_of_path(id[1]) : -1;
         if (low >= 0) {
             c = (char)(high * 16 + low);
             id += 2;

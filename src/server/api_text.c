@@ -31,7 +31,7 @@ static void reply_text(mq_server *server, mq_exchange *x,
 static bool read_ask_text(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     mq__ask_defaults(server, ask);
-    return mq__read_chat(server, x, body, ask, fault);
+    return mq__chat_api.read(server, x, body, ask, fault);
 }
 
 static json_t *make_rendering(mq_server *server, const mq_exchange *x, const json_t *body, mq_fault *fault)

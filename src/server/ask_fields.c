@@ -121,6 +121,9 @@ bool mq__ask_warn(mq_ask *ask, const char *format, ...)
     const int length = vsnprintf(one, sizeof one, format, arguments);
     va_end(arguments);
     if (length < 0) return false;
+    for (char *c = one; *c; c++) { /* it goes into a header and into the log */
+        if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\') *c = '?';
+    }
     if (ask->warning && (strstr(ask->warning, one) || strlen(ask->warning) + strlen(one) + 2 > text.max)) return true;
     if (ask->warning) {
         (void)mq__buf_puts(&text, ask->warning);

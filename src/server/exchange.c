@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #define STREAM_BLOCK 16384
 
@@ -46,8 +47,8 @@ void mq__exchange_free(mq_exchange *x)
 {
     pthread_mutex_destroy(&x->lock);
     pthread_mutex_destroy(&x->hook_lock);
+    atomic_fetch_sub(&x->server->held, x->held);
     mq__buf_free(&x->body);
-    mq__buf_free(&x->inflated);
     mq__buf_free(&x->headers);
     mq__buf_free(&x->out);
     mq__free(x->path);
@@ -78,9 +79,8 @@ const char *mq__exchange_query(const mq_exchange *x, const char *key)
 
 const char *mq__exchange_body(const mq_exchange *x, size_t *count)
 {
-    const mq_buf *body = x->inflated.len ? &x->inflated : &x->body;
-    *count = body->len;
-    return body->data ? body->data : "";
+    *count = x->body.len;
+    return x->body.data ? x->body.data : "";
 }
 
 uint64_t mq__exchange_owner(const mq_exchange *x)
@@ -101,6 +101,21 @@ static void wake(mq_exchange *x)
     if (!x->suspended) return;
     x->suspended = false;
     MHD_resume_connection(x->connection);
+}
+
+/* Under the exchange's lock, before `gone`: the descriptor is open. */
+static void cut_off(mq_exchange *x)
+{
+    x->cut = true;
+    if (x->queued && x->socket) (void)shutdown(x->socket->fd, SHUT_RDWR); /* it may wait for its client to read */
+    wake(x);
+}
+
+void mq__exchange_set_stage(mq_exchange *x, http_stage stage)
+{
+    pthread_mutex_lock(&x->lock);
+    x->stage = stage;
+    pthread_mutex_unlock(&x->lock);
 }
 
 void mq__exchange_set_header(mq_exchange *x, const char *name, const char *value)
@@ -143,18 +158,25 @@ void mq__exchange_begin(mq_exchange *x, unsigned status, const char *type)
     pthread_mutex_unlock(&x->lock);
 }
 
+/* What was sent goes, once it is worth the move. Under the exchange's lock. */
+static void forget_sent(mq_exchange *x)
+{
+    if (x->out_from < x->out.len && x->out_from <= 4 * STREAM_BLOCK) return;
+    memmove(x->out.data, x->out.data + x->out_from, x->out.len - x->out_from);
+    x->out.len -= x->out_from;
+    x->out_from = 0;
+}
+
 bool mq__exchange_write(mq_exchange *x, const char *bytes, size_t count)
 {
     pthread_mutex_lock(&x->lock);
-    if (x->out_from > 65536) { /* what was sent goes */
-        memmove(x->out.data, x->out.data + x->out_from, x->out.len - x->out_from);
-        x->out.len -= x->out_from;
-        x->out_from = 0;
-    }
-    if (x->out.len - x->out_from > x->server->options.limits.unread_bytes) x->cut = true;
-    if (!x->cut && !mq__buf_append(&x->out, bytes, count)) x->cut = true;
+    if (x->out_from > 0) forget_sent(x);
+    const bool too_slow = x->out.len - x->out_from > x->server->options.limits.unread_bytes;
+    if (!x->cut && (too_slow || !mq__buf_append(&x->out, bytes, count)))
+        cut_off(x);
+    else
+        wake(x);
     const bool goes_on = !x->cut;
-    wake(x);
     pthread_mutex_unlock(&x->lock);
     return goes_on;
 }
@@ -178,8 +200,7 @@ void mq__exchange_set_hooks(mq_exchange *x, const mq_exchange_hooks *hooks)
 void mq__exchange_cut(mq_exchange *x)
 {
     pthread_mutex_lock(&x->lock);
-    x->cut = true;
-    wake(x);
+    cut_off(x);
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -217,7 +238,7 @@ void mq__exchange_refuse(mq_exchange *x, unsigned status, const char *code, cons
                        error_type(status), code);
     if (status == 503 || status == 429) mq__exchange_set_header(x, "Retry-After", "2");
     if (status == 401) mq__exchange_set_header(x, "WWW-Authenticate", "Bearer");
-    if (status < 500 && status != 429) mq__exchange_set_header(x, "x-should-retry", "false");
+    if (status < 500 && status != 408 && status != 429) mq__exchange_set_header(x, "x-should-retry", "false");
     mq__exchange_reply(x, status, "application/json", text, (size_t)count);
 }
 
@@ -282,7 +303,7 @@ static enum MHD_Result queue_answer(mq_exchange *x)
     enum MHD_Result result = MHD_NO;
     if (add_headers(response, x)) result = MHD_queue_response(x->connection, x->status, response);
     MHD_destroy_response(response);
-    x->stage = HTTP_SENT;
+    x->queued = true;
     return result;
 }
 
@@ -290,7 +311,7 @@ enum MHD_Result mq__exchange_send(mq_exchange *x)
 {
     enum MHD_Result result = MHD_YES;
     pthread_mutex_lock(&x->lock);
-    if (x->stage == HTTP_SENT) {
+    if (x->queued) {
         result = MHD_YES;
     } else if (x->cut || atomic_load(&x->server->is_stopping)) {
         result = MHD_NO; /* closes the connection */

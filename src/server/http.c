@@ -4,13 +4,12 @@
 #include "base/mem.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-
-#define IDLE_SECONDS 75.0 /* of a connection between two requests */
 
 /* ---- a request's way */
 
@@ -23,84 +22,154 @@ static void wait_for_client(mq_exchange *x, double seconds)
     pthread_mutex_unlock(&x->server->lock);
 }
 
-static bool has_large_body(const mq_exchange *x)
+/* Before or while the body comes. */
+static void refuse_early(mq_exchange *x, unsigned status, const char *code, const char *message)
 {
-    const char *length = mq__exchange_header(x, "Content-Length");
-    return length && (strlen(length) > 18 || strtoull(length, NULL, 10) > x->server->options.limits.body_bytes);
+    mq__exchange_set_stage(x, HTTP_RUNNING); /* so that a refusal is an answer */
+    mq__exchange_refuse(x, status, code, message);
 }
 
-static enum MHD_Result begin_exchange(mq_server *server, struct MHD_Connection *connection, const char *path,
-                                      const char *method, void **state)
+static void refuse_large(mq_exchange *x)
 {
-    mq_exchange *x = mq__exchange_new(server, connection, method, path);
-    if (!x) return MHD_NO;
-    *state = x;
-    x->body.max = server->options.limits.body_bytes;
+    refuse_early(x, 413, "request_too_large", "the body is larger than this server takes");
+}
+
+/* As announced; the audit has seen that it is a number. */
+static uint64_t body_bytes(const mq_exchange *x)
+{
+    const char *length = mq__exchange_header(x, "Content-Length");
+    return !length ? 0 : strlen(length) > 18 ? UINT64_MAX : strtoull(length, NULL, 10);
+}
+
+/* Most clients send their whole body before they look for an answer. Who is refused is therefore read on, within bounds, and
+ * answered then: cut while it sends, it would see a broken connection only. */
+static uint64_t most_dropped(const mq_exchange *x)
+{
+    return 2 * (uint64_t)x->server->options.limits.body_bytes;
+}
+
+static void add_exchange(mq_server *server, mq_exchange *x)
+{
     pthread_mutex_lock(&server->lock);
     x->next = server->exchanges;
     if (x->next) x->next->previous = x;
     server->exchanges = x;
     pthread_mutex_unlock(&server->lock);
+}
+
+static enum MHD_Result begin_exchange(mq_server *server, struct MHD_Connection *connection, const http_line *line,
+                                      void **state)
+{
+    mq_exchange *x = mq__exchange_new(server, connection, line->method, line->path);
+    if (!x) return MHD_NO;
+    *state = x;
+    x->body.max = server->options.limits.body_bytes;
+    add_exchange(server, x);
     wait_for_client(x, server->options.limits.body_s);
-    x->stage = HTTP_RUNNING; /* so that a refusal is an answer */
-    if (mq__http_admit(server, x)) {
-        if (has_large_body(x))
-            mq__exchange_refuse(x, 413, "request_too_large", "the body is too large");
-        else
-            x->stage = HTTP_READING;
+    mq__exchange_set_stage(x, HTTP_RUNNING);
+    http_entry entry = mq__http_admit(server, x, line);
+    if (entry == HTTP_ENTERS && body_bytes(x) > x->body.max) {
+        refuse_large(x);
+        entry = HTTP_REFUSED;
     }
-    if (x->stage == HTTP_READING) return MHD_YES;
+    if (entry == HTTP_ENTERS) {
+        mq__exchange_set_stage(x, HTTP_READING);
+        return MHD_YES;
+    }
+    const bool waits = mq__exchange_header(x, "Expect") != NULL; /* for a word, before it sends a body */
+    if (entry == HTTP_REFUSED && !waits && body_bytes(x) <= most_dropped(x)) return MHD_YES;
     wait_for_client(x, 0);
     return mq__exchange_send(x); /* without reading a body: the connection closes after it */
+}
+
+/* Bodies of all requests together are bounded. */
+static bool hold_bytes(mq_exchange *x, size_t count)
+{
+    mq_server *server = x->server;
+    if (atomic_fetch_add(&server->held, count) + count > server->options.limits.bodies_bytes) {
+        atomic_fetch_sub(&server->held, count);
+        return false;
+    }
+    x->held += count;
+    return true;
+}
+
+static void refuse_for_memory(mq_exchange *x)
+{
+    refuse_early(x, 503, "overloaded", "the server has no memory for the body now");
+}
+
+/* False: the connection is to be closed. */
+static bool take_body(mq_exchange *x, const char *bytes, size_t count)
+{
+    if (x->stage == HTTP_READING) {
+        if (x->body.len + count > x->body.max)
+            refuse_large(x);
+        else if (!hold_bytes(x, count) || !mq__buf_append(&x->body, bytes, count))
+            refuse_for_memory(x);
+        else
+            return true;
+        mq__buf_free(&x->body);
+    }
+    x->dropped += count;
+    return x->dropped <= most_dropped(x);
 }
 
 static bool inflate_body(mq_exchange *x)
 {
     const char *encoding = mq__exchange_header(x, "Content-Encoding");
-    bool too_large = false;
     if (!encoding || strcasecmp(encoding, "identity") == 0) return true;
-    if (strcasecmp(encoding, "gzip") == 0) {
-        const size_t most = x->server->options.limits.body_bytes;
-        if (mq__inflate(x->body.data ? x->body.data : "", x->body.len, most, &x->inflated, &too_large)) return true;
-    }
 #ifdef MQ_ZLIB
     if (strcasecmp(encoding, "gzip") == 0) {
-        mq__exchange_refuse(x, too_large ? 413 : 400, too_large ? "request_too_large" : "bad_encoding",
-                            too_large ? "the inflated body is too large" : "the body is no gzip");
+        mq_buf text = {0};
+        bool too_large = false;
+        const bool inflated =
+            mq__inflate(x->body.data ? x->body.data : "", x->body.len, x->body.max, &text, &too_large);
+        mq__buf_free(&x->body);
+        x->body = text;
+        if (inflated && hold_bytes(x, text.len)) return true;
+        if (too_large)
+            refuse_large(x);
+        else if (inflated || text.failed)
+            refuse_for_memory(x);
+        else
+            mq__exchange_refuse(x, 400, "bad_encoding", "the body is no gzip");
         return false;
     }
-#endif
+    mq__exchange_set_header(x, "Accept-Encoding", "gzip, identity");
+#else
     mq__exchange_set_header(x, "Accept-Encoding", "identity");
-    mq__exchange_refuse(x, 415, "unsupported_encoding",
-                        "bodies are read as they are, or gzip where the server has zlib");
+#endif
+    mq__exchange_refuse(x, 415, "unsupported_encoding", "the body has an encoding that this server does not read");
     return false;
 }
 
 static void run_handler(mq_exchange *x)
 {
-    wait_for_client(x, 0);
-    x->stage = HTTP_RUNNING;
-    if (x->body.failed)
-        mq__exchange_refuse(x, 413, "request_too_large", "the body is too large");
-    else if (inflate_body(x))
-        x->handler(x->server, x);
+    mq__exchange_set_stage(x, HTTP_RUNNING);
+    if (inflate_body(x)) x->handler(x->server, x);
+}
+
+/* Its request is complete: it has an answer, or gets one. */
+static enum MHD_Result answer_exchange(mq_exchange *x)
+{
+    if (!x->complete) {
+        x->complete = true;
+        wait_for_client(x, 0);
+        if (x->stage == HTTP_READING) run_handler(x);
+    }
+    return mq__exchange_send(x);
 }
 
 enum MHD_Result mq__http_request(void *context, struct MHD_Connection *connection, const char *path, const char *method,
                                  const char *version, const char *data, size_t *count, void **state)
 {
-    mq_server *server = context;
     mq_exchange *x = *state;
-    (void)version;
-    if (!x) return begin_exchange(server, connection, path, method, state);
-    if (*count > 0) {
-        if (x->body.failed && *count) return MHD_NO; /* it has no length, and goes on beyond the bound */
-        (void)mq__buf_append(&x->body, data, *count);
-        *count = 0;
-        return MHD_YES;
-    }
-    if (x->stage == HTTP_READING) run_handler(x);
-    return mq__exchange_send(x);
+    if (!x) return begin_exchange(context, connection, &(http_line){method, path, version}, state);
+    if (*count == 0) return answer_exchange(x);
+    if (!take_body(x, data, *count)) return MHD_NO;
+    *count = 0;
+    return MHD_YES;
 }
 
 void mq__http_ended(void *context, struct MHD_Connection *connection, void **state,
@@ -125,7 +194,7 @@ void mq__http_ended(void *context, struct MHD_Connection *connection, void **sta
     if (x->next) x->next->previous = x->previous;
     if (x->socket) {
         x->socket->since = mq__http_now();
-        x->socket->allowed = IDLE_SECONDS;
+        x->socket->allowed = server->options.limits.idle_s;
     }
     pthread_mutex_unlock(&server->lock);
     mq__exchange_free(x);
@@ -150,7 +219,17 @@ static uint32_t hash_address(const struct MHD_Connection *connection)
     for (size_t i = 0; i < count; i++) {
         hash = (hash ^ bytes[i]) * 16777619u;
     }
-    return hash;
+    return count == 0 ? 0 : hash ? hash : 1;
+}
+
+/* A client whose machine or network has gone is found after two minutes, also where nothing is sent to it. */
+static void keep_alive(int fd)
+{
+    const int on = 1, idle = 60, between = 15, probes = 4;
+    if (setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) != 0) return;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
 static void add_connection(mq_server *server, struct MHD_Connection *connection, void **state)
@@ -165,9 +244,10 @@ static void add_connection(mq_server *server, struct MHD_Connection *connection,
                            .allowed = server->options.limits.header_s,
                            .address = hash_address(connection)};
     uint32_t same = 0;
+    if (c->address) keep_alive(c->fd);
     pthread_mutex_lock(&server->lock);
     c->id = ++server->accepted;
-    for (const http_connection *other = server->connections; other; other = other->next) {
+    for (const http_connection *other = server->connections; other && c->address; other = other->next) {
         same += other->address == c->address;
     }
     c->next = server->connections;
@@ -199,7 +279,29 @@ void mq__http_connection(void *context, struct MHD_Connection *connection, void 
         remove_connection(context, *state);
 }
 
-static int hex_value(char c)
+static http_connection *connection_facts(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+/* The request line has come: from here on its headers have their own time. Returns the state that the request begins with. */
+void *mq__http_uri(void *context, const char *uri, struct MHD_Connection *connection)
+{
+    mq_server *server = context;
+    http_connection *c = connection_facts(connection);
+    if (!c) return NULL;
+    c->uri_bytes = uri ? strlen(uri) : 0;
+    pthread_mutex_lock(&server->lock);
+    if (c->requests++ > 0) { /* the first one's began when the connection did */
+        c->since = mq__http_now();
+        c->allowed = server->options.limits.header_s;
+    }
+    pthread_mutex_unlock(&server->lock);
+    return NULL;
+}
+
+static int hex_digit(char c)
 {
     return c >= '0' && c <= '9'   ? c - '0'
            : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -213,15 +315,14 @@ size_t mq__http_unescape(void *context, struct MHD_Connection *connection, char 
     char *to = text;
     (void)context;
     for (const char *from = text; *from; from++) {
-        const int high = *from == '%' ? hex_value(from[1]) : -1, low = high >= 0 ? hex_value(from[2]) : -1;
+        const int high = *from == '%' ? hex_digit(from[1]) : -1, low = high >= 0 ? hex_digit(from[2]) : -1;
         if (low < 0) {
             *to++ = *from;
             continue;
         }
         if (high == 0 && low == 0) {
-            const union MHD_ConnectionInfo *info =
-                MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-            if (info && info->socket_context) ((http_connection *)info->socket_context)->bad_path = true;
+            http_connection *c = connection_facts(connection);
+            if (c) c->bad_path = true;
         }
         *to++ = (char)(16 * high + low);
         from += 2;

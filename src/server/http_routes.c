@@ -29,19 +29,19 @@ static void answer_hello(mq_server *server, mq_exchange *x)
     }
 
 const http_route mq__http_routes[] = {
-    {"/health", "GET HEAD", answer_health, true, true},
-    {"/v1/health", "GET HEAD", answer_health, true, true},
-    {"/api/hello", "GET HEAD", answer_hello, true, true},
-    {"/", "GET HEAD", mq__page, true, true},
-    {"/metrics", "GET HEAD", mq__api_metrics, false, false},
+    {"/health", "GET, HEAD", answer_health, true, true},
+    {"/v1/health", "GET, HEAD", answer_health, true, true},
+    {"/api/hello", "GET, HEAD", answer_hello, true, true},
+    {"/", "GET, HEAD", mq__page, true, true},
+    {"/metrics", "GET, HEAD", mq__api_metrics, false, false},
     BOTH("/chat/completions", "POST", mq__api_chat),
     BOTH("/completions", "POST", mq__api_completions),
     BOTH("/responses", "POST", mq__api_responses),
     BOTH("/responses/input_tokens", "POST", mq__api_count_responses),
     BOTH("/messages", "POST", mq__api_messages),
     BOTH("/messages/count_tokens", "POST", mq__api_count_messages),
-    BOTH("/models", "GET HEAD", mq__api_models),
-    BOTH("/models/", "GET HEAD", mq__api_models),
+    BOTH("/models", "GET, HEAD", mq__api_models),
+    BOTH("/models/", "GET, HEAD", mq__api_models),
     BOTH("/tokenize", "POST", mq__api_tokenize),
     BOTH("/detokenize", "POST", mq__api_detokenize),
     BOTH("/apply-template", "POST", mq__api_apply_template),
@@ -60,48 +60,54 @@ static const http_route *find_route(const mq_server *server, const char *path)
     return NULL;
 }
 
-/* Of words separated by blanks. */
+/* `words` is "GET, HEAD". */
 static bool has_word(const char *words, const char *word)
 {
     const size_t count = strlen(word);
-    for (const char *at = strstr(words, word); at && count; at = strstr(at + 1, word)) {
-        if ((at == words || at[-1] == ' ') && (at[count] == ' ' || at[count] == '\0')) return true;
+    while (*words) {
+        const size_t n = strcspn(words, ", ");
+        if (n == count && memcmp(words, word, n) == 0) return true;
+        words += n + strspn(words + n, ", ");
     }
     return false;
 }
 
 /* ---- who may come in */
 
-/* The key of a request: Authorization: Bearer KEY, or x-api-key: KEY. */
-static const char *key_of_request(const mq_exchange *x)
+/* x-api-key: KEY, or Authorization: Bearer KEY; some clients send both, one of them their own vendor's. */
+static uint64_t owner_of_request(const api_keys *keys, const mq_exchange *x)
 {
     const char *key = mq__exchange_header(x, "x-api-key"), *bearer = mq__exchange_header(x, "Authorization");
-    if (key) return key;
-    return bearer && strncasecmp(bearer, "Bearer ", 7) == 0 ? bearer + 7 : NULL;
+    uint64_t owner = key ? mq__keys_owner(keys, key, strlen(key)) : 0;
+    if (owner == 0 && bearer && strncasecmp(bearer, "Bearer ", 7) == 0) {
+        bearer += 7 + strspn(bearer + 7, " ");
+        owner = mq__keys_owner(keys, bearer, strlen(bearer));
+    }
+    return owner;
 }
 
 static bool may_enter(mq_server *server, mq_exchange *x)
 {
     bool enters = true;
-    const char *key = key_of_request(x);
     pthread_mutex_lock(&server->lock);
     if (server->keys) {
-        x->owner = key ? mq__keys_owner(server->keys, key, strlen(key)) : 0;
+        x->owner = owner_of_request(server->keys, x);
         enters = x->owner != 0;
     }
     pthread_mutex_unlock(&server->lock);
     return enters;
 }
 
-bool mq__http_admit(mq_server *server, mq_exchange *x)
+http_entry mq__http_admit(mq_server *server, mq_exchange *x, const http_line *line)
 {
     const char *reason;
-    const unsigned status = x->socket && x->socket->bad_path ? 400 : mq__http_audit(x->connection, server, &reason);
+    const unsigned status = mq__http_audit(x, line, &reason);
     const http_route *route = status ? NULL : find_route(server, x->path);
-    if (x->socket && x->socket->bad_path) reason = "a NUL in the path";
     if (status) {
-        mq__exchange_refuse(x, status, "bad_request", reason);
-    } else if (!route) {
+        mq__exchange_refuse(x, status, status == 421 ? "misdirected_request" : "bad_request", reason);
+        return HTTP_UNSOUND;
+    }
+    if (!route) {
         mq__exchange_refuse(x, 404, "not_found", "no such path");
     } else if (!has_word(route->methods, x->method)) {
         mq__exchange_set_header(x, "Allow", route->methods);
@@ -115,5 +121,5 @@ bool mq__http_admit(mq_server *server, mq_exchange *x)
     } else {
         x->handler = route->handler;
     }
-    return x->handler != NULL;
+    return x->handler ? HTTP_ENTERS : HTTP_REFUSED;
 }

@@ -3,8 +3,10 @@
 #include "base/mem.h"
 #include "server/http.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -47,13 +49,13 @@ static bool watched_room(watched *w)
     return ids != NULL;
 }
 
-/* Connections whose exchange runs. Under the server's lock. */
+/* Connections whose answer is not complete. Under the server's lock. */
 static void list_running(mq_server *server, watched *w)
 {
     w->count = 0;
     for (mq_exchange *x = server->exchanges; x && watched_room(w); x = x->next) {
         pthread_mutex_lock(&x->lock);
-        const bool runs = x->socket && !x->cut && x->stage != HTTP_READING;
+        const bool runs = x->socket && !x->cut && (x->stage == HTTP_RUNNING || x->stage == HTTP_STREAM);
         pthread_mutex_unlock(&x->lock);
         if (!runs) continue;
         w->ids[w->count] = x->socket->id;
@@ -72,11 +74,45 @@ static void cut_gone(mq_server *server, const watched *w)
     }
 }
 
-static void tick_all(mq_server *server)
+/* A client that reads nothing for long, while there is something for it. Under the server's lock. */
+static void cut_stuck(mq_server *server, double now)
 {
     for (mq_exchange *x = server->exchanges; x; x = x->next) {
+        http_connection *c = x->socket;
+        int unsent = 0;
+        if (!c || ioctl(c->fd, SIOCOUTQ, &unsent) != 0) continue;
+        if (unsent == 0 || unsent != c->unsent) {
+            c->unsent = unsent;
+            c->moved = now;
+        } else if (now - c->moved > server->options.limits.write_s) {
+            c->moved = now;
+            mq__exchange_cut(x);
+        }
+    }
+}
+
+/* One that has not had this tick, its hooks locked: `gone` waits. Under the server's lock. */
+static mq_exchange *next_ticked(mq_server *server, uint64_t tick)
+{
+    for (mq_exchange *x = server->exchanges; x; x = x->next) {
+        if (x->ticked == tick) continue;
+        x->ticked = tick;
         pthread_mutex_lock(&x->hook_lock);
-        if (x->hooked && x->hooks.tick) x->hooks.tick(x->hooks.context);
+        if (x->hooked && x->hooks.tick) return x;
+        pthread_mutex_unlock(&x->hook_lock);
+    }
+    return NULL;
+}
+
+/* Hooks run without the server's lock: others accept and end meanwhile. */
+static void tick_all(mq_server *server, uint64_t tick)
+{
+    while (true) {
+        pthread_mutex_lock(&server->lock);
+        mq_exchange *x = next_ticked(server, tick);
+        pthread_mutex_unlock(&server->lock);
+        if (!x) return;
+        x->hooks.tick(x->hooks.context);
         pthread_mutex_unlock(&x->hook_lock);
     }
 }
@@ -86,20 +122,23 @@ void *mq__http_watch(void *context)
     mq_server *server = context;
     watched w = {0};
     double ticked = mq__http_now();
+    uint64_t tick = 0;
     while (!atomic_load(&server->is_stopping)) {
         pthread_mutex_lock(&server->lock);
         list_running(server, &w);
         pthread_mutex_unlock(&server->lock);
         const double left = PAUSE_MS - 1e3 * (mq__http_now() - ticked);
         (void)poll(w.fds, (nfds_t)w.count, left > 1 ? (int)left : 1);
+        const double now = mq__http_now();
+        const bool due = now - ticked >= PAUSE_MS * 1e-3;
         pthread_mutex_lock(&server->lock);
         cut_gone(server, &w);
-        if (mq__http_now() - ticked >= PAUSE_MS * 1e-3) {
-            ticked = mq__http_now();
-            reap(server, ticked);
-            tick_all(server);
-        }
+        if (due) reap(server, now);
+        if (due) cut_stuck(server, now);
         pthread_mutex_unlock(&server->lock);
+        if (!due) continue;
+        ticked = now;
+        tick_all(server, ++tick);
     }
     mq__free(w.fds);
     mq__free(w.ids);

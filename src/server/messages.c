@@ -263,7 +263,7 @@ static json_t *name_of_call(const incoming *in)
 
 /* ---- messages */
 
-static void copy_text(json_t *to, const json_t *from, const char *name, const char *as)
+static void copy_member(json_t *to, const json_t *from, const char *name, const char *as)
 {
     json_t *value = json_object_get(from, name);
     if (json_is_string(value) && !json_object_get(to, as)) (void)json_object_set(to, as, value);
@@ -272,8 +272,8 @@ static void copy_text(json_t *to, const json_t *from, const char *name, const ch
 static bool fill_assistant(const incoming *in, json_t *normal)
 {
     json_t *calls;
-    copy_text(normal, in->message, "reasoning_content", "reasoning_content");
-    copy_text(normal, in->message, "reasoning", "reasoning_content");
+    copy_member(normal, in->message, "reasoning_content", "reasoning_content");
+    copy_member(normal, in->message, "reasoning", "reasoning_content");
     if (!normal_calls(in, &calls)) return false;
     if (!calls) return true;
     const json_t *content = json_object_get(normal, "content");
@@ -283,7 +283,7 @@ static bool fill_assistant(const incoming *in, json_t *normal)
 
 static bool fill_tool(const incoming *in, json_t *normal)
 {
-    copy_text(normal, in->message, "tool_call_id", "tool_call_id");
+    copy_member(normal, in->message, "tool_call_id", "tool_call_id");
     json_t *name = json_object_get(normal, "name") ? NULL : name_of_call(in);
     if (name) (void)json_object_set(normal, "name", name);
     return true;
@@ -313,7 +313,7 @@ static json_t *normal_message(const incoming *in)
     json_t *content = text_of_content(in);
     if (!content) return NULL;
     json_t *normal = json_pack("{ssso}", "role", role, "content", content);
-    copy_text(normal, in->message, "name", "name");
+    copy_member(normal, in->message, "name", "name");
     bool filled = normal || mq__fault_memory(in->fault);
     if (filled && strcmp(role, "assistant") == 0) filled = fill_assistant(in, normal);
     if (filled && strcmp(role, "tool") == 0) filled = fill_tool(in, normal);

@@ -116,6 +116,10 @@ static void put_vllm(mq_buf *out, const mq_scheduler_stats *s, const char *model
                     "Prompt tokens, computed or cached.");
     put_vllm_metric(out, model, "vllm:generation_tokens_total", "counter", (double)s->generated_tokens,
                     "Tokens generated.");
+    put_vllm_metric(out, model, "vllm:spec_decode_num_draft_tokens_total", "counter", (double)s->drafted_tokens,
+                    "Tokens that were proposed for answers.");
+    put_vllm_metric(out, model, "vllm:spec_decode_num_accepted_tokens_total", "counter",
+                    (double)s->drafted_right_tokens, "Tokens of them that were right.");
     put_vllm_metric(out, model, "vllm:prefix_cache_queries_total", "counter", queries,
                     "Prompt tokens that the prefix cache was asked for.");
     put_vllm_metric(out, model, "vllm:prefix_cache_hits_total", "counter", hits, "Prompt tokens that it had.");

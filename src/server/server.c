@@ -7,9 +7,16 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HTTP_THREADS 4
+#define LAST_WORDS   100 /* centiseconds in which a server that stops sends what is complete */
+#if MHD_VERSION >= 0x00097701
+#define STRICT MHD_OPTION_CLIENT_DISCIPLINE_LVL, 2 /* no lines that end with LF alone */
+#else
+#define STRICT MHD_OPTION_STRICT_FOR_CLIENT, 1 /* http_audit.c has the rest */
+#endif
 
 /* ---- what handlers ask */
 
@@ -71,6 +78,8 @@ static void set_limits(mq_server_limits *l)
     set_default(&l->body_bytes, (size_t)32 << 20);
     set_default(&l->header_bytes, (size_t)64 << 10);
     set_default(&l->unread_bytes, (size_t)4 << 20);
+    set_default(&l->bodies_bytes, (size_t)256 << 20);
+    if (l->bodies_bytes < l->body_bytes) l->bodies_bytes = l->body_bytes;
     if (l->json_depth == 0) l->json_depth = 64;
     if (l->messages == 0) l->messages = 10000;
     if (l->tools == 0) l->tools = 512;
@@ -80,6 +89,8 @@ static void set_limits(mq_server_limits *l)
     if (l->per_address == 0) l->per_address = l->connections;
     if (!(l->header_s > 0)) l->header_s = 10;
     if (!(l->body_s > 0)) l->body_s = 60;
+    if (!(l->idle_s > 0)) l->idle_s = 75;
+    if (!(l->write_s > 0)) l->write_s = 60;
 }
 
 static char *copy_text(const char *text, bool *failed)
@@ -132,9 +143,13 @@ static mq_status start_daemon(mq_server *server, mq_error *error)
         flags, 0, NULL, NULL, mq__http_request, server, MHD_OPTION_EXTERNAL_LOGGER, ignore_message, NULL,
         MHD_OPTION_LISTEN_SOCKET, server->listener, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)(l->connections < HTTP_THREADS ? HTTP_THREADS : l->connections),
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, l->header_bytes + 32768, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, mq__http_ended, server, MHD_OPTION_NOTIFY_CONNECTION, mq__http_connection, server,
-        MHD_OPTION_UNESCAPE_CALLBACK, mq__http_unescape, server, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, l->header_bytes + 32768, STRICT, MHD_OPTION_NOTIFY_COMPLETED,
+        mq__http_ended, server, MHD_OPTION_NOTIFY_CONNECTION, mq__http_connection, server, MHD_OPTION_UNESCAPE_CALLBACK,
+        mq__http_unescape, server, MHD_OPTION_URI_LOG_CALLBACK, mq__http_uri, server, MHD_OPTION_ARRAY, more,
+        MHD_OPTION_END);
+    if (!server->daemon && server->tls_cert) {
+        return mq__fail(error, MQ_FORMAT, "server: TLS: expected a PEM certificate and its key, got others");
+    }
     if (!server->daemon) return mq__fail(error, MQ_IO, "server: expected HTTP threads to start, got a failure");
     server->watching = pthread_create(&server->watcher, NULL, mq__http_watch, server) == 0;
     return server->watching ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "server: expected a thread, got none");
@@ -205,6 +220,19 @@ bool mq__server_is_idle(mq_server *server)
     return idle;
 }
 
+static bool has_last_words(mq_server *server)
+{
+    bool has = false;
+    pthread_mutex_lock(&server->lock);
+    for (mq_exchange *x = server->exchanges; x && !has; x = x->next) {
+        pthread_mutex_lock(&x->lock);
+        has = !x->cut && (x->stage == HTTP_REPLY || x->ended);
+        pthread_mutex_unlock(&x->lock);
+    }
+    pthread_mutex_unlock(&server->lock);
+    return has;
+}
+
 /* libmicrohttpd must not stop with suspended connections. */
 static void resume_all(mq_server *server)
 {
@@ -218,6 +246,9 @@ static void resume_all(mq_server *server)
 void mq__server_stop(mq_server *server)
 {
     if (!server) return;
+    for (int i = 0; i < LAST_WORDS && has_last_words(server); i++) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
     atomic_store(&server->is_stopping, true);
     if (server->watching) pthread_join(server->watcher, NULL);
     if (server->daemon) {
@@ -226,7 +257,7 @@ void mq__server_stop(mq_server *server)
     } else if (server->listener >= 0) {
         close(server->listener);
     }
-    if (server->unix_socket && server->listener >= 0) (void)unlink(server->unix_socket);
+    if (server->has_socket_file) (void)unlink(server->unix_socket);
     mq__keys_free(server->keys);
     for (size_t i = 0; server->allowed_hosts && i < server->options.allowed_host_count; i++) {
         mq__free(server->allowed_hosts[i]);

@@ -18,6 +18,7 @@ typedef struct mq_backend {
 /* Bounds of one request; 0 stands for the default in brackets. */
 typedef struct mq_server_limits {
     size_t body_bytes;       /* [32 MiB], also after inflating */
+    size_t bodies_bytes;     /* [256 MiB] of all requests in hand */
     size_t header_bytes;     /* [64 KiB] of all headers; 128 of them at most */
     uint32_t json_depth;     /* [64] */
     uint32_t messages;       /* [10000] */
@@ -28,6 +29,7 @@ typedef struct mq_server_limits {
     uint32_t connections;    /* [512] */
     uint32_t per_address;    /* [connections] */
     double header_s, body_s; /* [10], [60] for a client to send them */
+    double idle_s, write_s;  /* [75] between two requests; [60] in which a client reads nothing of what waits for it */
     double request_s;        /* [none] for a whole answer */
     size_t unread_bytes;     /* [4 MiB] of a stream that its client has not read: then it is cut */
 } mq_server_limits;

@@ -434,13 +434,18 @@ script_backend *script_open(const char *json, const mq_text *text, const mq_engi
     return s;
 }
 
-void script_close(script_backend *s)
+void script_settle(script_backend *s)
 {
     pthread_mutex_lock(&s->lock);
     while (s->threads) {
         pthread_cond_wait(&s->idle, &s->lock);
     }
     pthread_mutex_unlock(&s->lock);
+}
+
+void script_close(script_backend *s)
+{
+    script_settle(s);
     while (s->known) {
         known_prompt *next = s->known->next;
         free(s->known);

@@ -19,6 +19,7 @@ script_backend *script_open(const char *json, const mq_text *text, const mq_engi
 mq_backend script_interface(script_backend *script);
 /* Waits for its threads: every job must have been released, or have ended. */
 void script_close(script_backend *script);
+void script_settle(script_backend *script);       /* waits until no job runs */
 uint32_t script_requests(script_backend *script); /* that were submitted so far */
 uint32_t script_released(script_backend *script); /* jobs that were released */
 void script_drain(script_backend *script);        /* new requests are refused */

@@ -96,19 +96,19 @@ static void finish(client *c)
 }
 
 /* Until so many tokens of its prompt are read. */
-static void wait_read(client *c, uint32_t tokens)
+static void wait_read(client *c, uint32_t count)
 {
     pthread_mutex_lock(&c->lock);
-    while (!c->ended && c->report.prompt_done < tokens) {
+    while (!c->ended && c->report.prompt_done < count) {
         pthread_cond_wait(&c->changed, &c->lock);
     }
     pthread_mutex_unlock(&c->lock);
 }
 
-static void wait_answer(client *c, uint32_t tokens)
+static void wait_answer(client *c, uint32_t count)
 {
     pthread_mutex_lock(&c->lock);
-    while (!c->ended && c->answered < tokens) {
+    while (!c->ended && c->answered < count) {
         pthread_cond_wait(&c->changed, &c->lock);
     }
     pthread_mutex_unlock(&c->lock);
