@@ -12,9 +12,10 @@ all:
 deps:
 	scripts/install-deps
 
-# A fresh Debian machine to a finished agent episode.
+# A fresh Debian machine to a finished agent episode, and a served request.
 demo: deps all
 	$(BUILD)/mixquant agent
+	scripts/demo-serve $(BUILD)/mixquant
 
 # All tests; ends with CTest's summary.
 check: deps all lint

@@ -96,7 +96,7 @@ static const mq_job *leader_of(const mq_scheduler *s, const mq_job *job, uint32_
 }
 
 /* Whether it waits for a leader; its client sees the leader's progress. */
-static bool follows(mq_scheduler *s, mq_job *job)
+static bool follows_leader(mq_scheduler *s, mq_job *job)
 {
     mq_prefix_miss miss;
     const uint32_t cached =
@@ -128,7 +128,7 @@ static mq_job **choose_next(mq_scheduler *s)
     for (mq_job **at = &s->waiting.first; *at; at = &(*at)->next) {
         const uint32_t running = running_of(s, (*at)->owner);
         if (best && (running > best_running || (running == best_running && (*at)->key >= (*best)->key))) continue;
-        if (follows(s, *at)) continue;
+        if (follows_leader(s, *at)) continue;
         best = at;
         best_running = running;
     }

@@ -244,7 +244,7 @@ void mq__exchange_refuse(mq_exchange *x, unsigned status, const char *code, cons
 
 /* ---- to libmicrohttpd */
 
-static ssize_t read_stream(void *context, uint64_t position, char *to, size_t most)
+static ssize_t feed_response(void *context, uint64_t position, char *to, size_t most)
 {
     mq_exchange *x = context;
     (void)position;
@@ -297,7 +297,7 @@ static enum MHD_Result queue_answer(mq_exchange *x)
 {
     struct MHD_Response *response =
         x->stage == HTTP_STREAM
-            ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x, NULL)
+            ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, feed_response, x, NULL)
             : MHD_create_response_from_buffer(x->out.len, x->out.data ? x->out.data : x->id, MHD_RESPMEM_PERSISTENT);
     if (!response) return MHD_NO;
     enum MHD_Result result = MHD_NO;

@@ -301,7 +301,7 @@ void *mq__http_uri(void *context, const char *uri, struct MHD_Connection *connec
     return NULL;
 }
 
-static int hex_digit(char c)
+static int escape_digit(char c)
 {
     return c >= '0' && c <= '9'   ? c - '0'
            : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -315,7 +315,7 @@ size_t mq__http_unescape(void *context, struct MHD_Connection *connection, char 
     char *to = text;
     (void)context;
     for (const char *from = text; *from; from++) {
-        const int high = *from == '%' ? hex_digit(from[1]) : -1, low = high >= 0 ? hex_digit(from[2]) : -1;
+        const int high = *from == '%' ? escape_digit(from[1]) : -1, low = high >= 0 ? escape_digit(from[2]) : -1;
         if (low < 0) {
             *to++ = *from;
             continue;

@@ -110,7 +110,7 @@ static bool is_address(const char *host, size_t count)
 }
 
 /* `name` is as an option gives it, without brackets. */
-static bool is_name(const char *name, const char *host, size_t count)
+static bool is_host_name(const char *name, const char *host, size_t count)
 {
     if (count > 2 && *host == '[' && host[count - 1] == ']' && *name != '[') {
         host++;
@@ -127,10 +127,11 @@ static bool is_allowed_host(const mq_server *server, const char *host)
     const char *colon = strchr(end ? end : host, ':');
     const size_t count = colon ? (size_t)(colon - host) : strlen(host);
     if (colon && colon[1] && !all_digits(colon + 1)) return false;
-    if (is_loopback_name(host, count) || is_name(server->host, host, count)) return true;
+    if (is_loopback_name(host, count) || is_host_name(server->host, host, count)) return true;
     if (!server->is_loopback && is_address(host, count)) return true;
     for (size_t i = 0; i < server->options.allowed_host_count; i++) {
-        if (is_name(server->allowed_hosts[i], host, count) || strcmp(server->allowed_hosts[i], "*") == 0) return true;
+        if (is_host_name(server->allowed_hosts[i], host, count) || strcmp(server->allowed_hosts[i], "*") == 0)
+            return true;
     }
     return false;
 }

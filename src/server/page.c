@@ -7,7 +7,7 @@
 #include <sodium.h>
 #include <string.h>
 
-static const char *find_text(const char *from, const char *end, const char *text)
+static const char *find_in_page(const char *from, const char *end, const char *text)
 {
     return memmem(from, (size_t)(end - from), text, strlen(text));
 }
@@ -16,8 +16,8 @@ static const char *find_text(const char *from, const char *end, const char *text
 static bool put_hash(mq_buf *policy, const char *open, const char *close)
 {
     const char *page = (const char *)page_bytes, *end = page + sizeof page_bytes;
-    const char *from = find_text(page, end, open);
-    const char *to = from ? find_text(from, end, close) : NULL;
+    const char *from = find_in_page(page, end, open);
+    const char *to = from ? find_in_page(from, end, close) : NULL;
     unsigned char hash[crypto_hash_sha256_BYTES];
     char text[sodium_base64_ENCODED_LEN(sizeof hash, sodium_base64_VARIANT_ORIGINAL)];
     if (!to) return false;

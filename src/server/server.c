@@ -73,7 +73,7 @@ static void set_default(size_t *value, size_t standard)
     if (*value == 0) *value = standard;
 }
 
-static void set_limits(mq_server_limits *l)
+static void default_limits(mq_server_limits *l)
 {
     set_default(&l->body_bytes, (size_t)32 << 20);
     set_default(&l->header_bytes, (size_t)64 << 10);
@@ -93,7 +93,7 @@ static void set_limits(mq_server_limits *l)
     if (!(l->write_s > 0)) l->write_s = 60;
 }
 
-static char *copy_text(const char *text, bool *failed)
+static char *copy_option(const char *text, bool *failed)
 {
     char *copy = text ? mq__strdup(text) : NULL;
     *failed = *failed || (text && !copy);
@@ -104,14 +104,14 @@ static mq_status copy_server_options(mq_server *server, const mq_server_options 
 {
     bool failed = false;
     server->options = *options;
-    set_limits(&server->options.limits);
-    server->host = copy_text(options->host ? options->host : "127.0.0.1", &failed);
-    server->unix_socket = copy_text(options->unix_socket, &failed);
-    server->key_file = copy_text(options->key_file, &failed);
+    default_limits(&server->options.limits);
+    server->host = copy_option(options->host ? options->host : "127.0.0.1", &failed);
+    server->unix_socket = copy_option(options->unix_socket, &failed);
+    server->key_file = copy_option(options->key_file, &failed);
     server->allowed_hosts = mq__alloc_zero(options->allowed_host_count, sizeof(char *));
     failed = failed || !server->allowed_hosts;
     for (size_t i = 0; !failed && i < options->allowed_host_count; i++) {
-        server->allowed_hosts[i] = copy_text(options->allowed_hosts[i], &failed);
+        server->allowed_hosts[i] = copy_option(options->allowed_hosts[i], &failed);
     }
     if (failed) return mq__fail(error, MQ_NO_MEMORY, "server: options: expected memory, got none");
     size_t bytes;

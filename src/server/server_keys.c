@@ -26,6 +26,10 @@ static bool read_hash(const char *text, size_t count, unsigned char hash[HASH])
 static mq_status add_line(api_keys *keys, const char *line, size_t count, unsigned number, mq_error *error)
 {
     static const char prefix[] = "blake2b:";
+    while (count && (*line == ' ' || *line == '\t')) {
+        line++;
+        count--;
+    }
     while (count && (line[count - 1] == ' ' || line[count - 1] == '\t' || line[count - 1] == '\r')) {
         count--;
     }

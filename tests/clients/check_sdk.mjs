@@ -88,7 +88,7 @@ const messageTools = [
   { name: "lookup", description: "Looks a word up.", input_schema: looking },
 ];
 const responseTools = chatTools.map(({ function: f }) => ({ type: "function", strict: false, parameters: null, ...f }));
-const Harbour = z.object({ city: z.string(), boats: z.number().int(), open: z.boolean() });
+const Harbour = z.object({ city: z.enum(["Lisbon", "Porto"]), boats: z.number().int(), open: z.boolean() });
 const harbour = { city: "Lisbon", boats: 7, open: true };
 const twoCalls = [
   ["add", { a: 1, b: 2 }],
@@ -538,10 +538,24 @@ async function errorChecks() {
   });
 }
 
+// The server is told to send blanks while an answer takes long (--keepalive). They do not lengthen the SDKs' own time limit, which
+// counts to the end of the answer.
+async function slowChecks() {
+  await check("openai and anthropic: blanks before an answer of 9 s that is not streamed", async () => {
+    const [chat, message] = await Promise.all([
+      openai.chat.completions.create({ model, messages: ask("[slow] How is the tide?"), ...most }),
+      anthropic.messages.create({ model, messages: ask("[slow] How is the tide?"), ...most }),
+    ]);
+    says(chat.choices[0].message.content, "Slow.");
+    says(blockText(message), "Slow.");
+  });
+}
+
 await chatChecks();
 await otherChecks();
 await responseChecks();
 await messageChecks();
 await errorChecks();
+if (scripted) await slowChecks();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed || !passed ? 1 : 0);

@@ -284,6 +284,39 @@ def answer_of(path, text):
         raise OutOfOrder(f"a field is missing or of another type: {error!r}") from error
 
 
+# ---- the prefix cache
+
+BLOCK = 64  # tokens that it has together
+
+
+def usage_of(text):
+    """(tokens of the prompt, cached ones), from the last event that has them."""
+    found = None
+    for _, data in frames(text):
+        message = json.loads(data) if data.startswith("{") else {}
+        usage = message.get("usage") or (message.get("response") or {}).get("usage")
+        if not usage:
+            continue
+        if "cache_read_input_tokens" in usage:
+            cached = usage["cache_read_input_tokens"]
+            found = (usage["input_tokens"] + cached + usage["cache_creation_input_tokens"], cached)
+        elif "input_tokens_details" in usage:
+            found = (usage["input_tokens"], usage["input_tokens_details"]["cached_tokens"])
+        elif "prompt_tokens_details" in usage:
+            found = (usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"])
+    return found
+
+
+def prefix_fault(first, second):
+    """The prompt of the second request begins with that of the first, but for its last block."""
+    if not first or not second:
+        return "no usage"
+    (before, _), (now, cached) = first, second
+    if now > before and cached >= before - 2 * BLOCK:
+        return None
+    return f"{cached} of {now} tokens are cached, the earlier request had {before}"
+
+
 # ---- self-test
 
 

@@ -24,6 +24,7 @@ import threading
 import time
 import urllib.request
 
+import events
 import served
 import wire
 
@@ -243,10 +244,13 @@ def check(agent, kind, code, output, wired):
     attempts, expected = len(first_requests(agent, wired)), 2 if kind == "limit" else 1
     if attempts != expected:
         wrong.append(f"it asked {attempts} times for the first answer: expected {expected}")
-    main = [x for x in wired.asked("seven green boats") if agent.path_part in x["path"]]
-    if len(main) < 3:
-        wrong.append(f"{len(main)} requests: expected 3, one an answer")
-    return wrong
+    asides = [text.encode() for text, _ in agent.asides]
+    turns = [x for x in wired.asked("seven green boats") if x.get("complete") and not any(text in x["body"] for text in asides)]
+    if len(turns) != 3:
+        wrong.append(f"{len(turns)} answers: expected 3")
+    usages = [events.usage_of(turn["answer"].decode()) for turn in turns]
+    missed = [events.prefix_fault(first, second) for first, second in zip(usages, usages[1:])]
+    return wrong + [f"prefix cache: {fault}" for fault in missed if fault]
 
 
 def one(kind, program, options, results):
@@ -301,9 +305,7 @@ def main():
     parser.add_argument("--record", type=pathlib.Path)
     parser.add_argument("--keep", type=pathlib.Path)
     options = parser.parse_args()
-    if not (options.modules / "node_modules").is_dir() or not shutil.which("node") or not shutil.which("git"):
-        print("skipped: the agents, node or git are not installed")
-        return 77
+    served.must_have(options.modules)
     served.alone()
     options.modules = options.modules.resolve()
     if options.keep:

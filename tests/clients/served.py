@@ -1,13 +1,22 @@
 """A server for a test: it runs while a `with` lasts, in a network namespace without anything but loopback.
 
-usage: served.py [--open] SERVER ARGUMENT... -- COMMAND...
+usage: served.py [--open] [--needs FOLDER] SERVER ARGUMENT... -- COMMAND...
 Starts `SERVER ARGUMENT...`, waits for the address that it prints, and runs COMMAND with {base} replaced by it. Exits with COMMAND's
-code, or 1 when the server did not end well. --open: in the network namespace as it is."""
+code, or 1 when the server did not end well. --open: in the network namespace as it is. --needs: exits with 77 where FOLDER has no
+packages or there is no node."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
+
+
+def must_have(folder):
+    """Exits with 77 where packages were not installed."""
+    if not os.path.isdir(os.path.join(folder, "node_modules")) or not shutil.which("node"):
+        print(f"skipped: node is not there, or no packages are in {folder}")
+        sys.exit(77)
 
 
 def alone():
@@ -60,9 +69,13 @@ class Server:
 
 def main():
     arguments = sys.argv[1:]
-    if arguments[0] == "--open":
-        arguments = arguments[1:]
-    else:
+    apart = True
+    while arguments[0].startswith("--"):
+        if arguments.pop(0) == "--open":
+            apart = False
+        else:
+            must_have(arguments.pop(0))
+    if apart:
         alone()
     cut = arguments.index("--")
     server = Server(arguments[:cut])
