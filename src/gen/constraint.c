@@ -151,7 +151,7 @@ static bool find_marker(mq_constraint *c, const char *marker, const char *bytes,
     return false;
 }
 
-static bool is_blank(char byte)
+static bool is_space_byte(char byte)
 {
     return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
 }
@@ -161,7 +161,7 @@ static bool begins_bare(mq_constraint *c, const char *bytes, size_t count, size_
 {
     if (c->format != MQ_TOOLS_LLAMA3 || c->begun) return false;
     size_t i = 0;
-    while (i < count && is_blank(bytes[i])) {
+    while (i < count && is_space_byte(bytes[i])) {
         i++;
     }
     c->begun = i < count;

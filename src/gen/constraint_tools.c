@@ -85,7 +85,7 @@ static void put_arguments(mq_schemas *s, const json_t *tool)
     }
 }
 
-static void put_quoted(mq_schemas *s, const char *text)
+static void put_json_text(mq_schemas *s, const char *text)
 {
     json_t *string = json_string_nocheck(text);
     if (string)
@@ -104,11 +104,11 @@ static void put_json_call(mq_schemas *s, const json_t *tool, const char *argumen
     put_space(s);
     put_bytes_of(s, ":");
     put_space(s);
-    put_quoted(s, name_of(tool));
+    put_json_text(s, name_of(tool));
     put_space(s);
     put_bytes_of(s, ",");
     put_space(s);
-    put_quoted(s, arguments);
+    put_json_text(s, arguments);
     put_space(s);
     put_bytes_of(s, ":");
     put_space(s);
@@ -119,7 +119,7 @@ static void put_json_call(mq_schemas *s, const json_t *tool, const char *argumen
 
 /* ---- Qwen3-Coder: parameters between tags, strings as they are */
 
-static bool is_text(const json_t *schema)
+static bool is_bare_text(const json_t *schema)
 {
     const json_t *type = json_object_get(schema, "type");
     return (!type && !json_object_get(schema, "enum")) ||
@@ -166,7 +166,7 @@ static void put_tagged(mq_schemas *s, const char *name, const json_t *schema)
     put_bytes_of(s, "<parameter=");
     put_bytes_of(s, name);
     put_bytes_of(s, ">\n");
-    if (is_text(schema)) {
+    if (is_bare_text(schema)) {
         mq__grammar_until(s->g, end, sizeof end - 1);
     } else {
         if (json_is_array(json_object_get(schema, "enum")))
@@ -205,7 +205,7 @@ static void put_tagged_call(mq_schemas *s, const json_t *tool)
 static const char gemma_quote[] = "<|\"|>";
 
 /* Any value. */
-static uint32_t gemma_value(mq_schemas *s)
+static uint32_t emit_gemma_value(mq_schemas *s)
 {
     mq_grammar *g = s->g;
     const uint32_t rule = mq__grammar_rule(g);
@@ -412,7 +412,7 @@ static void put_mistral(mq_schemas *s, const json_t *tools)
 /* Gemma's rules stand before the one that chooses among them. */
 static void emit_gemma(mq_schemas *s, uint32_t call, const json_t *tools)
 {
-    const uint32_t any = gemma_value(s);
+    const uint32_t any = emit_gemma_value(s);
     const json_t *tool;
     size_t i, count = 0;
     uint32_t *rule = mq__alloc_zero(json_array_size(tools), sizeof *rule);

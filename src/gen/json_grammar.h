@@ -34,6 +34,20 @@ uint32_t mq__schemas_rule(mq_schemas *s, const json_t *schema);
 /* The code of all rules that were asked for, and of those that they ask for. Between rules only. */
 mq_status mq__schemas_emit(mq_schemas *s);
 
+/* Fails the schema in hand; false. */
+bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what);
+/* A keyword that cannot be kept: left out, or an error: false. */
+bool mq__schema_leave_out(mq_schemas *s, const char *keyword);
+
+/* ---- schema_join.c */
+
+/* The schema that a $ref leads to, or the schema itself; NULL: it leads nowhere. */
+const json_t *mq__schema_follow(mq_schemas *s, const json_t *schema);
+/* One with the keywords of its allOf; NULL: nothing satisfies it. */
+const json_t *mq__schema_merge(mq_schemas *s, const json_t *schema);
+
+/* ---- json_grammar.c */
+
 /* A JSON string's text as it stands in JSON. */
 void mq__grammar_json(mq_schemas *s, const json_t *value);
 void mq__schemas_call(mq_schemas *s, uint32_t rule);

@@ -7,7 +7,6 @@
 
 #define REPEAT_MOST 256   /* items or characters that are counted */
 #define RULES_MOST  20000 /* schemas of one request */
-#define HOPS_MOST   64    /* references that lead to references */
 
 static const char *const ignored[] = {"type",
                                       "properties",
@@ -48,14 +47,14 @@ static const char *const ignored[] = {"type",
                                       "$vocabulary",
                                       "x-order"};
 
-static bool fail_schema(mq_schemas *s, mq_status status, const char *what)
+bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what)
 {
     if (s->status == MQ_OK) s->status = mq__fail(s->error, status, "schema: %s", what);
     return false;
 }
 
 /* A keyword that cannot be kept: left out, or an error. */
-static bool leave_out(mq_schemas *s, const char *keyword)
+bool mq__schema_leave_out(mq_schemas *s, const char *keyword)
 {
     if (s->strict) {
         if (s->status == MQ_OK) {
@@ -78,7 +77,7 @@ uint32_t mq__schemas_rule(mq_schemas *s, const json_t *schema)
         if (s->known_count - i > 512) break; /* only a schema that is referred to comes twice, and soon */
     }
     if (s->known_count >= RULES_MOST) {
-        (void)fail_schema(s, MQ_LIMIT, "expected at most 20000 subschemas, got more");
+        (void)mq__schema_fail(s, MQ_LIMIT, "expected at most 20000 subschemas, got more");
         return s->value;
     }
     if (s->known_count == s->known_room) {
@@ -149,7 +148,7 @@ static long read_bound(mq_schemas *s, const json_t *schema, const char *name)
     if (!value) return -1;
     const double bound = json_is_number(value) ? json_number_value(value) : -1;
     if (bound >= 0 && bound <= REPEAT_MOST && bound == (double)(long)bound) return (long)bound;
-    (void)leave_out(s, name);
+    (void)mq__schema_leave_out(s, name);
     return -1;
 }
 
@@ -350,7 +349,7 @@ static void emit_array(mq_schemas *s, const json_t *schema)
     if (least < 0) least = 0;
     const long counted = most >= 0 ? most : least > (long)fixed ? least : (long)fixed;
     if (counted > REPEAT_MOST) {
-        (void)fail_schema(s, MQ_LIMIT, "expected at most 256 counted items, got more");
+        (void)mq__schema_fail(s, MQ_LIMIT, "expected at most 256 counted items, got more");
         return;
     }
     set_byte(s, '[');
@@ -386,85 +385,6 @@ static void emit_array(mq_schemas *s, const json_t *schema)
 
 /* ---- a schema */
 
-/* "#", "#/$defs/name": what it stands for; NULL: nothing here. */
-static const json_t *resolve(const mq_schemas *s, const char *reference)
-{
-    const json_t *at = s->root;
-    if (*reference++ != '#') return NULL;
-    while (at && *reference == '/') {
-        char part[256];
-        size_t count = 0;
-        for (reference++; *reference && *reference != '/'; reference++) {
-            if (count + 1 >= sizeof part) return NULL;
-            char byte = *reference;
-            if (byte == '~' && (reference[1] == '0' || reference[1] == '1')) byte = *++reference == '0' ? '~' : '/';
-            part[count++] = byte;
-        }
-        part[count] = '\0';
-        at = json_is_array(at) ? json_array_get(at, strtoul(part, NULL, 10)) : json_object_get(at, part);
-    }
-    return *reference ? NULL : at;
-}
-
-static const json_t *follow(mq_schemas *s, const json_t *schema)
-{
-    for (int hops = 0; hops < HOPS_MOST; hops++) {
-        const char *reference = json_string_value(json_object_get(schema, "$ref"));
-        if (!reference) return schema;
-        schema = resolve(s, reference);
-        if (!schema) {
-            (void)fail_schema(s, MQ_USAGE, "$ref: expected one that leads to a part of the schema, got another");
-            return NULL;
-        }
-    }
-    (void)fail_schema(s, MQ_USAGE, "$ref: expected one that ends, got a circle");
-    return NULL;
-}
-
-/* One schema of several: the members and the requirements of all, other keywords of the last that has them. */
-static bool merge_schema(mq_schemas *s, json_t *into, const json_t *part)
-{
-    const char *key;
-    json_t *value;
-    part = follow(s, part);
-    if (!json_is_object(part)) return part && json_is_true(part);
-    json_object_foreach((json_t *)(uintptr_t)part, key, value)
-    {
-        json_t *have = json_object_get(into, key);
-        int failed = 0;
-        if (strcmp(key, "allOf") == 0) continue;
-        if (have && json_is_object(have) && json_is_object(value) && strcmp(key, "properties") == 0) {
-            json_t *both = json_copy(have);
-            failed = !both || json_object_update(both, value) != 0 || json_object_set_new(into, key, both) != 0;
-        } else if (have && json_is_array(have) && json_is_array(value) && strcmp(key, "required") == 0) {
-            json_t *both = json_copy(have);
-            failed = !both || json_array_extend(both, value) != 0 || json_object_set_new(into, key, both) != 0;
-        } else {
-            failed = json_object_set(into, key, value);
-        }
-        if (failed) s->g->failed = true;
-    }
-    return true;
-}
-
-static const json_t *merge_all(mq_schemas *s, const json_t *schema)
-{
-    const json_t *all = json_object_get(schema, "allOf"), *part;
-    size_t i;
-    json_t *merged = json_object();
-    if (!merged || json_array_append_new(s->made, merged) != 0) {
-        s->g->failed = true;
-        return schema;
-    }
-    if (!merge_schema(s, merged, schema)) return NULL;
-    json_array_foreach(all, i, part)
-    {
-        if (json_object_get(part, "allOf")) (void)leave_out(s, "allOf");
-        if (!merge_schema(s, merged, part)) return NULL;
-    }
-    return merged;
-}
-
 static void emit_type(mq_schemas *s, const json_t *schema, const char *type)
 {
     if (strcmp(type, "object") == 0) {
@@ -487,7 +407,7 @@ static void emit_type(mq_schemas *s, const json_t *schema, const char *type)
         mq__grammar_text(s->g, "null", 4);
         return_here(s);
     } else {
-        (void)fail_schema(s, MQ_USAGE, "type: expected object, array, string, number, integer, boolean or null");
+        (void)mq__schema_fail(s, MQ_USAGE, "type: expected object, array, string, number, integer, boolean or null");
     }
 }
 
@@ -527,7 +447,7 @@ static void check_keywords(mq_schemas *s, const json_t *schema)
         for (size_t i = 0; !known && i < sizeof ignored / sizeof ignored[0]; i++) {
             known = strcmp(key, ignored[i]) == 0;
         }
-        if (!known && !leave_out(s, key)) return;
+        if (!known && !mq__schema_leave_out(s, key)) return;
     }
 }
 
@@ -567,7 +487,7 @@ static void emit_keywords(mq_schemas *s, const json_t *schema)
     } else if (json_is_array(any) && !json_object_get(schema, "properties")) {
         emit_alternatives(s, any);
     } else {
-        if (any) (void)leave_out(s, "anyOf");
+        if (any) (void)mq__schema_leave_out(s, "anyOf");
         if (json_is_array(type))
             emit_types(s, schema, type);
         else if (type)
@@ -579,15 +499,15 @@ static void emit_keywords(mq_schemas *s, const json_t *schema)
 
 static void emit_schema(mq_schemas *s, const json_t *schema)
 {
-    schema = follow(s, schema);
-    if (json_is_object(schema) && json_object_get(schema, "allOf")) schema = merge_all(s, schema);
+    schema = mq__schema_follow(s, schema);
+    if (json_is_object(schema) && json_object_get(schema, "allOf")) schema = mq__schema_merge(s, schema);
     if (!schema || json_is_false(schema)) {
         no_other_way(s);
     } else if (json_is_true(schema)) {
         mq__schemas_call(s, s->value);
         return_here(s);
     } else if (!json_is_object(schema)) {
-        (void)fail_schema(s, MQ_USAGE, "expected an object, true or false, got another value");
+        (void)mq__schema_fail(s, MQ_USAGE, "expected an object, true or false, got another value");
     } else {
         check_keywords(s, schema);
         emit_keywords(s, schema);
