@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define INDENT_MOST 40
-#define DIGITS_MOST 18
+#define DIGITS_MOST 15 /* whole numbers stay below 2^53, where doubles are exact */
 
 void mq__schemas_call(mq_schemas *s, uint32_t rule)
 {
@@ -186,11 +186,15 @@ static void emit_digits(mq_grammar *g, int most)
     }
 }
 
-static void emit_whole_part(mq_grammar *g)
+static void emit_sign(mq_grammar *g)
 {
     const uint32_t sign = open_choice(g);
     mq__grammar_byte(g, '-', '-');
     other_way(g, sign);
+}
+
+static void emit_whole_part(mq_grammar *g)
+{
     const uint32_t zero = open_choice(g);
     mq__grammar_byte(g, '0', '0');
     const uint32_t done = mq__grammar_emit(g, MQ_OP_JUMP, 0, 0);
@@ -205,9 +209,13 @@ static void emit_numbers(mq_schemas *s)
     mq_grammar *g = s->g;
     mq_byte_set exponent = {{0}}, sign = {{0}};
     mq__grammar_begin(g, s->integer);
+    emit_sign(g);
+    mq__grammar_begin(g, s->natural);
     emit_whole_part(g);
     end_rule(g);
     mq__grammar_begin(g, s->number);
+    emit_sign(g);
+    mq__grammar_begin(g, s->positive);
     emit_whole_part(g);
     const uint32_t fraction = open_choice(g);
     mq__grammar_byte(g, '.', '.');
@@ -293,6 +301,8 @@ void mq__schemas_begin(mq_schemas *s, mq_grammar *g, bool strict, mq_error *erro
     s->string = mq__grammar_rule(g);
     s->number = mq__grammar_rule(g);
     s->integer = mq__grammar_rule(g);
+    s->positive = mq__grammar_rule(g);
+    s->natural = mq__grammar_rule(g);
     s->value = mq__grammar_rule(g);
     emit_space(s);
     emit_character(s);

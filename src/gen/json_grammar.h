@@ -17,11 +17,12 @@ typedef struct mq_schemas {
     mq_grammar *g;
     const json_t *root; /* of the schema in hand: what "#/..." refers to */
     bool strict;
-    mq_buf dropped;                                            /* "pattern, minimum": keywords that were left out */
-    uint32_t space, string, number, integer, value, character; /* rules */
-    schema_rule *known;                                        /* [known_count] */
-    size_t known_count, known_room, emitted;                   /* the first `emitted` of them have their code */
-    json_t *made;                                              /* a list of schemas that were put together (allOf) */
+    mq_buf dropped;                              /* "pattern, minimum": keywords that were left out */
+    uint32_t space, string, value, character;    /* rules */
+    uint32_t number, integer, positive, natural; /* with a sign; positive and natural: without one */
+    schema_rule *known;                          /* [known_count] */
+    size_t known_count, known_room, emitted;     /* the first `emitted` of them have their code */
+    json_t *made;                                /* a list of schemas that were put together (allOf) */
     mq_error *error;
     mq_status status;
 } mq_schemas;

@@ -24,6 +24,10 @@ static const char *const ignored[] = {"type",
                                       "$ref",
                                       "$defs",
                                       "definitions",
+                                      "minimum",
+                                      "exclusiveMinimum",
+                                      "maximum",
+                                      "exclusiveMaximum",
                                       "minLength",
                                       "maxLength",
                                       "nullable",
@@ -385,6 +389,30 @@ static void emit_array(mq_schemas *s, const json_t *schema)
 
 /* ---- a schema */
 
+/* Numbers have at most 15 digits before the point: bounds beyond those hold by themselves. Of the others, 0 below is kept. */
+static bool is_signed(mq_schemas *s, const json_t *schema)
+{
+    static const char *const lower[] = {"minimum", "exclusiveMinimum"}, *const upper[] = {"maximum",
+                                                                                          "exclusiveMaximum"};
+    bool can_be_negative = true;
+    for (int i = 0; i < 2; i++) {
+        const json_t *low = json_object_get(schema, lower[i]), *high = json_object_get(schema, upper[i]);
+        if (json_is_number(low) && i == 0 && !(json_number_value(low) < 0 || json_number_value(low) > 0))
+            can_be_negative = false;
+        else if (low && !(json_is_number(low) && json_number_value(low) <= -1e15))
+            (void)mq__schema_leave_out(s, lower[i]);
+        if (high && !(json_is_number(high) && json_number_value(high) >= 1e15)) (void)mq__schema_leave_out(s, upper[i]);
+    }
+    return can_be_negative;
+}
+
+static void emit_number(mq_schemas *s, const json_t *schema, bool whole)
+{
+    const bool negative = is_signed(s, schema);
+    mq__schemas_call(s, whole ? (negative ? s->integer : s->natural) : negative ? s->number : s->positive);
+    return_here(s);
+}
+
 static void emit_type(mq_schemas *s, const json_t *schema, const char *type)
 {
     if (strcmp(type, "object") == 0) {
@@ -393,12 +421,8 @@ static void emit_type(mq_schemas *s, const json_t *schema, const char *type)
         emit_array(s, schema);
     } else if (strcmp(type, "string") == 0) {
         emit_bounded_string(s, schema);
-    } else if (strcmp(type, "number") == 0) {
-        mq__schemas_call(s, s->number);
-        return_here(s);
-    } else if (strcmp(type, "integer") == 0) {
-        mq__schemas_call(s, s->integer);
-        return_here(s);
+    } else if (strcmp(type, "number") == 0 || strcmp(type, "integer") == 0) {
+        emit_number(s, schema, *type == 'i');
     } else if (strcmp(type, "boolean") == 0) {
         literal_way(s, json_true());
         literal_way(s, json_false());

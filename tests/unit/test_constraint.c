@@ -94,6 +94,9 @@ static void test_texts(void **state)
         {"{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}", "\"abcd\"", 4},
         {"{\"type\":[\"integer\",\"null\"]}", "-12", -1},
         {"{\"type\":[\"integer\",\"null\"]}", "1.5", 1},
+        {"{\"type\":\"integer\",\"minimum\":0,\"maximum\":9007199254740991}", "17", -1},
+        {"{\"type\":\"integer\",\"minimum\":0}", "-1", 0},
+        {"{\"type\":\"number\",\"minimum\":-1e300}", "-1.5", -1},
         {"{\"anyOf\":[{\"const\":\"a\"},{\"type\":\"integer\"}]}", "\"a\"", -1},
         {"{\"allOf\":[{\"properties\":{\"p\":{\"type\":\"null\"}},\"required\":[\"p\"]},{\"required\":[\"q\"]}]}",
          "{\"p\":null,\"q\":[]}", -1},
@@ -130,6 +133,7 @@ static void test_schemas_that_are_refused(void **state)
         {"{\"$ref\":\"http://elsewhere/\"}", false, MQ_USAGE, "$ref"},
         {"{\"type\":\"string\",\"pattern\":\"a\"}", true, MQ_UNSUPPORTED, "pattern"},
         {"{\"type\":\"integer\",\"minimum\":1}", true, MQ_UNSUPPORTED, "minimum"},
+        {"{\"type\":\"number\",\"exclusiveMaximum\":7}", true, MQ_UNSUPPORTED, "exclusiveMaximum"},
         {"{\"type\":\"array\",\"minItems\":1000000000}", true, MQ_UNSUPPORTED, "minItems"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
