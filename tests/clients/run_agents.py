@@ -127,10 +127,10 @@ class Opencode(Agent):
     asides = (("You are a title generator", "A note"),)
 
     def write(self):
-        return "write", {"filePath": f"{self.work}/note.txt", "content": "seven green boats\n"}
+        return "write", {"content": "seven green boats\n", "filePath": f"{self.work}/note.txt"}  # the schema's order
 
     def look(self):
-        return "bash", {"command": LOOK, "description": "Show the note in capitals"}
+        return "bash", {"command": LOOK}
 
     def prepare(self):
         limit = SILENCE if self.kind != "plain" else 1_800_000
