@@ -1,13 +1,11 @@
 /* serve: the server agents connect to. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "cli/cli.h"
-#include "server/server.h"
+#include "cli/serve_limits.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
-#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -18,9 +16,10 @@
 
 typedef struct serve_settings {
     cli_engine engine;
-    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *cache, *disk, *body;
+    cli_serve_limits limits;
+    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *cache, *disk;
     cli_texts allowed_hosts;
-    int port, streams, queue, connections, drain_seconds;
+    int port, streams, queue, drain_seconds;
     float gap;
     bool insecure, json_keepalive, strict_model, finish_abandoned, no_draft;
 } serve_settings;
@@ -69,30 +68,7 @@ static int next_signal(int milliseconds)
     return read(signal_pipe[0], &byte, 1) == 1 ? byte : 0;
 }
 
-/* ---- options */
-
-/* "8G", "512MiB", "1000000". */
-static bool parse_size(const char *name, const char *text, uint64_t *bytes)
-{
-    static const char units[] = "KMGT";
-    char *end;
-    *bytes = 0;
-    if (!text) return true;
-    const double value = strtod(text, &end);
-    const char *unit = *end ? strchr(units, *end) : NULL;
-    double factor = 1;
-    for (const char *u = units; unit && u <= unit; u++) {
-        factor *= 1024;
-    }
-    if (unit) end++;
-    if (unit && strcmp(end, "iB") == 0) end += 2;
-    if (end != text && *end == '\0' && value >= 0 && isfinite(value) && value * factor < 1e18) {
-        *bytes = (uint64_t)(value * factor);
-        return true;
-    }
-    (void)cli_usage_error("serve: --%s: expected a size (8G, 512MiB, 1000000), got %s", name, text);
-    return false;
-}
+/* ---- the log */
 
 static void log_line(void *context, const char *line)
 {
@@ -110,9 +86,9 @@ static void log_line(void *context, const char *line)
 
 static int open_server(const serve_settings *s, serving *v)
 {
-    uint64_t body;
     mq_error error = {0};
-    if (!parse_size("max-body", s->body, &body)) return CLI_USAGE;
+    mq_server_limits limits;
+    if (!cli_serve_limits_read(&s->limits, &limits)) return CLI_USAGE;
     const mq_server_options options = {.host = s->host,
                                        .port = (uint16_t)s->port,
                                        .unix_socket = s->unix_socket,
@@ -124,7 +100,7 @@ static int open_server(const serve_settings *s, serving *v)
                                        .strict_model = s->strict_model,
                                        .allowed_hosts = s->allowed_hosts.item,
                                        .allowed_host_count = s->allowed_hosts.count,
-                                       .limits = {.body_bytes = body, .connections = (uint32_t)s->connections},
+                                       .limits = limits,
                                        .log = log_line};
     return mq__server_start(&options, &v->server, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
 }
@@ -132,7 +108,7 @@ static int open_server(const serve_settings *s, serving *v)
 /* KV: half of the memory unless the user says how much; one request has the context, all share the pool. */
 static int open_model(serve_settings *s, serving *v)
 {
-    if (!parse_size("kv-bytes", s->kv, &s->engine.kv_bytes)) return CLI_USAGE;
+    if (!cli_size("kv-bytes", s->kv, &s->engine.kv_bytes)) return CLI_USAGE;
     if (s->engine.kv_bytes == 0) s->engine.kv_bytes = mq__memory_total() / 2;
     const int code = cli_open(&s->engine, &v->engine, &v->text);
     if (code != CLI_DONE) return code;
@@ -167,8 +143,8 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .finish_abandoned = s->finish_abandoned,
                                     .log = log_line};
     int code = CLI_USAGE;
-    if (parse_size("prefix-cache", s->cache, &options.cache_bytes) &&
-        parse_size("disk-cache", s->disk, &options.disk_bytes)) {
+    if (cli_size("prefix-cache", s->cache, &options.cache_bytes) &&
+        cli_size("disk-cache", s->disk, &options.disk_bytes)) {
         code = mq_scheduler_start(&options, &v->scheduler, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
     }
     mq__free(folder);
@@ -278,8 +254,9 @@ static int serve_model(serve_settings *s)
 static int run_serve(int argc, char **argv)
 {
     serve_settings s = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30};
-    cli_option engine[CLI_ENGINE_OPTION_COUNT];
+    cli_option engine[CLI_ENGINE_OPTION_COUNT], limits[CLI_SERVE_LIMIT_COUNT];
     cli_engine_options(&s.engine, engine);
+    cli_serve_limit_options(&s.limits, limits);
     const cli_option own[] = {
         {"host", CLI_TEXT, &s.host, 0, 0, "address to listen on (127.0.0.1); others need keys"},
         {"port", CLI_NUMBER, &s.port, 0, 65535, "port (8080; 0: any free one)"},
@@ -302,13 +279,11 @@ static int run_serve(int argc, char **argv)
         {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2.5)"},
         {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "do not draft answers from what they copy"},
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},
-        {"max-body", CLI_TEXT, &s.body, 0, 0, "bytes of a request (32M)"},
-        {"connections", CLI_NUMBER, &s.connections, 0, 100000, "at once (512)"},
         {"drain-seconds", CLI_NUMBER, &s.drain_seconds, 0, 86400, "for answers to finish after SIGTERM (30)"},
     };
-    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(engine)};
+    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(limits), CLI_OPTIONS(engine)};
     cli_texts rest = {.count = 0};
-    const int code = cli_parse(&cli_serve, tables, 2, argc, argv, &rest, 1);
+    const int code = cli_parse(&cli_serve, tables, 3, argc, argv, &rest, 1);
     if (code != CLI_GO_ON) return code;
     const int model = cli_positional(&cli_serve, &rest, "m", &s.engine.model);
     return model == CLI_GO_ON ? serve_model(&s) : model;

@@ -292,35 +292,42 @@ static bool add_headers(struct MHD_Response *response, const mq_exchange *x)
     return added;
 }
 
-/* Under the exchange's lock. */
-static enum MHD_Result queue_answer(mq_exchange *x)
+/* Under the exchange's lock. NULL: no memory. */
+static struct MHD_Response *make_response(mq_exchange *x)
 {
     struct MHD_Response *response =
         x->stage == HTTP_STREAM
             ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, feed_response, x, NULL)
             : MHD_create_response_from_buffer(x->out.len, x->out.data ? x->out.data : x->id, MHD_RESPMEM_PERSISTENT);
+    if (response && add_headers(response, x)) return response;
+    if (response) MHD_destroy_response(response);
+    return NULL;
+}
+
+/* Without the exchange's lock: libmicrohttpd has one of the response, which it also holds while it calls read_stream. */
+static enum MHD_Result queue_response(mq_exchange *x, struct MHD_Response *response)
+{
     if (!response) return MHD_NO;
-    enum MHD_Result result = MHD_NO;
-    if (add_headers(response, x)) result = MHD_queue_response(x->connection, x->status, response);
+    const enum MHD_Result result = MHD_queue_response(x->connection, x->status, response);
     MHD_destroy_response(response);
-    x->queued = true;
     return result;
 }
 
 enum MHD_Result mq__exchange_send(mq_exchange *x)
 {
-    enum MHD_Result result = MHD_YES;
+    struct MHD_Response *response = NULL;
     pthread_mutex_lock(&x->lock);
-    if (x->queued) {
-        result = MHD_YES;
-    } else if (x->cut || atomic_load(&x->server->is_stopping)) {
-        result = MHD_NO; /* closes the connection */
-    } else if (x->stage == HTTP_REPLY || x->stage == HTTP_STREAM) {
-        result = queue_answer(x);
-    } else {
+    const bool closes = x->cut || atomic_load(&x->server->is_stopping);
+    const bool queues = !x->queued && !closes && (x->stage == HTTP_REPLY || x->stage == HTTP_STREAM);
+    const bool waits = !x->queued && !closes && !queues;
+    if (queues) {
+        response = make_response(x);
+        x->queued = true;
+    } else if (waits) {
         x->suspended = true;
         MHD_suspend_connection(x->connection);
     }
     pthread_mutex_unlock(&x->lock);
-    return result;
+    if (queues) return queue_response(x, response);
+    return closes ? MHD_NO : MHD_YES; /* NO closes the connection */
 }

@@ -127,10 +127,10 @@ class Opencode(Agent):
     asides = (("You are a title generator", "A note"),)
 
     def write(self):
-        return "write", {"filePath": f"{self.work}/note.txt", "content": "seven green boats\n"}
+        return "write", {"content": "seven green boats\n", "filePath": f"{self.work}/note.txt"}  # the schema's order
 
     def look(self):
-        return "bash", {"command": LOOK, "description": "Show the note in capitals"}
+        return "bash", {"command": LOOK}
 
     def prepare(self):
         limit = SILENCE if self.kind != "plain" else 1_800_000
@@ -152,7 +152,7 @@ class Opencode(Agent):
 class Qwen(Agent):
     name, binary = "qwen", "@qwen-code/qwen-code/cli-entry.js"
     wrote, path_part = "Successfully created and wrote", "/chat/completions"
-    asides = (("managed memory extraction subagent", "Nothing is worth it."),)
+    asides = (("You are now acting as the managed", "Nothing is worth it."),)  # sub-agents for memory and skills
 
     def write(self):
         return "write_file", {"file_path": f"{self.work}/note.txt", "content": "seven green boats\n"}
@@ -163,7 +163,10 @@ class Qwen(Agent):
     def prepare(self):
         folder = self.home / ".qwen"
         folder.mkdir()
-        settings = {"privacy": {"usageStatisticsEnabled": False}, "general": {"enableAutoUpdate": False}, "telemetry": {"enabled": False}}
+        settings = {
+            "privacy": {"usageStatisticsEnabled": False}, "general": {"enableAutoUpdate": False}, "telemetry": {"enabled": False},
+            "memory": {"enableManagedAutoMemory": False, "enableManagedAutoDream": False},
+        }
         (folder / "settings.json").write_text(json.dumps(settings))
 
     def environment(self):
@@ -246,7 +249,7 @@ def check(agent, kind, code, output, wired):
         wrong.append(f"it asked {attempts} times for the first answer: expected {expected}")
     asides = [text.encode() for text, _ in agent.asides]
     turns = [x for x in wired.asked("seven green boats") if x.get("complete") and not any(text in x["body"] for text in asides)]
-    if len(turns) != 3:
+    if not 3 <= len(turns) <= 5:  # Qwen Code on a busy machine may miss what a command prints; then it is told to look again
         wrong.append(f"{len(turns)} answers: expected 3")
     usages = [events.usage_of(turn["answer"].decode()) for turn in turns]
     missed = [events.prefix_fault(first, second) for first, second in zip(usages, usages[1:])]
@@ -272,6 +275,8 @@ def one(kind, program, options, results):
         wired.close()
         if (left := server.stop()) != 0:
             wrong.append(f"the server ended with {left}")
+        for number, exchange in enumerate(wired.exchanges if options.keep else ()):
+            (folder / f"request-{number}.json").write_bytes(exchange["body"])
         if options.record and kind == "plain":
             record(agent, wired, options.record)
     except Exception as error:  # one agent's trouble is a line, as any other

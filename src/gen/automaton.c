@@ -1,0 +1,306 @@
+#include "gen/automaton.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define DEPTH_MOST  256  /* rules that wait for each other */
+#define STATES_TRIM 1024 /* more of them are forgotten between two tokens */
+#define STATES_MOST 8192
+#define PLACES_MOST (1u << 18) /* of all states */
+#define MASKS_MOST  32
+#define BUCKETS     4096u
+
+/* A rule that waits: where it goes on, and who waits for it in turn (0: nobody). */
+typedef struct waiting {
+    uint32_t at, parent, depth, next; /* next: of the hash chain */
+} waiting;
+
+typedef struct place {
+    uint32_t at, stack;
+} place;
+
+typedef struct state {
+    uint32_t first, count; /* of places */
+    uint32_t bucket_next;
+    bool final;
+    uint32_t *mask;
+    uint32_t next[256]; /* UNKNOWN, or a state */
+} state;
+
+#define UNKNOWN UINT32_MAX
+
+struct mq_automaton {
+    const mq_grammar *g;
+    waiting *stack; /* [stack_count]; 0 is nobody */
+    size_t stack_count, stack_room;
+    uint32_t stack_bucket[BUCKETS];
+    place *places; /* [place_count] */
+    size_t place_count, place_room;
+    state **states; /* [state_count]; 0 is MQ_DEAD */
+    size_t state_count, state_room;
+    uint32_t state_bucket[BUCKETS];
+    size_t masks;
+    place *work; /* [work_count] places that are being followed, and what came of them */
+    size_t work_count, work_room;
+    bool final;
+};
+
+/* ---- memory */
+
+static bool room_in(void **block, size_t count, size_t *room, size_t bytes)
+{
+    if (count < *room) return true;
+    const size_t more = *room ? 2 * *room : 64;
+    void *larger = mq__realloc(*block, more * bytes);
+    if (!larger) return false;
+    *block = larger;
+    *room = more;
+    return true;
+}
+
+#define ROOM(block, count, room) room_in((void **)&(block), count, &(room), sizeof *(block))
+
+static void forget_states(mq_automaton *a)
+{
+    for (size_t i = 0; i < a->state_count; i++) {
+        mq__free(a->states[i]->mask);
+        mq__free(a->states[i]);
+    }
+    a->state_count = a->place_count = a->stack_count = a->masks = 0;
+    memset(a->state_bucket, 0, sizeof a->state_bucket);
+    memset(a->stack_bucket, 0, sizeof a->stack_bucket);
+}
+
+/* ---- stacks: equal ones are one */
+
+static uint32_t push_waiting(mq_automaton *a, uint32_t at, uint32_t parent)
+{
+    const uint32_t key[2] = {at, parent}, bucket = (uint32_t)XXH3_64bits(key, sizeof key) % BUCKETS;
+    for (uint32_t i = a->stack_bucket[bucket]; i; i = a->stack[i].next) {
+        if (a->stack[i].at == at && a->stack[i].parent == parent) return i;
+    }
+    const uint32_t depth = a->stack[parent].depth + 1;
+    if (depth > DEPTH_MOST || a->stack_count >= PLACES_MOST || !ROOM(a->stack, a->stack_count, a->stack_room)) return 0;
+    a->stack[a->stack_count] = (waiting){at, parent, depth, a->stack_bucket[bucket]};
+    a->stack_bucket[bucket] = (uint32_t)a->stack_count;
+    return (uint32_t)a->stack_count++;
+}
+
+/* ---- following what needs no byte */
+
+static void add_work(mq_automaton *a, uint32_t at, uint32_t stack)
+{
+    for (size_t i = a->work_count; i-- > 0 && a->work_count - i <= 64;) { /* most repetitions are near */
+        if (a->work[i].at == at && a->work[i].stack == stack) return;
+    }
+    if (a->work_count >= PLACES_MOST || !ROOM(a->work, a->work_count, a->work_room)) return;
+    a->work[a->work_count++] = (place){at, stack};
+}
+
+/* From the places in work to those that want a byte; they stay in work. */
+static void follow_work(mq_automaton *a)
+{
+    size_t kept = 0;
+    a->final = false;
+    for (size_t i = 0; i < a->work_count; i++) {
+        const place p = a->work[i];
+        const mq_instruction *in = &a->g->code[p.at];
+        switch (in->op) {
+        case MQ_OP_SET:
+            a->work[kept++] = p;
+            break;
+        case MQ_OP_SPLIT:
+            add_work(a, in->a, p.stack);
+            add_work(a, in->b, p.stack);
+            break;
+        case MQ_OP_JUMP:
+            add_work(a, in->a, p.stack);
+            break;
+        case MQ_OP_CALL: {
+            const uint32_t stack = a->g->productive[in->a] ? push_waiting(a, p.at + 1, p.stack) : 0;
+            if (stack) add_work(a, a->g->rule[in->a], stack);
+            break;
+        }
+        case MQ_OP_RETURN:
+            if (p.stack)
+                add_work(a, a->stack[p.stack].at, a->stack[p.stack].parent);
+            else
+                a->final = true;
+            break;
+        case MQ_OP_FAIL:
+            break;
+        }
+    }
+    a->work_count = kept;
+}
+
+/* ---- states */
+
+static int compare_places(const void *a, const void *b)
+{
+    const place *x = a, *y = b;
+    if (x->at != y->at) return x->at < y->at ? -1 : 1;
+    return x->stack < y->stack ? -1 : x->stack > y->stack;
+}
+
+static size_t sort_work(mq_automaton *a)
+{
+    size_t count = 0;
+    if (a->work_count > 1) qsort(a->work, a->work_count, sizeof *a->work, compare_places);
+    for (size_t i = 0; i < a->work_count; i++) {
+        if (i == 0 || compare_places(&a->work[i], &a->work[i - 1]) != 0) a->work[count++] = a->work[i];
+    }
+    return count;
+}
+
+/* The state that is the places in work. */
+static uint32_t state_of_work(mq_automaton *a)
+{
+    follow_work(a);
+    const size_t count = sort_work(a);
+    if (count == 0 && !a->final) return MQ_DEAD;
+    const uint32_t bucket = (uint32_t)XXH3_64bits(a->work, count * sizeof *a->work) % BUCKETS;
+    for (uint32_t i = a->state_bucket[bucket]; i; i = a->states[i]->bucket_next) {
+        const state *s = a->states[i];
+        if (s->count == count && s->final == a->final &&
+            (count == 0 || memcmp(a->places + s->first, a->work, count * sizeof *a->work) == 0)) {
+            return i;
+        }
+    }
+    if (a->state_count >= STATES_MOST || a->place_count + count > PLACES_MOST) return MQ_DEAD;
+    while (a->place_count + count > a->place_room) {
+        if (!room_in((void **)&a->places, a->place_room, &a->place_room, sizeof *a->places)) return MQ_DEAD;
+    }
+    state *s = ROOM(a->states, a->state_count, a->state_room) ? mq__alloc_zero(1, sizeof *s) : NULL;
+    if (!s) return MQ_DEAD;
+    *s = (state){.first = (uint32_t)a->place_count,
+                 .count = (uint32_t)count,
+                 .bucket_next = a->state_bucket[bucket],
+                 .final = a->final};
+    memset(s->next, 0xff, sizeof s->next);
+    if (count) memcpy(a->places + a->place_count, a->work, count * sizeof *a->work);
+    a->place_count += count;
+    a->states[a->state_count] = s;
+    a->state_bucket[bucket] = (uint32_t)a->state_count;
+    return (uint32_t)a->state_count++;
+}
+
+/* MQ_DEAD and nobody. */
+static bool begin_states(mq_automaton *a)
+{
+    if (!ROOM(a->states, 0, a->state_room) || !ROOM(a->stack, 0, a->stack_room)) return false;
+    a->states[0] = mq__alloc_zero(1, sizeof(state));
+    if (!a->states[0]) return false;
+    a->state_count = a->stack_count = 1;
+    a->stack[0] = (waiting){0};
+    return true;
+}
+
+uint32_t mq__automaton_step(mq_automaton *a, uint32_t at, uint8_t byte)
+{
+    state *s = a->states[at];
+    if (at == MQ_DEAD) return MQ_DEAD;
+    if (s->next[byte] != UNKNOWN) return s->next[byte];
+    a->work_count = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        const place p = a->places[s->first + i];
+        if (mq__set_has(&a->g->set[a->g->code[p.at].a], byte)) add_work(a, p.at + 1, p.stack);
+    }
+    const uint32_t next = a->work_count ? state_of_work(a) : MQ_DEAD;
+    s->next[byte] = next;
+    return next;
+}
+
+bool mq__automaton_is_final(const mq_automaton *a, uint32_t at)
+{
+    return a->states[at]->final;
+}
+
+uint32_t mq__automaton_start(mq_automaton *a, uint32_t rule)
+{
+    a->work_count = 0;
+    add_work(a, a->g->rule[rule], 0);
+    return state_of_work(a);
+}
+
+uint32_t **mq__automaton_mask(mq_automaton *a, uint32_t at)
+{
+    if (!a->states[at]->mask && ++a->masks > MASKS_MOST) {
+        for (size_t i = 0; i < a->state_count; i++) {
+            mq__free(a->states[i]->mask);
+            a->states[i]->mask = NULL;
+        }
+        a->masks = 1;
+    }
+    return &a->states[at]->mask;
+}
+
+/* Stacks are numbered anew, so the places to keep are spelt out with all that wait. */
+static uint32_t copy_stack(mq_automaton *a, const waiting *old, uint32_t stack)
+{
+    uint32_t chain[DEPTH_MOST], depth = 0, made = 0;
+    for (; stack; stack = old[stack].parent) {
+        chain[depth++] = old[stack].at;
+    }
+    while (depth > 0) {
+        made = push_waiting(a, chain[--depth], made);
+    }
+    return made;
+}
+
+uint32_t mq__automaton_trim(mq_automaton *a, uint32_t at)
+{
+    if (at == MQ_DEAD || a->state_count <= STATES_TRIM) return at;
+    const size_t count = a->states[at]->count;
+    const bool final = a->states[at]->final;
+    place *keep = mq__alloc_zero(count, sizeof *keep);
+    waiting *old = mq__alloc(a->stack_count * sizeof *old);
+    if (!keep || !old) {
+        mq__free(keep);
+        mq__free(old);
+        return at;
+    }
+    memcpy(keep, a->places + a->states[at]->first, count * sizeof *keep);
+    memcpy(old, a->stack, a->stack_count * sizeof *old);
+    forget_states(a);
+    uint32_t now = MQ_DEAD;
+    if (begin_states(a)) {
+        a->work_count = 0;
+        for (size_t i = 0; i < count; i++) {
+            add_work(a, keep[i].at, copy_stack(a, old, keep[i].stack));
+        }
+        now = state_of_work(a);
+        if (now != MQ_DEAD) a->states[now]->final = final;
+    }
+    mq__free(keep);
+    mq__free(old);
+    return now;
+}
+
+mq_status mq__automaton_new(const mq_grammar *grammar, mq_automaton **out, mq_error *error)
+{
+    mq_automaton *a = mq__alloc_zero(1, sizeof *a);
+    *out = NULL;
+    if (a) a->g = grammar;
+    if (a && begin_states(a)) {
+        *out = a;
+        return MQ_OK;
+    }
+    mq__automaton_free(a);
+    return mq__fail(error, MQ_NO_MEMORY, "schema: expected memory, got none");
+}
+
+void mq__automaton_free(mq_automaton *a)
+{
+    if (!a) return;
+    forget_states(a);
+    mq__free(a->stack);
+    mq__free(a->places);
+    mq__free(a->states);
+    mq__free(a->work);
+    mq__free(a);
+}

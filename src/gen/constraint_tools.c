@@ -1,0 +1,460 @@
+#include "gen/constraint_tools.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+#define MEMBERS_MOST 256 /* of a tool, where its syntax is not JSON; others are left out */
+
+const char *mq__tool_marker(mq_tool_format format)
+{
+    switch (format) {
+    case MQ_TOOLS_HERMES:
+    case MQ_TOOLS_QWEN3_CODER:
+        return "<tool_call>";
+    case MQ_TOOLS_LLAMA3:
+        return "<|python_tag|>";
+    case MQ_TOOLS_MISTRAL:
+        return "[TOOL_CALLS]";
+    case MQ_TOOLS_GEMMA4:
+        return "<|tool_call>";
+    default:
+        return "";
+    }
+}
+
+/* ---- pieces */
+
+static void put_bytes_of(mq_schemas *s, const char *text)
+{
+    mq__grammar_text(s->g, text, strlen(text));
+}
+
+static void put_space(mq_schemas *s)
+{
+    mq__schemas_call(s, s->space);
+}
+
+static uint32_t start_way(mq_schemas *s)
+{
+    return mq__grammar_emit(s->g, MQ_OP_SPLIT, mq__grammar_here(s->g) + 1, 0);
+}
+
+static void next_way(mq_schemas *s, uint32_t way)
+{
+    if (!s->g->failed && !s->g->too_big) s->g->code[way].b = mq__grammar_here(s->g);
+}
+
+static void end_of_rule(mq_schemas *s)
+{
+    (void)mq__grammar_emit(s->g, MQ_OP_RETURN, 0, 0);
+}
+
+static void end_of_ways(mq_schemas *s)
+{
+    (void)mq__grammar_emit(s->g, MQ_OP_FAIL, 0, 0);
+}
+
+static const json_t *function_of(const json_t *tool)
+{
+    const json_t *function = json_object_get(tool, "function");
+    return function ? function : tool;
+}
+
+static const char *name_of(const json_t *tool)
+{
+    const char *name = json_string_value(json_object_get(function_of(tool), "name"));
+    return name ? name : "";
+}
+
+static const json_t *parameters_of(const json_t *tool)
+{
+    return json_object_get(function_of(tool), "parameters");
+}
+
+/* A tool without parameters takes any object. */
+static void put_arguments(mq_schemas *s, const json_t *tool)
+{
+    const json_t *schema = parameters_of(tool);
+    if (json_is_object(schema)) {
+        s->root = schema;
+        mq__schemas_call(s, mq__schemas_rule(s, schema));
+    } else {
+        put_bytes_of(s, "{}");
+    }
+}
+
+static void put_json_text(mq_schemas *s, const char *text)
+{
+    json_t *string = json_string_nocheck(text);
+    if (string)
+        mq__grammar_json(s, string);
+    else
+        s->g->failed = true;
+    json_decref(string);
+}
+
+/* {"name": "NAME", "<arguments>": {...}} */
+static void put_json_call(mq_schemas *s, const json_t *tool, const char *arguments)
+{
+    put_bytes_of(s, "{");
+    put_space(s);
+    put_bytes_of(s, "\"name\"");
+    put_space(s);
+    put_bytes_of(s, ":");
+    put_space(s);
+    put_json_text(s, name_of(tool));
+    put_space(s);
+    put_bytes_of(s, ",");
+    put_space(s);
+    put_json_text(s, arguments);
+    put_space(s);
+    put_bytes_of(s, ":");
+    put_space(s);
+    put_arguments(s, tool);
+    put_space(s);
+    put_bytes_of(s, "}");
+}
+
+/* ---- Qwen3-Coder: parameters between tags, strings as they are */
+
+static bool is_bare_text(const json_t *schema)
+{
+    const json_t *type = json_object_get(schema, "type");
+    return (!type && !json_object_get(schema, "enum")) ||
+           (json_is_string(type) && strcmp(json_string_value(type), "string") == 0 && !json_object_get(schema, "enum"));
+}
+
+static bool needs(const json_t *schema, const char *name)
+{
+    const json_t *item;
+    size_t i;
+    json_array_foreach(json_object_get(schema, "required"), i, item)
+    {
+        if (json_is_string(item) && strcmp(json_string_value(item), name) == 0) return true;
+    }
+    return false;
+}
+
+/* Strings of an enumeration stand without quotes. */
+static void put_bare_values(mq_schemas *s, const json_t *list)
+{
+    const json_t *value;
+    size_t i;
+    uint32_t jumps[256], count = 0;
+    json_array_foreach(list, i, value)
+    {
+        const uint32_t way = start_way(s);
+        if (json_is_string(value))
+            put_bytes_of(s, json_string_value(value));
+        else
+            mq__grammar_json(s, value);
+        if (count < 256) jumps[count++] = mq__grammar_emit(s->g, MQ_OP_JUMP, 0, 0);
+        next_way(s, way);
+        if (count == 256) break;
+    }
+    end_of_ways(s);
+    for (uint32_t j = 0; j < count && !s->g->failed && !s->g->too_big; j++) {
+        s->g->code[jumps[j]].a = mq__grammar_here(s->g);
+    }
+}
+
+static void put_tagged(mq_schemas *s, const char *name, const json_t *schema)
+{
+    static const char end[] = "\n</parameter>";
+    put_bytes_of(s, "<parameter=");
+    put_bytes_of(s, name);
+    put_bytes_of(s, ">\n");
+    if (is_bare_text(schema)) {
+        mq__grammar_until(s->g, end, sizeof end - 1);
+    } else {
+        if (json_is_array(json_object_get(schema, "enum")))
+            put_bare_values(s, json_object_get(schema, "enum"));
+        else
+            mq__schemas_call(s, mq__schemas_rule(s, schema));
+        put_bytes_of(s, end);
+    }
+    put_space(s);
+}
+
+static void put_tagged_call(mq_schemas *s, const json_t *tool)
+{
+    const json_t *schema = parameters_of(tool);
+    const char *key;
+    json_t *value;
+    put_bytes_of(s, "<function=");
+    put_bytes_of(s, name_of(tool));
+    put_bytes_of(s, ">");
+    put_space(s);
+    s->root = schema;
+    json_object_foreach(json_object_get(schema, "properties"), key, value)
+    {
+        const bool required = needs(schema, key);
+        const uint32_t way = required ? 0 : start_way(s);
+        put_tagged(s, key, value);
+        if (!required) next_way(s, way);
+    }
+    put_bytes_of(s, "</function>");
+    put_space(s);
+    put_bytes_of(s, "</tool_call>");
+}
+
+/* ---- Gemma 4: a syntax of its own, strings between marks */
+
+static const char gemma_quote[] = "<|\"|>";
+
+/* Any value. */
+static uint32_t emit_gemma_value(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    const uint32_t rule = mq__grammar_rule(g);
+    mq__grammar_begin(g, rule);
+    const uint32_t text = start_way(s);
+    put_bytes_of(s, gemma_quote);
+    mq__grammar_until(g, gemma_quote, sizeof gemma_quote - 1);
+    end_of_rule(s);
+    next_way(s, text);
+    static const char *const words[] = {"true", "false", "null"};
+    for (size_t i = 0; i < 3; i++) {
+        const uint32_t word = start_way(s);
+        put_bytes_of(s, words[i]);
+        end_of_rule(s);
+        next_way(s, word);
+    }
+    const uint32_t number = start_way(s);
+    mq__schemas_call(s, s->number);
+    end_of_rule(s);
+    next_way(s, number);
+    for (int keys = 0; keys < 2; keys++) {
+        const uint32_t list = start_way(s);
+        put_bytes_of(s, keys ? "{" : "[");
+        const uint32_t any = start_way(s), again = mq__grammar_here(g);
+        if (keys) {
+            mq_byte_set word = {{0}};
+            mq__set_add(&word, '0', '9');
+            mq__set_add(&word, 'A', 'Z');
+            mq__set_add(&word, 'a', 'z');
+            mq__set_add(&word, '_', '_');
+            const uint32_t letter = mq__grammar_here(g);
+            mq__grammar_set(g, &word);
+            const uint32_t more = start_way(s);
+            (void)mq__grammar_emit(g, MQ_OP_JUMP, letter, 0);
+            next_way(s, more);
+            put_bytes_of(s, ":");
+        }
+        mq__schemas_call(s, rule);
+        const uint32_t last = start_way(s);
+        put_bytes_of(s, ",");
+        (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
+        next_way(s, last);
+        next_way(s, any);
+        put_bytes_of(s, keys ? "}" : "]");
+        end_of_rule(s);
+        next_way(s, list);
+    }
+    end_of_ways(s);
+    return rule;
+}
+
+static void put_gemma_value(mq_schemas *s, const json_t *schema, uint32_t value)
+{
+    const char *type = json_string_value(json_object_get(schema, "type"));
+    if (type && strcmp(type, "string") == 0) {
+        put_bytes_of(s, gemma_quote);
+        if (json_is_array(json_object_get(schema, "enum"))) {
+            put_bare_values(s, json_object_get(schema, "enum"));
+            put_bytes_of(s, gemma_quote);
+        } else {
+            mq__grammar_until(s->g, gemma_quote, sizeof gemma_quote - 1);
+        }
+    } else if (type && (strcmp(type, "integer") == 0 || strcmp(type, "number") == 0)) {
+        mq__schemas_call(s, *type == 'i' ? s->integer : s->number);
+    } else {
+        mq__schemas_call(s, value);
+    }
+}
+
+/* Members in order, those that are not required may be left out, commas between those that are there: two rows of places as in a JSON
+ * object (schema.c). `rule` has one for each. */
+static void put_members(mq_schemas *s, const json_t *schema, const uint32_t *rule, size_t count)
+{
+    uint32_t jump[MEMBERS_MOST];
+    const char *key;
+    json_t *value, *object = json_object_get(schema, "properties");
+    size_t i = 0, firsts;
+    bool sure = false;
+    json_object_foreach(object, key, value)
+    {
+        if (i == count || sure) break;
+        sure = needs(schema, key);
+        const uint32_t way = sure ? 0 : start_way(s);
+        mq__schemas_call(s, rule[i]);
+        jump[i++] = mq__grammar_emit(s->g, MQ_OP_JUMP, 0, 0);
+        if (!sure) next_way(s, way);
+    }
+    firsts = i;
+    const uint32_t none = sure ? 0 : mq__grammar_emit(s->g, MQ_OP_JUMP, 0, 0);
+    i = 0;
+    json_object_foreach(object, key, value)
+    {
+        if (i == count || s->g->failed || s->g->too_big) break;
+        if (i > 0) {
+            const bool required = needs(schema, key);
+            const uint32_t way = required ? 0 : start_way(s);
+            put_bytes_of(s, ",");
+            mq__schemas_call(s, rule[i]);
+            if (!required) next_way(s, way);
+        }
+        if (i < firsts) s->g->code[jump[i]].a = mq__grammar_here(s->g);
+        i++;
+    }
+    if (!sure && !s->g->failed && !s->g->too_big) s->g->code[none].a = mq__grammar_here(s->g);
+}
+
+/* The rules of a tool's members; their code stands where this is called, between rules. */
+static size_t emit_gemma_members(mq_schemas *s, const json_t *schema, uint32_t any, uint32_t *rule)
+{
+    const char *key;
+    json_t *value;
+    size_t count = 0;
+    json_object_foreach(json_object_get(schema, "properties"), key, value)
+    {
+        if (count == MEMBERS_MOST) break;
+        rule[count] = mq__grammar_rule(s->g);
+        mq__grammar_begin(s->g, rule[count++]);
+        put_bytes_of(s, key);
+        put_bytes_of(s, ":");
+        put_gemma_value(s, value, any);
+        end_of_rule(s);
+    }
+    return count;
+}
+
+/* A rule of its own. */
+static uint32_t gemma_call(mq_schemas *s, const json_t *tool, uint32_t any)
+{
+    uint32_t rule[MEMBERS_MOST];
+    const json_t *schema = parameters_of(tool);
+    const size_t count = emit_gemma_members(s, schema, any, rule);
+    const uint32_t call = mq__grammar_rule(s->g);
+    mq__grammar_begin(s->g, call);
+    put_bytes_of(s, "call:");
+    put_bytes_of(s, name_of(tool));
+    put_bytes_of(s, "{");
+    put_members(s, schema, rule, count);
+    put_bytes_of(s, "}<tool_call|>");
+    end_of_rule(s);
+    return call;
+}
+
+/* ---- */
+
+static void put_call(mq_schemas *s, mq_tool_format format, const json_t *tool)
+{
+    switch (format) {
+    case MQ_TOOLS_QWEN3_CODER:
+        put_space(s);
+        put_tagged_call(s, tool);
+        break;
+    case MQ_TOOLS_LLAMA3:
+        put_space(s);
+        put_json_call(s, tool, "parameters");
+        break;
+    default:
+        put_space(s);
+        put_json_call(s, tool, "arguments");
+        put_space(s);
+        put_bytes_of(s, "</tool_call>");
+    }
+}
+
+/* [{...}, ...], or NAME[ARGS]{...} */
+static void put_mistral(mq_schemas *s, const json_t *tools)
+{
+    const json_t *tool;
+    size_t i;
+    const uint32_t one = mq__grammar_rule(s->g), list = start_way(s);
+    put_space(s);
+    put_bytes_of(s, "[");
+    const uint32_t again = mq__grammar_here(s->g);
+    put_space(s);
+    mq__schemas_call(s, one);
+    put_space(s);
+    const uint32_t last = start_way(s);
+    put_bytes_of(s, ",");
+    (void)mq__grammar_emit(s->g, MQ_OP_JUMP, again, 0);
+    next_way(s, last);
+    put_bytes_of(s, "]");
+    end_of_rule(s);
+    next_way(s, list);
+    json_array_foreach(tools, i, tool)
+    {
+        const uint32_t way = start_way(s);
+        put_bytes_of(s, name_of(tool));
+        put_bytes_of(s, "[ARGS]");
+        put_arguments(s, tool);
+        end_of_rule(s);
+        next_way(s, way);
+    }
+    end_of_ways(s);
+    mq__grammar_begin(s->g, one);
+    json_array_foreach(tools, i, tool)
+    {
+        const uint32_t way = start_way(s);
+        put_json_call(s, tool, "arguments");
+        end_of_rule(s);
+        next_way(s, way);
+    }
+    end_of_ways(s);
+}
+
+/* Gemma's rules stand before the one that chooses among them. */
+static void emit_gemma(mq_schemas *s, uint32_t call, const json_t *tools)
+{
+    const uint32_t any = emit_gemma_value(s);
+    const json_t *tool;
+    size_t i, count = 0;
+    uint32_t *rule = mq__alloc_zero(json_array_size(tools), sizeof *rule);
+    if (!rule) s->g->failed = true;
+    json_array_foreach(tools, i, tool)
+    {
+        if (!s->g->failed) rule[count++] = gemma_call(s, tool, any);
+    }
+    mq__grammar_begin(s->g, call);
+    for (i = 0; i < count; i++) {
+        const uint32_t way = start_way(s);
+        mq__schemas_call(s, rule[i]);
+        end_of_rule(s);
+        next_way(s, way);
+    }
+    end_of_ways(s);
+    mq__free(rule);
+}
+
+mq_status mq__tools_emit(mq_schemas *s, uint32_t call, mq_tool_format format, const json_t *tools, mq_error *error)
+{
+    const json_t *tool;
+    size_t i;
+    if (!json_is_array(tools) || json_array_size(tools) == 0) {
+        return mq__fail(error, MQ_USAGE, "tools: expected an array with at least one, got another value");
+    }
+    if (format == MQ_TOOLS_GEMMA4) {
+        emit_gemma(s, call, tools);
+        return MQ_OK;
+    }
+    mq__grammar_begin(s->g, call);
+    if (format == MQ_TOOLS_MISTRAL) {
+        put_mistral(s, tools);
+        return MQ_OK;
+    }
+    json_array_foreach(tools, i, tool)
+    {
+        const uint32_t way = start_way(s);
+        put_call(s, format, tool);
+        end_of_rule(s);
+        next_way(s, way);
+    }
+    end_of_ways(s);
+    return MQ_OK;
+}

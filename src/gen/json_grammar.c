@@ -1,0 +1,329 @@
+/* JSON as rules: strict (RFC 8259), with little white space and numbers that fit, so that a model cannot go on for ever in either. */
+#include "gen/json_grammar.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+#define INDENT_MOST 40
+#define DIGITS_MOST 15 /* whole numbers stay below 2^53, where doubles are exact */
+
+void mq__schemas_call(mq_schemas *s, uint32_t rule)
+{
+    (void)mq__grammar_emit(s->g, MQ_OP_CALL, rule, 0);
+}
+
+static uint32_t open_choice(mq_grammar *g)
+{
+    return mq__grammar_emit(g, MQ_OP_SPLIT, mq__grammar_here(g) + 1, 0);
+}
+
+/* The other way of a choice begins here. */
+static void other_way(mq_grammar *g, uint32_t choice)
+{
+    if (!g->failed && !g->too_big) g->code[choice].b = mq__grammar_here(g);
+}
+
+static void land(mq_grammar *g, uint32_t jump)
+{
+    if (!g->failed && !g->too_big) g->code[jump].a = mq__grammar_here(g);
+}
+
+static void end_rule(mq_grammar *g)
+{
+    (void)mq__grammar_emit(g, MQ_OP_RETURN, 0, 0);
+}
+
+/* Nothing, a blank, or a line end with blanks. */
+static void emit_space(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    mq__grammar_begin(g, s->space);
+    const uint32_t any = open_choice(g), line = open_choice(g);
+    mq__grammar_byte(g, ' ', ' ');
+    end_rule(g);
+    other_way(g, line);
+    mq__grammar_byte(g, '\n', '\n');
+    for (int i = 0; i < INDENT_MOST; i++) {
+        const uint32_t more = open_choice(g);
+        mq__grammar_byte(g, ' ', ' ');
+        const uint32_t next = mq__grammar_emit(g, MQ_OP_JUMP, 0, 0);
+        other_way(g, more);
+        end_rule(g);
+        land(g, next);
+    }
+    end_rule(g);
+    other_way(g, any);
+    end_rule(g);
+}
+
+typedef struct byte_range {
+    uint8_t low, high;
+} byte_range;
+
+/* One way of several: a byte of each range in turn, then the rule's end. `choice` of the way before is linked here. */
+static void emit_way(mq_grammar *g, const byte_range *ranges, size_t count)
+{
+    const uint32_t choice = open_choice(g);
+    for (size_t i = 0; i < count; i++) {
+        mq__grammar_byte(g, ranges[i].low, ranges[i].high);
+    }
+    end_rule(g);
+    other_way(g, choice);
+}
+
+#define WAY(...)                                                                                                       \
+    emit_way(g, (const byte_range[]){__VA_ARGS__}, sizeof((const byte_range[]){__VA_ARGS__}) / sizeof(byte_range))
+
+static void add_hex(mq_byte_set *set)
+{
+    mq__set_add(set, '0', '9');
+    mq__set_add(set, 'a', 'f');
+    mq__set_add(set, 'A', 'F');
+}
+
+static void emit_hex(mq_grammar *g, int count)
+{
+    mq_byte_set hex = {{0}};
+    add_hex(&hex);
+    for (int i = 0; i < count; i++) {
+        mq__grammar_set(g, &hex);
+    }
+}
+
+/* What follows \u: a character below the surrogates or above them, or a pair of them. */
+static void emit_escape(mq_grammar *g)
+{
+    mq_byte_set first = {{0}}, d = {{0}}, low = {{0}}, high = {{0}}, second = {{0}};
+    add_hex(&first);
+    first.bits['d' / 32] &= ~(1u << 'd' % 32);
+    first.bits['D' / 32] &= ~(1u << 'D' % 32);
+    mq__set_add(&d, 'd', 'd');
+    mq__set_add(&d, 'D', 'D');
+    mq__set_add(&low, '0', '7');
+    mq__set_add(&high, '8', '9');
+    mq__set_add(&high, 'a', 'b');
+    mq__set_add(&high, 'A', 'B');
+    mq__set_add(&second, 'c', 'f');
+    mq__set_add(&second, 'C', 'F');
+    const uint32_t plain = open_choice(g);
+    mq__grammar_set(g, &first);
+    emit_hex(g, 3);
+    end_rule(g);
+    other_way(g, plain);
+    mq__grammar_set(g, &d);
+    const uint32_t pair = open_choice(g);
+    mq__grammar_set(g, &low);
+    emit_hex(g, 2);
+    end_rule(g);
+    other_way(g, pair);
+    mq__grammar_set(g, &high);
+    emit_hex(g, 2);
+    mq__grammar_text(g, "\\u", 2);
+    mq__grammar_set(g, &d);
+    mq__grammar_set(g, &second);
+    emit_hex(g, 2);
+    end_rule(g);
+}
+
+/* One character of a string: well-formed UTF-8 (Unicode, table 3-7), or an escape. */
+static void emit_character(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    mq_byte_set plain = {{0}}, simple = {{0}};
+    mq__grammar_begin(g, s->character);
+    mq__set_add(&plain, 0x20, 0x21);
+    mq__set_add(&plain, 0x23, 0x5b);
+    mq__set_add(&plain, 0x5d, 0x7f);
+    const uint32_t choice = open_choice(g);
+    mq__grammar_set(g, &plain);
+    end_rule(g);
+    other_way(g, choice);
+    WAY({0xc2, 0xdf}, {0x80, 0xbf});
+    WAY({0xe0, 0xe0}, {0xa0, 0xbf}, {0x80, 0xbf});
+    WAY({0xe1, 0xec}, {0x80, 0xbf}, {0x80, 0xbf});
+    WAY({0xed, 0xed}, {0x80, 0x9f}, {0x80, 0xbf});
+    WAY({0xee, 0xef}, {0x80, 0xbf}, {0x80, 0xbf});
+    WAY({0xf0, 0xf0}, {0x90, 0xbf}, {0x80, 0xbf}, {0x80, 0xbf});
+    WAY({0xf1, 0xf3}, {0x80, 0xbf}, {0x80, 0xbf}, {0x80, 0xbf});
+    WAY({0xf4, 0xf4}, {0x80, 0x8f}, {0x80, 0xbf}, {0x80, 0xbf});
+    mq__grammar_byte(g, '\\', '\\');
+    for (const char *c = "\"\\/bfnrt"; *c; c++) {
+        mq__set_add(&simple, (uint8_t)*c, (uint8_t)*c);
+    }
+    const uint32_t escape = open_choice(g);
+    mq__grammar_set(g, &simple);
+    end_rule(g);
+    other_way(g, escape);
+    mq__grammar_byte(g, 'u', 'u');
+    emit_escape(g);
+}
+
+static void emit_string(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    mq__grammar_begin(g, s->string);
+    mq__grammar_byte(g, '"', '"');
+    const uint32_t again = open_choice(g);
+    mq__schemas_call(s, s->character);
+    (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
+    other_way(g, again);
+    mq__grammar_byte(g, '"', '"');
+    end_rule(g);
+}
+
+/* Up to `most` digits more; then the code goes on. */
+static void emit_digits(mq_grammar *g, int most)
+{
+    uint32_t choices[DIGITS_MOST];
+    for (int i = 0; i < most; i++) {
+        choices[i] = open_choice(g);
+        mq__grammar_byte(g, '0', '9');
+    }
+    for (int i = 0; i < most; i++) {
+        other_way(g, choices[i]);
+    }
+}
+
+static void emit_sign(mq_grammar *g)
+{
+    const uint32_t sign = open_choice(g);
+    mq__grammar_byte(g, '-', '-');
+    other_way(g, sign);
+}
+
+static void emit_whole_part(mq_grammar *g)
+{
+    const uint32_t zero = open_choice(g);
+    mq__grammar_byte(g, '0', '0');
+    const uint32_t done = mq__grammar_emit(g, MQ_OP_JUMP, 0, 0);
+    other_way(g, zero);
+    mq__grammar_byte(g, '1', '9');
+    emit_digits(g, DIGITS_MOST - 1);
+    land(g, done);
+}
+
+static void emit_numbers(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    mq_byte_set exponent = {{0}}, sign = {{0}};
+    mq__grammar_begin(g, s->integer);
+    emit_sign(g);
+    mq__grammar_begin(g, s->natural);
+    emit_whole_part(g);
+    end_rule(g);
+    mq__grammar_begin(g, s->number);
+    emit_sign(g);
+    mq__grammar_begin(g, s->positive);
+    emit_whole_part(g);
+    const uint32_t fraction = open_choice(g);
+    mq__grammar_byte(g, '.', '.');
+    mq__grammar_byte(g, '0', '9');
+    emit_digits(g, DIGITS_MOST - 1);
+    other_way(g, fraction);
+    const uint32_t power = open_choice(g);
+    mq__set_add(&exponent, 'e', 'e');
+    mq__set_add(&exponent, 'E', 'E');
+    mq__grammar_set(g, &exponent);
+    const uint32_t signs = open_choice(g);
+    mq__set_add(&sign, '+', '+');
+    mq__set_add(&sign, '-', '-');
+    mq__grammar_set(g, &sign);
+    other_way(g, signs);
+    mq__grammar_byte(g, '0', '9');
+    emit_digits(g, 1);
+    other_way(g, power);
+    end_rule(g);
+}
+
+static void emit_word(mq_schemas *s, const char *word)
+{
+    const uint32_t choice = open_choice(s->g);
+    mq__grammar_text(s->g, word, strlen(word));
+    end_rule(s->g);
+    other_way(s->g, choice);
+}
+
+/* `{` or `[`, members with commas, and the end; an object's members have keys. */
+static void emit_list(mq_schemas *s, char open, char close, bool keys)
+{
+    mq_grammar *g = s->g;
+    mq__grammar_byte(g, (uint8_t)open, (uint8_t)open);
+    mq__schemas_call(s, s->space);
+    const uint32_t any = open_choice(g), again = mq__grammar_here(g);
+    if (keys) {
+        mq__schemas_call(s, s->string);
+        mq__schemas_call(s, s->space);
+        mq__grammar_byte(g, ':', ':');
+        mq__schemas_call(s, s->space);
+    }
+    mq__schemas_call(s, s->value);
+    mq__schemas_call(s, s->space);
+    const uint32_t last = open_choice(g);
+    mq__grammar_byte(g, ',', ',');
+    mq__schemas_call(s, s->space);
+    (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
+    other_way(g, last);
+    other_way(g, any);
+    mq__grammar_byte(g, (uint8_t)close, (uint8_t)close);
+    end_rule(g);
+}
+
+static void emit_value(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    mq__grammar_begin(g, s->value);
+    emit_word(s, "null");
+    emit_word(s, "true");
+    emit_word(s, "false");
+    const uint32_t string = open_choice(g);
+    mq__schemas_call(s, s->string);
+    end_rule(g);
+    other_way(g, string);
+    const uint32_t number = open_choice(g);
+    mq__schemas_call(s, s->number);
+    end_rule(g);
+    other_way(g, number);
+    const uint32_t object = open_choice(g);
+    emit_list(s, '{', '}', true);
+    other_way(g, object);
+    emit_list(s, '[', ']', false);
+}
+
+void mq__schemas_begin(mq_schemas *s, mq_grammar *g, bool strict, mq_error *error)
+{
+    *s = (mq_schemas){.g = g, .strict = strict, .error = error, .made = json_array()};
+    s->dropped.max = 4096;
+    if (!s->made) g->failed = true;
+    s->space = mq__grammar_rule(g);
+    s->character = mq__grammar_rule(g);
+    s->string = mq__grammar_rule(g);
+    s->number = mq__grammar_rule(g);
+    s->integer = mq__grammar_rule(g);
+    s->positive = mq__grammar_rule(g);
+    s->natural = mq__grammar_rule(g);
+    s->value = mq__grammar_rule(g);
+    emit_space(s);
+    emit_character(s);
+    emit_string(s);
+    emit_numbers(s);
+    emit_value(s);
+}
+
+void mq__schemas_end(mq_schemas *s)
+{
+    mq__free(s->known);
+    mq__buf_free(&s->dropped);
+    json_decref(s->made);
+}
+
+void mq__grammar_json(mq_schemas *s, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (text)
+        mq__grammar_text(s->g, text, strlen(text));
+    else
+        s->g->failed = true;
+    free(text);
+}

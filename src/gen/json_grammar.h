@@ -1,0 +1,56 @@
+/* JSON as rules of a grammar, and schemas as rules over them. docs/SCHEMA.md says what of JSON schema is read. */
+#ifndef MQ_JSON_GRAMMAR_H
+#define MQ_JSON_GRAMMAR_H
+
+#include "base/buf.h"
+#include "gen/grammar.h"
+
+#include <jansson.h>
+
+typedef struct schema_rule {
+    const json_t *schema, *root;
+    uint32_t rule;
+} schema_rule;
+
+/* Puts schemas into a grammar; each schema object becomes one rule, so that references may be cyclic. */
+typedef struct mq_schemas {
+    mq_grammar *g;
+    const json_t *root; /* of the schema in hand: what "#/..." refers to */
+    bool strict;
+    mq_buf dropped;                              /* "pattern, minimum": keywords that were left out */
+    uint32_t space, string, value, character;    /* rules */
+    uint32_t number, integer, positive, natural; /* with a sign; positive and natural: without one */
+    schema_rule *known;                          /* [known_count] */
+    size_t known_count, known_room, emitted;     /* the first `emitted` of them have their code */
+    json_t *made;                                /* a list of schemas that were put together (allOf) */
+    mq_error *error;
+    mq_status status;
+} mq_schemas;
+
+/* The rules of JSON itself. Rule 0 must be there already. */
+void mq__schemas_begin(mq_schemas *s, mq_grammar *g, bool strict, mq_error *error);
+void mq__schemas_end(mq_schemas *s);
+/* The rule of a schema; its code follows with mq__schemas_emit. */
+uint32_t mq__schemas_rule(mq_schemas *s, const json_t *schema);
+/* The code of all rules that were asked for, and of those that they ask for. Between rules only. */
+mq_status mq__schemas_emit(mq_schemas *s);
+
+/* Fails the schema in hand; false. */
+bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what);
+/* A keyword that cannot be kept: left out, or an error: false. */
+bool mq__schema_leave_out(mq_schemas *s, const char *keyword);
+
+/* ---- schema_join.c */
+
+/* The schema that a $ref leads to, or the schema itself; NULL: it leads nowhere. */
+const json_t *mq__schema_follow(mq_schemas *s, const json_t *schema);
+/* One with the keywords of its allOf; NULL: nothing satisfies it. */
+const json_t *mq__schema_merge(mq_schemas *s, const json_t *schema);
+
+/* ---- json_grammar.c */
+
+/* A JSON string's text as it stands in JSON. */
+void mq__grammar_json(mq_schemas *s, const json_t *value);
+void mq__schemas_call(mq_schemas *s, uint32_t rule);
+
+#endif
