@@ -82,7 +82,7 @@ static void note_failures(mq_call *call)
 
 static void write_bytes(mq_call *call, const char *bytes, size_t count)
 {
-    if (call->over || call->gone || call->left) return;
+    if (call->over || call->left) return;
     if (!mq__exchange_write(call->x, bytes, count)) call->left = true;
     call->sent = mq__now();
 }
@@ -164,7 +164,7 @@ static void fail_call(mq_call *call, const mq_fault *fault)
 /* What went wrong meanwhile ends the call. */
 static void settle(mq_call *call)
 {
-    if (call->over || call->gone) return;
+    if (call->over) return;
     if (call->left) {
         mq__exchange_end(call->x);
         close_call(call, 499, "left");
@@ -248,7 +248,7 @@ void mq__choice_event(void *context, const mq_event *event)
     mq_call *call = choice->call;
     pthread_mutex_lock(&call->lock);
     watch_failures(call);
-    if (!call->over && !call->gone) {
+    if (!call->over) {
         take_event(choice, event);
         note_failures(call);
         settle(call);
@@ -292,7 +292,7 @@ static void on_tick(void *context)
     mq_call *call = context;
     pthread_mutex_lock(&call->lock);
     watch_failures(call);
-    if (!call->over && !call->gone) {
+    if (!call->over) {
         tick_call(call);
         note_failures(call);
         settle(call);
@@ -307,7 +307,6 @@ static void on_gone(void *context, bool complete)
     mq_call *call = context;
     (void)complete;
     pthread_mutex_lock(&call->lock);
-    call->gone = true;
     if (!call->over) close_call(call, 499, "left");
     pthread_mutex_unlock(&call->lock);
     mq__choices_release(call);
@@ -349,7 +348,7 @@ static void launch_call(mq_call *call)
     atomic_fetch_add_explicit(&call->holders, 1, memory_order_relaxed);
     mq__exchange_set_hooks(call->x, &hooks);
     pthread_mutex_lock(&call->lock);
-    if (!call->gone) start_call(call);
+    if (!call->over) start_call(call); /* else its client has left already */
     const bool over = call->over;
     pthread_mutex_unlock(&call->lock);
     if (over) mq__choices_release(call);

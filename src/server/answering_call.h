@@ -49,7 +49,6 @@ struct mq_call {
     uint32_t ended;         /* choices */
     bool begun;             /* headers are out: a stream, or blanks before JSON */
     bool over;              /* nothing is sent any more; what still runs is to be released */
-    bool gone;              /* the exchange must not be touched */
     bool left;              /* a write said that nobody reads */
     bool broken;            /* memory was short */
     unsigned long failures; /* of jansson in this thread, when the work under the lock began */

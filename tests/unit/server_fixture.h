@@ -40,6 +40,7 @@ struct mq_exchange {
     size_t in_count, out_count;
     mq_exchange_hooks hooks;
     bool hooked, begun, ended, replied, deaf; /* deaf: writes fail */
+    bool leaves_at_once;                      /* before the request is even submitted */
     size_t deaf_after;                        /* writes; 0: never */
     size_t writes;
     unsigned status;
@@ -149,7 +150,8 @@ void mq__exchange_set_hooks(mq_exchange *x, const mq_exchange_hooks *hooks)
 {
     assert_false(x->hooked);
     x->hooks = *hooks;
-    x->hooked = true;
+    x->hooked = !x->leaves_at_once;
+    if (x->leaves_at_once) hooks->gone(hooks->context, false);
 }
 
 /* ---- the server */

@@ -22,6 +22,14 @@ static void pause_ms(long milliseconds)
     (void)nanosleep(&(struct timespec){.tv_nsec = milliseconds * 1000000}, NULL);
 }
 
+static mq_server *masked_server(const char *script, const char *template_file)
+{
+    mq_server *server = fixture_server(script, template_file);
+    memset(&masks, 0, sizeof masks);
+    assert_int_equal(mq_vocabulary_new(server->text, 3072, server->eos, 1, &server->model.vocabulary, NULL), MQ_OK);
+    return server;
+}
+
 /* ---- clients that leave */
 
 /* The first event is there before the backend has admitted anything. */
@@ -36,6 +44,20 @@ static void test_begins_at_once(void **state)
     fixture_gone(x, false);
     assert_int_equal(script_released(server->script), 1);
     assert_non_null(strstr(server->log.data, "status 499"));
+    fixture_free(x);
+    fixture_close(server);
+}
+
+static void test_left_before(void **state)
+{
+    mq_server *server = masked_server("[]", NULL);
+    (void)state;
+    mq_exchange *x = fixture_exchange("/v1/chat/completions", ASK(TOOLS ",\"stream\":true"), NULL);
+    x->leaves_at_once = true;
+    mq__api_chat(server, x);
+    assert_int_equal(script_requests(server->script), 0);
+    assert_false(x->begun || x->replied);
+    assert_int_equal(masks.made, masks.freed);
     fixture_free(x);
     fixture_close(server);
 }
@@ -263,14 +285,6 @@ static void test_too_long(void **state)
 }
 
 /* ---- masks and warnings */
-
-static mq_server *masked_server(const char *script, const char *template_file)
-{
-    mq_server *server = fixture_server(script, template_file);
-    memset(&masks, 0, sizeof masks);
-    assert_int_equal(mq_vocabulary_new(server->text, 3072, server->eos, 1, &server->model.vocabulary, NULL), MQ_OK);
-    return server;
-}
 
 static void expect_masked(const char *template_file, const char *body, unsigned status, const char *warning)
 {
@@ -526,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_begins_at_once),
         cmocka_unit_test(test_leaving),
         cmocka_unit_test(test_deaf),
+        cmocka_unit_test(test_left_before),
         cmocka_unit_test(test_one_fails),
         cmocka_unit_test(test_queue_full_midway),
         cmocka_unit_test(test_many_at_once),

@@ -143,6 +143,28 @@ static void test_calls_stream(void **state)
     fixture_close(server);
 }
 
+/* A limit that cuts what follows a call: the call stands, but the answer is not all. */
+static void test_cut_after_call(void **state)
+{
+    mq_server *server = fixture_server(SAYS(CALL_F "There is more to say, much more."), NULL);
+    (void)state;
+    mq_exchange *all = chat(server, ASK(TOOLS)), *some;
+    json_t *a = fixture_json(all);
+    char body[500];
+    snprintf(body, sizeof body, ASK(TOOLS ",\"max_tokens\":%lld"), integer_at_path(a, "usage.completion_tokens") - 3);
+    assert_string_equal(text_at_path(a, "choices.0.finish_reason"), "tool_calls");
+    json_decref(a);
+    some = chat(server, body);
+    a = fixture_json(some);
+    assert_string_equal(text_at_path(a, "choices.0.finish_reason"), "length");
+    assert_string_equal(text_at_path(a, "choices.0.message.tool_calls.0.function.name"), "f");
+    assert_non_null(strstr(text_at_path(a, "choices.0.message.content"), "There is"));
+    json_decref(a);
+    fixture_free(all);
+    fixture_free(some);
+    fixture_close(server);
+}
+
 /* Cut by a limit: inside a call it is no call, after one it is. */
 static void test_cut_calls(void **state)
 {
@@ -537,15 +559,25 @@ static void test_model_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole),         cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_calls_whole),   cmocka_unit_test(test_calls_stream),
-        cmocka_unit_test(test_cut_calls),     cmocka_unit_test(test_reasoning_split),
-        cmocka_unit_test(test_prompts),       cmocka_unit_test(test_template_refuses),
-        cmocka_unit_test(test_limits),        cmocka_unit_test(test_clamp),
-        cmocka_unit_test(test_overflow),      cmocka_unit_test(test_several),
-        cmocka_unit_test(test_random_seeds),  cmocka_unit_test(test_logprobs),
-        cmocka_unit_test(test_cached),        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_error_headers), cmocka_unit_test(test_stream_error),
+        cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_calls_whole),
+        cmocka_unit_test(test_calls_stream),
+        cmocka_unit_test(test_cut_calls),
+        cmocka_unit_test(test_cut_after_call),
+        cmocka_unit_test(test_reasoning_split),
+        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_template_refuses),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_clamp),
+        cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_several),
+        cmocka_unit_test(test_random_seeds),
+        cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_cached),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_error_headers),
+        cmocka_unit_test(test_stream_error),
         cmocka_unit_test(test_model_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
