@@ -65,7 +65,7 @@ static inline void order_add(order *o, const json_t *text)
     const size_t more = json_string_length(text);
     o->text = realloc(o->text, o->bytes + more + 1);
     if (!o->text) abort();
-    memcpy(o->text + o->bytes, json_string_value(text), more);
+    if (more) memcpy(o->text + o->bytes, json_string_value(text), more);
     o->bytes += more;
     o->text[o->bytes] = '\0';
 }

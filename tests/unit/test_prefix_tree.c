@@ -41,7 +41,7 @@ static void make_tokens(int32_t *tokens, uint32_t count, uint32_t shared, int32_
 /* Adds a path of blocks that nobody else holds afterwards. */
 static mq_prefix_node *add_path(fixture *f, uint64_t owner, const int32_t *tokens, uint32_t blocks, double weight)
 {
-    mq_kv_block *block[BLOCKS];
+    mq_kv_block *block[BLOCKS] = {NULL};
     mq_prefix_node *last;
     for (uint32_t b = 0; b < blocks; b++) {
         block[b] = mq__kv_take(f->pool, 1);

@@ -12,6 +12,18 @@
 #define ANSWER  24
 #define LONG    900
 
+/* With sanitizers a further row of a step costs as much as the first, and nothing is drafted. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ROWS_ARE_CHEAP false
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ROWS_ARE_CHEAP false
+#endif
+#endif
+#ifndef ROWS_ARE_CHEAP
+#define ROWS_ARE_CHEAP true
+#endif
+
 static mq_text *text;
 
 /* ---- a client */
@@ -382,11 +394,12 @@ static void test_drafts_change_nothing(void **state)
             assert_true(c[i]->report.drafted_right <= c[i]->report.drafted);
         }
         const mq_scheduler_stats stats = stats_of(s);
-        assert_true(drafts ? stats.drafted_right_tokens > 50 : stats.drafted_tokens == 0);
+        assert_true(drafts || stats.drafted_tokens == 0);
+        assert_true(!drafts || !ROWS_ARE_CHEAP || stats.drafted_right_tokens > 50);
         steps[drafts] = stats.steps;
         mq_scheduler_stop(s);
     }
-    assert_true(steps[1] < steps[0]);
+    assert_true(!ROWS_ARE_CHEAP || steps[1] < steps[0]);
     for (uint32_t i = 0; i < 4; i++) {
         free(c[i]);
     }
