@@ -28,6 +28,12 @@ INLINE __m512 load_weights_masked(const void *w, mq_dense_type type, size_t at, 
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+/* sum += x * w. With the intrinsic gcc loads x anew for each feature, and moves sums from register to register. */
+INLINE void add_product(__m512 *sum, __m512 x, __m512 w)
+{
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sum) : "v"(x), "v"(w));
+}
+
 /* The lanes of four registers, each summed pairwise: 8+8, 4+4, 2+2, 1+1. */
 INLINE void sum_lanes_dense_avx512(__m512 a, __m512 b, __m512 c, __m512 d, float sums[4])
 {

@@ -4,10 +4,14 @@
  * Idea. Rows come in even groups of at most 8. A block of 16 tiles of 3 features takes a slice of K at a time: every group reads
  * its weights from L2 and widens them anew; a group's slice of activations stays in L1 meanwhile. All groups together send for
  * the next block, each for its part, so that memory is busy all the time instead of during the first group only. Weights are
- * read from memory once for 64 rows.
+ * read from memory once for 64 rows. From L2 to L1 the processor's own prefetchers are enough: sending for lines there, too,
+ * costs 4 to 8%.
  *
  * Registers: 3 x 8 sums of 16 lanes, 3 weight vectors, 1 activation vector.
- * Throughput model per 16 k of a tile: 3 x 8 FMA and 4.5 operations of widening on the same ports: at most 0.84 of the FMA peak. */
+ * Throughput model per 16 k of a tile: 3 x 8 FMA and 6 operations of widening (BF16) on the same two ports: at most 0.80 of the
+ * FMA peak; 0.77 was measured with everything in L1. A tile's end takes 80 operations more, 0.04 of the time at K = 1024.
+ * Widening once for all groups instead, to FP32 in L1 or L2, needs more from these caches than it saves
+ * (docs/perf/2026-11-emerald-rapids.md). */
 #include "kernels/avx512/dense_thin_avx512.h"
 #include "kernels/dense_driver.h"
 
@@ -25,45 +29,34 @@ _Static_assert(GROUPS *TILES *SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scra
 typedef struct thin_piece {
     const float *x; /* the group's first row, at the slice */
     size_t ldx, kc;
-    const void *data;       /* of the weights */
-    size_t at[WIDE];        /* the slice of each feature in them */
-    const char *near, *far; /* weights to send for, into L1 and into L2, `step` bytes from one feature to the next */
+    const void *data; /* of the weights */
+    size_t at[WIDE];  /* the slice of each feature in them */
+    const char *far;  /* weights to send for, into L2, `step` bytes from one feature to the next */
     size_t step;
     size_t far0, far1; /* the k of `far` that it sends for */
 } thin_piece;
 
-/* 32 k of each feature as FP32: [2][WIDE]. */
-INLINE void widen_32(const thin_piece *p, size_t k, const mq_dense_type type, __m512 wv[2][WIDE])
-{
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-#pragma GCC unroll 3
-    for (int i = 0; i < WIDE; i++) {
-        if (type == MQ_DENSE_BF16) { /* one shuffle for two vectors: dword j holds k + j and k + j + 16 */
-            const __m512i both =
-                _mm512_permutexvar_epi16(order, _mm512_loadu_si512((const uint16_t *)p->data + p->at[i] + k));
-            wv[0][i] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-            wv[1][i] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
-        } else {
-            wv[0][i] = load_weights_dense_avx512(p->data, type, p->at[i] + k);
-            wv[1][i] = load_weights_dense_avx512(p->data, type, p->at[i] + k + 16);
-        }
-    }
-}
-
 /* 16 k; lanes outside the mask keep their sums. */
-INLINE void multiply_16(const thin_piece *p, size_t k, __m512 wv[WIDE], const __mmask16 mask, const bool whole,
+INLINE void multiply_16(const thin_piece *p, size_t k, const mq_dense_type type, const __mmask16 mask, const bool whole,
                         thin_sums sum, const int R)
 {
+    __m512 wv[WIDE];
+#pragma GCC unroll 3
+    for (int i = 0; i < WIDE; i++) {
+        wv[i] = whole ? load_weights_dense_avx512(p->data, type, p->at[i] + k)
+                      : load_weights_masked(p->data, type, p->at[i] + k, mask);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         const float *x = p->x + (size_t)r * p->ldx + k;
-        __m512 xv = whole ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(mask, x);
-        __asm__("" : "+v"(xv)); /* or gcc loads it again for each feature */
+        const __m512 xv = whole ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(mask, x);
 #pragma GCC unroll 3
         for (int i = 0; i < WIDE; i++) {
-            sum[i][r] =
-                whole ? _mm512_fmadd_ps(xv, wv[i], sum[i][r]) : _mm512_mask3_fmadd_ps(xv, wv[i], sum[i][r], mask);
+            if (whole) {
+                add_product(&sum[i][r], xv, wv[i]);
+            } else {
+                sum[i][r] = _mm512_mask3_fmadd_ps(xv, wv[i], sum[i][r], mask);
+            }
         }
     }
 }
@@ -71,42 +64,87 @@ INLINE void multiply_16(const thin_piece *p, size_t k, __m512 wv[WIDE], const __
 INLINE void send_for_32(const thin_piece *p, size_t k, const mq_dense_type type)
 {
     const size_t bytes = type == MQ_DENSE_F32 ? 4 : 2;
-    const bool is_far = k >= p->far0 && k < p->far1;
 #pragma GCC unroll 3
     for (int i = 0; i < WIDE; i++) {
 #pragma GCC unroll 2
         for (size_t half = 0; half < 32 * bytes; half += 64) {
-            const size_t at = (size_t)i * p->step + k * bytes + half;
-            _mm_prefetch(p->near + at, _MM_HINT_T0);
-            if (is_far) _mm_prefetch(p->far + at, _MM_HINT_T1);
+            _mm_prefetch(p->far + (size_t)i * p->step + k * bytes + half, _MM_HINT_T1);
         }
     }
 }
 
 INLINE void multiply_slice_thin_avx512(const thin_piece *p, const mq_dense_type type, thin_sums sum, const int R)
 {
+    const size_t far = p->far1 - p->far0;
     size_t k = 0;
     for (; k + 32 <= p->kc; k += 32) {
-        __m512 wv[2][WIDE];
-        send_for_32(p, k, type);
-        widen_32(p, k, type, wv);
-        multiply_16(p, k, wv[0], 0, true, sum, R);
-        multiply_16(p, k + 16, wv[1], 0, true, sum, R);
+        if (k - p->far0 < far) send_for_32(p, k, type);
+        multiply_16(p, k, type, 0, true, sum, R);
+        multiply_16(p, k + 16, type, 0, true, sum, R);
     }
     for (; k < p->kc; k += 16) {
         const __mmask16 mask = p->kc - k < 16 ? (__mmask16)((1u << (p->kc - k)) - 1) : (__mmask16)0xffff;
-        __m512 wv[WIDE];
+        multiply_16(p, k, type, mask, false, sum, R);
+    }
+}
+
+/* Lanes are added pairwise as in sum_lanes_dense_avx512, for more sums at a time. Here 8 + 8: the lower 256 bits of the result are
+ * a's. */
+INLINE __m512 add_halves(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+/* 4 + 4: 128 bits for each of the four sums in a and b. */
+INLINE __m512 add_quarters(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+/* 2 + 2: in each 128 bits two lanes of a's sum, two of b's. */
+INLINE __m512 add_pairs(__m512 a, __m512 b)
+{
+    const __m512d ad = _mm512_castps_pd(a), bd = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ad, bd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ad, bd)));
+}
+
+/* 1 + 1: in each 128 bits the two sums of a, the two of b. */
+INLINE __m512 add_ones(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+/* Outputs of features n, n + 1, ... (`features` of the tile's). */
+INLINE void finish_rows_tile_avx512(const mq_epilogue *out, size_t n, size_t features, thin_sums sum, const int R)
+{
+    __m512 row[WIDE]; /* per feature, in 128 bits q: two partial sums of row q, two of row q + 4 */
 #pragma GCC unroll 3
-        for (int i = 0; i < WIDE; i++) {
-            wv[i] = load_weights_masked(p->data, type, p->at[i] + k, mask);
-        }
-        multiply_16(p, k, wv, mask, false, sum, R);
+    for (int i = 0; i < WIDE; i++) {
+        const __m512 *s = sum[i];
+        const int r4 = R > 4 ? 4 : 0, r5 = R > 5 ? 5 : 0, r6 = R > 6 ? 6 : 0, r7 = R > 7 ? 7 : 0; /* or any */
+        const __m512 low = add_quarters(add_halves(s[0], s[1]), add_halves(s[2], s[3]));
+        const __m512 high = add_quarters(add_halves(s[r4], s[r5]), add_halves(s[r6], s[r7]));
+        row[i] = add_pairs(low, high);
+    }
+    const __m512 first = add_ones(row[0], row[1]), second = add_ones(row[2], row[2]);
+    float y[THIN_GROUP][4];
+    _mm512_storeu_ps(y[0], _mm512_shuffle_ps(first, second, 0x88));
+    _mm512_storeu_ps(y[4], _mm512_shuffle_ps(first, second, 0xdd));
+    const __mmask8 mask = (__mmask8)((1u << features) - 1);
+    const __m128 bias = out->bias ? _mm_maskz_loadu_ps(mask, out->bias + n) : _mm_setzero_ps();
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        float *to = out->y + (size_t)r * out->ldy + n;
+        __m128 v = _mm_loadu_ps(y[r]);
+        if (out->bias) v = _mm_add_ps(v, bias);
+        if (out->accumulate) v = _mm_add_ps(_mm_maskz_loadu_ps(mask, to), v);
+        _mm_mask_storeu_ps(to, mask, v);
     }
 }
 
 /* kept: the tile's sums [WIDE][R][16] of the slices before. */
 INLINE void run_piece(const thin_piece *p, const mq_dense_type type, bool first_slice, bool last_slice, float *kept,
-                      const mq_epilogue *out, size_t n, const int R)
+                      const mq_epilogue *out, size_t n, size_t features, const int R)
 {
     thin_sums sum;
 #pragma GCC unroll 3
@@ -118,7 +156,7 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, bool first_
     }
     multiply_slice_thin_avx512(p, type, sum, R);
     if (last_slice) {
-        thin_finish_dense_avx512(out, n, 1, sum, WIDE, R);
+        finish_rows_tile_avx512(out, n, features, sum, R);
         return;
     }
 #pragma GCC unroll 3
@@ -132,9 +170,9 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, bool first_
 
 #define PIECE(name, type, R)                                                                                           \
     static __attribute__((noinline)) void name##_##R(const thin_piece *p, bool first_slice, bool last_slice,           \
-                                                     float *kept, const mq_epilogue *out, size_t n)                    \
+                                                     float *kept, const mq_epilogue *out, size_t n, size_t features)   \
     {                                                                                                                  \
-        run_piece(p, type, first_slice, last_slice, kept, out, n, R);                                                  \
+        run_piece(p, type, first_slice, last_slice, kept, out, n, features, R);                                        \
     }
 #define PIECES(name, type)                                                                                             \
     PIECE(name, type, 4)                                                                                               \
@@ -145,7 +183,7 @@ INLINE void run_piece(const thin_piece *p, const mq_dense_type type, bool first_
     static piece_fn *const name[] = {name##_4, name##_5, name##_6, name##_7, name##_8};
 
 typedef void piece_fn(const thin_piece *p, bool first_slice, bool last_slice, float *kept, const mq_epilogue *out,
-                      size_t n);
+                      size_t n, size_t features);
 
 PIECES(bf16_pieces, MQ_DENSE_BF16)
 PIECES(f16_pieces, MQ_DENSE_F16)
@@ -163,7 +201,8 @@ typedef struct thin_block {
     const float *x;
     size_t ldx, rows, groups;
     const mq_dense *w;
-    size_t n, tiles; /* the first feature; tiles of WIDE */
+    size_t n, n1; /* the first feature, one past the last of the whole product */
+    size_t tiles; /* of WIDE; the last of all may have fewer features */
     const mq_epilogue *out;
     float *kept;
 } thin_block;
@@ -185,59 +224,33 @@ static void run_slice_thin_avx512(const thin_block *b, size_t k0, size_t kc)
         mq_epilogue out = *b->out;
         out.y += row * out.ldy;
         for (size_t t = 0; t < b->tiles; t++) {
-            const size_t n = b->n + t * WIDE, at = n * width + k0, back = (b->tiles - 1) * WIDE * width;
-            const size_t near = t + 1 < b->tiles ? at + WIDE * width : at - back + (g + 1 == b->groups ? next : 0);
+            const size_t n = b->n + t * WIDE, at = n * width + k0;
+            const size_t features = b->n1 - n < WIDE ? b->n1 - n : WIDE;
             const thin_piece p = {.x = b->x + row * b->ldx + k0,
                                   .ldx = b->ldx,
                                   .kc = kc,
                                   .data = b->w->data,
-                                  .at = {at, at + width, at + 2 * width},
-                                  .near = (const char *)b->w->data + near * bytes,
+                                  /* missing features: the first once more, which is not stored */
+                                  .at = {at, features > 1 ? at + width : at, features > 2 ? at + 2 * width : at},
                                   .far = (const char *)b->w->data + (at + next) * bytes,
                                   .step = width * bytes,
                                   .far0 = kc * g / b->groups,
                                   .far1 = kc * (g + 1) / b->groups};
-            run(&p, k0 == 0, last, b->kept + (g * TILES + t) * SUM_FLOATS, &out, n);
+            run(&p, k0 == 0, last, b->kept + (g * TILES + t) * SUM_FLOATS, &out, n, features);
         }
     }
 }
 
-/* One feature at a time: what is left of [n0, n1). */
-static void run_feature(const thin_block *b, size_t n)
-{
-    const size_t width = b->w->k_width;
-    for (size_t row = 0; row < b->rows; row++) {
-        const float *x = b->x + row * b->ldx;
-        __m512 sum = _mm512_setzero_ps();
-        size_t k = 0;
-        for (; k + 16 <= width; k += 16) {
-            sum = _mm512_fmadd_ps(_mm512_loadu_ps(x + k),
-                                  load_weights_dense_avx512(b->w->data, b->w->type, n * width + k), sum);
-        }
-        if (k < width) {
-            const __mmask16 mask = (__mmask16)((1u << (width - k)) - 1);
-            sum = _mm512_mask3_fmadd_ps(_mm512_maskz_loadu_ps(mask, x + k),
-                                        load_weights_masked(b->w->data, b->w->type, n * width + k, mask), sum, mask);
-        }
-        float y[4];
-        sum_lanes_dense_avx512(sum, sum, sum, sum, y);
-        finish_output(b->out, row, n, y[0]);
-    }
-}
-
-static void run_rows(thin_block b, size_t n1)
+static void run_rows(thin_block b)
 {
     const size_t width = b.w->k_width;
     const size_t slices = (width + SLICE - 1) / SLICE, slice = ((width + slices - 1) / slices + 31) / 32 * 32;
-    for (; b.n + WIDE <= n1; b.n += b.tiles * WIDE) {
-        const size_t left = (n1 - b.n) / WIDE;
+    for (; b.n < b.n1; b.n += b.tiles * WIDE) {
+        const size_t left = (b.n1 - b.n + WIDE - 1) / WIDE;
         b.tiles = left < TILES ? left : TILES;
         for (size_t k0 = 0; k0 < width; k0 += slice) {
             run_slice_thin_avx512(&b, k0, width - k0 < slice ? width - k0 : slice);
         }
-    }
-    for (; b.n < n1; b.n++) {
-        run_feature(&b, b.n);
     }
 }
 
@@ -255,8 +268,9 @@ void mq__dense_thin_rows_avx512(const float *x, size_t ldx, size_t rows, const m
                               .groups = (count + THIN_GROUP - 1) / THIN_GROUP,
                               .w = w,
                               .n = n0,
+                              .n1 = n1,
                               .out = &part,
                               .kept = scratch};
-        run_rows(b, n1);
+        run_rows(b);
     }
 }
