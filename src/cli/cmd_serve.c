@@ -191,14 +191,16 @@ static void print_clients(const serve_settings *s, const serving *v)
              is_ipv6 ? "]" : "", mq__server_port(v->server));
     fprintf(stderr, "%s on %s (a page for people is there, too); %u tokens a request, %llu in all\n", v->name, url,
             context, (unsigned long long)v->model.info.kv_tokens);
+    fprintf(
+        stderr,
+        "  Claude Code  ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=%s ANTHROPIC_MODEL=%s "
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS=%u CLAUDE_CODE_MAX_OUTPUT_TOKENS=%u CLAUDE_CODE_ATTRIBUTION_HEADER=0 claude\n",
+        url, s->key_file ? "KEY" : "none", v->name, context, context / 8);
     fprintf(stderr,
-            "  Claude Code  ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=%s CLAUDE_CODE_MAX_CONTEXT_TOKENS=%u "
-            "CLAUDE_CODE_ATTRIBUTION_HEADER=0 claude\n",
-            url, s->key_file ? "KEY" : "none", context);
-    fprintf(stderr,
-            "  Codex        codex -c model_provider=mixquant -c model_providers.mixquant.base_url=%s/v1 "
-            "-c model_providers.mixquant.wire_api=responses -c model_context_window=%u\n",
-            url, context);
+            "  Codex        codex -c model=%s -c model_provider=mixquant -c model_providers.mixquant.name=mixquant "
+            "-c model_providers.mixquant.base_url=%s/v1 -c model_providers.mixquant.wire_api=responses "
+            "-c model_context_window=%u\n",
+            v->name, url, context);
     fprintf(stderr, "  OpenAI API   OPENAI_BASE_URL=%s/v1 OPENAI_API_KEY=%s (opencode, Qwen Code: docs/AGENTS.md)\n",
             url, s->key_file ? "KEY" : "none");
 }
