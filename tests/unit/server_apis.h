@@ -221,12 +221,9 @@ static inline bool apis_say(mq_exchange *x, const mq_api *api, const apis_part *
     if (part->kind == MQ_PART_REASONING) kept = mq__buf_append(&a->reasoning, part->bytes, count);
     if (part->kind == MQ_PART_TEXT) kept = mq__buf_append(&a->text, part->bytes, count);
     if (part->kind == MQ_PART_CALL) {
-        a->calls = mq__realloc(a->calls, (a->call_count + 1) * sizeof *a->calls);
-        kept = a->calls != NULL;
-        if (!kept) {
-            a->call_count = 0;
-            return false;
-        }
+        mq_answered_call *more = mq__realloc(a->calls, (a->call_count + 1) * sizeof *a->calls);
+        if (!more) return false;
+        a->calls = more;
         a->calls[a->call_count] = (mq_answered_call){.id = "call_0", .name = mq__strdup(part->bytes)};
         a->calls[a->call_count].id[5] = (char)('0' + a->call_count);
         kept = a->calls[a->call_count++].name != NULL;
