@@ -144,9 +144,9 @@ typedef struct mq_scheduler_options {
 } mq_scheduler_options;
 
 MQ_API mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler **scheduler, mq_error *error);
-/* No new requests from now on; returns when none runs any more, or after `seconds`, when the rest is cancelled. */
+/* No new requests from now on; returns when none runs any more, or after `seconds`, while the rest goes on: call it again, or stop. */
 MQ_API void mq_scheduler_drain(mq_scheduler *scheduler, double seconds);
-MQ_API void mq_scheduler_stop(mq_scheduler *scheduler); /* drains with 0 seconds, frees */
+MQ_API void mq_scheduler_stop(mq_scheduler *scheduler); /* cancels what still runs, frees */
 
 typedef enum mq_event_kind {
     MQ_EVENT_PROGRESS, /* the prompt is being read: report->cached, ->prompt_done; also once when it is admitted */
