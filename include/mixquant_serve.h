@@ -133,7 +133,7 @@ typedef struct mq_scheduler_options {
     const mq_text *text;
     uint32_t streams;      /* answers that run at once; 0: 64 */
     uint32_t queue;        /* requests that wait at most; 0: 256 */
-    double gap;            /* longest pause of running answers while a prompt is read, in decode steps; 0: 2.5 */
+    double gap;            /* longest pause of running answers while a prompt is read, in decode steps; 0: 2 */
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */

@@ -278,7 +278,7 @@ static int run_serve(int argc, char **argv)
         {"finish-abandoned", CLI_FLAG, &s.finish_abandoned, 0, 0, "read a prompt to its end when its client left"},
         {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64)"},
         {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256)"},
-        {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2.5)"},
+        {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2)"},
         {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "do not draft answers from what they copy"},
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},
         {"drain-seconds", CLI_NUMBER, &s.drain_seconds, 0, 86400, "for answers to finish after SIGTERM (30)"},

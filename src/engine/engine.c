@@ -227,11 +227,16 @@ static mq_status allocate_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
     const size_t rows = e->chunk > MQ_DECODE_ROWS ? e->chunk : MQ_DECODE_ROWS;
-    e->pass_tokens = mq__alloc_zero(rows, sizeof *e->pass_tokens);
-    e->segments = mq__alloc_zero(rows, sizeof *e->segments);
-    e->segment_rows = mq__alloc_zero(rows, sizeof *e->segment_rows);
     e->batch_logits = mq__alloc_aligned((size_t)MQ_DECODE_ROWS * m->vocab * sizeof *e->batch_logits);
-    if (e->pass_tokens && e->segments && e->segment_rows && e->batch_logits) return MQ_OK;
+    bool complete = e->batch_logits != NULL;
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        mq_pass_rows *pass = &e->pass[phase];
+        pass->tokens = mq__alloc_zero(rows, sizeof *pass->tokens);
+        pass->segments = mq__alloc_zero(rows, sizeof *pass->segments);
+        pass->owner = mq__alloc_zero(rows, sizeof(mq_rows *));
+        complete = complete && pass->tokens && pass->segments && pass->owner;
+    }
+    if (complete) return MQ_OK;
     return mq__fail(error, MQ_NO_MEMORY, "engine: rows of a pass: expected memory, got none");
 }
 
@@ -300,9 +305,11 @@ void mq_engine_close(mq_engine *e)
 {
     if (!e) return;
     mq__free_aligned(e->batch_logits);
-    mq__free(e->pass_tokens);
-    mq__free(e->segments);
-    mq__free(e->segment_rows);
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        mq__free(e->pass[phase].tokens);
+        mq__free(e->pass[phase].segments);
+        mq__free(e->pass[phase].owner);
+    }
     mq__runtime_free(e->runtime);
     mq__kv_pool_free(e->kv);
     free_plans(e);

@@ -25,6 +25,13 @@ typedef struct mq_logits_visitor {
     void *context;
 } mq_logits_visitor;
 
+/* The pass of a phase as it is put together, [max(chunk, MQ_DECODE_ROWS)] each. */
+typedef struct mq_pass_rows {
+    int32_t *tokens;
+    mq_segment *segments;
+    mq_rows **owner; /* whose rows a segment has */
+} mq_pass_rows;
+
 struct mq_engine {
     mq_engine_options options; /* strings owned, in the three fields below */
     char *model_dir, *prefill_model_dir, *cache_dir;
@@ -39,10 +46,9 @@ struct mq_engine {
     const mq_plan *plan;   /* of sequences that have none of their own */
     uint32_t plan_count;
 
-    /* the pass being put together, [max(chunk, MQ_DECODE_ROWS)] each */
-    int32_t *pass_tokens;
-    mq_segment *segments;
-    mq_rows **segment_rows; /* whose rows a segment has */
+    mq_pass_rows pass[MQ_PHASES];
+    bool reading;           /* a prefill pass runs: its interlude runs steps of decode rows only */
+    mq_interlude interlude; /* of prefill passes; call is NULL: none */
     float *batch_logits;    /* [MQ_DECODE_ROWS, V] */
     mq_logits_visitor visitor;
 
@@ -74,6 +80,9 @@ struct mq_sequence {
 
 /* ---- engine.c */
 
+/* Between two layers of each prefill pass `call` runs, on the thread of its step. It may run steps of decode rows, of sequences that
+ * are not in the step which it interrupts. NULL: nobody. */
+void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context), void *context);
 /* To be called after each decode pass. */
 void mq__engine_stepped(mq_engine *engine);
 

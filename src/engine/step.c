@@ -12,6 +12,9 @@
 static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
 {
     mq_sequence *sequence = rows->sequence;
+    if (engine->reading && (rows->phase != MQ_PHASE_DECODE || sequence->running)) {
+        return mq__fail(error, MQ_USAGE, "step: rows: expected decode rows of other sequences while a prompt is read");
+    }
     if (sequence->engine != engine || (unsigned)rows->phase >= MQ_PHASES || rows->logits > rows->count) {
         return mq__fail(error, MQ_USAGE,
                         "step: rows: expected this engine's sequence, a phase, and logits of at most "
@@ -83,13 +86,14 @@ static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_
 {
     mq_sequence *sequence = rows->sequence;
     const uint32_t left = rows->count - rows->done, room = most - pass->rows, some = left < room ? left : room;
-    memcpy(engine->pass_tokens + pass->rows, rows->tokens + rows->done, some * sizeof *rows->tokens);
-    engine->segment_rows[pass->segment_count] = rows;
-    engine->segments[pass->segment_count++] = (mq_segment){.pages = sequence->pages,
-                                                           .first = sequence->count,
-                                                           .row = pass->rows,
-                                                           .rows = some,
-                                                           .cancel = &sequence->cancel};
+    const mq_pass_rows *to = &engine->pass[pass->phase];
+    memcpy(to->tokens + pass->rows, rows->tokens + rows->done, some * sizeof *rows->tokens);
+    to->owner[pass->segment_count] = rows;
+    to->segments[pass->segment_count++] = (mq_segment){.pages = sequence->pages,
+                                                       .first = sequence->count,
+                                                       .row = pass->rows,
+                                                       .rows = some,
+                                                       .cancel = &sequence->cancel};
     pass->rows += some;
     sequence->running = some;
 }
@@ -99,10 +103,12 @@ static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_pha
 {
     const uint32_t most = phase == MQ_PHASE_PREFILL ? engine->chunk : MQ_DECODE_ROWS;
     const mq_plan *plan = NULL;
+    const bool gives_way = phase == MQ_PHASE_PREFILL && engine->interlude.call;
     *pass = (mq_pass){.phase = phase,
-                      .tokens = engine->pass_tokens,
-                      .segments = engine->segments,
-                      .observer = engine->observed ? &engine->observer : NULL};
+                      .tokens = engine->pass[phase].tokens,
+                      .segments = engine->pass[phase].segments,
+                      .observer = engine->observed ? &engine->observer : NULL,
+                      .interlude = gives_way ? &engine->interlude : NULL};
     for (uint32_t i = 0; i < count && pass->rows < most; i++) {
         if (rows[i].phase != phase || rows[i].done == rows[i].count) continue;
         if (cancelled(rows[i].sequence)) rows[i].status = MQ_CANCELLED;
@@ -189,14 +195,22 @@ static void drop_entries(mq_rows *rows, uint32_t count, const mq_sequence *seque
     }
 }
 
+void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context), void *context)
+{
+    engine->interlude = (mq_interlude){call, context};
+}
+
 /* Returns where the next failure's text goes: NULL after the first one. */
 static mq_error *run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t count, mq_error *error)
 {
     head_rows head = {.error = error};
+    const bool reading = engine->reading;
+    engine->reading = reading || pass->phase == MQ_PHASE_PREFILL;
     mq__forward(engine->runtime, pass);
+    engine->reading = reading;
     for (uint32_t s = 0; s < pass->segment_count; s++) {
         const mq_segment *segment = &pass->segments[s];
-        mq_rows *entry = engine->segment_rows[s];
+        mq_rows *entry = engine->pass[pass->phase].owner[s];
         mq_sequence *sequence = entry->sequence;
         sequence->running = 0;
         if (segment->rows == 0) {

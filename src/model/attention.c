@@ -18,8 +18,8 @@ static void rotate_query(const job *j, size_t row, float *q)
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
     const size_t half = m->head_dim / 2;
-    rt->kernels->norm_rope(q, m->heads, m->head_dim, j->weights->q_norm, m->norm_eps, rt->cos + row * half,
-                           rt->sin + row * half);
+    rt->kernels->norm_rope(q, m->heads, m->head_dim, j->weights->q_norm, m->norm_eps, rt->rows->cos + row * half,
+                           rt->rows->sin + row * half);
 }
 
 /* k = rope(norm(k)); k and v of kv heads [g0, g1) go into the cache. i: a row of the segment. */
@@ -31,8 +31,8 @@ static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint
     float *k = rt->k + row * m->kv_heads * width, *v = rt->v + row * m->kv_heads * width;
     uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
     const size_t slot = position % MQ_PAGE_TOKENS * width;
-    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, j->weights->k_norm, m->norm_eps, rt->cos + row * half,
-                           rt->sin + row * half);
+    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, j->weights->k_norm, m->norm_eps, rt->rows->cos + row * half,
+                           rt->rows->sin + row * half);
     for (uint32_t g = g0; g < g1; g++) {
         rt->kernels->f32_to_bf16(page + mq__kv_key_offset(rt->kv, j->layer, g) + slot, k + g * width, width);
         rt->kernels->f32_to_bf16(page + mq__kv_value_offset(rt->kv, j->layer, g) + slot, v + g * width, width);
@@ -222,7 +222,7 @@ static void attend_decode(void *context, int thread, int threads)
     float *q = rt->own_rows[thread];
     double total = 0, at = 0, cost;
     for (uint32_t row = 0; row < rt->pass->rows; row++) {
-        total += (double)rt->position[row] + 1;
+        total += (double)rt->rows->position[row] + 1;
     }
     const mq_share share = mq__share(total, thread, threads);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
@@ -265,7 +265,7 @@ static void merge_decode(void *context, int thread, int threads)
 static bool several_spans(const mq_runtime *rt)
 {
     for (uint32_t row = 0; row < rt->pass->rows; row++) {
-        if (rt->position[row] >= MQ_SPAN_TOKENS) return true;
+        if (rt->rows->position[row] >= MQ_SPAN_TOKENS) return true;
     }
     return false;
 }

@@ -357,7 +357,7 @@ static void combine_rows(void *context, int thread, int threads)
         for (size_t i = row * k; i < (row + 1) * k; i++) {
             add_weighted(sum, x->out + x->place[i] * width, x->weight[i], width);
         }
-        add_weighted(rt->h + row * width, sum, 1, width);
+        add_weighted(rt->rows->h + row * width, sum, 1, width);
     }
 }
 

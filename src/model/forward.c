@@ -34,12 +34,12 @@ static void embed(void *context, int thread, int threads)
     mq__partition(pass->rows, thread, threads, &begin, &end);
     for (size_t row = begin; row < end; row++) {
         const uint8_t *source = (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
-        rt->kernels->dense_to_f32(rt->h + row * m->width, source, m->embedding.type, m->width);
+        rt->kernels->dense_to_f32(rt->rows->h + row * m->width, source, m->embedding.type, m->width);
         for (size_t j = 0; j < half; j++) {
             /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
-            const double angle = (double)rt->position[row] * (double)m->inv_freq[j];
-            rt->cos[row * half + j] = (float)cos(angle) * m->rope_factor;
-            rt->sin[row * half + j] = (float)sin(angle) * m->rope_factor;
+            const double angle = (double)rt->rows->position[row] * (double)m->inv_freq[j];
+            rt->rows->cos[row * half + j] = (float)cos(angle) * m->rope_factor;
+            rt->rows->sin[row * half + j] = (float)sin(angle) * m->rope_factor;
         }
     }
 }
@@ -85,7 +85,7 @@ static void attention_forward(mq_runtime *rt, uint32_t l)
     const mq_layer *w = &rt->model->layer[l];
     const mq_input x = rms_norm(rt, w->attention_norm, format_of_forward(rt->pass, l, MQ_GROUP_QKV));
     const mq_output q = {&w->q, rt->q, false}, k = {&w->k, rt->k, false}, v = {&w->v, rt->v, false};
-    const mq_output h = {&w->o, rt->h, true};
+    const mq_output h = {&w->o, rt->rows->h, true};
 
     linear(rt, l, MQ_GROUP_QKV, x, (mq_output[]){q, k, v}, 3); /* q, k, v = qkv(x) */
     mq__attention(rt, l);                                      /* q, k = rope(norm(q)), rope(norm(k)); store k, v;
@@ -98,7 +98,7 @@ static void mlp_forward(mq_runtime *rt, uint32_t l)
     const mq_layer *w = &rt->model->layer[l];
     const mq_input x = rms_norm(rt, w->mlp_norm, format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP));
     const mq_output gate = {&w->mlp.gate, rt->gate, false}, up = {&w->mlp.up, rt->up, false};
-    const mq_output h = {&w->mlp.down, rt->h, true};
+    const mq_output h = {&w->mlp.down, rt->rows->h, true};
 
     linear(rt, l, MQ_GROUP_GATE_UP, x, (mq_output[]){gate, up}, 2); /* gate, up = gate_up(x) */
     linear(rt, l, MQ_GROUP_DOWN, swiglu(rt), &h, 1);                /* h += down(silu(gate) * up) */
@@ -142,16 +142,23 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
         mlp_forward(rt, l);
 }
 
+/* Others run now; this pass goes on where it was. */
+static void give_way(mq_runtime *rt, const mq_pass *pass)
+{
+    pass->interlude->call(pass->interlude->context);
+    mq__pass_enter(rt, pass);
+}
+
 void mq__forward(mq_runtime *rt, mq_pass *pass)
 {
     assert(pass->rows <= rt->max_rows && (pass->phase == MQ_PHASE_PREFILL || pass->rows <= MQ_DECODE_ROWS));
-    rt->pass = pass;
     rt->clock.passes[pass->phase]++;
-    rt->clock.last = mq__seconds();
+    mq__pass_enter(rt, pass);
     mq__pass_begin(rt, pass);
     mq__pool_run(rt->pool, embed, rt);
     mq__lap(rt, MQ_STAGE_EMBED);
     for (uint32_t l = 0; l < rt->model->layers; l++) {
+        if (l > 0 && pass->interlude) give_way(rt, pass);
         if (!mq__pass_continues(rt, pass)) return;
         layer_forward(rt, l);
     }
@@ -160,8 +167,7 @@ void mq__forward(mq_runtime *rt, mq_pass *pass)
 void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows, float *logits)
 {
     assert(row + rows <= pass->rows);
-    rt->pass = pass;
-    rt->clock.last = mq__seconds();
+    mq__pass_enter(rt, pass);
     rt->clock.head = true;
     mq__linear_group(rt, MQ_LINEAR_BF16,
                      (mq_input){.kind = MQ_INPUT_NORM,

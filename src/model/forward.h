@@ -18,6 +18,12 @@ typedef struct mq_segment {
     const atomic_bool *cancel; /* looked at before each layer; once it is set the segment's rows are dropped */
 } mq_segment;
 
+/* Who runs DECODE passes between two layers of a PREFILL pass, so that answers go on while a long prompt is read. */
+typedef struct mq_interlude {
+    void (*call)(void *context);
+    void *context;
+} mq_interlude;
+
 typedef struct mq_pass {
     mq_phase phase;        /* PREFILL: tall kernels. DECODE: at most MQ_DECODE_ROWS rows, thin kernels */
     mq_phase_plan plan;    /* of that phase */
@@ -25,7 +31,8 @@ typedef struct mq_pass {
     uint32_t rows;
     mq_segment *segments; /* in the order of their rows */
     uint32_t segment_count;
-    const mq_observer *observer; /* NULL: nobody watches */
+    const mq_observer *observer;   /* NULL: nobody watches */
+    const mq_interlude *interlude; /* of a PREFILL pass; NULL: nobody */
 } mq_pass;
 
 /* Everything a pass needs besides weights: threads, kernels and scratch, allocated once for `max_rows` rows. Borrows model and layout. */

@@ -25,7 +25,8 @@ static void make_rows(const job *j, size_t begin, size_t end, float *rows)
     for (size_t row = begin; row < end; row++) {
         float *y = rows + row * width;
         if (in->kind == MQ_INPUT_NORM) {
-            rt->kernels->rmsnorm(y, rt->h + (in->row0 + row) * width, in->norm_weight, width, rt->model->norm_eps);
+            rt->kernels->rmsnorm(y, rt->rows->h + (in->row0 + row) * width, in->norm_weight, width,
+                                 rt->model->norm_eps);
         } else if (in->kind == MQ_INPUT_SWIGLU) {
             rt->kernels->swiglu(y, rt->gate + row * width, rt->up + row * width, width);
         }

@@ -3,12 +3,20 @@
 
 #include <string.h>
 
+void mq__pass_enter(mq_runtime *rt, const mq_pass *pass)
+{
+    rt->pass = pass;
+    rt->rows = &rt->stream[pass->phase];
+    rt->clock.last = mq__seconds();
+    rt->clock.waited = mq__pool_waited(rt->pool);
+}
+
 void mq__pass_begin(mq_runtime *rt, const mq_pass *pass)
 {
     for (uint32_t s = 0; s < pass->segment_count; s++) {
         const mq_segment *segment = &pass->segments[s];
         for (uint32_t i = 0; i < segment->rows; i++) {
-            rt->position[segment->row + i] = segment->first + i;
+            rt->rows->position[segment->row + i] = segment->first + i;
         }
     }
 }
@@ -17,10 +25,11 @@ void mq__pass_begin(mq_runtime *rt, const mq_pass *pass)
 static void move_rows(mq_runtime *rt, uint32_t to, uint32_t from, uint32_t rows)
 {
     const size_t width = rt->model->width, half = rt->model->head_dim / 2;
-    memmove(rt->h + to * width, rt->h + from * width, rows * width * sizeof *rt->h);
-    memmove(rt->cos + to * half, rt->cos + from * half, rows * half * sizeof *rt->cos);
-    memmove(rt->sin + to * half, rt->sin + from * half, rows * half * sizeof *rt->sin);
-    memmove(rt->position + to, rt->position + from, rows * sizeof *rt->position);
+    const mq_stream *s = rt->rows;
+    memmove(s->h + to * width, s->h + from * width, rows * width * sizeof *s->h);
+    memmove(s->cos + to * half, s->cos + from * half, rows * half * sizeof *s->cos);
+    memmove(s->sin + to * half, s->sin + from * half, rows * half * sizeof *s->sin);
+    memmove(s->position + to, s->position + from, rows * sizeof *s->position);
 }
 
 bool mq__pass_continues(mq_runtime *rt, mq_pass *pass)

@@ -19,6 +19,23 @@ static float *floats(size_t rows, size_t width)
     return mq__alloc_aligned(bytes);
 }
 
+static bool new_stream(const mq_model *m, size_t rows, mq_stream *s)
+{
+    s->h = floats(rows, m->width);
+    s->position = mq__alloc_zero(rows, sizeof *s->position);
+    s->cos = floats(rows, m->head_dim / 2);
+    s->sin = floats(rows, m->head_dim / 2);
+    return s->h && s->position && s->cos && s->sin;
+}
+
+static void free_stream(mq_stream *s)
+{
+    mq__free_aligned(s->h);
+    mq__free(s->position);
+    mq__free_aligned(s->cos);
+    mq__free_aligned(s->sin);
+}
+
 mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_kernels *kernels, mq_pool *pool,
                           uint32_t max_rows, uint32_t max_positions, mq_runtime **out, mq_error *error)
 {
@@ -36,16 +53,12 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
                        .max_rows = (uint32_t)rows,
                        .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
     rt->attention_scale = (float)(1.0 / sqrt((double)m->head_dim));
-    rt->h = floats(rows, m->width);
     rt->x = floats(rows, max_size(m->width, q_width));
     rt->q = floats(rows, q_width);
     rt->k = floats(rows, kv_width);
     rt->v = floats(rows, kv_width);
     rt->gate = floats(rows, m->ffn);
     rt->up = floats(rows, m->ffn);
-    rt->position = mq__alloc_zero(rows, sizeof *rt->position);
-    rt->cos = floats(rows, m->head_dim / 2);
-    rt->sin = floats(rows, m->head_dim / 2);
     rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
     rt->nvfp4.panels = mq__alloc_aligned(mq__nvfp4_row_bytes(rows, widest));
     rt->int8.panels = mq__alloc_aligned(mq__int8_row_bytes(rows, widest));
@@ -53,9 +66,10 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     rt->partials = floats((size_t)MQ_DECODE_ROWS * rt->max_spans, (size_t)m->heads * (m->head_dim + 2));
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     rt->own_rows = mq__alloc_zero((size_t)threads, sizeof *rt->own_rows);
-    bool complete = rt->h && rt->x && rt->q && rt->k && rt->v && rt->gate && rt->up && rt->position && rt->cos &&
-                    rt->sin && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels && rt->nvfp4.multiplier &&
-                    rt->partials && rt->thread_scratch && rt->own_rows;
+    bool complete = new_stream(m, rows, &rt->stream[MQ_PHASE_PREFILL]) &&
+                    new_stream(m, MQ_DECODE_ROWS, &rt->stream[MQ_PHASE_DECODE]) && rt->x && rt->q && rt->k && rt->v &&
+                    rt->gate && rt->up && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels &&
+                    rt->nvfp4.multiplier && rt->partials && rt->thread_scratch && rt->own_rows;
     if (m->experts) rt->experts = mq__experts_new(m, rows, threads);
     complete = complete && (rt->experts || !m->experts);
     const size_t scratch =
@@ -101,21 +115,13 @@ void mq__runtime_free(mq_runtime *rt)
         if (rt->thread_scratch) mq__free_aligned(rt->thread_scratch[t]);
         if (rt->own_rows) mq__free_aligned(rt->own_rows[t]);
     }
-    mq__free(rt->position);
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        free_stream(&rt->stream[phase]);
+    }
     mq__free(rt->thread_scratch);
     mq__free(rt->own_rows);
     mq__experts_free(rt->experts);
-    float *const all[] = {rt->h,
-                          rt->x,
-                          rt->q,
-                          rt->k,
-                          rt->v,
-                          rt->gate,
-                          rt->up,
-                          rt->cos,
-                          rt->sin,
-                          rt->dense_panels,
-                          rt->nvfp4.multiplier,
+    float *const all[] = {rt->x,       rt->q, rt->k, rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
                           rt->partials};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         mq__free_aligned(all[i]);

@@ -13,6 +13,13 @@ typedef struct mq_clock {
     bool head;           /* all stages count as the head's */
 } mq_clock;
 
+/* What a row is between two layers. Each phase has its own, so that a decode pass can run between the layers of a prefill pass. */
+typedef struct mq_stream {
+    float *h;           /* [T, D] the residual stream */
+    uint32_t *position; /* [T] of each row in its sequence */
+    float *cos, *sin;   /* [T, K/2] of the rows' positions */
+} mq_stream;
+
 #define MQ_OWN_ROWS 2 /* thin inputs of so few rows are made by each thread for itself */
 
 struct mq_runtime {
@@ -23,14 +30,13 @@ struct mq_runtime {
     uint32_t max_rows, max_spans;
     float attention_scale; /* 1/sqrt(K) */
     const mq_pass *pass;   /* the pass in progress */
+    mq_stream *rows;       /* of its phase */
+    mq_stream stream[MQ_PHASES];
     mq_clock clock;
 
-    float *h;                   /* [T, D] the residual stream */
     float *x;                   /* [T, max(D, H*K)] normed rows, then the attention's output */
     float *q, *k, *v;           /* [T, H*K], [T, G*K], [T, G*K] */
     float *gate, *up;           /* [T, F]; gate holds silu(gate)*up afterwards */
-    uint32_t *position;         /* [T] of each row in its sequence */
-    float *cos, *sin;           /* [T, K/2] of the rows' positions */
     float *dense_panels;        /* the input of tall dense layers, packed */
     mq_nvfp4_rows nvfp4;        /* the input of NVFP4 layers, quantised and packed */
     mq_int8_rows int8;          /* the same of INT8 layers */
@@ -47,6 +53,8 @@ void mq__lap(mq_runtime *rt, mq_stage stage);
 
 /* ---- pass.c */
 
+/* Makes it the pass in progress, at its begin or after another one. */
+void mq__pass_enter(mq_runtime *rt, const mq_pass *pass);
 /* Notes where the rows stand. */
 void mq__pass_begin(mq_runtime *rt, const mq_pass *pass);
 /* Drops the rows of cancelled segments; false when none are left. */

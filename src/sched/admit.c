@@ -43,12 +43,13 @@ static bool park_youngest(mq_scheduler *s)
     return true;
 }
 
-void mq__make_blocks(mq_scheduler *s, uint32_t blocks)
+bool mq__make_blocks(mq_scheduler *s, uint32_t blocks, bool parks)
 {
     for (uint32_t free; (free = mq__kv_available(s->engine->kv)) < blocks;) {
         if (mq__prefix_cache_evict(s->cache, blocks - free)) continue;
-        if (!drop_storing(s) && !park_youngest(s)) return;
+        if (!drop_storing(s) && !(parks && park_youngest(s))) return false;
     }
+    return true;
 }
 
 /* ---- admission */

@@ -1,7 +1,8 @@
 /* One step: some prefill rows, then a decode row of every running answer, then the tokens that follow from their logits.
  *
- * While answers run, prefill rows are few enough that the pause between two of their tokens stays within options.gap decode steps:
- * after each step the budget follows what it took. */
+ * A long prompt is read in passes of many rows: few rows would cost attention nearly as much, for it reads all keys before them.
+ * So that running answers do not wait for a whole pass, decode steps run between its layers, before their pause is longer than
+ * options.gap decode steps; and a pass has so few rows that its longest layer is no longer than that. */
 #include "base/error.h"
 #include "base/pool.h"
 #include "sched/sched.h"
@@ -9,9 +10,14 @@
 #include <math.h>
 #include <string.h>
 
+#define BUDGET_FIRST 128
 #define BUDGET_LEAST 16  /* rows: fewer cost as much */
-#define SMOOTH       0.3 /* weight of the latest step in the time that a step is said to take */
-#define TOP_MAX      20
+#define PASS_S       1.0 /* of a prefill pass beside answers: other requests wait for its end */
+#define SLOWER                                                                                                         \
+    0.02 /* weight of a decode step that took longer than they are said to take: most of those are disturbed */
+#define FASTER  0.3
+#define SMOOTH  0.3 /* weight of the latest layer */
+#define TOP_MAX 20
 
 /* ---- rows of a step */
 
@@ -38,22 +44,21 @@ static void load_blocks(mq_scheduler *s, mq_job *job, uint32_t most)
 }
 
 /* Decode rows that reach the last known token want its logits, and those of the drafted tokens behind it. */
-static void add_rows(mq_scheduler *s, uint32_t *count, mq_job *job, mq_phase phase, uint32_t rows)
+static void add_rows(step_rows *step, mq_job *job, mq_phase phase, uint32_t rows)
 {
     const uint32_t first = job->sequence->count;
     const bool last = phase == MQ_PHASE_DECODE && first + rows >= job->count;
-    s->row_job[*count] = job;
-    s->rows[(*count)++] = (mq_rows){.sequence = job->sequence,
-                                    .tokens = job->tokens + first,
-                                    .count = rows,
-                                    .phase = phase,
-                                    .logits = last ? 1 + job->draft_count : 0};
+    step->job[step->count] = job;
+    step->rows[step->count++] = (mq_rows){.sequence = job->sequence,
+                                          .tokens = job->tokens + first,
+                                          .count = rows,
+                                          .phase = phase,
+                                          .logits = last ? 1 + job->draft_count : 0};
 }
 
 /* Prefill rows in the order of admission keys: the one that came first is read first, and others fill the rest of the pass. */
-static uint32_t gather_prefill(mq_scheduler *s, uint32_t budget)
+static void gather_prefill(mq_scheduler *s, step_rows *step, uint32_t budget)
 {
-    uint32_t count = 0;
     double after = -INFINITY;
     while (budget > 0) {
         mq_job *next = NULL;
@@ -63,11 +68,10 @@ static uint32_t gather_prefill(mq_scheduler *s, uint32_t budget)
         }
         if (!next) break;
         const uint32_t left = next->prompt - 1 - next->sequence->count, rows = left < budget ? left : budget;
-        add_rows(s, &count, next, MQ_PHASE_PREFILL, rows);
+        add_rows(step, next, MQ_PHASE_PREFILL, rows);
         budget -= rows;
         after = next->key;
     }
-    return count;
 }
 
 /* Tokens that the answer may go on with, behind the ones that are known. `rows`: of the step so far. */
@@ -84,9 +88,9 @@ static void draft_tokens(mq_scheduler *s, mq_job *job, uint32_t rows)
     memcpy(job->tokens + job->count, draft, job->draft_count * sizeof *draft);
 }
 
-static uint32_t gather_decode(mq_scheduler *s)
+static void gather_decode(mq_scheduler *s, step_rows *step)
 {
-    uint32_t count = 0, rows = 0;
+    uint32_t rows = 0;
     for (mq_job *job = s->running.first; job; job = job->next) {
         rows += !job->loading && wants_decode(job);
     }
@@ -96,18 +100,43 @@ static uint32_t gather_decode(mq_scheduler *s)
         job->draft_count = 0;
         if (left == 1) draft_tokens(s, job, rows);
         rows += job->draft_count;
-        add_rows(s, &count, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left + job->draft_count : MQ_DECODE_ROWS);
+        add_rows(step, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left + job->draft_count : MQ_DECODE_ROWS);
     }
-    return count;
 }
 
-static uint32_t blocks_of_rows(const mq_scheduler *s, uint32_t count)
+static uint32_t rows_of_step(const step_rows *step)
+{
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < step->count; i++) {
+        rows += step->rows[i].count;
+    }
+    return rows;
+}
+
+static uint32_t blocks_of_rows(const step_rows *step)
 {
     uint32_t blocks = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        blocks += mq__job_blocks_missing(s->row_job[i], s->rows[i].sequence->count + s->rows[i].count);
+    for (uint32_t i = 0; i < step->count; i++) {
+        blocks += mq__job_blocks_missing(step->job[i], step->rows[i].sequence->count + step->rows[i].count);
     }
     return blocks;
+}
+
+/* Gathers rows for which there are blocks: making room may park the youngest job, whose rows are not wanted then. `budget`: of prefill
+ * rows. False: there are none, or without parking no room. */
+static bool gather_with_room(mq_scheduler *s, mq_phase phase, uint32_t budget, bool parks)
+{
+    step_rows *step = &s->step[phase];
+    for (;;) {
+        step->count = 0;
+        if (phase == MQ_PHASE_PREFILL)
+            gather_prefill(s, step, budget);
+        else
+            gather_decode(s, step);
+        const uint32_t before = s->running.count;
+        const bool room = mq__make_blocks(s, blocks_of_rows(step), parks);
+        if (s->running.count == before) return step->count > 0 && (room || parks);
+    }
 }
 
 /* ---- running them */
@@ -143,36 +172,37 @@ static void fail_running(mq_scheduler *s, mq_job *job, const mq_error *error)
 }
 
 /* Runs the gathered rows. If the engine refuses the step, each entry runs alone and those that it refuses fail. */
-static void run_gathered(mq_scheduler *s, uint32_t count)
+static void run_gathered(mq_scheduler *s, step_rows *step)
 {
     mq_error error = {0};
-    if (mq_engine_step(s->engine, s->rows, count, &error) == MQ_OK) return;
-    for (uint32_t i = 0; i < count; i++) {
+    if (mq_engine_step(s->engine, step->rows, step->count, &error) == MQ_OK) return;
+    for (uint32_t i = 0; i < step->count; i++) {
         error = (mq_error){0};
-        s->row_job[i]->draw_status = mq_engine_step(s->engine, &s->rows[i], 1, &error);
-        if (s->row_job[i]->draw_status == MQ_OK) continue;
-        s->rows[i].status = error.status;
-        s->row_job[i]->report.error = error;
+        step->job[i]->draw_status = mq_engine_step(s->engine, &step->rows[i], 1, &error);
+        if (step->job[i]->draw_status == MQ_OK) continue;
+        step->rows[i].status = error.status;
+        step->job[i]->report.error = error;
     }
 }
 
 /* Ends the jobs whose rows did not run to their end; their places become NULL. */
-static void end_broken(mq_scheduler *s, uint32_t count)
+static void end_broken(mq_scheduler *s, step_rows *step)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        mq_job *job = s->row_job[i];
-        if (s->rows[i].status == MQ_OK) continue;
+    for (uint32_t i = 0; i < step->count; i++) {
+        mq_job *job = step->job[i];
+        const mq_status status = step->rows[i].status;
+        if (status == MQ_OK) continue;
         mq_error error = job->report.error;
-        if (s->rows[i].status == MQ_CANCELLED) {
+        if (status == MQ_CANCELLED) {
             end_running(s, job, MQ_FINISH_CANCELLED, NULL, 0);
         } else {
             if (error.status == MQ_OK) {
-                (void)mq__fail(&error, s->rows[i].status,
+                (void)mq__fail(&error, status,
                                "scheduler: logits: expected numbers, got NaN or infinity (damaged weights)");
             }
             fail_running(s, job, &error);
         }
-        s->row_job[i] = NULL;
+        step->job[i] = NULL;
     }
 }
 
@@ -190,52 +220,6 @@ static void prefill_ran(mq_scheduler *s, mq_job *job)
     job->report.prompt_done = job->sequence->count;
     job->report.prefill_s = mq__sched_now() - job->admitted;
     mq__job_progress(job);
-}
-
-/* The budget goes where a step took as long as it may, by half or twice at most. */
-static void adapt_budget(mq_scheduler *s, uint32_t rows, double seconds)
-{
-    const double allowed = (s->options.gap - 1) * s->decode_s;
-    double next = (double)rows * allowed / fmax(seconds, 1e-6);
-    if (rows < s->budget) return; /* it was not filled: nothing is to be learnt */
-    next = fmin(fmax(next, s->budget / 2.0), s->budget * 1.5);
-    s->budget = (uint32_t)fmin(fmax(next, BUDGET_LEAST), s->info.chunk);
-}
-
-/* Gathers rows for which there are blocks: making room may park the youngest job, whose rows are not wanted then. */
-static uint32_t gather_with_room(mq_scheduler *s, uint32_t prefill_budget)
-{
-    for (;;) {
-        const uint32_t count = prefill_budget ? gather_prefill(s, prefill_budget) : gather_decode(s);
-        const uint32_t before = s->running.count;
-        mq__make_blocks(s, blocks_of_rows(s, count));
-        if (s->running.count == before) return count;
-    }
-}
-
-static bool run_prefill(mq_scheduler *s, bool answers)
-{
-    const uint32_t count = gather_with_room(s, answers && s->budget < s->info.chunk ? s->budget : s->info.chunk);
-    if (count == 0) return false;
-    uint32_t rows = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        rows += s->rows[i].count;
-    }
-    const double start = mq__sched_now();
-    run_gathered(s, count);
-    const double seconds = mq__sched_now() - start;
-    if (answers) adapt_budget(s, rows, seconds);
-    pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < count; i++) {
-        s->stats.prompt_tokens += s->rows[i].done;
-    }
-    s->stats.prompt_s += seconds;
-    pthread_mutex_unlock(&s->lock);
-    end_broken(s, count);
-    for (uint32_t i = 0; i < count; i++) {
-        if (s->row_job[i]) prefill_ran(s, s->row_job[i]);
-    }
-    return true;
 }
 
 /* ---- tokens */
@@ -257,17 +241,18 @@ static void draw_first(void *context, int thread, int threads)
     size_t begin, end;
     mq__partition(s->draws, thread, threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        draw_token(s->row_job[i], s->row_job[i]->draft_count);
+        mq_job *job = s->step[MQ_PHASE_DECODE].job[i];
+        draw_token(job, job->draft_count);
     }
 }
 
-/* Keeps those whose logits are there at the beginning of row_job. */
-static void collect_draws(mq_scheduler *s, uint32_t count)
+/* Keeps those whose logits are there at the beginning. */
+static void collect_draws(mq_scheduler *s, step_rows *step)
 {
     s->draws = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        mq_job *job = s->row_job[i];
-        if (job && job->sequence->count == job->count + job->draft_count) s->row_job[s->draws++] = job;
+    for (uint32_t i = 0; i < step->count; i++) {
+        mq_job *job = step->job[i];
+        if (job && job->sequence->count == job->count + job->draft_count) step->job[s->draws++] = job;
     }
 }
 
@@ -363,19 +348,19 @@ static void note_read(mq_job *job, double start)
     job->report.prompt_done = job->prompt;
 }
 
-static void decode_ran(mq_scheduler *s, uint32_t count, double start)
+static void decode_ran(mq_scheduler *s, step_rows *step, double start)
 {
-    end_broken(s, count);
-    for (uint32_t i = 0; i < count; i++) {
-        mq_job *job = s->row_job[i];
+    end_broken(s, step);
+    for (uint32_t i = 0; i < step->count; i++) {
+        mq_job *job = step->job[i];
         if (!job) continue;
         note_read(job, start);
         if (job->report.generated) job->report.decode_s = mq__sched_now() - job->read_done;
     }
-    collect_draws(s, count);
+    collect_draws(s, step);
     mq__pool_run(s->engine->pool, draw_first, s);
     for (uint32_t i = 0; i < s->draws; i++) {
-        mq_job *job = s->row_job[i];
+        mq_job *job = step->job[i];
         if (job->max_tokens == 0)
             end_running(s, job, MQ_FINISH_LENGTH, NULL, 0);
         else
@@ -383,21 +368,25 @@ static void decode_ran(mq_scheduler *s, uint32_t count, double start)
     }
 }
 
-static bool run_decode(mq_scheduler *s)
+static void note_decode(mq_scheduler *s, double seconds)
 {
-    const uint32_t count = gather_with_room(s, 0);
-    if (count == 0) return false;
+    if (s->decode_s == 0) s->decode_s = seconds;
+    s->decode_s += (seconds > s->decode_s ? SLOWER : FASTER) * (seconds - s->decode_s);
+}
+
+static bool run_decode(mq_scheduler *s, bool parks)
+{
+    step_rows *step = &s->step[MQ_PHASE_DECODE];
+    if (!gather_with_room(s, MQ_PHASE_DECODE, 0, parks)) return false;
     const double start = mq__sched_now();
-    run_gathered(s, count);
+    run_gathered(s, step);
     const double seconds = mq__sched_now() - start;
-    uint32_t rows = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        rows += s->rows[i].count;
-    }
+    const uint32_t rows = rows_of_step(step);
     if (rows <= MQ_DECODE_ROWS) mq__draft_stepped(&s->draft, rows, seconds);
-    s->decode_s = s->decode_s > 0 ? (1 - SMOOTH) * s->decode_s + SMOOTH * seconds : seconds;
+    note_decode(s, seconds);
     s->tokens_drawn = s->drafted = s->drafted_right = 0;
-    decode_ran(s, count, start);
+    decode_ran(s, step, start);
+    s->decoded = mq__sched_now();
     pthread_mutex_lock(&s->lock);
     s->stats.steps++;
     s->stats.generated_s += seconds;
@@ -405,6 +394,62 @@ static bool run_decode(mq_scheduler *s)
     s->stats.drafted_tokens += s->drafted;
     s->stats.drafted_right_tokens += s->drafted_right;
     pthread_mutex_unlock(&s->lock);
+    return true;
+}
+
+/* ---- a prefill step */
+
+static double allowed_pause(const mq_scheduler *s)
+{
+    return (s->options.gap - 1) * s->decode_s;
+}
+
+/* Before each layer but the first: a decode step, if the answers' pause would be too long after another such layer. */
+static void answer_between_layers(void *context)
+{
+    mq_scheduler *s = context;
+    const double now = mq__sched_now(), layer = now - s->reading.layer_began;
+    reading *r = &s->reading;
+    r->layer_s += r->layer_s > 0 ? SMOOTH * (layer - r->layer_s) : layer;
+    if (now - s->decoded + r->layer_s > allowed_pause(s)) (void)run_decode(s, false);
+    r->layer_began = mq__sched_now();
+    r->others += r->layer_began - now;
+}
+
+/* The budget goes where a layer, and the pass, take as long as they may; by half or twice at most. `seconds`: of the pass. */
+static void adapt_budget(mq_scheduler *s, uint32_t rows, double seconds)
+{
+    reading *r = &s->reading;
+    if (rows < r->budget) return; /* it was not filled: nothing is to be learnt */
+    const double more = fmin(allowed_pause(s) / fmax(r->layer_s, 1e-6), PASS_S / fmax(seconds, 1e-6));
+    const double next = rows * fmin(fmax(more, 0.5), 2);
+    r->budget = (uint32_t)fmin(fmax(next, BUDGET_LEAST), s->info.chunk);
+}
+
+static bool run_prefill(mq_scheduler *s, bool answers)
+{
+    step_rows *step = &s->step[MQ_PHASE_PREFILL];
+    reading *r = &s->reading;
+    if (r->budget == 0) r->budget = BUDGET_FIRST < s->info.chunk ? BUDGET_FIRST : s->info.chunk;
+    if (!gather_with_room(s, MQ_PHASE_PREFILL, answers ? r->budget : s->info.chunk, true)) return false;
+    const uint32_t rows = rows_of_step(step);
+    const double start = r->layer_began = mq__sched_now();
+    r->others = 0;
+    mq__engine_set_interlude(s->engine, answers ? answer_between_layers : NULL, s);
+    run_gathered(s, step);
+    mq__engine_set_interlude(s->engine, NULL, NULL);
+    const double seconds = mq__sched_now() - start - r->others;
+    if (answers) adapt_budget(s, rows, seconds);
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < step->count; i++) {
+        s->stats.prompt_tokens += step->rows[i].done;
+    }
+    s->stats.prompt_s += seconds;
+    pthread_mutex_unlock(&s->lock);
+    end_broken(s, step);
+    for (uint32_t i = 0; i < step->count; i++) {
+        if (step->job[i]) prefill_ran(s, step->job[i]);
+    }
     return true;
 }
 
@@ -420,5 +465,5 @@ bool mq__run_step(mq_scheduler *s)
         loads = loads || job->loading;
     }
     const bool read = run_prefill(s, answers);
-    return run_decode(s) || read || loads;
+    return run_decode(s, true) || read || loads;
 }

@@ -56,6 +56,21 @@ void mq__jobs_add(job_list *list, mq_job *job);
 /* Takes the job at *at out; at stays right for going on. */
 mq_job *mq__jobs_remove(job_list *list, mq_job **at);
 
+/* Rows of one phase, [streams] each. */
+typedef struct step_rows {
+    mq_rows *rows;
+    mq_job **job; /* whose rows they are */
+    uint32_t count;
+} step_rows;
+
+/* A prefill step while answers run. */
+typedef struct reading {
+    uint32_t budget;    /* its rows at most */
+    double layer_began; /* the layer in hand */
+    double layer_s;     /* what a layer takes, smoothed */
+    double others;      /* seconds of decode steps between its layers */
+} reading;
+
 struct mq_scheduler {
     mq_scheduler_options options;
     mq_engine *engine;
@@ -71,13 +86,13 @@ struct mq_scheduler {
     mq_scheduler_stats stats;
 
     job_list waiting, running, storing; /* storing: ended, and the disk has not been offered all of its blocks */
-    mq_rows *rows;                      /* [streams] */
-    mq_job **row_job;                   /* [streams] whose rows they are */
-    uint32_t budget;                    /* prefill rows of a step while answers run */
-    double decode_s;                    /* of a decode step, smoothed */
-    double published;                   /* when the statistics that cost something were last made */
+    step_rows step[MQ_PHASES]; /* of the step in hand; a decode step may run between two layers of a prefill step */
+    reading reading;
+    double decode_s;  /* of a decode step, smoothed */
+    double decoded;   /* when the last one ended */
+    double published; /* when the statistics that cost something were last made */
     mq_draft_model draft;
-    uint32_t draws;                                /* of the step in hand: jobs with logits, the first in row_job */
+    uint32_t draws;                                /* of the step in hand: jobs with logits, the first ones */
     uint32_t tokens_drawn, drafted, drafted_right; /* of the step in hand */
 };
 
@@ -101,8 +116,8 @@ void mq__job_park(mq_scheduler *s, mq_job *job);
 
 /* Moves jobs from waiting to running, as many as streams and blocks allow. */
 void mq__admit(mq_scheduler *s);
-/* Frees blocks until a step that needs so many can run: from the cache, then by parking the job that came last. */
-void mq__make_blocks(mq_scheduler *s, uint32_t blocks);
+/* Frees blocks until a step that needs so many can run: from the cache, and with `parks` by parking the job that came last. */
+bool mq__make_blocks(mq_scheduler *s, uint32_t blocks, bool parks);
 
 /* ---- rows.c */
 

@@ -8,7 +8,7 @@
 
 #define STREAMS_DEFAULT 64
 #define QUEUE_DEFAULT   256
-#define GAP_DEFAULT     2.5
+#define GAP_DEFAULT     2.0
 #define DISK_DEFAULT    ((uint64_t)16 << 30)
 #define PUBLISH_EVERY   0.2 /* seconds between counts of what the cache could give */
 #define STORE_AT_ONCE   8   /* blocks that are offered to the disk in a row while nothing else is to do */
@@ -142,9 +142,22 @@ static void free_scheduler(mq_scheduler *s)
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->work);
     pthread_cond_destroy(&s->idle);
-    mq__free(s->rows);
-    mq__free(s->row_job);
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        mq__free(s->step[phase].rows);
+        mq__free(s->step[phase].job);
+    }
     mq__free(s);
+}
+
+static mq_status allocate_steps(mq_scheduler *s, mq_error *error)
+{
+    for (int phase = 0; phase < MQ_PHASES; phase++) {
+        s->step[phase].rows = mq__alloc_zero(s->options.streams, sizeof(mq_rows));
+        s->step[phase].job = mq__alloc_zero(s->options.streams, sizeof(mq_job *));
+        if (s->step[phase].rows && s->step[phase].job) continue;
+        return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
+    }
+    return MQ_OK;
 }
 
 mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler **out, mq_error *error)
@@ -164,12 +177,8 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
     mq__jobs_init(&s->running);
     mq__jobs_init(&s->storing);
     mq__draft_init(&s->draft);
-    s->budget = s->info.chunk / 4 + 1;
     s->stats.kv_blocks = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
-    s->rows = mq__alloc_zero(s->options.streams, sizeof *s->rows);
-    s->row_job = mq__alloc_zero(s->options.streams, sizeof(mq_job *));
-    mq_status status =
-        s->rows && s->row_job ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
+    mq_status status = allocate_steps(s, error);
     if (status == MQ_OK) {
         status = mq__prefix_cache_new(s->engine, s->options.cache_bytes, s->options.cache_dir, s->options.disk_bytes,
                                       &s->cache, error);

@@ -442,6 +442,71 @@ static void test_cancel_from_another_thread(void **state)
     mq_engine_close(engine);
 }
 
+/* ---- decode steps between the layers of a prefill pass */
+
+typedef struct interlude {
+    mq_sequence *reads, *leaves, *answers;
+    int32_t answer[64];
+    uint32_t count;
+} interlude;
+
+static void answer_once(void *context)
+{
+    interlude *in = context;
+    mq_engine *engine = in->answers->engine;
+    mq_error error = {0};
+    mq_rows row = {.sequence = in->answers, .tokens = tokens, .count = 1, .phase = MQ_PHASE_PREFILL};
+    assert_int_equal(mq_engine_step(engine, &row, 1, &error), MQ_USAGE); /* one prefill pass at a time */
+    row = (mq_rows){.sequence = in->reads, .tokens = tokens, .count = 1, .phase = MQ_PHASE_DECODE};
+    assert_int_equal(mq_engine_step(engine, &row, 1, &error), MQ_USAGE); /* it is in the middle of a pass */
+    if (in->count == 0) mq_sequence_cancel(in->leaves);
+    if (in->count == sizeof in->answer / sizeof in->answer[0]) return;
+    const int32_t token = best(mq_sequence_logits(in->answers), vocab_of(engine));
+    assert_int_equal(mq_sequence_step(in->answers, token, &error), MQ_OK);
+    in->answer[in->count++] = token;
+}
+
+/* Two prompts, the second of which leaves in the middle of the first pass, around an answer. */
+static void test_answers_between_layers(void **state)
+{
+    (void)state;
+    enum { READ = 500, OTHER = 40 };
+    mq_engine *engine = open_engine(MQ_LINEAR_BF16, 96, 3);
+    const size_t vocab = vocab_of(engine);
+    interlude in = {.reads = new_sequence(engine), .leaves = new_sequence(engine), .answers = new_sequence(engine)};
+    mq_sequence *alone = new_sequence(engine);
+    hold(alone, 0, READ);
+    float *expected = malloc(vocab * sizeof *expected);
+    assert_non_null(expected);
+    memcpy(expected, mq_sequence_logits(alone), vocab * sizeof *expected);
+    hold(in.answers, 7, 90);
+
+    mq__engine_set_interlude(engine, answer_once, &in);
+    mq_rows rows[2] = {{.sequence = in.leaves, .tokens = tokens + 9, .count = OTHER, .phase = MQ_PHASE_PREFILL},
+                       {.sequence = in.reads, .tokens = tokens, .count = READ - 1, .phase = MQ_PHASE_PREFILL}};
+    assert_int_equal(mq_engine_step(engine, rows, 2, NULL), MQ_OK);
+    mq__engine_set_interlude(engine, NULL, NULL);
+    assert_int_equal(rows[0].status, MQ_CANCELLED);
+    assert_int_equal(rows[1].done, READ - 1);
+    assert_true(in.count > 4);
+    hold(in.reads, 0, READ);
+    assert_memory_equal(mq_sequence_logits(in.reads), expected, vocab * sizeof *expected);
+
+    (void)mq_sequence_truncate(alone, 0);
+    hold(alone, 7, 90);
+    for (uint32_t i = 0; i < in.count; i++) {
+        const int32_t token = best(mq_sequence_logits(alone), vocab);
+        assert_int_equal(token, in.answer[i]);
+        assert_int_equal(mq_sequence_step(alone, token, NULL), MQ_OK);
+    }
+    mq_sequence_free(alone);
+    mq_sequence_free(in.reads);
+    mq_sequence_free(in.leaves);
+    mq_sequence_free(in.answers);
+    free(expected);
+    mq_engine_close(engine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -453,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_plans_side_by_side),
         cmocka_unit_test(test_a_refusal_changes_nothing),
         cmocka_unit_test(test_cancel_from_another_thread),
+        cmocka_unit_test(test_answers_between_layers),
     };
     return cmocka_run_group_tests(tests, make_model, forget_model);
 }
