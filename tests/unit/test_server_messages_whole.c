@@ -77,6 +77,11 @@ static void whole_ends(void **state)
     assert_string_equal(text_at_path(answer, "stop_sequence"), "four");
     assert_string_equal(text_at_path(answer, "content.0.text"), "one two three ");
     json_decref(answer);
+    answer = apis_whole(mq__api_messages, "{'stop_sequences':['seven','','ree','three','four']," HI "}", 200);
+    assert_string_equal(text_at_path(answer, "stop_reason"), "stop_sequence");
+    assert_string_equal(text_at_path(answer, "stop_sequence"), "three"); /* the longest that ends there */
+    assert_string_equal(text_at_path(answer, "content.0.text"), "one two ");
+    json_decref(answer);
     answer = apis_whole(mq__api_messages, "{'max_tokens':0," HI "}", 200); /* only reads the prompt */
     assert_string_equal(text_at_path(answer, "stop_reason"), "max_tokens");
     assert_int_equal(json_array_size(at_path(answer, "content")), 0);
