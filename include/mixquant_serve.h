@@ -161,6 +161,7 @@ typedef struct mq_report {
     mq_error error;
     mq_finish finish;
     uint32_t stop;                                /* of MQ_FINISH_STOP: which of options.stops it was */
+    bool drafts;                                  /* tokens of the answer may be proposed (not no_draft) */
     uint32_t drafted, drafted_right;              /* tokens of the answer that were proposed, and that were right */
     double queued_s, prefill_s, last_s, decode_s; /* waiting; reading the prompt; its last token; decode steps */
     /* Why not more of the prompt was cached: the cache's best candidate differs from the prompt at miss_at, where it has

@@ -481,6 +481,7 @@ static void play(void)
         puppet.request.event(puppet.request.context, &event);
     }
     report.finish = MQ_FINISH_EOS;
+    report.drafts = true;
     report.drafted = 5;
     report.drafted_right = 3;
     event = (mq_event){.kind = MQ_EVENT_END, .report = &report, .token = -1};
@@ -507,6 +508,8 @@ static bool run_short(mq_server *server, const char *body, unsigned long n)
         const bool good = strstr(x->sent.data ? x->sent.data : "", "\"finish_reason\":\"tool_calls\"") != NULL;
         if (!failed) assert_true(good);
         if (!failed) assert_non_null(strstr(x->sent.data, "\"draft_n\":5,\"draft_n_accepted\":3"));
+        const char *accepted = "\"accepted_prediction_tokens\":3,\"rejected_prediction_tokens\":2";
+        if (!failed) assert_non_null(strstr(x->sent.data, accepted));
     }
     fixture_gone(x, true);
     assert_false(puppet.taken);
