@@ -133,6 +133,24 @@ static bool read_message_item(item_reader *r, const json_t *item)
     return read && mq__messages_append(r->ask, message, r->fault);
 }
 
+/* What one agent of a task tells another. Its payload is "encrypted" where somebody can: else it is the text. */
+static bool read_agent_message(item_reader *r, const json_t *item)
+{
+    const json_t *content = json_object_get(item, "content");
+    mq_buf text = {0};
+    if (json_is_string(content)) mq__join_text(&text, "", content);
+    for (size_t i = 0; json_is_array(content) && i < json_array_size(content); i++) {
+        const json_t *part = json_array_get(content, i), *plain = text_of_part(part);
+        if (!plain) plain = json_object_get(part, "encrypted_content");
+        if (json_is_string(plain)) mq__join_text(&text, "", plain);
+    }
+    json_t *message = json_pack("{ssso}", "role", "user", "content", mq__joined_text(&text));
+    mq__buf_free(&text);
+    if (end_turn(r)) return mq__messages_append(r->ask, message, r->fault);
+    json_decref(message);
+    return false;
+}
+
 /* Reasoning that we sealed comes back as it was; of others' we know the texts only. */
 static bool read_reasoning_item(item_reader *r, const json_t *item)
 {
@@ -261,6 +279,7 @@ static bool read_item(item_reader *r, const json_t *item)
         const char *type;
         item_read *read;
     } types[] = {{"message", read_message_item},
+                 {"agent_message", read_agent_message},
                  {"reasoning", read_reasoning_item},
                  {"function_call", read_function_call},
                  {"custom_tool_call", read_custom_call},
@@ -270,7 +289,8 @@ static bool read_item(item_reader *r, const json_t *item)
                  {"custom_tool_call_output", read_call_output},
                  {"local_shell_call_output", read_call_output},
                  {"tool_search_output", read_search_output},
-                 {"web_search_call", skip_item}, /* its results are in the answer that follows */
+                 {"web_search_call", skip_item},  /* its results are in the answer that follows */
+                 {"additional_tools", skip_item}, /* responses_tools.c reads them */
                  {"item_reference", refuse_reference}};
     const char *type = mq__text_member(item, "type");
     if (!json_is_object(item)) return wrong_item(r, "", "an object, got another value");

@@ -99,6 +99,27 @@ static void whole_calls(void **state)
     json_decref(answer);
 }
 
+/* Codex's newest models bring their tools as an item of the input. */
+static void whole_calls_of_code_mode(void **state)
+{
+    (void)state;
+    apis_script("[{\"when\":\"\",\"answer\":\"<tool_call>\\n{\\\"name\\\": \\\"exec\\\", \\\"arguments\\\": "
+                "{\\\"input\\\": \\\"text(1)\\\"}}\\n</tool_call>\"}]",
+                NULL);
+    apis_server->limits.max_tokens = 64;
+    apis_server->model.info.context = 16384;
+    mq_exchange *x = apis_replay(mq__api_responses, "recorded-codex-code-mode");
+    if (x->status != 200) fail_msg("%u %s", x->status, x->sent.data);
+    json_t *answer = apis_accept(order_events(x->sent.data, x->sent.len), order_response_event);
+    assert_string_equal(text_at_path(answer, "output.0.type"), "custom_tool_call");
+    assert_string_equal(text_at_path(answer, "output.0.name"), "exec");
+    assert_string_equal(text_at_path(answer, "output.0.namespace"), "functions");
+    assert_string_equal(text_at_path(answer, "output.0.input"), "text(1)");
+    assert_null(fixture_answer_header(x, "warning"));
+    json_decref(answer);
+    fixture_free(x);
+}
+
 static void whole_reasoning(void **state)
 {
     (void)state;
@@ -208,8 +229,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(whole_text),     TEST(whole_calls),      TEST(whole_reasoning), TEST(whole_ends),
-        TEST(whole_logprobs), TEST(errors_of_openai), TEST(counts),          TEST(recorded_bodies),
+        TEST(whole_text),       TEST(whole_calls), TEST(whole_calls_of_code_mode),
+        TEST(whole_reasoning),  TEST(whole_ends),  TEST(whole_logprobs),
+        TEST(errors_of_openai), TEST(counts),      TEST(recorded_bodies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
