@@ -102,10 +102,12 @@ typedef struct mq_constraint_options {
     size_t schema_bytes;
     bool
         strict; /* a keyword that is not supported is an error (MQ_UNSUPPORTED names it); else it is left out and reported */
-    /* Or calls of tools, in the model's format; schema is NULL then. */
+    /* Or calls of tools, in the model's format. With a schema as well the answer is either: all of it satisfies the schema, or is
+     * calls. */
     mq_tool_format format;
     const char *tools; /* OpenAI's JSON array, already cut down to the ones that may be called */
     size_t tools_bytes;
+    bool strict_tools; /* with a schema: what `strict` is for the tools */
     bool required;     /* the answer is a call; else text is free and what begins a call must go on as one */
     bool parallel;     /* more calls may follow */
     const char *after; /* NULL, or the text after which it begins ("</think>"): everything before is free */

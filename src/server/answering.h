@@ -53,11 +53,11 @@ typedef struct mq_ask {
     uint32_t top_logprobs;
 
     mq_tool_choice choice;
-    char *only_tool; /* NULL, or the one that must be called */
-    bool parallel;   /* more than one call */
-    json_t *schema;  /* NULL, or the schema of the answer ({}: any JSON) */
-    bool strict;     /* of the schema or a tool: what is not supported is 400 */
-    int thinking;    /* 1 on, 0 off, -1: the template's default */
+    char *only_tool;           /* NULL, or the one that must be called */
+    bool parallel;             /* more than one call */
+    json_t *schema;            /* NULL, or the schema of the answer ({}: any JSON) */
+    bool strict, strict_tools; /* of the schema, of the tools: what is not supported is 400 */
+    int thinking;              /* 1 on, 0 off, -1: the template's default */
     bool
         hide_reasoning; /* neither sent nor kept: no parts, nothing in mq_answered.reasoning (its tokens are counted) */
     bool raw_reasoning; /* it stays in the text, marks and all */
@@ -182,7 +182,7 @@ bool mq__ask_warn(mq_ask *ask, const char *format, ...) __attribute__((format(pr
 bool mq__ask_kwarg(mq_ask *ask, const char *name, json_t *value);
 
 /* ask_tools.c: adds a function {"name", "description", "parameters", "strict"} (taken; `param` names it in a fault) to ask->tools.
- * strict: true sets ask->strict. */
+ * strict: true sets ask->strict_tools. */
 bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const char *param, mq_fault *fault);
 /* OpenAI's tools and tool_choice of chat/completions. */
 bool mq__read_tools(mq_server *server, const json_t *tools, mq_ask *ask, mq_fault *fault);

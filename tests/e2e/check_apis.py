@@ -204,6 +204,74 @@ def test_drafts_are_counted():
         assert "draft_n" not in server.post("/v1/completions", body)["timings"]
 
 
+# ---------------------------------------------------------------- a schema beside tools
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+              "additionalProperties": False}
+FORM = {"type": "object", "properties": {"sure": {"type": "boolean"}, "count": {"type": "integer"}},
+        "required": ["sure", "count"], "additionalProperties": False}
+QUESTIONS = ["What is the weather in Paris?", "Say hello.", "List all files", "Name a colour."]
+
+
+def check_form(text, called):
+    """An answer's text and {name: arguments} of its calls."""
+    if called:
+        assert not text.strip(), (text, called)
+        for name, arguments in called:
+            assert name == "weather" and set(arguments) == {"city"} and isinstance(arguments["city"], str), called
+    else:
+        value = json.loads(text)
+        assert set(value) == {"sure", "count"} and value["sure"] in (True, False), text
+        assert isinstance(value["count"], int), text
+
+
+def ask_chat(server, question, choice):
+    body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 200,
+            "tools": [{"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}],
+            "tool_choice": choice, "response_format": {"type": "json_schema", "json_schema": {"name": "f", "schema": FORM}}}
+    message = server.post("/v1/chat/completions", body)["choices"][0]["message"]
+    calls = [call["function"] for call in message.get("tool_calls", [])]
+    return message["content"] or "", [(call["name"], json.loads(call["arguments"])) for call in calls]
+
+
+def ask_responses(server, question, choice):
+    body = {"input": question, "temperature": 0, "max_output_tokens": 200, "tool_choice": choice,
+            "tools": [{"type": "function", "name": "weather", "parameters": PARAMETERS}],
+            "text": {"format": {"type": "json_schema", "name": "f", "schema": FORM}}}
+    output = server.post("/v1/responses", body)["output"]
+    text = "".join(part["text"] for item in output if item["type"] == "message" for part in item["content"])
+    calls = [item for item in output if item["type"] == "function_call"]
+    return text, [(call["name"], json.loads(call["arguments"])) for call in calls]
+
+
+def ask_messages(server, question, choice):
+    body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 200,
+            "tools": [{"name": "weather", "input_schema": PARAMETERS}],
+            "tool_choice": {"type": {"required": "any"}.get(choice, choice)},
+            "output_config": {"format": {"type": "json_schema", "schema": FORM}}}
+    content = server.post("/v1/messages", body)["content"]
+    text = "".join(block["text"] for block in content if block["type"] == "text")
+    return text, [(block["name"], block["input"]) for block in content if block["type"] == "tool_use"]
+
+
+def test_a_schema_beside_tools():
+    calls = texts = 0
+    with Server() as server:
+        for ask in (ask_chat, ask_responses, ask_messages):
+            for question in QUESTIONS:
+                text, called = ask(server, question, "auto")
+                check_form(text, called)
+                calls += bool(called)
+                texts += not called
+            text, called = ask(server, QUESTIONS[0], "required")
+            check_form(text, called)
+            assert called, text
+            text, called = ask(server, QUESTIONS[0], "none")
+            check_form(text, called)
+            assert not called, called
+    assert texts, calls
+
+
 def main():
     global ARGUMENTS, SCRATCH
     parser = argparse.ArgumentParser()

@@ -239,11 +239,11 @@ static void test_tools(void **state)
                         "{\"x\":1}}}]");
     free(text);
     assert_string_equal(ask.warning, "tool of type web_search; tool of type custom");
-    assert_false(ask.strict);
+    assert_false(ask.strict_tools);
     mq__ask_clear(&ask);
     must_read("\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true,\"description\":null}}]",
               &ask);
-    assert_true(ask.strict);
+    assert_true(ask.strict_tools);
     assert_null(at_path(ask.tools, "0.function.description"));
     mq__ask_clear(&ask);
     must_read("\"tools\":[]", &ask);

@@ -212,7 +212,7 @@ static void tools_are_functions(void **state)
         "'string'}}}}},{'type':'function','function':{'name':'g','parameters':{'type':'object','properties':{}}}}]");
     assert_true(a.read);
     assert_true(json_equal(a.ask.tools, expected));
-    assert_false(a.ask.strict);
+    assert_false(a.ask.strict_tools);
     assert_true(a.ask.parallel);
     assert_int_equal(a.ask.choice, MQ_CHOICE_AUTO);
     json_decref(expected);
@@ -235,7 +235,7 @@ static void strict_tools(void **state)
         snprintf(body, sizeof body, "{'tools':[%s]," HI "}", cases[i].tools);
         apis_ask a = apis_read(API, body);
         assert_true(a.read);
-        if (i != 3) assert_int_equal(a.ask.strict, cases[i].strict);
+        if (i != 3) assert_int_equal(a.ask.strict_tools, cases[i].strict);
         apis_done(&a);
     }
 }

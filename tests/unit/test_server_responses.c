@@ -201,13 +201,13 @@ static void tools_of_all_kinds(void **state)
     assert_string_equal(json_string_value(extra->tools[5].name), "f");
     assert_int_equal(extra->tools[4].kind, MQ_RESPONSE_SHELL);
     assert_int_equal(extra->tools[6].kind, MQ_RESPONSE_CUSTOM);
-    assert_false(a.ask.strict);
+    assert_false(a.ask.strict_tools);
     apis_done(&a);
     a = apis_read(API, "{'input':'hi','tools':[{'type':'function','name':'f','strict':true}," CUSTOM "]}");
-    assert_true(a.read && a.ask.strict);
+    assert_true(a.read && a.ask.strict_tools);
     apis_done(&a);
     a = apis_read(API, "{'input':'hi','tools':[" CUSTOM "]}");
-    assert_true(a.read && !a.ask.strict);
+    assert_true(a.read && !a.ask.strict_tools);
     apis_done(&a);
 }
 
@@ -243,7 +243,7 @@ static void tools_of_the_input(void **state)
     apis_done(&a);
     a = apis_read(API,
                   "{'input':[{'type':'additional_tools','tools':[{'type':'function','name':'f','strict':true}]}]}");
-    assert_true(a.read && a.ask.strict);
+    assert_true(a.read && a.ask.strict_tools);
     apis_done(&a);
     apis_refuse(API, "{'input':[{'type':'additional_tools','tools':{}}]}", "input[0].tools");
     apis_refuse(API, "{'input':['',{'type':'additional_tools','tools':[{'type':'function'}]}]}", "input[1].tools[0]");
