@@ -74,7 +74,10 @@ typedef struct mq_ask {
 
 void mq__ask_defaults(mq_server *server, mq_ask *ask);
 void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask); /* session, background */
-void mq__ask_clear(mq_ask *ask);                                           /* all but `extra` */
+/* After messages, tools and schema are read: a side request that names a conversation is background. It is short, without tools, and
+ * its schema is a title's, or its instructions begin with what a title shall be (Claude Code, opencode). */
+void mq__ask_note_title(mq_ask *ask);
+void mq__ask_clear(mq_ask *ask); /* all but `extra` */
 
 /* What became of one answer so far; grows as parts come. */
 typedef struct mq_answered_call {

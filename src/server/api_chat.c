@@ -141,13 +141,15 @@ static bool read_form(const json_t *body, mq_ask *ask, mq_fault *fault)
 static bool read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     (void)x;
-    return mq__read_messages(server, json_object_get(body, "messages"), ask, fault) &&
-           mq__read_sampling(server, body, ask, fault) && read_token_limit(body, ask, fault) &&
-           mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) &&
-           mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) && read_counts(server, body, ask, fault) &&
-           read_stream_fields(body, ask, fault) && read_tool_fields(server, body, ask, fault) &&
-           read_form(body, ask, fault) && read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) &&
-           read_turn(body, ask, fault);
+    const bool read = mq__read_messages(server, json_object_get(body, "messages"), ask, fault) &&
+                      mq__read_sampling(server, body, ask, fault) && read_token_limit(body, ask, fault) &&
+                      mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) &&
+                      mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) &&
+                      read_counts(server, body, ask, fault) && read_stream_fields(body, ask, fault) &&
+                      read_tool_fields(server, body, ask, fault) && read_form(body, ask, fault) &&
+                      read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) && read_turn(body, ask, fault);
+    if (read) mq__ask_note_title(ask);
+    return read;
 }
 
 /* ---- a stream */

@@ -354,6 +354,10 @@ static void side_requests(void **state)
         {"{'system':'Write a short title for this session.'," HI "}", true},
         {"{'system':'Write a short title for this session.','tools':[" ONE_TOOL "]," HI "}", false},
         {"{'output_config':{'format':{'type':'json_schema','schema':{'properties':{'title':{}}}}}," HI "}", true},
+        {"{'output_config':{'format':{'type':'json_schema','schema':{'properties':{'title':{},'author':{},'year':{}}}}}"
+         "," HI "}",
+         false},
+        {"{'messages':[{'role':'user','content':'Suggest a title for my book.'}]}", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         apis_ask a = apis_read(API, cases[i].body);
