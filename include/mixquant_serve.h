@@ -86,6 +86,7 @@ MQ_API mq_status mq_answer_new(const mq_answer_options *options, mq_answer **ans
 MQ_API mq_status mq_answer_push(mq_answer *answer, const char *bytes, size_t count, mq_error *error);
 MQ_API mq_status mq_answer_end(mq_answer *answer, mq_error *error); /* what was held back */
 MQ_API uint32_t mq_answer_calls(const mq_answer *answer);           /* calls with a CALL_END so far */
+MQ_API bool mq_answer_in_reasoning(const mq_answer *answer);        /* what came last is part of it */
 MQ_API void mq_answer_free(mq_answer *answer);
 
 /* ---------------------------------------------------------------- masks: which tokens may come next */

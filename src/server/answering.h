@@ -93,8 +93,7 @@ typedef struct mq_answered {
     size_t call_count;
     json_t *logprobs; /* OpenAI's list of token objects, where asked for */
     uint32_t reasoning_tokens;
-    bool any;          /* there was a part */
-    mq_part_kind last; /* and this was the latest */
+    mq_part_kind last; /* the latest part */
     mq_report report;  /* the latest */
     bool ended;
 } mq_answered;

@@ -216,7 +216,6 @@ static inline bool apis_say(mq_exchange *x, const mq_api *api, const apis_part *
     mq_answered *a = (mq_answered *)(uintptr_t)mq__call_answered(call, 0);
     const size_t count = strlen(part->bytes);
     bool kept = true;
-    a->any = true;
     a->last = part->kind;
     if (part->kind == MQ_PART_REASONING) kept = mq__buf_append(&a->reasoning, part->bytes, count);
     if (part->kind == MQ_PART_TEXT) kept = mq__buf_append(&a->text, part->bytes, count);
