@@ -53,9 +53,10 @@ typedef struct mq_ask {
     uint32_t top_logprobs;
 
     mq_tool_choice choice;
-    char *only_tool;           /* NULL, or the one that must be called */
-    bool parallel;             /* more than one call */
-    json_t *schema;            /* NULL, or the schema of the answer ({}: any JSON) */
+    char *only_tool; /* NULL, or the one that must be called */
+    bool parallel;   /* more than one call */
+    bool legacy;    /* of chat: `functions` in place of tools, so the answer has function_call in place of tool_calls */
+    json_t *schema; /* NULL, or the schema of the answer ({}: any JSON) */
     bool strict, strict_tools; /* of the schema, of the tools: what is not supported is 400 */
     int thinking;              /* 1 on, 0 off, -1: the template's default */
     bool

@@ -374,6 +374,23 @@ static void side_requests(void **state)
     apis_done(&a);
 }
 
+/* What the user shows now is refused, what stands in the past is named. */
+static void images_of_the_past(void **state)
+{
+    (void)state;
+#define IMAGE "{'type':'image','source':{'type':'base64','data':'A'}}"
+    apis_expect(API,
+                "{'messages':[{'role':'user','content':[" IMAGE
+                ",{'type':'text','text':'see'}]},{'role':'assistant','content':"
+                "'a cat'},{'role':'user','content':'sure?'}]}",
+                "[{'role':'user','content':'[image left out: this model reads text only]\\nsee'},{'role':'assistant',"
+                "'content':'a cat'},{'role':'user','content':'sure?'}]");
+    apis_ask a = apis_read(API, "{'messages':[{'role':'user','content':[" IMAGE "]},{'role':'user','content':'x'}]}");
+    assert_true(a.read);
+    assert_string_equal(a.ask.warning, "block of type image");
+    apis_done(&a);
+}
+
 static void refused_bodies(void **state)
 {
     (void)state;
@@ -443,11 +460,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(system_texts),        TEST(volatile_lines),     TEST(system_amid_messages), TEST(user_blocks),
-        TEST(results_of_tools),    TEST(assistant_blocks),   TEST(answer_that_goes_on),  TEST(warnings),
-        TEST(tools_are_functions), TEST(strict_tools),       TEST(choices_of_tools),     TEST(thinking_and_effort),
-        TEST(sampling_and_limits), TEST(form_of_the_answer), TEST(side_requests),        TEST(refused_bodies),
-        TEST(short_memory),
+        TEST(system_texts),        TEST(volatile_lines),      TEST(system_amid_messages), TEST(user_blocks),
+        TEST(results_of_tools),    TEST(assistant_blocks),    TEST(answer_that_goes_on),  TEST(warnings),
+        TEST(tools_are_functions), TEST(strict_tools),        TEST(images_of_the_past),   TEST(choices_of_tools),
+        TEST(thinking_and_effort), TEST(sampling_and_limits), TEST(form_of_the_answer),   TEST(side_requests),
+        TEST(refused_bodies),      TEST(short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

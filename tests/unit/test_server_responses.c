@@ -116,6 +116,12 @@ static void items_of_answers(void **state)
                 "a','content':[{'type':'input_text','text':"
                 "'To a:\\n'},{'type':'encrypted_content','encrypted_content':'look'},{'type':'other'}]}]}",
                 "[{'role':'user','content':'To a:\\nlook'}]");
+    apis_expect(
+        API,
+        "{'input':[{'role':'user','content':[{'type':'input_image','image_url':'u'},{'type':'input_text','text':"
+        "'see'}]},{'role':'user','content':'r'}]}",
+        "[{'role':'user','content':'[input_image left out: this model reads text only]\\nsee'},{'role':'user',"
+        "'content':'r'}]");
     apis_expect(API, "{'input':[{'type':'function_call_output','call_id':'x','output':null}]}",
                 "[{'role':'tool','tool_call_id':'x','content':''}]");
 }
