@@ -342,8 +342,7 @@ typedef struct mq_generate_options {
     /* ---- of mq_generate only */
     bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
     uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */
-    /* Called after each token with the text that became certain: complete UTF-8, no part of a stop string, possibly no byte.
-     * Return false to cancel. */
+    /* After each token: the text that became certain, complete UTF-8 without any of a stop string. False cancels. */
     bool (*text)(void *context, const char *bytes, size_t count);
     /* Each sampled token, with its log probability (of the unmodified distribution; NaN unless asked for) and alternatives. */
     void (*token)(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count);
@@ -376,6 +375,7 @@ MQ_API mq_status mq_generation_push(mq_generation *generation, int32_t token, co
 /* Ends an answer from outside (a full context): the text that was held back. */
 MQ_API mq_status mq_generation_end(mq_generation *generation, const char **bytes, size_t *count, mq_error *error);
 MQ_API uint32_t mq_generation_count(const mq_generation *generation); /* tokens pushed, the end token not counted */
+MQ_API size_t mq_generation_stop(const mq_generation *generation);    /* MQ_FINISH_STOP: which of `stops` it was */
 
 typedef struct mq_generate_result {
     uint32_t generated; /* tokens sampled, the end token not counted */

@@ -86,6 +86,7 @@ MQ_API mq_status mq_answer_new(const mq_answer_options *options, mq_answer **ans
 MQ_API mq_status mq_answer_push(mq_answer *answer, const char *bytes, size_t count, mq_error *error);
 MQ_API mq_status mq_answer_end(mq_answer *answer, mq_error *error); /* what was held back */
 MQ_API uint32_t mq_answer_calls(const mq_answer *answer);           /* calls with a CALL_END so far */
+MQ_API bool mq_answer_in_reasoning(const mq_answer *answer);        /* what came last is part of it */
 MQ_API void mq_answer_free(mq_answer *answer);
 
 /* ---------------------------------------------------------------- masks: which tokens may come next */
@@ -102,10 +103,12 @@ typedef struct mq_constraint_options {
     size_t schema_bytes;
     bool
         strict; /* a keyword that is not supported is an error (MQ_UNSUPPORTED names it); else it is left out and reported */
-    /* Or calls of tools, in the model's format; schema is NULL then. */
+    /* Or calls of tools, in the model's format. With a schema as well the answer is either: all of it satisfies the schema, or is
+     * calls. */
     mq_tool_format format;
     const char *tools; /* OpenAI's JSON array, already cut down to the ones that may be called */
     size_t tools_bytes;
+    bool strict_tools; /* with a schema: what `strict` is for the tools */
     bool required;     /* the answer is a call; else text is free and what begins a call must go on as one */
     bool parallel;     /* more calls may follow */
     const char *after; /* NULL, or the text after which it begins ("</think>"): everything before is free */
@@ -160,6 +163,8 @@ typedef struct mq_report {
     mq_status status; /* MQ_OK, or why there is no answer: error has the text */
     mq_error error;
     mq_finish finish;
+    uint32_t stop;                                /* of MQ_FINISH_STOP: which of options.stops it was */
+    bool drafts;                                  /* tokens of the answer may be proposed (not no_draft) */
     uint32_t drafted, drafted_right;              /* tokens of the answer that were proposed, and that were right */
     double queued_s, prefill_s, last_s, decode_s; /* waiting; reading the prompt; its last token; decode steps */
     /* Why not more of the prompt was cached: the cache's best candidate differs from the prompt at miss_at, where it has

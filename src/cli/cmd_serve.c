@@ -178,14 +178,30 @@ static void close_all(serving *v)
 
 /* ---- what the user reads */
 
+/* A word as a shell reads it back. */
+static void quote_word(const char *word, char *out, size_t size)
+{
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+/:@";
+    size_t n = 0;
+    const bool needed = word[strspn(word, plain)] != '\0';
+    if (needed) out[n++] = '\'';
+    for (; *word && n + 6 < size; word++) {
+        if (*word == '\'') n += (size_t)snprintf(out + n, size - n, "'\\'");
+        out[n++] = *word;
+    }
+    if (needed) out[n++] = '\'';
+    out[n] = '\0';
+}
+
 static void print_clients(const serve_settings *s, const serving *v)
 {
-    char url[300];
+    char url[300], model[4 * sizeof v->name];
     const uint32_t context = v->model.info.context;
     if (s->unix_socket) {
         fprintf(stderr, "listening on %s\n", s->unix_socket);
         return;
     }
+    quote_word(v->name, model, sizeof model);
     const bool is_ipv6 = strchr(s->host, ':') != NULL;
     snprintf(url, sizeof url, "%s://%s%s%s:%u", s->tls_cert ? "https" : "http", is_ipv6 ? "[" : "", s->host,
              is_ipv6 ? "]" : "", mq__server_port(v->server));
@@ -195,12 +211,12 @@ static void print_clients(const serve_settings *s, const serving *v)
         stderr,
         "  Claude Code  ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=%s ANTHROPIC_MODEL=%s "
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS=%u CLAUDE_CODE_MAX_OUTPUT_TOKENS=%u CLAUDE_CODE_ATTRIBUTION_HEADER=0 claude\n",
-        url, s->key_file ? "KEY" : "none", v->name, context, context / 8);
+        url, s->key_file ? "KEY" : "none", model, context, context / 8);
     fprintf(stderr,
             "  Codex        codex -c model=%s -c model_provider=mixquant -c model_providers.mixquant.name=mixquant "
             "-c model_providers.mixquant.base_url=%s/v1 -c model_providers.mixquant.wire_api=responses "
             "-c model_context_window=%u\n",
-            v->name, url, context);
+            model, url, context);
     fprintf(stderr, "  OpenAI API   OPENAI_BASE_URL=%s/v1 OPENAI_API_KEY=%s (opencode, Qwen Code: docs/AGENTS.md)\n",
             url, s->key_file ? "KEY" : "none");
 }
@@ -274,7 +290,8 @@ static int run_serve(int argc, char **argv)
         {"strict-model", CLI_FLAG, &s.strict_model, 0, 0, "requests for other models are 404"},
         {"kv-bytes", CLI_TEXT, &s.kv, 0, 0, "memory for KV of all requests and the prefix cache (half of the memory)"},
         {"prefix-cache", CLI_TEXT, &s.cache, 0, 0, "of it, what the prefix cache may hold (all)"},
-        {"disk-cache", CLI_TEXT, &s.disk, 0, 0, "with --cache-dir: bytes of the prefixes kept in its folder kv (16G)"},
+        {"disk-cache", CLI_TEXT, &s.disk, 0, 0,
+         "bytes of KV that --cache-dir DIR keeps in DIR/kv, over restarts (16G)"},
         {"finish-abandoned", CLI_FLAG, &s.finish_abandoned, 0, 0, "read a prompt to its end when its client left"},
         {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64)"},
         {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256)"},

@@ -149,7 +149,8 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
         {"t", CLI_NUMBER, &e->threads, 0, MQ_THREADS_MAX, "threads (default 0: all processors)"},
         {"c", CLI_NUMBER, &e->context, 0, 16777216, "context in tokens (default 0: the model's)"},
         {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512)"},
-        {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0, "where packed weights are kept"},
+        {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0,
+         "where packed weights are kept; serve: KV of prefixes, too, in DIR/kv"},
         {"no-cache", CLI_FLAG, &e->no_cache, 0, 0, "do not keep packed weights on disk"},
         {"numa", CLI_TEXT, &e->numa, 0, 0, "copy weights near their threads: on, off (the file map), auto (default)"},
     };

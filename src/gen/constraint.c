@@ -23,7 +23,7 @@ struct mq_constraint {
     mq_grammar grammar;
     mq_automaton *automaton;
     mask_stage stage;
-    mq_tool_format format; /* NONE: a schema */
+    mq_tool_format format; /* NONE: a schema, or either that or calls: all of the text is ruled */
     bool required, parallel;
     bool begun; /* text other than blanks has come: a Llama call may not begin any more */
     char *after;
@@ -267,19 +267,33 @@ static mq_status emit_tools(mq_constraint *c, mq_schemas *s, const json_t *tools
     return status;
 }
 
-static mq_status build_grammar(mq_constraint *c, const mq_constraint_options *o, const json_t *json, uint32_t *start,
-                               char **dropped, mq_error *error)
+/* Rule 0: the schema, or calls. The tools' keywords are left out unless they are strict by themselves. */
+static mq_status emit_either(mq_schemas *s, const mq_constraint_options *o, const json_t *schema, const json_t *tools,
+                             mq_error *error)
+{
+    s->root = schema;
+    const uint32_t rule = mq__schemas_rule(s, schema);
+    mq_status status = mq__schemas_emit(s);
+    s->strict = o->strict_tools;
+    if (status == MQ_OK) status = mq__tools_emit_either(s, rule, o->format, o->parallel, tools, error);
+    return status == MQ_OK ? mq__schemas_emit(s) : status;
+}
+
+static mq_status build_grammar(mq_constraint *c, const mq_constraint_options *o, const json_t *schema,
+                               const json_t *tools, uint32_t *start, char **dropped, mq_error *error)
 {
     mq_schemas s;
     (void)mq__grammar_rule(&c->grammar);
     mq__schemas_begin(&s, &c->grammar, o->strict, error);
     *start = 0;
     mq_status status;
-    if (o->schema) {
-        status = emit_schema_text(c, &s, json);
+    if (schema && tools) {
+        status = emit_either(&s, o, schema, tools, error);
+    } else if (schema) {
+        status = emit_schema_text(c, &s, schema);
     } else {
         if (o->required && c->format != MQ_TOOLS_LLAMA3) *start = (uint32_t)c->grammar.rule_count;
-        status = emit_tools(c, &s, json, error);
+        status = emit_tools(c, &s, tools, error);
     }
     if (status == MQ_OK && !mq__grammar_finish(&c->grammar)) {
         status = c->grammar.failed ? mq__fail(error, MQ_NO_MEMORY, "schema: expected memory, got none")
@@ -297,11 +311,15 @@ static mq_status build_grammar(mq_constraint *c, const mq_constraint_options *o,
 static mq_status fill_constraint(mq_constraint *c, const mq_constraint_options *o, char **dropped, mq_error *error)
 {
     uint32_t start = 0;
-    json_t *json = o->schema ? parse_json(o->schema, o->schema_bytes, "schema", error)
-                             : parse_json(o->tools ? o->tools : "", o->tools ? o->tools_bytes : 0, "tools", error);
-    if (!json) return error ? error->status : MQ_USAGE;
-    mq_status status = build_grammar(c, o, json, &start, dropped, error);
-    json_decref(json);
+    const bool calls = o->tools || !o->schema;
+    json_t *schema = o->schema ? parse_json(o->schema, o->schema_bytes, "schema", error) : NULL, *tools = NULL;
+    if (calls && (schema || !o->schema)) {
+        tools = parse_json(o->tools ? o->tools : "", o->tools ? o->tools_bytes : 0, "tools", error);
+    }
+    const bool parsed = (schema || !o->schema) && (tools || !calls);
+    mq_status status = parsed ? build_grammar(c, o, schema, tools, &start, dropped, error) : error->status;
+    json_decref(schema);
+    json_decref(tools);
     if (status == MQ_OK) status = mq__automaton_new(&c->grammar, &c->automaton, error);
     if (status == MQ_OK) c->state = mq__automaton_start(c->automaton, start);
     if (status == MQ_OK && c->state == MQ_DEAD) {

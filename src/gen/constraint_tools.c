@@ -458,3 +458,36 @@ mq_status mq__tools_emit(mq_schemas *s, uint32_t call, mq_tool_format format, co
     end_of_ways(s);
     return MQ_OK;
 }
+
+/* Llama's marker may be missing, and between its calls stands a semicolon. */
+static void put_marked_calls(mq_schemas *s, uint32_t call, mq_tool_format format, bool parallel)
+{
+    const bool llama = format == MQ_TOOLS_LLAMA3;
+    const uint32_t again = mq__grammar_here(s->g);
+    put_space(s);
+    const uint32_t marked = llama ? start_way(s) : 0;
+    put_bytes_of(s, mq__tool_marker(format));
+    if (llama) next_way(s, marked);
+    mq__schemas_call(s, call);
+    if (!parallel) return;
+    const uint32_t more = start_way(s);
+    if (llama) put_bytes_of(s, ";");
+    (void)mq__grammar_emit(s->g, MQ_OP_JUMP, again, 0);
+    next_way(s, more);
+}
+
+mq_status mq__tools_emit_either(mq_schemas *s, uint32_t schema, mq_tool_format format, bool parallel,
+                                const json_t *tools, mq_error *error)
+{
+    const uint32_t call = mq__grammar_rule(s->g);
+    const mq_status status = mq__tools_emit(s, call, format, tools, error);
+    if (status != MQ_OK) return status;
+    mq__grammar_begin(s->g, 0);
+    const uint32_t way = start_way(s);
+    mq__schemas_call(s, schema);
+    end_of_rule(s);
+    next_way(s, way);
+    put_marked_calls(s, call, format, parallel);
+    end_of_rule(s);
+    return MQ_OK;
+}

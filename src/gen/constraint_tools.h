@@ -10,5 +10,8 @@ const char *mq__tool_marker(mq_tool_format format);
 /* Puts rule `call` into the grammar: what follows the marker. */
 mq_status mq__tools_emit(mq_schemas *schemas, uint32_t call, mq_tool_format format, const json_t *tools,
                          mq_error *error);
+/* Puts rule 0 into the grammar: a text of the rule `schema`, or calls with their markers. */
+mq_status mq__tools_emit_either(mq_schemas *schemas, uint32_t schema, mq_tool_format format, bool parallel,
+                                const json_t *tools, mq_error *error);
 
 #endif

@@ -111,6 +111,11 @@ uint32_t mq_generation_count(const mq_generation *g)
     return g->count;
 }
 
+size_t mq_generation_stop(const mq_generation *g)
+{
+    return mq__stop_search_found(g->stops);
+}
+
 /* The bytes at `text` that are no UTF-8 and count as one character: the beginning of a sequence that does not go on, or one. */
 static size_t broken_bytes(const char *text, size_t bytes)
 {

@@ -23,6 +23,7 @@ typedef struct stop_string {
 struct mq_stop_search {
     stop_string *stops;
     size_t count;
+    size_t found;   /* the number of the stop that ended the search */
     mq_buf pending; /* text that is not handed out */
     mq_buf hidden;  /* a byte for each of pending: whether it is hidden */
 };
@@ -86,8 +87,8 @@ void mq__stop_search_free(mq_stop_search *search)
     mq__free(search);
 }
 
-/* Advances every stop by a byte of one view. Returns the length of the longest that is complete, or 0. */
-static size_t advance_stops(mq_stop_search *search, int view, char byte)
+/* Advances every stop by a byte of one view. Returns the length of the longest that is complete, or 0; *which: its number. */
+static size_t advance_stops(mq_stop_search *search, int view, char byte, size_t *which)
 {
     size_t longest = 0;
     for (size_t i = 0; i < search->count; i++) {
@@ -98,7 +99,9 @@ static size_t advance_stops(mq_stop_search *search, int view, char byte)
         }
         if (stop->text[n] == byte) n++;
         stop->matched[view] = n;
-        if (n == stop->length && n > longest) longest = n;
+        if (n < stop->length || n <= longest) continue;
+        longest = n;
+        *which = i;
     }
     return longest;
 }
@@ -151,16 +154,23 @@ bool mq__stop_search_feed(mq_stop_search *search, const char *text, size_t count
     if (search->count == 0) return hidden || mq__buf_append(out, text, count);
     for (size_t i = 0; i < count; i++) {
         if (!mq__buf_putc(&search->pending, text[i]) || !mq__buf_putc(&search->hidden, hidden)) return false;
-        const size_t whole = advance_stops(search, VIEW_WHOLE, text[i]);
-        const size_t printed = hidden ? 0 : advance_stops(search, VIEW_PRINTED, text[i]);
+        size_t which[VIEWS] = {0};
+        const size_t whole = advance_stops(search, VIEW_WHOLE, text[i], &which[VIEW_WHOLE]);
+        const size_t printed = hidden ? 0 : advance_stops(search, VIEW_PRINTED, text[i], &which[VIEW_PRINTED]);
         if (whole == 0 && printed == 0) continue;
         const size_t a = start_of(search, VIEW_WHOLE, whole), b = start_of(search, VIEW_PRINTED, printed);
         *found = true;
+        search->found = which[a <= b ? VIEW_WHOLE : VIEW_PRINTED];
         const bool ok = hand_out(search, a < b ? a : b, out);
         search->pending.len = search->hidden.len = 0;
         return ok;
     }
     return search->pending.len == 0 || hand_out(search, certain_bytes(search), out);
+}
+
+size_t mq__stop_search_found(const mq_stop_search *search)
+{
+    return search->found;
 }
 
 bool mq__stop_search_end(mq_stop_search *search, mq_buf *out)

@@ -21,6 +21,9 @@ void mq__stop_search_free(mq_stop_search *search);
 bool mq__stop_search_feed(mq_stop_search *search, const char *text, size_t count, bool hidden, mq_buf *out,
                           bool *found);
 
+/* Which stop it was that was found. */
+size_t mq__stop_search_found(const mq_stop_search *search);
+
 /* The text ends: appends to out what was held back. */
 bool mq__stop_search_end(mq_stop_search *search, mq_buf *out);
 

@@ -107,7 +107,7 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     job->context = r->context;
     job->submitted = mq__sched_now();
     job->key = key_of(r, job->submitted);
-    job->report = (mq_report){.prompt = r->count, .miss_token = -1};
+    job->report = (mq_report){.prompt = r->count, .miss_token = -1, .drafts = !s->options.no_draft};
     mq_status status = mq_generation_new(s->options.text, &options, &start, &job->generation, error);
     if (status == MQ_OK && !s->options.no_draft && options.max_tokens > 1) {
         status = mq__lookup_new(r->count + options.max_tokens, &job->lookup, error);

@@ -302,6 +302,7 @@ static bool push_token(mq_scheduler *s, mq_job *job, uint32_t before_last)
     }
     const bool goes_on = finish == MQ_FINISH_NONE;
     job->report.generated = mq_generation_count(job->generation);
+    if (finish == MQ_FINISH_STOP) job->report.stop = (uint32_t)mq_generation_stop(job->generation);
     s->tokens_drawn++;
     if (finish != MQ_FINISH_EOS) {
         job->tokens[job->count++] = job->drawn;

@@ -55,9 +55,10 @@ typedef struct mq_ask {
     mq_tool_choice choice;
     char *only_tool; /* NULL, or the one that must be called */
     bool parallel;   /* more than one call */
-    json_t *schema;  /* NULL, or the schema of the answer ({}: any JSON) */
-    bool strict;     /* of the schema or a tool: what is not supported is 400 */
-    int thinking;    /* 1 on, 0 off, -1: the template's default */
+    bool legacy;    /* of chat: `functions` in place of tools, so the answer has function_call in place of tool_calls */
+    json_t *schema; /* NULL, or the schema of the answer ({}: any JSON) */
+    bool strict, strict_tools; /* of the schema, of the tools: what is not supported is 400 */
+    int thinking;              /* 1 on, 0 off, -1: the template's default */
     bool
         hide_reasoning; /* neither sent nor kept: no parts, nothing in mq_answered.reasoning (its tokens are counted) */
     bool raw_reasoning; /* it stays in the text, marks and all */
@@ -74,7 +75,10 @@ typedef struct mq_ask {
 
 void mq__ask_defaults(mq_server *server, mq_ask *ask);
 void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask); /* session, background */
-void mq__ask_clear(mq_ask *ask);                                           /* all but `extra` */
+/* After messages, tools and schema are read: a side request that names a conversation is background. It is short, without tools, and
+ * its schema is a title's, or its instructions begin with what a title shall be (Claude Code, opencode). */
+void mq__ask_note_title(mq_ask *ask);
+void mq__ask_clear(mq_ask *ask); /* all but `extra` */
 
 /* What became of one answer so far; grows as parts come. */
 typedef struct mq_answered_call {
@@ -90,8 +94,7 @@ typedef struct mq_answered {
     size_t call_count;
     json_t *logprobs; /* OpenAI's list of token objects, where asked for */
     uint32_t reasoning_tokens;
-    bool any;          /* there was a part */
-    mq_part_kind last; /* and this was the latest */
+    mq_part_kind last; /* the latest part */
     mq_report report;  /* the latest */
     bool ended;
 } mq_answered;
@@ -182,7 +185,7 @@ bool mq__ask_warn(mq_ask *ask, const char *format, ...) __attribute__((format(pr
 bool mq__ask_kwarg(mq_ask *ask, const char *name, json_t *value);
 
 /* ask_tools.c: adds a function {"name", "description", "parameters", "strict"} (taken; `param` names it in a fault) to ask->tools.
- * strict: true sets ask->strict. */
+ * strict: true sets ask->strict_tools. */
 bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const char *param, mq_fault *fault);
 /* OpenAI's tools and tool_choice of chat/completions. */
 bool mq__read_tools(mq_server *server, const json_t *tools, mq_ask *ask, mq_fault *fault);

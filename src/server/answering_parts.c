@@ -50,7 +50,6 @@ static void take_part(void *context, const mq_part *part)
     mq_call *call = choice->call;
     mq_answered *a = &choice->answered;
     if (call->over || call->broken) return;
-    a->any = true;
     a->last = part->kind;
     if (part->kind == MQ_PART_REASONING && call->ask.hide_reasoning) return;
     if (!keep_part(a, part)) {
@@ -149,8 +148,10 @@ void mq__choice_token(mq_choice *choice, const mq_event *event)
     mq_answered *a = &choice->answered;
     if (call->first_token == 0) call->first_token = mq__now();
     if (call->ask.logprobs) keep_logprob(choice, event);
+    /* Marks are no part of it: neither what opens it nor what closes it. */
+    const bool inside = mq_answer_in_reasoning(choice->answer);
     push_text(choice, event);
-    if (a->any ? a->last == MQ_PART_REASONING : call->prompt.in_reasoning) a->reasoning_tokens++;
+    if (inside && mq_answer_in_reasoning(choice->answer)) a->reasoning_tokens++;
 }
 
 void mq__choice_finish(mq_choice *choice, const mq_event *event)

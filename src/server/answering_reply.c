@@ -106,9 +106,53 @@ static void measure_json(const char *text, size_t bytes, size_t *depth, size_t *
     }
 }
 
+/* The code unit of \\uXXXX at `at`; -1: there is none. */
+static long escaped_unit(const char *text, size_t bytes, size_t at)
+{
+    long unit = 0;
+    if (at + 6 > bytes || text[at] != '\\' || text[at + 1] != 'u') return -1;
+    for (size_t i = at + 2; i < at + 6; i++) {
+        const char c = text[i];
+        const int digit = c >= '0' && c <= '9'                 ? c - '0'
+                          : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                               : -1;
+        if (digit < 0) return -1;
+        unit = unit * 16 + digit;
+    }
+    return unit;
+}
+
+/* Where a client cut a text in the middle of a character, half of it is left, an escape that is no Unicode: U+FFFD stands for it, or
+ * the session could not go on. Fills `repaired` if there is one. */
+static void repair_surrogates(const char *text, size_t bytes, mq_buf *repaired)
+{
+    size_t from = 0;
+    for (size_t at = 0; at < bytes;) {
+        const char *escape = memchr(text + at, '\\', bytes - at);
+        if (!escape) break;
+        at = (size_t)(escape - text);
+        const long unit = escaped_unit(text, bytes, at), next = escaped_unit(text, bytes, at + 6);
+        if (unit >> 10 == 0xD800 >> 10 && next >> 10 == 0xDC00 >> 10) {
+            at += 12;
+        } else if (unit >> 11 == 0xD800 >> 11) {
+            (void)mq__buf_append(repaired, text + from, at - from);
+            (void)mq__buf_puts(repaired, "\\ufffd");
+            from = at += 6;
+        } else {
+            at += 2;
+        }
+    }
+    if (from) (void)mq__buf_append(repaired, text + from, bytes - from);
+}
+
 json_t *mq__body_parse(const char *text, size_t bytes, uint32_t most_depth, mq_fault *fault)
 {
+    static const char mark[] = "\xEF\xBB\xBF"; /* some clients put it before their JSON */
     size_t depth, values;
+    if (bytes >= 3 && memcmp(text, mark, 3) == 0) {
+        text += 3;
+        bytes -= 3;
+    }
     measure_json(text, bytes, &depth, &values);
     if (depth > most_depth || values > VALUES_MAX) {
         const size_t most = depth > most_depth ? most_depth : VALUES_MAX;
@@ -118,7 +162,16 @@ json_t *mq__body_parse(const char *text, size_t bytes, uint32_t most_depth, mq_f
     }
     json_t *body;
     mq_error error = {0};
-    const mq_status status = mq__json_read(text, bytes, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "body", &body, &error);
+    mq_buf repaired = {0};
+    repair_surrogates(text, bytes, &repaired);
+    if (repaired.failed) {
+        mq__buf_free(&repaired);
+        (void)mq__fault_memory(fault);
+        return NULL;
+    }
+    const mq_status status = mq__json_read(repaired.len ? repaired.data : text, repaired.len ? repaired.len : bytes,
+                                           JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "body", &body, &error);
+    mq__buf_free(&repaired);
     if (status != MQ_OK) {
         (void)mq__fault_error(fault, status, &error);
         return NULL;

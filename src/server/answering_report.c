@@ -94,9 +94,14 @@ json_t *mq__call_usage(const mq_call *call)
     for (uint32_t i = 0; i < call->ask.n; i++) {
         reasoning += call->choices[i].answered.reasoning_tokens;
     }
-    return json_pack("{sI sI sI s{sI} s{sI}}", "prompt_tokens", prompt, "completion_tokens", generated, "total_tokens",
+    json_t *details = json_pack("{sI}", "reasoning_tokens", reasoning);
+    if (all.drafted) { /* OpenAI's predictions; rejected ones are not among completion_tokens here */
+        (void)json_object_set_new(details, "accepted_prediction_tokens", json_integer(all.drafted_right));
+        (void)json_object_set_new(details, "rejected_prediction_tokens", json_integer(all.drafted - all.drafted_right));
+    }
+    return json_pack("{sI sI sI s{sI} so}", "prompt_tokens", prompt, "completion_tokens", generated, "total_tokens",
                      prompt + generated, "prompt_tokens_details", "cached_tokens", (json_int_t)all.cached,
-                     "completion_tokens_details", "reasoning_tokens", reasoning);
+                     "completion_tokens_details", details);
 }
 
 json_t *mq__call_plan(const mq_call *call)
@@ -147,7 +152,7 @@ json_t *mq__call_timings(const mq_call *call)
     json_t *timings = json_pack("{sI}", "cache_n", (json_int_t)all.cached);
     put_phase(timings, "prompt", all.prompt > all.cached ? all.prompt - all.cached : 0, all.prefill_s + all.last_s);
     put_phase(timings, "predicted", all.generated, all.decode_s);
-    if (all.drafted) {
+    if (all.drafts) {
         (void)json_object_set_new(timings, "draft_n", json_integer(all.drafted));
         (void)json_object_set_new(timings, "draft_n_accepted", json_integer(all.drafted_right));
     }

@@ -69,14 +69,15 @@ static uint32_t tokens_at_most(const mq_call *call)
 
 /* ---- masks */
 
-typedef enum mask_kind { MASK_NONE, MASK_SCHEMA, MASK_CALLS, MASK_ONE_CALL } mask_kind;
+typedef enum mask_kind { MASK_NONE, MASK_SCHEMA, MASK_CALLS, MASK_ONE_CALL, MASK_EITHER } mask_kind;
 
-/* A schema beside tools that may be called is not enforced: the answer that is a call has another form. */
+/* Beside a schema, what the model writes is calls (if it may) or satisfies the schema. */
 static mask_kind mask_of(const mq_call *call)
 {
     const mq_ask *ask = &call->ask;
-    if (mq__call_has_tools(call)) return ask->choice == MQ_CHOICE_REQUIRED ? MASK_ONE_CALL : MASK_CALLS;
-    return ask->schema ? MASK_SCHEMA : MASK_NONE;
+    if (!mq__call_has_tools(call)) return ask->schema ? MASK_SCHEMA : MASK_NONE;
+    if (ask->choice == MQ_CHOICE_REQUIRED) return MASK_ONE_CALL;
+    return ask->schema ? MASK_EITHER : MASK_CALLS;
 }
 
 /* Tools by name alone, for those whose schemas are more than a mask can hold. */
@@ -91,64 +92,88 @@ static json_t *bare_tools(const json_t *tools)
     return bare;
 }
 
-/* One mask; json is the schema or the tools. */
-static mq_status make_mask(const mq_call *call, mask_kind kind, bool strict, const json_t *json, mq_constraint **mask,
-                           char **dropped, mq_error *error)
+/* What a mask is made of. */
+typedef struct mask_plan {
+    mask_kind kind;
+    const json_t *schema, *tools; /* NULL: none */
+    bool strict_tools;
+} mask_plan;
+
+static mq_status make_mask(const mq_call *call, const mask_plan *plan, mq_constraint **mask, char **dropped,
+                           mq_error *error)
 {
     const mq_served_model *model = mq__server_model(call->server);
     const mq_prompt *prompt = &call->prompt;
-    mq_buf text = {0};
-    mq_constraint_options options = {.strict = strict, .parallel = call->ask.parallel};
-    if (prompt->in_reasoning || (prompt->opens_reasoning && kind == MASK_CALLS)) options.after = model->style.unthink;
-    if (!mq__json_print(json, JSON_COMPACT, &text)) {
-        mq__buf_free(&text);
-        error->status = MQ_NO_MEMORY;
-        return MQ_NO_MEMORY;
+    mq_buf schema = {0}, tools = {0};
+    mq_constraint_options options = {.strict = plan->schema ? call->ask.strict : plan->strict_tools,
+                                     .strict_tools = plan->strict_tools,
+                                     .parallel = call->ask.parallel,
+                                     .required = plan->kind == MASK_ONE_CALL};
+    if (prompt->in_reasoning || (prompt->opens_reasoning && plan->kind == MASK_CALLS)) {
+        options.after = model->style.unthink;
     }
-    if (kind == MASK_SCHEMA) {
-        options.schema = text.data;
-        options.schema_bytes = text.len;
+    mq_status status = MQ_NO_MEMORY;
+    if ((!plan->schema || mq__json_print(plan->schema, JSON_COMPACT, &schema)) &&
+        (!plan->tools || mq__json_print(plan->tools, JSON_COMPACT, &tools))) {
+        options.schema = schema.data;
+        options.schema_bytes = schema.len;
+        options.tools = tools.data;
+        options.tools_bytes = tools.len;
+        if (plan->tools) options.format = model->style.tools;
+        status = mq_constraint_new(model->vocabulary, &options, mask, dropped, error);
     } else {
-        options.format = model->style.tools;
-        options.required = kind == MASK_ONE_CALL;
-        options.tools = text.data;
-        options.tools_bytes = text.len;
+        error->status = MQ_NO_MEMORY;
     }
-    const mq_status status = mq_constraint_new(model->vocabulary, &options, mask, dropped, error);
-    mq__buf_free(&text);
+    mq__buf_free(&schema);
+    mq__buf_free(&tools);
     return status;
 }
 
-/* What tools' schemas ask for too much is left out, unless one of them is strict. */
-static mq_status make_tool_mask(mq_call *call, mask_kind kind, mq_constraint **mask, char **dropped, mq_error *error)
+/* What tools' schemas ask for too much is left out, unless they are strict. If it is not the tools' fault, *schema_is_wrong. */
+static mq_status make_mask_somehow(mq_call *call, mask_plan *plan, mq_constraint **mask, char **dropped,
+                                   bool *schema_is_wrong, mq_error *error)
 {
-    const mq_ask *ask = &call->ask;
-    const json_t *tools = ask->callable ? ask->callable : ask->tools;
-    mq_status status = make_mask(call, kind, ask->strict, tools, mask, dropped, error);
-    if (ask->strict || (status != MQ_LIMIT && status != MQ_UNSUPPORTED && status != MQ_FORMAT)) return status;
-    json_t *bare = bare_tools(tools);
-    if (!mq__ask_warn(&call->ask, "schemas of tools: %.150s", error->text)) return MQ_NO_MEMORY;
-    status = make_mask(call, kind, false, bare, mask, dropped, error);
-    json_decref(bare);
+    const mq_status status = make_mask(call, plan, mask, dropped, error);
+    *schema_is_wrong = !plan->tools;
+    if (!plan->tools || status == MQ_OK || status == MQ_NO_MEMORY) return status;
+    if (plan->strict_tools && !plan->schema) return status;
+    mq_error other = {0};
+    mask_plan bare = {plan->kind, plan->schema, bare_tools(plan->tools), false};
+    const mq_status without = make_mask(call, &bare, mask, dropped, &other);
+    json_decref((json_t *)(uintptr_t)bare.tools);
+    if (without != MQ_OK) {
+        *schema_is_wrong = plan->schema != NULL;
+        *error = other;
+        return without;
+    }
+    if (!plan->strict_tools)
+        return mq__ask_warn(&call->ask, "schemas of tools: %.150s", error->text) ? MQ_OK : MQ_NO_MEMORY;
+    mq_free(*dropped);
+    *dropped = NULL;
+    mq_constraint_free(*mask);
+    *mask = NULL;
     return status;
 }
 
 static bool make_masks(mq_call *call, mq_fault *fault)
 {
-    const mask_kind kind = mask_of(call);
-    if (kind == MASK_NONE || !mq__server_model(call->server)->vocabulary) return true;
-    for (uint32_t i = 0; i < call->ask.n; i++) {
+    const mq_ask *ask = &call->ask;
+    const json_t *tools = ask->callable ? ask->callable : ask->tools;
+    mask_plan plan = {.kind = mask_of(call), .strict_tools = ask->strict_tools};
+    if (plan.kind == MASK_SCHEMA || plan.kind == MASK_EITHER) plan.schema = ask->schema;
+    if (plan.kind != MASK_SCHEMA) plan.tools = tools;
+    if (plan.kind == MASK_NONE || !mq__server_model(call->server)->vocabulary) return true;
+    for (uint32_t i = 0; i < ask->n; i++) {
         mq_error error = {0};
         char *dropped = NULL;
-        mq_constraint **mask = &call->choices[i].constraint;
-        const mq_status status = kind == MASK_SCHEMA
-                                     ? make_mask(call, kind, call->ask.strict, call->ask.schema, mask, &dropped, &error)
-                                     : make_tool_mask(call, kind, mask, &dropped, &error);
+        bool schema_is_wrong = false;
+        const mq_status status =
+            make_mask_somehow(call, &plan, &call->choices[i].constraint, &dropped, &schema_is_wrong, &error);
         const bool told = !dropped || mq__ask_warn(&call->ask, "schema keywords: %.150s", dropped);
         mq_free(dropped);
         if (status != MQ_OK) {
             (void)mq__fault_error(fault, status, &error);
-            snprintf(fault->param, sizeof fault->param, "%s", kind == MASK_SCHEMA ? "response_format" : "tools");
+            snprintf(fault->param, sizeof fault->param, "%s", schema_is_wrong ? "response_format" : "tools");
             return false;
         }
         if (!told) return mq__fault_memory(fault);
@@ -158,14 +183,10 @@ static bool make_masks(mq_call *call, mq_fault *fault)
 
 static bool check_tools(mq_call *call, mq_fault *fault)
 {
-    mq_ask *ask = &call->ask;
-    if (ask->choice == MQ_CHOICE_REQUIRED && !mq__call_has_tools(call)) {
-        return mq__fault(fault, "tool_choice",
-                         "tool_choice: expected tools and a model whose template knows them, got %s",
-                         ask->tools ? "another model" : "no tools");
-    }
-    if (!ask->schema || mask_of(call) != MASK_CALLS) return true;
-    return mq__ask_warn(ask, "response_format beside tools: not enforced") || mq__fault_memory(fault);
+    const mq_ask *ask = &call->ask;
+    if (ask->choice != MQ_CHOICE_REQUIRED || mq__call_has_tools(call)) return true;
+    return mq__fault(fault, "tool_choice", "tool_choice: expected tools and a model whose template knows them, got %s",
+                     ask->tools ? "another model" : "no tools");
 }
 
 /* ---- the whole */
@@ -174,7 +195,7 @@ bool mq__call_prepare(mq_call *call, mq_fault *fault)
 {
     if (!read_ask(call, fault) || !check_tools(call, fault)) return false;
     const mask_kind kind = mask_of(call);
-    const bool held = kind == MASK_SCHEMA || kind == MASK_ONE_CALL;
+    const bool held = kind == MASK_SCHEMA || kind == MASK_ONE_CALL || kind == MASK_EITHER;
     if (!mq__prompt_make(call->server, &call->ask, held, &call->prompt, fault) || !check_length(call, fault))
         return false;
     call->choices = mq__alloc_zero(call->ask.n, sizeof *call->choices);

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "server/answering.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define ALIVE_EVERY 15.0 /* seconds of silence after which an empty chunk goes out */
@@ -116,10 +117,25 @@ static bool read_counts(mq_server *server, const json_t *body, mq_ask *ask, mq_f
     return true;
 }
 
+/* What tools were before they were tools. */
+static bool read_functions(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
+{
+    const json_t *functions = json_object_get(body, "functions"), *choice = json_object_get(body, "function_call");
+    for (size_t i = 0; i < json_array_size(functions); i++) {
+        char param[64];
+        snprintf(param, sizeof param, "functions[%zu]", i);
+        if (!mq__ask_add_tool(server, ask, json_incref(json_array_get(functions, i)), param, fault)) return false;
+    }
+    ask->legacy = true;
+    ask->parallel = false;
+    if (!json_is_object(choice)) return mq__read_tool_choice(choice, ask, fault);
+    return mq__ask_must_call(ask, json_string_value(json_object_get(choice, "name")), "function_call", fault);
+}
+
 static bool read_tool_fields(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
-    if (json_array_size(json_object_get(body, "functions"))) {
-        return mq__fault(fault, "functions", "functions: expected tools, which took their place, got functions");
+    if (json_array_size(json_object_get(body, "functions")) && !json_array_size(json_object_get(body, "tools"))) {
+        return read_functions(server, body, ask, fault);
     }
     return mq__read_tools(server, json_object_get(body, "tools"), ask, fault) &&
            mq__read_tool_choice(json_object_get(body, "tool_choice"), ask, fault) &&
@@ -141,13 +157,15 @@ static bool read_form(const json_t *body, mq_ask *ask, mq_fault *fault)
 static bool read_chat(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     (void)x;
-    return mq__read_messages(server, json_object_get(body, "messages"), ask, fault) &&
-           mq__read_sampling(server, body, ask, fault) && read_token_limit(body, ask, fault) &&
-           mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) &&
-           mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) && read_counts(server, body, ask, fault) &&
-           read_stream_fields(body, ask, fault) && read_tool_fields(server, body, ask, fault) &&
-           read_form(body, ask, fault) && read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) &&
-           read_turn(body, ask, fault);
+    const bool read = mq__read_messages(server, json_object_get(body, "messages"), ask, fault) &&
+                      mq__read_sampling(server, body, ask, fault) && read_token_limit(body, ask, fault) &&
+                      mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) &&
+                      mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) &&
+                      read_counts(server, body, ask, fault) && read_stream_fields(body, ask, fault) &&
+                      read_tool_fields(server, body, ask, fault) && read_form(body, ask, fault) &&
+                      read_kwargs(body, ask, fault) && read_reasoning(body, ask, fault) && read_turn(body, ask, fault);
+    if (read) mq__ask_note_title(ask);
+    return read;
 }
 
 /* ---- a stream */
@@ -242,6 +260,16 @@ static void alive_chat(mq_call *call, double idle)
     if (idle >= ALIVE_EVERY) send_chat_progress(call);
 }
 
+/* The old form has one call, without an id. */
+static json_t *legacy_delta(const mq_answered *a, const mq_part *part)
+{
+    if (part->kind == MQ_PART_ARGUMENTS) {
+        return json_pack("{s{so}}", "function_call", "arguments", mq__json_text(part->bytes, part->count));
+    }
+    const char *name = a->calls[a->call_count - 1].name;
+    return json_pack("{s{so ss}}", "function_call", "name", mq__json_text(name, strlen(name)), "arguments", "");
+}
+
 static json_t *call_delta(const mq_answered *a, const mq_part *part)
 {
     json_t *call;
@@ -265,6 +293,9 @@ static void part_chat(mq_call *call, uint32_t choice, const mq_part *part)
         delta = json_pack("{so}", "content", mq__json_text(part->bytes, part->count));
     } else if (part->kind == MQ_PART_REASONING) {
         delta = json_pack("{so}", "reasoning_content", mq__json_text(part->bytes, part->count));
+    } else if (mq__call_ask(call)->legacy) {
+        if (part->call > 0) return;
+        delta = legacy_delta(mq__call_answered(call, choice), part);
     } else {
         delta = call_delta(mq__call_answered(call, choice), part);
     }
@@ -277,10 +308,16 @@ static void put_measures(mq_call *call, json_t *object)
     (void)json_object_set_new(object, "plan", mq__call_plan(call));
 }
 
+static const char *chat_finish(const mq_call *call, uint32_t choice)
+{
+    const char *finish = mq__finish_name(mq__call_answered(call, choice));
+    return mq__call_ask(call)->legacy && strcmp(finish, "tool_calls") == 0 ? "function_call" : finish;
+}
+
 static void ended_chat(mq_call *call, uint32_t choice)
 {
     chat_state *state = mq__call_state(call);
-    json_t *chunk = chat_chunk(call, choice, json_object(), mq__finish_name(mq__call_answered(call, choice)));
+    json_t *chunk = chat_chunk(call, choice, json_object(), chat_finish(call, choice));
     const mq_ask *ask = mq__call_ask(call);
     if (++state->ended == ask->n && !ask->include_usage) put_measures(call, chunk);
     mq__call_send(call, NULL, chunk);
@@ -306,7 +343,13 @@ static void fail_chat(mq_call *call, const mq_fault *fault)
 
 /* ---- a whole answer */
 
-static json_t *chat_message(const mq_answered *a)
+static json_t *chat_function(const mq_answered_call *c)
+{
+    return json_pack("{so so}", "name", mq__json_text(c->name, strlen(c->name)), "arguments",
+                     mq__json_text(c->arguments.data, c->arguments.len));
+}
+
+static json_t *chat_message(const mq_call *call, const mq_answered *a)
 {
     const bool silent = a->call_count && a->text.len == 0;
     json_t *message = json_pack("{ss so sn}", "role", "assistant", "content",
@@ -315,13 +358,15 @@ static json_t *chat_message(const mq_answered *a)
         (void)json_object_set_new(message, "reasoning_content", mq__json_text(a->reasoning.data, a->reasoning.len));
     }
     if (a->call_count == 0) return message;
+    if (mq__call_ask(call)->legacy) {
+        (void)json_object_set_new(message, "function_call", chat_function(&a->calls[0]));
+        return message;
+    }
     json_t *calls = json_array();
     for (size_t i = 0; i < a->call_count; i++) {
         const mq_answered_call *c = &a->calls[i];
-        json_t *function = json_pack("{so so}", "name", mq__json_text(c->name, strlen(c->name)), "arguments",
-                                     mq__json_text(c->arguments.data, c->arguments.len));
-        (void)json_array_append_new(calls,
-                                    json_pack("{ss ss so}", "id", c->id, "type", "function", "function", function));
+        (void)json_array_append_new(
+            calls, json_pack("{ss ss so}", "id", c->id, "type", "function", "function", chat_function(c)));
     }
     (void)json_object_set_new(message, "tool_calls", calls);
     return message;
@@ -332,8 +377,8 @@ static json_t *whole_chat(mq_call *call)
     json_t *answer = chat_head(call, "chat.completion"), *choices = json_array();
     for (uint32_t i = 0; i < mq__call_ask(call)->n; i++) {
         const mq_answered *a = mq__call_answered(call, i);
-        json_t *entry = json_pack("{sI so so ss}", "index", (json_int_t)i, "message", chat_message(a), "logprobs",
-                                  logprobs_from(a, 0), "finish_reason", mq__finish_name(a));
+        json_t *entry = json_pack("{sI so so ss}", "index", (json_int_t)i, "message", chat_message(call, a), "logprobs",
+                                  logprobs_from(a, 0), "finish_reason", chat_finish(call, i));
         (void)json_array_append_new(choices, entry);
     }
     (void)json_object_set_new(answer, "choices", choices);

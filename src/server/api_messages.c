@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* ---- tools */
 
@@ -135,16 +134,6 @@ static void messages_note_session(const json_t *body, mq_ask *ask)
     json_decref(ids);
 }
 
-/* A side request that names a conversation: short, without tools, and its schema or its instructions ask for a title. */
-static bool messages_want_title(const mq_ask *ask)
-{
-    const json_t *first = json_array_get(ask->messages, 0);
-    const char *text = mq__text_member(first, "content");
-    if (ask->tools || json_array_size(ask->messages) > 3) return false;
-    if (json_object_get(json_object_get(ask->schema, "properties"), "title")) return true;
-    return text && json_string_length(json_object_get(first, "content")) < 4096 && strcasestr(text, "title");
-}
-
 static bool messages_read_rest(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     const json_t *config = json_object_get(body, "output_config");
@@ -169,7 +158,7 @@ bool mq__messages_read(mq_server *server, const mq_exchange *x, const json_t *bo
         !messages_read_choice(body, ask, fault) || !mq__blocks_read(server, body, ask, fault)) {
         return false;
     }
-    if (messages_want_title(ask)) ask->background = true;
+    mq__ask_note_title(ask);
     return true;
 }
 

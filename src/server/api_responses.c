@@ -127,6 +127,7 @@ bool mq__responses_read(mq_server *server, const mq_exchange *x, const json_t *b
         !mq__responses_read_tools(server, body, ask, fault) || !mq__responses_read_input(server, body, ask, fault)) {
         return false;
     }
+    mq__ask_note_title(ask);
     extra->echo = echo_of(body, ask);
     return extra->echo || mq__fault_memory(fault);
 }

@@ -32,7 +32,7 @@ typedef struct mq_responses_extra {
 /* Body to ask. */
 bool mq__responses_read(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
 void mq__responses_free_extra(void *extra);
-/* `tools` and `tool_choice`, into ask and extra. */
+/* `tools`, those of `input`, and `tool_choice`, into ask and extra. */
 bool mq__responses_read_tools(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault);
 /* `instructions` and `input`. */
 bool mq__responses_read_input(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault);

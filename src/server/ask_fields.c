@@ -6,8 +6,12 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+
+#define TITLE_WITHIN 300 /* bytes of a system text that say what it is about */
 
 /* NULL: absent or null. */
 static const json_t *field(const json_t *body, const char *name)
@@ -284,4 +288,23 @@ void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask)
     if (!ask->session[0]) note_session(ask, json_string_value(json_object_get(body, "prompt_cache_key")));
     const char *app = mq__exchange_header(x, "x-app");
     ask->background = app && strcmp(app, "cli-bg") == 0;
+}
+
+/* Whether the first words of a text speak of a title. */
+static bool begins_with_title(const json_t *text)
+{
+    char begin[TITLE_WITHIN];
+    const char *value = json_string_value(text);
+    snprintf(begin, sizeof begin, "%s", value ? value : "");
+    return strcasestr(begin, "title") != NULL;
+}
+
+void mq__ask_note_title(mq_ask *ask)
+{
+    const json_t *first = json_array_get(ask->messages, 0), *members = json_object_get(ask->schema, "properties");
+    const char *role = json_string_value(json_object_get(first, "role"));
+    if (ask->tools || json_array_size(ask->messages) > 3) return;
+    const bool form = json_object_get(members, "title") && json_object_size(members) <= 2;
+    const bool asks = role && strcmp(role, "system") == 0 && begins_with_title(json_object_get(first, "content"));
+    if (form || asks) ask->background = true;
 }

@@ -59,7 +59,7 @@ bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const ch
         json_decref(function);
         return false;
     }
-    if (json_is_true(json_object_get(function, "strict"))) ask->strict = true;
+    if (json_is_true(json_object_get(function, "strict"))) ask->strict_tools = true;
     /* Always these members in this order, so that a prompt does not depend on how a client writes them. */
     json_t *copy = json_object();
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {

@@ -121,7 +121,9 @@ bool mq__messages_finish(mq_server *server, mq_ask *ask, mq_fault *fault)
 typedef struct incoming {
     const json_t *message;
     size_t number;
+    bool is_last;
     json_t *calls; /* of the latest assistant's message, normalised; borrowed from the ask */
+    mq_ask *ask;
     mq_fault *fault;
 } incoming;
 
@@ -132,16 +134,21 @@ static bool wrong(const incoming *in, const char *member, const char *expected)
     return mq__fault(in->fault, param, "%s: expected %s", param, expected);
 }
 
+static bool is_text_part(const char *type)
+{
+    static const char *const kinds[] = {"text", "input_text", "output_text", "refusal"};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strcmp(type, kinds[i]) == 0) return true;
+    }
+    return false;
+}
+
 /* The text of a part of a list; NULL: it has none that we can use, and the fault says so. */
 static const json_t *part_text(const incoming *in, size_t at, const json_t *part)
 {
-    static const char *const kinds[] = {"text", "input_text", "output_text", "refusal"};
     const char *type = string_at(part, "type");
     if (json_is_string(part)) return part;
-    bool known = !type;
-    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++) {
-        known = known || strcmp(type, kinds[i]) == 0;
-    }
+    const bool known = !type || is_text_part(type);
     const json_t *text = json_object_get(part, type && strcmp(type, "refusal") == 0 ? "refusal" : "text");
     if (known && json_is_string(text)) return text;
     char param[96];
@@ -159,6 +166,21 @@ static bool is_reasoning(const json_t *part)
            (strcmp(type, "thinking") == 0 || strcmp(type, "reasoning") == 0 || strcmp(type, "redacted_thinking") == 0);
 }
 
+/* A session that has an image in its past must go on: only what the user shows now is refused. */
+static bool may_leave_out(const incoming *in, const json_t *part)
+{
+    const char *type = string_at(part, "type"), *role = string_at(in->message, "role");
+    const bool shown = in->is_last && role && strcmp(role, "user") == 0;
+    return type && !shown && !is_text_part(type);
+}
+
+static bool leave_out(const incoming *in, const json_t *part, mq_buf *text)
+{
+    const char *type = string_at(part, "type");
+    (void)mq__buf_printf(text, "[%.32s left out: this model reads text only]", type);
+    return mq__ask_warn(in->ask, "part of type %.64s", type);
+}
+
 /* The texts of a list of parts, joined by line breaks. NULL with a fault. */
 static json_t *text_of_parts(const incoming *in, const json_t *parts)
 {
@@ -167,14 +189,18 @@ static json_t *text_of_parts(const incoming *in, const json_t *parts)
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *part = json_array_get(parts, i);
         if (is_reasoning(part)) continue;
-        const json_t *piece = part_text(in, i, part);
-        if (!piece) {
+        const bool without = may_leave_out(in, part);
+        const json_t *piece = without ? NULL : part_text(in, i, part);
+        if (!piece && !without) {
             mq__buf_free(&text);
             return NULL;
         }
         if (!first) (void)mq__buf_putc(&text, '\n');
         first = false;
-        (void)mq__buf_append(&text, json_string_value(piece), json_string_length(piece));
+        if (!without)
+            (void)mq__buf_append(&text, json_string_value(piece), json_string_length(piece));
+        else if (!leave_out(in, part, &text))
+            text.failed = true;
     }
     json_t *joined = text.failed ? NULL : mq__json_text(text.data ? text.data : "", text.len);
     mq__buf_free(&text);
@@ -324,7 +350,7 @@ static json_t *normal_message(const incoming *in)
 
 bool mq__read_messages(mq_server *server, const json_t *messages, mq_ask *ask, mq_fault *fault)
 {
-    incoming in = {.fault = fault};
+    incoming in = {.ask = ask, .fault = fault};
     const size_t count = json_array_size(messages), most = mq__server_limits(server)->messages;
     if (!json_is_array(messages) || count == 0 || count > most) {
         return mq__fault(fault, "messages", "messages: expected a list of 1 to %zu, got %s", most,
@@ -334,6 +360,7 @@ bool mq__read_messages(mq_server *server, const json_t *messages, mq_ask *ask, m
     }
     for (in.number = 0; in.number < count; in.number++) {
         in.message = json_array_get(messages, in.number);
+        in.is_last = in.number + 1 == count;
         json_t *normal = normal_message(&in);
         if (!normal) return false;
         if (has_role(normal, "assistant")) in.calls = json_object_get(normal, "tool_calls");

@@ -46,7 +46,8 @@ json_t *mq__messages_usage(const mq_call *call)
 
 static bool ended_at_stop(const mq_call *call)
 {
-    return mq__call_answered(call, 0)->report.finish == MQ_FINISH_STOP && mq__call_ask(call)->stop_count > 0;
+    const mq_report *report = &mq__call_answered(call, 0)->report;
+    return report->finish == MQ_FINISH_STOP && report->stop < mq__call_ask(call)->stop_count;
 }
 
 json_t *mq__messages_stop_reason(const mq_call *call)
@@ -57,12 +58,11 @@ json_t *mq__messages_stop_reason(const mq_call *call)
     return json_string(ended_at_stop(call) ? "stop_sequence" : "end_turn");
 }
 
-/* The report does not say which of several it was. */
 json_t *mq__messages_stop_sequence(const mq_call *call)
 {
-    const mq_ask *ask = mq__call_ask(call);
-    if (!ended_at_stop(call) || ask->stop_count != 1) return json_null();
-    return mq__json_text(ask->stops[0], strlen(ask->stops[0]));
+    if (!ended_at_stop(call)) return json_null();
+    const char *stop = mq__call_ask(call)->stops[mq__call_answered(call, 0)->report.stop];
+    return mq__json_text(stop, strlen(stop));
 }
 
 /* ---- why the cache missed */

@@ -18,6 +18,7 @@ typedef struct block_reader {
     mq_ask *ask;
     mq_fault *fault;
     size_t number, block; /* of the message, and in it; from 0 */
+    bool is_last;         /* it is the last message */
     json_t *names;        /* {id: name} of the calls so far */
     mq_buf text, reasoning;
     json_t *calls; /* of this message */
@@ -122,7 +123,14 @@ static block_use warn_of_block(block_reader *r, const char *type)
 
 /* ---- a user's blocks */
 
-/* A session that has an image in an old result must go on: only what a user's message shows is refused. */
+/* A session that has an image in its past must go on: only what the user shows now is refused. */
+static block_use leave_out_block(block_reader *r, const char *type, mq_buf *out)
+{
+    if (out->len) (void)mq__buf_putc(out, '\n');
+    (void)mq__buf_printf(out, "[%.32s left out: this model reads text only]", type);
+    return warn_of_block(r, type);
+}
+
 static block_use add_result_block(block_reader *r, const json_t *block, mq_buf *out)
 {
     const char *type = mq__text_member(block, "type");
@@ -130,11 +138,7 @@ static block_use add_result_block(block_reader *r, const json_t *block, mq_buf *
     const block_use use = add_plain_block(block, out);
     if (use == BLOCK_WRONG) return wrong_block(r, "content", "a string in text, got another value");
     if (use == BLOCK_READ) return use;
-    if (use == BLOCK_BINARY) {
-        if (out->len) (void)mq__buf_putc(out, '\n');
-        (void)mq__buf_printf(out, "[%.32s left out: this model reads text only]", type);
-    }
-    return warn_of_block(r, type);
+    return use == BLOCK_BINARY ? leave_out_block(r, type, out) : warn_of_block(r, type);
 }
 
 static block_use read_result_text(block_reader *r, const json_t *block, mq_buf *out)
@@ -188,6 +192,7 @@ static block_use read_user_block(block_reader *r, const json_t *block, const cha
     if (strcmp(type, "tool_result") == 0) return read_tool_result(r, block);
     const block_use use = add_plain_block(block, &r->text);
     if (use == BLOCK_WRONG) return wrong_block(r, "text", "a string, got another value");
+    if (use == BLOCK_BINARY && !r->is_last) return leave_out_block(r, type, &r->text);
     if (use == BLOCK_BINARY) return wrong_block(r, "", "text: this model reads neither images nor files");
     return use == BLOCK_UNKNOWN ? warn_of_block(r, type) : use;
 }
@@ -364,6 +369,7 @@ static bool read_message_list(block_reader *r, const json_t *messages)
                                                   : "none");
     }
     for (r->number = 0; r->number < count; r->number++) {
+        r->is_last = r->number + 1 == count;
         if (!read_one_message(r, json_array_get(messages, r->number))) return false;
         mq__buf_clear(&r->text);
         mq__buf_clear(&r->reasoning);

@@ -12,6 +12,7 @@ typedef struct item_reader {
     mq_ask *ask;
     mq_fault *fault;
     size_t number; /* of the item, from 0 */
+    bool is_last;  /* it is the last item */
     json_t *names; /* {call_id: name as shown} */
     /* The assistant's message that is under way. */
     bool open;
@@ -74,7 +75,8 @@ static const json_t *text_of_part(const json_t *part)
     return json_is_string(part) ? part : json_is_string(text) ? text : NULL;
 }
 
-/* A string, or the texts of a list of parts. `reject`: a part without text is an error, else a placeholder. */
+/* A string, or the texts of a list of parts. `reject`: a part without text is an error, else a placeholder: a session that has an
+ * image in its past must go on, only what the user shows now is refused. */
 static bool add_content(item_reader *r, const json_t *content, const char *between, bool reject, mq_buf *out)
 {
     if (json_is_string(content)) mq__join_text(out, "", content);
@@ -103,7 +105,7 @@ typedef bool item_read(item_reader *r, const json_t *item);
 static bool read_assistant_item(item_reader *r, const json_t *item)
 {
     mq_buf text = {0};
-    bool read = add_content(r, json_object_get(item, "content"), "", true, &text);
+    bool read = add_content(r, json_object_get(item, "content"), "", r->is_last, &text);
     if (text.len && r->text.len) (void)mq__buf_puts(&r->text, "\n\n");
     if (text.len) (void)mq__buf_append(&r->text, text.data, text.len);
     read = read && memory_of(r, !text.failed && !r->text.failed);
@@ -127,10 +129,28 @@ static bool read_message_item(item_reader *r, const json_t *item)
     }
     mq_buf text = {0};
     json_t *message = NULL;
-    const bool read = end_turn(r) && add_content(r, content, "\n", true, &text);
+    const bool read = end_turn(r) && add_content(r, content, "\n", r->is_last, &text);
     if (read) message = json_pack("{ssso}", "role", system ? "system" : "user", "content", mq__joined_text(&text));
     mq__buf_free(&text);
     return read && mq__messages_append(r->ask, message, r->fault);
+}
+
+/* What one agent of a task tells another. Its payload is "encrypted" where somebody can: else it is the text. */
+static bool read_agent_message(item_reader *r, const json_t *item)
+{
+    const json_t *content = json_object_get(item, "content");
+    mq_buf text = {0};
+    if (json_is_string(content)) mq__join_text(&text, "", content);
+    for (size_t i = 0; json_is_array(content) && i < json_array_size(content); i++) {
+        const json_t *part = json_array_get(content, i), *plain = text_of_part(part);
+        if (!plain) plain = json_object_get(part, "encrypted_content");
+        if (json_is_string(plain)) mq__join_text(&text, "", plain);
+    }
+    json_t *message = json_pack("{ssso}", "role", "user", "content", mq__joined_text(&text));
+    mq__buf_free(&text);
+    if (end_turn(r)) return mq__messages_append(r->ask, message, r->fault);
+    json_decref(message);
+    return false;
 }
 
 /* Reasoning that we sealed comes back as it was; of others' we know the texts only. */
@@ -261,6 +281,7 @@ static bool read_item(item_reader *r, const json_t *item)
         const char *type;
         item_read *read;
     } types[] = {{"message", read_message_item},
+                 {"agent_message", read_agent_message},
                  {"reasoning", read_reasoning_item},
                  {"function_call", read_function_call},
                  {"custom_tool_call", read_custom_call},
@@ -270,7 +291,8 @@ static bool read_item(item_reader *r, const json_t *item)
                  {"custom_tool_call_output", read_call_output},
                  {"local_shell_call_output", read_call_output},
                  {"tool_search_output", read_search_output},
-                 {"web_search_call", skip_item}, /* its results are in the answer that follows */
+                 {"web_search_call", skip_item},  /* its results are in the answer that follows */
+                 {"additional_tools", skip_item}, /* responses_tools.c reads them */
                  {"item_reference", refuse_reference}};
     const char *type = mq__text_member(item, "type");
     if (!json_is_object(item)) return wrong_item(r, "", "an object, got another value");
@@ -289,6 +311,7 @@ static bool read_items(item_reader *r, mq_server *server, const json_t *items)
     const size_t count = json_array_size(items), most = mq__server_limits(server)->messages;
     if (count > most) return mq__fault(r->fault, "input", "input: expected at most %zu items, got %zu", most, count);
     for (r->number = 0; r->number < count; r->number++) {
+        r->is_last = r->number + 1 == count;
         if (!read_item(r, json_array_get(items, r->number))) return false;
     }
     const bool goes_on = r->open && !r->calls && r->text.len > 0;

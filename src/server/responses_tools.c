@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BETWEEN_NAMES "__" /* a namespace and its tool, as the model sees them */
+#define BETWEEN_NAMES "__"        /* a namespace and its tool, as the model sees them */
+#define PLAIN_SPACE   "functions" /* the namespace of tools that have none: Codex wraps its own into it */
 
 json_t *mq__responses_shown_name(const json_t *space, const json_t *name)
 {
-    if (!json_string_length(space)) return json_incref((json_t *)(uintptr_t)name);
+    const char *outer = json_string_value(space);
+    if (!outer || !outer[0] || strcmp(outer, PLAIN_SPACE) == 0) return json_incref((json_t *)(uintptr_t)name);
     mq_buf text = {0};
     mq__join_text(&text, "", space);
     mq__join_text(&text, BETWEEN_NAMES, name);
@@ -30,6 +32,7 @@ typedef struct tool_place {
     const char *param;
     const json_t *space; /* NULL: in no namespace */
     bool strict;         /* all functions of the request are */
+    bool again;          /* a tool may be there already: the list came with the input */
 } tool_place;
 
 static mq_response_tool *note_tool(const tool_place *at, mq_response_call kind, json_t *shown, json_t *name)
@@ -45,23 +48,44 @@ static mq_response_tool *note_tool(const tool_place *at, mq_response_call kind, 
     return &tools[extra->tool_count++];
 }
 
+static bool is_known_tool(const tool_place *at, const json_t *shown)
+{
+    const mq_responses_extra *extra = at->ask->extra;
+    for (size_t i = 0; i < extra->tool_count; i++) {
+        if (json_equal(extra->tools[i].shown, shown)) return true;
+    }
+    return false;
+}
+
+/* A conversation brings its lists of tools each time: the first of a name stays, so that the prompt's beginning does. */
+static bool add_new_tool(const tool_place *at, mq_response_call kind, json_t *shown, json_t *name, json_t *description,
+                         json_t *parameters)
+{
+    if (at->again && is_known_tool(at, shown)) {
+        return mq__ask_warn(at->ask, "tool %.64s of additional_tools, which is there already",
+                            json_string_value(shown)) ||
+               mq__fault_memory(at->fault);
+    }
+    if (!note_tool(at, kind, shown, name)) return mq__fault_memory(at->fault);
+    if (!mq__ask_unique_tool(at->ask, json_string_value(shown), at->param, at->fault)) return false;
+    json_t *function = json_pack("{sOsO*sO*sb}", "name", shown, "description", description, "parameters", parameters,
+                                 "strict", at->strict);
+    return function ? mq__ask_add_tool(at->server, at->ask, function, at->param, at->fault)
+                    : mq__fault_memory(at->fault);
+}
+
 /* Takes description and parameters. */
 static bool add_response_tool(const tool_place *at, mq_response_call kind, json_t *name, json_t *description,
                               json_t *parameters)
 {
     json_t *shown = json_is_string(name) ? mq__responses_shown_name(at->space, name) : NULL;
-    bool added = json_is_string(name);
-    if (!added) {
+    bool added = false;
+    if (!json_is_string(name)) {
         (void)mq__fault(at->fault, at->param, "%s: name: expected a string, got another value", at->param);
-    } else if (!shown || !note_tool(at, kind, shown, name)) {
-        added = mq__fault_memory(at->fault);
-    }
-    added = added && mq__ask_unique_tool(at->ask, json_string_value(shown), at->param, at->fault);
-    if (added) {
-        json_t *function = json_pack("{sOsO*sO*sb}", "name", shown, "description", description, "parameters",
-                                     parameters, "strict", at->strict);
-        added = function ? mq__ask_add_tool(at->server, at->ask, function, at->param, at->fault)
-                         : mq__fault_memory(at->fault);
+    } else if (!shown) {
+        (void)mq__fault_memory(at->fault);
+    } else {
+        added = add_new_tool(at, kind, shown, name, description, parameters);
     }
     json_decref(shown);
     json_decref(description);
@@ -183,19 +207,47 @@ static bool functions_are_strict(const json_t *tools, bool *any)
     return strict;
 }
 
-static bool read_tool_list(mq_server *server, const json_t *tools, mq_ask *ask, mq_fault *fault)
+static const json_t *more_tools_of(const json_t *item)
+{
+    const char *type = mq__text_member(item, "type");
+    return type && strcmp(type, "additional_tools") == 0 ? json_object_get(item, "tools") : NULL;
+}
+
+static bool all_are_strict(const json_t *tools, const json_t *input)
+{
+    bool any = false, strict = functions_are_strict(tools, &any);
+    for (size_t i = 0; i < json_array_size(input); i++) {
+        strict = functions_are_strict(more_tools_of(json_array_get(input, i)), &any) && strict;
+    }
+    return strict && any;
+}
+
+/* `list`: what it is called in a fault. */
+static bool read_tool_list(tool_place at, const json_t *tools, const char *list)
 {
     char param[64];
-    bool any = false;
-    tool_place at = {.server = server, .ask = ask, .fault = fault, .param = param};
+    at.param = param;
     if (!tools || json_is_null(tools)) return true;
-    if (!json_is_array(tools)) return mq__fault(fault, "tools", "tools: expected a list, got another value");
-    const bool strict = functions_are_strict(tools, &any);
-    at.strict = strict && any;
+    if (!json_is_array(tools)) return mq__fault(at.fault, list, "%s: expected a list, got another value", list);
     for (size_t i = 0; i < json_array_size(tools); i++) {
         const json_t *tool = json_array_get(tools, i);
-        snprintf(param, sizeof param, "tools[%zu]", i);
+        snprintf(param, sizeof param, "%.40s[%zu]", list, i);
         if (!(is_namespace(tool) ? add_namespace(at, tool) : add_any_tool(&at, tool))) return false;
+    }
+    return true;
+}
+
+/* Those of `tools`, and of items of the input: the newest models of Codex have all of theirs there. */
+static bool read_all_tools(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
+{
+    const json_t *tools = json_object_get(body, "tools"), *input = json_object_get(body, "input");
+    tool_place at = {.server = server, .ask = ask, .fault = fault, .strict = all_are_strict(tools, input)};
+    if (!read_tool_list(at, tools, "tools")) return false;
+    at.again = true;
+    for (size_t i = 0; i < json_array_size(input); i++) {
+        char list[40];
+        snprintf(list, sizeof list, "input[%zu].tools", i);
+        if (!read_tool_list(at, more_tools_of(json_array_get(input, i)), list)) return false;
     }
     return true;
 }
@@ -287,7 +339,7 @@ static bool read_choice_of_tools(const json_t *choice, mq_ask *ask, mq_fault *fa
 
 bool mq__responses_read_tools(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
-    return read_tool_list(server, json_object_get(body, "tools"), ask, fault) &&
+    return read_all_tools(server, body, ask, fault) &&
            read_choice_of_tools(json_object_get(body, "tool_choice"), ask, fault);
 }
 

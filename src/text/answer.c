@@ -354,6 +354,11 @@ uint32_t mq_answer_calls(const mq_answer *a)
     return a->complete;
 }
 
+bool mq_answer_in_reasoning(const mq_answer *a)
+{
+    return !a->plain && a->place == PLACE_REASONING;
+}
+
 void mq_answer_free(mq_answer *a)
 {
     if (!a) return;

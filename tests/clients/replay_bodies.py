@@ -4,7 +4,7 @@ a session must find the prompt of an earlier one in the prefix cache. For machin
 
 usage: replay_bodies.py BASE_URL [NAME_PART]
 A body is a file of bodies/: {"path", "headers", "body"}, recorded-* are what a client sent (run_agents.py --record), with long texts
-cut."""
+cut; the others are made by hand and hold the kinds of requests, blocks and items that those lack."""
 import http.client
 import json
 import pathlib

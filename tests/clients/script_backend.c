@@ -213,6 +213,7 @@ static bool say_token(mq_job *job, int32_t token)
     }
     job->report.generated = mq_generation_count(job->generation);
     job->report.decode_s += 0.001;
+    if (finish == MQ_FINISH_STOP) job->report.stop = (uint32_t)mq_generation_stop(job->generation);
     const char *bytes = event.bytes;
     const size_t count = event.count;
     if (finish != MQ_FINISH_NONE) event.count = 0;

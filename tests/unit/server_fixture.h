@@ -36,7 +36,7 @@ struct mq_exchange {
     const char *method, *path, *body;
     size_t body_bytes;
     uint64_t owner;
-    fixture_header in[8], out[8];
+    fixture_header in[16], out[8];
     size_t in_count, out_count;
     mq_exchange_hooks hooks;
     bool hooked, begun, ended, replied, deaf; /* deaf: writes fail */

@@ -327,10 +327,24 @@ static const char tools[] =
     "{\"type\":\"string\"},"
     "\"n\":{\"type\":\"integer\"}},\"required\":[\"q\"]}}},{\"type\":\"function\",\"function\":{\"name\":\"stop\"}}]";
 
-static void note_part(void *context, const mq_part *part)
+static void skip_part(void *context, const mq_part *part)
 {
-    mq_part_kind *kinds = context;
-    if (part->kind == MQ_PART_CALL_END) kinds[0] = MQ_PART_CALL_END;
+    (void)context;
+    (void)part;
+}
+
+/* What the parser of the same syntax makes of a text. */
+static uint32_t calls_in(const char *bytes, mq_tool_format format)
+{
+    mq_answer *answer;
+    const mq_answer_options options = {
+        .style = {.tools = format}, .tools = tools, .tools_bytes = sizeof tools - 1, .part = skip_part};
+    assert_int_equal(mq_answer_new(&options, &answer, NULL), MQ_OK);
+    assert_int_equal(mq_answer_push(answer, bytes, strlen(bytes), NULL), MQ_OK);
+    assert_int_equal(mq_answer_end(answer, NULL), MQ_OK);
+    const uint32_t calls = mq_answer_calls(answer);
+    mq_answer_free(answer);
+    return calls;
 }
 
 /* What a mask lets through is what the parser of the same syntax takes for a call. */
@@ -345,20 +359,9 @@ static void test_required_calls_are_calls(void **state)
                 .tools = tools, .tools_bytes = sizeof tools - 1, .format = (mq_tool_format)format, .required = true});
             char *text_of = walk(c, seed * 31 + 7, &ended);
             mq_constraint_free(c);
-            mq_part_kind seen = MQ_PART_TEXT;
-            mq_answer *answer;
-            const mq_answer_options options = {.style = {.tools = (mq_tool_format)format},
-                                               .tools = tools,
-                                               .tools_bytes = sizeof tools - 1,
-                                               .part = note_part,
-                                               .context = &seen};
-            assert_int_equal(mq_answer_new(&options, &answer, NULL), MQ_OK);
-            assert_int_equal(mq_answer_push(answer, text_of, strlen(text_of), NULL), MQ_OK);
-            assert_int_equal(mq_answer_end(answer, NULL), MQ_OK);
-            if (ended && mq_answer_calls(answer) == 0)
+            if (ended && calls_in(text_of, (mq_tool_format)format) == 0)
                 fail_msg("%s: %s", mq_tool_format_name((mq_tool_format)format), text_of);
             ends += ended;
-            mq_answer_free(answer);
             mq_free(text_of);
         }
         assert_true(ends > 5);
@@ -410,10 +413,120 @@ static void test_text_is_free_until_a_call(void **state)
     mq_constraint_free(c);
 }
 
+/* ---- either */
+
+static mq_constraint *either_constraint(mq_tool_format format, bool parallel, const char *after)
+{
+    return new_constraint(&(mq_constraint_options){.schema = walked,
+                                                   .schema_bytes = sizeof walked - 1,
+                                                   .tools = tools,
+                                                   .tools_bytes = sizeof tools - 1,
+                                                   .format = format,
+                                                   .parallel = parallel,
+                                                   .after = after});
+}
+
+static void test_calls_or_the_schema(void **state)
+{
+    (void)state;
+#define CALL "<tool_call>\n{\"name\": \"find\", \"arguments\": {\"q\": \"x\"}}\n</tool_call>"
+#define TEXT "{\"tags\":[\"x\"],\"ok\":true}"
+    static const struct {
+        const char *answer;
+        bool parallel;
+        long refused;
+    } cases[] = {{CALL, false, -1},
+                 {CALL "\n" CALL, true, -1},
+                 {CALL "\n" CALL, false, sizeof CALL - 1},
+                 {TEXT, true, -1},
+                 {"I look. " CALL, true, 0},
+                 {TEXT CALL, true, sizeof TEXT - 1},
+                 {CALL TEXT, true, sizeof CALL - 1},
+                 {"{\"tags\":[]", true, 9},
+                 {"<tool_call>\n{\"name\": \"found", true, 23},
+                 {"", true, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mq_constraint *c = either_constraint(MQ_TOOLS_HERMES, cases[i].parallel, NULL);
+        const long refused = try_text(c, cases[i].answer);
+        if (refused != cases[i].refused) fail_msg("%s: %ld", cases[i].answer, refused);
+        mq_constraint_free(c);
+    }
+    mq_constraint *c = either_constraint(MQ_TOOLS_HERMES, true, "</think>");
+    accept_text(c, "free " CALL);
+    assert_null(mq_constraint_mask(c));
+    accept_text(c, "</think>");
+    assert_int_equal(try_text(c, "x"), 0);
+    assert_int_equal(try_text(c, TEXT), -1);
+    mq_constraint_free(c);
+    c = either_constraint(MQ_TOOLS_LLAMA3, true, NULL);
+    assert_int_equal(try_text(c, "{\"name\": \"stop\", \"parameters\": {}}; <|python_tag|>{\"name\":\"stop\","
+                                 "\"parameters\":{}}"),
+                     -1);
+    mq_constraint_free(c);
+}
+
+/* Of a keyword that is not kept: `strict` is the schema's, strict_tools the tools'. */
+static void test_strict_of_either(void **state)
+{
+    (void)state;
+    static const char odd[] = "{\"type\":\"array\",\"not\":{}}";
+    static const char odd_tools[] = "[{\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"a\":{\"type\":"
+                                    "\"array\",\"contains\":{}}}}}}]";
+    for (int i = 0; i < 8; i++) {
+        const char *schema = i & 1 ? odd : "{}";
+        const mq_constraint_options options = {.schema = schema,
+                                               .schema_bytes = strlen(schema),
+                                               .tools = odd_tools,
+                                               .tools_bytes = sizeof odd_tools - 1,
+                                               .format = MQ_TOOLS_HERMES,
+                                               .strict = i & 2,
+                                               .strict_tools = i & 4};
+        mq_constraint *c;
+        char *dropped = NULL;
+        mq_error error = {0};
+        const mq_status status = mq_constraint_new(vocabulary, &options, &c, &dropped, &error);
+        assert_int_equal(status, i & 4 || (i & 1 && i & 2) ? MQ_UNSUPPORTED : MQ_OK);
+        if (status == MQ_OK) assert_non_null(strstr(dropped, "contains"));
+        if (status == MQ_OK) assert_int_equal(strstr(dropped, "not") != NULL, i & 1);
+        mq_free(dropped);
+        mq_constraint_free(c);
+    }
+}
+
+/* Whatever is drawn is one or the other. */
+static void test_random_answers_are_either(void **state)
+{
+    (void)state;
+    json_t *schema = json_loads(walked, 0, NULL);
+    for (int format = MQ_TOOLS_HERMES; format < MQ_TOOL_FORMATS; format++) {
+        int calls = 0, texts = 0;
+        for (unsigned seed = 0; seed < 60; seed++) {
+            bool ended;
+            mq_constraint *c = either_constraint((mq_tool_format)format, false, NULL);
+            char *drawn = walk(c, seed * 31 + 7, &ended);
+            mq_constraint_free(c);
+            const uint32_t made = calls_in(drawn, (mq_tool_format)format);
+            json_t *value = json_loads(drawn, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+            const bool right = value && satisfies(value, schema);
+            if (ended && (made > 0) == right) fail_msg("%s: %s", mq_tool_format_name((mq_tool_format)format), drawn);
+            calls += ended && made;
+            texts += ended && right;
+            json_decref(value);
+            mq_free(drawn);
+        }
+        assert_true(calls > 3 && texts > 3);
+    }
+    json_decref(schema);
+}
+
 static void test_short_memory(void **state)
 {
     (void)state;
-    const mq_constraint_options options = {.schema = walked, .schema_bytes = sizeof walked - 1};
+    const mq_constraint_options options = {.schema = walked,
+                                           .schema_bytes = sizeof walked - 1,
+                                           .tools = tools,
+                                           .tools_bytes = sizeof tools - 1,
+                                           .format = MQ_TOOLS_GEMMA4};
     int failed = 0;
     for (unsigned long n = 1; n < 400; n++) {
         mq_constraint *c = NULL;
@@ -463,6 +576,9 @@ int main(void)
         cmocka_unit_test(test_random_answers_satisfy_the_schema),
         cmocka_unit_test(test_required_calls_are_calls),
         cmocka_unit_test(test_text_is_free_until_a_call),
+        cmocka_unit_test(test_calls_or_the_schema),
+        cmocka_unit_test(test_strict_of_either),
+        cmocka_unit_test(test_random_answers_are_either),
         cmocka_unit_test(test_short_memory),
     };
     return cmocka_run_group_tests(tests, open_vocabulary, close_vocabulary);

@@ -88,6 +88,17 @@ static size_t printed_before(sample *s, size_t end)
     return n;
 }
 
+/* The stop that was found stands there, with the hidden parts or without them. */
+static void check_found(const sample *s, const char *stop, size_t start, size_t end)
+{
+    char views[2][LONGEST_TEXT + 1] = {{0}};
+    for (size_t i = start, n[2] = {0}; i < end; i++) {
+        views[0][n[0]++] = s->bytes[i];
+        if (!s->hidden[i]) views[1][n[1]++] = s->bytes[i];
+    }
+    assert_true(strcmp(stop, views[0]) == 0 || strcmp(stop, views[1]) == 0);
+}
+
 static void check_sample(sample *s)
 {
     mq_stop_search *search;
@@ -107,6 +118,7 @@ static void check_sample(sample *s)
         }
         assert_true(mq__stop_search_feed(search, s->bytes + at, end - at, s->hidden[at], &out, &found));
         assert_int_equal(found, stop_end <= end);
+        if (found) check_found(s, s->stops[mq__stop_search_found(search)], stop_start, stop_end);
         const size_t expected = printed_before(s, found ? stop_start : naive_start(s, end, true));
         assert_int_equal(out.len, expected);
         assert_true(expected == 0 || memcmp(out.data, s->printed, expected) == 0);
@@ -154,6 +166,7 @@ typedef struct answer {
     size_t count;
     uint32_t tokens;
     mq_finish finish;
+    size_t stop;
 } answer;
 
 static const int32_t eos[] = {IM_END};
@@ -198,6 +211,7 @@ static answer push_all(const mq_generate_options *options, const int32_t *tokens
         assert_int_equal(mq_generation_push(g, 'x', &bytes, &n, &unused, NULL), MQ_USAGE);
     }
     a.tokens = mq_generation_count(g);
+    a.stop = mq_generation_stop(g);
     mq_generation_free(g);
     return a;
 }
@@ -282,6 +296,20 @@ static void test_special_tokens_stop(void **state)
     options.stops = &stop;
     options.stop_count = 1;
     expect_text(&options, tokens, 6, "B", MQ_FINISH_STOP);
+}
+
+/* Which of several it was: the one that begins first, hidden parts counted. */
+static void test_which_stop(void **state)
+{
+    (void)state;
+    mq_generate_options options = {.sampling = MQ_SAMPLING_GREEDY, .max_tokens = 100, .stop_count = 3};
+    const int32_t tokens[] = {'B', IM_START, 'C', 'D', END_OF_TEXT, 'E'};
+    static const char *const cases[][3] = {
+        {"E", "CD", "D"}, {"|>CD", "BCD", "x"}, {"E", "<|im_start|>CD", "CD"}, {"E", "<|endoftext|>", "y"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        options.stops = cases[i];
+        assert_int_equal(push_all(&options, tokens, 6).stop, 1);
+    }
 }
 
 static void test_ends(void **state)
@@ -550,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_stop_search_refuses),
         cmocka_unit_test(test_text_is_utf8),
         cmocka_unit_test(test_special_tokens_stop),
+        cmocka_unit_test(test_which_stop),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_new_survives_allocation_failures),
         cmocka_unit_test(test_generate_stops),

@@ -300,7 +300,8 @@ static void expect_masked(const char *template_file, const char *body, unsigned 
     fixture_gone(x, true);
     if (x->status != status) fail_msg("%s: %u: %s", body, x->status, x->sent.data);
     const char *header = fixture_answer_header(x, "warning");
-    if (warning) assert_string_equal(header ? header : "(none)", warning);
+    if (warning && status == 400) assert_non_null(strstr(x->sent.data, warning));
+    if (warning && status == 200) assert_string_equal(header ? header : "(none)", warning);
     if (!warning) assert_null(header);
     fixture_free(x);
     fixture_close(server);
@@ -332,9 +333,13 @@ static void test_masks(void **state)
     assert_true(masks.options.required && !strstr(masks.tools, "\"f\"") && strstr(masks.tools, "\"g\""));
     expect_masked(NULL, ASK(TOOLS ",\"tool_choice\":\"none\""), 200, NULL);
     assert_int_equal(masks.made, 0);
-    expect_masked(NULL, ASK(TOOLS SCHEMA), 200,
-                  "299 mixquant \"left out: response_format beside tools: not enforced\"");
-    assert_int_equal(masks.schema[0], 0);
+    expect_masked(NULL, ASK(TOOLS SCHEMA), 200, NULL);
+    assert_string_equal(masks.schema, "{\"type\":\"array\"}");
+    assert_non_null(strstr(masks.tools, "\"name\":\"g\""));
+    assert_int_equal(masks.options.format, MQ_TOOLS_HERMES);
+    assert_true(masks.options.strict && !masks.options.strict_tools && masks.options.parallel);
+    expect_masked(NULL, ASK(TOOLS SCHEMA ",\"tool_choice\":\"required\""), 200, NULL); /* a call in any case */
+    assert_true(masks.options.required && masks.schema[0] == 0 && !masks.options.strict);
     expect_masked(NULL, ASK(TOOLS SCHEMA ",\"tool_choice\":\"none\""), 200, NULL);
     assert_string_equal(masks.schema, "{\"type\":\"array\"}");
 }
@@ -351,6 +356,10 @@ static void test_masks_after_reasoning(void **state)
     assert_string_equal(masks.after, "</think>");
     expect_masked(THINKING, ASK(TOOLS ",\"tool_choice\":\"required\""), 200, NULL);
     assert_string_equal(masks.after, "</think>");
+    expect_masked(THINKING, ASK(TOOLS SCHEMA), 200, NULL);
+    assert_string_equal(masks.after, "</think>");
+    expect_masked(THINKING, ASK(TOOLS SCHEMA ",\"enable_thinking\":false"), 200, NULL);
+    assert_string_equal(masks.after, "");
 
     mq_server *server = masked_server("[{\"answer\":\"Hm.\\n</think>\\n\\n[]\"}]", THINKING);
     mq_exchange *x = begin(server, ASK(SCHEMA));
@@ -389,9 +398,19 @@ static void test_refused_masks(void **state)
     masks.refuse = MQ_UNSUPPORTED;
     masks.refusals = 1;
     expect_masked(NULL, ASK(",\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true}}]"), 400, NULL);
+    /* Beside a schema: the tools are left out where they are at fault, and named where they are strict. */
+    masks.refusals = 1;
+    expect_masked(NULL, ASK(TOOLS SCHEMA), 200, "299 mixquant \"left out: schemas of tools: schema: expected less\"");
+    assert_string_equal(masks.schema, "{\"type\":\"array\"}");
+    masks.refusals = 1;
+    expect_masked(NULL, ASK(",\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true}}]" SCHEMA), 400, "\"tools\"");
+    masks.refusals = 2;
+    expect_masked(NULL, ASK(TOOLS SCHEMA), 400, "\"response_format\"");
     masks.refuse = MQ_NO_MEMORY;
     masks.refusals = 1;
     expect_masked(NULL, ASK(TOOLS), 503, NULL);
+    masks.refusals = 1;
+    expect_masked(NULL, ASK(TOOLS SCHEMA), 503, NULL);
     masks.dropped = "pattern, not";
     expect_masked(NULL, ASK(TOOLS), 200, "299 mixquant \"left out: schema keywords: pattern, not\"");
 }
@@ -481,6 +500,7 @@ static void play(void)
         puppet.request.event(puppet.request.context, &event);
     }
     report.finish = MQ_FINISH_EOS;
+    report.drafts = true;
     report.drafted = 5;
     report.drafted_right = 3;
     event = (mq_event){.kind = MQ_EVENT_END, .report = &report, .token = -1};
@@ -507,6 +527,8 @@ static bool run_short(mq_server *server, const char *body, unsigned long n)
         const bool good = strstr(x->sent.data ? x->sent.data : "", "\"finish_reason\":\"tool_calls\"") != NULL;
         if (!failed) assert_true(good);
         if (!failed) assert_non_null(strstr(x->sent.data, "\"draft_n\":5,\"draft_n_accepted\":3"));
+        const char *accepted = "\"accepted_prediction_tokens\":3,\"rejected_prediction_tokens\":2";
+        if (!failed) assert_non_null(strstr(x->sent.data, accepted));
     }
     fixture_gone(x, true);
     assert_false(puppet.taken);

@@ -107,7 +107,8 @@ static void test_other_fields(void **state)
     refuses("\"logit_bias\":{\"x\":1}", "logit_bias");
     refuses("\"logit_bias\":{\"7\":101}", "logit_bias");
     refuses("\"logit_bias\":{\"7\":\"1\"}", "logit_bias");
-    refuses("\"functions\":[{\"name\":\"f\"}]", "functions");
+    refuses("\"functions\":[{\"name\":\"f\"},5]", "functions[1]");
+    refuses("\"functions\":[{\"name\":\"f\"}],\"function_call\":{\"name\":\"g\"}", "function_call");
     refuses("\"grammar\":\"root ::= x\"", "grammar");
     refuses("\"chat_template_kwargs\":[]", "chat_template_kwargs");
     refuses("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"n\":1,\"n\":1}", "");
@@ -161,6 +162,39 @@ static void test_depth(void **state)
     refuses(deeper, "");
     /* Brackets in strings are none. */
     accepts("\"x\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[[[[[[[[\"");
+}
+
+/* Half a character, as a cut text has it, is U+FFFD; a mark before the JSON is none of it. */
+static void test_halves_of_characters(void **state)
+{
+    static const struct {
+        const char *text, *expected;
+    } cases[] = {{"a\\ud83d", "a\xEF\xBF\xBD"},
+                 {"\\uDE00b", "\xEF\xBF\xBD"
+                              "b"},
+                 {"\\ud83d\\ud83d\\ude00", "\xEF\xBF\xBD\xF0\x9F\x98\x80"},
+                 {"\\ud83d\\n\\ud83dx", "\xEF\xBF\xBD\n\xEF\xBF\xBDx"},
+                 {"\\ud83d\\ude00", "\xF0\x9F\x98\x80"},
+                 {"\\\\ud83d", "\\ud83d"},
+                 {"\\u00e9\\ud7ff\\ue000", "\xC3\xA9\xED\x9F\xBF\xEE\x80\x80"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char body[200];
+        mq_fault fault;
+        snprintf(body, sizeof body, "\xEF\xBB\xBF{\"a\":\"%s\",\"b\":1}", cases[i].text);
+        json_t *read = mq__body_parse(body, strlen(body), 64, &fault);
+        if (!read) fail_msg("%s: %s", body, fault.message);
+        assert_string_equal(json_string_value(json_object_get(read, "a")), cases[i].expected);
+        assert_int_equal(json_integer_value(json_object_get(read, "b")), 1);
+        json_decref(read);
+    }
+    static const char *const broken[] = {"{\"a\":\"\\ud83\"}", "{\"a\":\"\\ud83d", "{\"a\":\\ud83d}", "\xEF\xBB{}",
+                                         "\\"};
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        mq_fault fault;
+        assert_null(mq__body_parse(broken[i], strlen(broken[i]), 64, &fault));
+        assert_int_equal(fault.status, 400);
+    }
 }
 
 static void test_values_bound(void **state)
@@ -239,11 +273,11 @@ static void test_tools(void **state)
                         "{\"x\":1}}}]");
     free(text);
     assert_string_equal(ask.warning, "tool of type web_search; tool of type custom");
-    assert_false(ask.strict);
+    assert_false(ask.strict_tools);
     mq__ask_clear(&ask);
     must_read("\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true,\"description\":null}}]",
               &ask);
-    assert_true(ask.strict);
+    assert_true(ask.strict_tools);
     assert_null(at_path(ask.tools, "0.function.description"));
     mq__ask_clear(&ask);
     must_read("\"tools\":[]", &ask);
@@ -382,10 +416,19 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bounds),    cmocka_unit_test(test_values), cmocka_unit_test(test_other_fields),
-        cmocka_unit_test(test_stops),     cmocka_unit_test(test_depth),  cmocka_unit_test(test_values_bound),
-        cmocka_unit_test(test_reasoning), cmocka_unit_test(test_tools),  cmocka_unit_test(test_tools_bound),
-        cmocka_unit_test(test_choice),    cmocka_unit_test(test_format), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_other_fields),
+        cmocka_unit_test(test_stops),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_values_bound),
+        cmocka_unit_test(test_reasoning),
+        cmocka_unit_test(test_tools),
+        cmocka_unit_test(test_tools_bound),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_format),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_halves_of_characters),
     };
     return cmocka_run_group_tests(tests, open_server, close_server);
 }

@@ -88,6 +88,13 @@ static void test_content(void **state)
     refuses_messages(
         "[" USER("a") ",{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"x\"}}]}]",
         "messages[1].content[0]");
+    /* What stands in the past is named, as are results of tools. */
+#define IMAGE    "{\"type\":\"image_url\",\"image_url\":{\"url\":\"x\"}}"
+#define NO_IMAGE "[image_url left out: this model reads text only]"
+    expect_messages("[{\"role\":\"user\",\"content\":[" IMAGE ",{\"type\":\"text\",\"text\":\"a\"}]}," USER("b") "]",
+                    "[" USER(NO_IMAGE "\\na") "," USER("b") "]");
+    expect_messages("[{\"role\":\"tool\",\"content\":[" IMAGE "]}]",
+                    "[{\"role\":\"tool\",\"content\":\"" NO_IMAGE "\"}]");
     refuses_messages("[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]", "messages[0].content[0]");
     refuses_messages("[{\"role\":\"user\",\"content\":[5]}]", "messages[0].content[0]");
     refuses_messages("[{\"role\":\"narrator\",\"content\":\"a\"}]", "messages[0].role");

@@ -212,7 +212,7 @@ static void tools_are_functions(void **state)
         "'string'}}}}},{'type':'function','function':{'name':'g','parameters':{'type':'object','properties':{}}}}]");
     assert_true(a.read);
     assert_true(json_equal(a.ask.tools, expected));
-    assert_false(a.ask.strict);
+    assert_false(a.ask.strict_tools);
     assert_true(a.ask.parallel);
     assert_int_equal(a.ask.choice, MQ_CHOICE_AUTO);
     json_decref(expected);
@@ -235,7 +235,7 @@ static void strict_tools(void **state)
         snprintf(body, sizeof body, "{'tools':[%s]," HI "}", cases[i].tools);
         apis_ask a = apis_read(API, body);
         assert_true(a.read);
-        if (i != 3) assert_int_equal(a.ask.strict, cases[i].strict);
+        if (i != 3) assert_int_equal(a.ask.strict_tools, cases[i].strict);
         apis_done(&a);
     }
 }
@@ -354,6 +354,10 @@ static void side_requests(void **state)
         {"{'system':'Write a short title for this session.'," HI "}", true},
         {"{'system':'Write a short title for this session.','tools':[" ONE_TOOL "]," HI "}", false},
         {"{'output_config':{'format':{'type':'json_schema','schema':{'properties':{'title':{}}}}}," HI "}", true},
+        {"{'output_config':{'format':{'type':'json_schema','schema':{'properties':{'title':{},'author':{},'year':{}}}}}"
+         "," HI "}",
+         false},
+        {"{'messages':[{'role':'user','content':'Suggest a title for my book.'}]}", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         apis_ask a = apis_read(API, cases[i].body);
@@ -367,6 +371,23 @@ static void side_requests(void **state)
     a = apis_read(API, "{'metadata':{'user_id':'{broken'}," HI "}");
     assert_true(a.read);
     assert_string_equal(a.ask.session, "");
+    apis_done(&a);
+}
+
+/* What the user shows now is refused, what stands in the past is named. */
+static void images_of_the_past(void **state)
+{
+    (void)state;
+#define IMAGE "{'type':'image','source':{'type':'base64','data':'A'}}"
+    apis_expect(API,
+                "{'messages':[{'role':'user','content':[" IMAGE
+                ",{'type':'text','text':'see'}]},{'role':'assistant','content':"
+                "'a cat'},{'role':'user','content':'sure?'}]}",
+                "[{'role':'user','content':'[image left out: this model reads text only]\\nsee'},{'role':'assistant',"
+                "'content':'a cat'},{'role':'user','content':'sure?'}]");
+    apis_ask a = apis_read(API, "{'messages':[{'role':'user','content':[" IMAGE "]},{'role':'user','content':'x'}]}");
+    assert_true(a.read);
+    assert_string_equal(a.ask.warning, "block of type image");
     apis_done(&a);
 }
 
@@ -439,11 +460,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(system_texts),        TEST(volatile_lines),     TEST(system_amid_messages), TEST(user_blocks),
-        TEST(results_of_tools),    TEST(assistant_blocks),   TEST(answer_that_goes_on),  TEST(warnings),
-        TEST(tools_are_functions), TEST(strict_tools),       TEST(choices_of_tools),     TEST(thinking_and_effort),
-        TEST(sampling_and_limits), TEST(form_of_the_answer), TEST(side_requests),        TEST(refused_bodies),
-        TEST(short_memory),
+        TEST(system_texts),        TEST(volatile_lines),      TEST(system_amid_messages), TEST(user_blocks),
+        TEST(results_of_tools),    TEST(assistant_blocks),    TEST(answer_that_goes_on),  TEST(warnings),
+        TEST(tools_are_functions), TEST(strict_tools),        TEST(images_of_the_past),   TEST(choices_of_tools),
+        TEST(thinking_and_effort), TEST(sampling_and_limits), TEST(form_of_the_answer),   TEST(side_requests),
+        TEST(refused_bodies),      TEST(short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,6 +36,8 @@ static void shapes(void **state)
          "tool_use"},
         {"one two three four", "'max_tokens':2", NULL, "max_tokens"},
         {"one two three four", "'stop_sequences':['three']", "[{'type':'text','text':'one two '}]", "stop_sequence"},
+        {"one two three four", "'stop_sequences':['four','','th','three']", "[{'type':'text','text':'one two '}]",
+         "stop_sequence"},
         {"one two three four", "'max_tokens':0", "[]", "max_tokens"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

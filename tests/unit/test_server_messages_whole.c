@@ -77,6 +77,11 @@ static void whole_ends(void **state)
     assert_string_equal(text_at_path(answer, "stop_sequence"), "four");
     assert_string_equal(text_at_path(answer, "content.0.text"), "one two three ");
     json_decref(answer);
+    answer = apis_whole(mq__api_messages, "{'stop_sequences':['seven','','ree','three','four']," HI "}", 200);
+    assert_string_equal(text_at_path(answer, "stop_reason"), "stop_sequence");
+    assert_string_equal(text_at_path(answer, "stop_sequence"), "three"); /* the longest that ends there */
+    assert_string_equal(text_at_path(answer, "content.0.text"), "one two ");
+    json_decref(answer);
     answer = apis_whole(mq__api_messages, "{'max_tokens':0," HI "}", 200); /* only reads the prompt */
     assert_string_equal(text_at_path(answer, "stop_reason"), "max_tokens");
     assert_int_equal(json_array_size(at_path(answer, "content")), 0);
@@ -222,32 +227,65 @@ static void counts(void **state)
 static void recorded_bodies(void **state)
 {
     (void)state;
-    static const char *const names[] = {"claude-code-first", "claude-code-second", "claude-code-third",
-                                        "claude-code-title", "claude-code-probe"};
-    uint32_t cached = 0;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        mq_exchange *x = apis_replay(mq__api_messages, names[i]);
-        if (x->status != 200) fail_msg("%s: %u %s", names[i], x->status, x->sent.data);
+    static const struct {
+        const char *name, *session;
+        bool background;
+    } cases[] = {{"recorded-claude-first", "00000000-0000-4000-8000-000000002327", false},
+                 {"recorded-claude-results", "00000000-0000-4000-8000-000000002327", false},
+                 {"claude-code-blocks", "11111111-2222-4333-8444-555555555555", false},
+                 {"claude-code-title", "11111111-2222-4333-8444-555555555555", true},
+                 {"claude-code-probe", "11111111-2222-4333-8444-555555555555", false}};
+    apis_server->model.info.context = 16384;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mq__buf_clear(&apis_server->log);
+        mq_exchange *x = apis_replay(mq__api_messages, cases[i].name);
+        if (x->status != 200) fail_msg("%s: %u %s", cases[i].name, x->status, x->sent.data);
         assert_string_equal(fixture_answer_header(x, "request-id"), "req_request0123456789abcdefg");
         json_t *answer =
             x->begun ? apis_accept(order_events(x->sent.data, x->sent.len), order_message_event) : fixture_json(x);
-        /* Each turn begins like the one before, though its billing line is another one. */
-        if (i == 1 || i == 2) assert_true(integer_at_path(answer, "usage.cache_read_input_tokens") > (long long)cached);
-        cached = (uint32_t)integer_at_path(answer, "usage.cache_read_input_tokens");
+        /* A turn begins like the one before. */
+        if (i == 1) assert_true(integer_at_path(answer, "usage.cache_read_input_tokens") > 100);
         json_decref(answer);
         fixture_free(x);
-        const mq_request last = script_last_request(apis_server->script);
-        assert_int_equal(last.background, i == 3);
+        assert_int_equal(script_last_request(apis_server->script).background, cases[i].background);
+        if (!strstr(apis_server->log.data, cases[i].session)) fail_msg("%s: %s", cases[i].name, apis_server->log.data);
         char *prompt = script_last_prompt(apis_server->script);
         assert_null(strstr(prompt, "billing"));
         mq_free(prompt);
     }
-    assert_non_null(strstr(apis_server->log.data, "session 11111111-2222-4333-8444-555555555555"));
     mq_exchange *x = apis_replay(mq__api_count_messages, "claude-code-count");
     json_t *count = fixture_json(x);
     assert_true(x->status == 200 && integer_at_path(count, "input_tokens") > 100);
     json_decref(count);
     fixture_free(x);
+}
+
+/* Titles of other clients: opencode asks for them as chat, or with its instructions as a system item. */
+static void titles_of_others(void **state)
+{
+    (void)state;
+    json_t *recorded = apis_recorded("recorded-opencode-title"), *body = json_object_get(recorded, "body");
+    mq_exchange *x = apis_replay(mq__api_chat, "recorded-opencode-title");
+    assert_int_equal(x->status, 200);
+    fixture_free(x);
+    assert_true(script_last_request(apis_server->script).background);
+    assert_non_null(strstr(apis_server->log.data, "session ses_"));
+    json_object_set(body, "input", json_object_get(body, "messages"));
+    char *printed = json_dumps(body, 0);
+    x = fixture_ask(apis_server, mq__api_responses, "/v1/responses", printed, NULL);
+    assert_int_equal(x->status, 200);
+    fixture_free(x);
+    assert_true(script_last_request(apis_server->script).background);
+    free(printed);
+    json_decref(recorded);
+    static const char *const others[] = {"recorded-opencode-first", "recorded-qwen-first"};
+    apis_server->model.info.context = 32768;
+    for (size_t i = 0; i < 2; i++) {
+        x = apis_replay(mq__api_chat, others[i]);
+        assert_int_equal(x->status, 200);
+        fixture_free(x);
+        assert_false(script_last_request(apis_server->script).background);
+    }
 }
 
 int main(void)
@@ -256,7 +294,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(whole_text),    TEST(whole_calls),         TEST(whole_thinking_blocks), TEST(whole_ends),
         TEST(cached_tokens), TEST(errors_of_anthropic), TEST(too_long_a_prompt),     TEST(backend_errors),
-        TEST(counts),        TEST(recorded_bodies),
+        TEST(counts),        TEST(recorded_bodies),     TEST(titles_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,6 +111,17 @@ static void items_of_answers(void **state)
         "role':"
         "'assistant','content':'b'},{'role':'user','content':'r'}]}",
         "[{'role':'user','content':'q'},{'role':'assistant','content':'no\\n\\nb'},{'role':'user','content':'r'}]");
+    apis_expect(API,
+                "{'input':[{'type':'agent_message','author':'/root','recipient':'/root/"
+                "a','content':[{'type':'input_text','text':"
+                "'To a:\\n'},{'type':'encrypted_content','encrypted_content':'look'},{'type':'other'}]}]}",
+                "[{'role':'user','content':'To a:\\nlook'}]");
+    apis_expect(
+        API,
+        "{'input':[{'role':'user','content':[{'type':'input_image','image_url':'u'},{'type':'input_text','text':"
+        "'see'}]},{'role':'user','content':'r'}]}",
+        "[{'role':'user','content':'[input_image left out: this model reads text only]\\nsee'},{'role':'user',"
+        "'content':'r'}]");
     apis_expect(API, "{'input':[{'type':'function_call_output','call_id':'x','output':null}]}",
                 "[{'role':'tool','tool_call_id':'x','content':''}]");
 }
@@ -196,14 +207,52 @@ static void tools_of_all_kinds(void **state)
     assert_string_equal(json_string_value(extra->tools[5].name), "f");
     assert_int_equal(extra->tools[4].kind, MQ_RESPONSE_SHELL);
     assert_int_equal(extra->tools[6].kind, MQ_RESPONSE_CUSTOM);
-    assert_false(a.ask.strict);
+    assert_false(a.ask.strict_tools);
     apis_done(&a);
     a = apis_read(API, "{'input':'hi','tools':[{'type':'function','name':'f','strict':true}," CUSTOM "]}");
-    assert_true(a.read && a.ask.strict);
+    assert_true(a.read && a.ask.strict_tools);
     apis_done(&a);
     a = apis_read(API, "{'input':'hi','tools':[" CUSTOM "]}");
-    assert_true(a.read && !a.ask.strict);
+    assert_true(a.read && !a.ask.strict_tools);
     apis_done(&a);
+}
+
+/* Lists of tools among the items: those that are new, in their order; names of the namespace `functions` are plain. */
+static void tools_of_the_input(void **state)
+{
+    (void)state;
+    apis_ask a = apis_read(
+        API,
+        "{'tools':[" FUNCTION "],'tool_choice':{'type':'custom','name':'exec'},'input':["
+        "{'type':'additional_tools','role':'developer','tools':[{'type':'namespace','name':'functions','description':''"
+        ","
+        "'tools':[{'type':'custom','name':'exec'},{'type':'function','name':'wait','parameters':{}}]}," SPACE
+        ",{'type':'web_search'}]},{'role':'user','content':'q'},"
+        "{'type':'custom_tool_call','call_id':'1','name':'exec','namespace':'functions','input':'x'},"
+        "{'type':'custom_tool_call_output','call_id':'1','output':'y'},{'type':'additional_tools'},"
+        "{'type':'additional_tools','tools':[{'type':'custom','name':'exec'},{'type':'function','name':'late'}]}]}");
+    if (!a.read) fail_msg("%s", a.fault.message);
+    static const char *const names[] = {"f", "exec", "wait", "mcp__a__f", "mcp__a__c", "late"};
+    const mq_responses_extra *extra = a.ask.extra;
+    assert_int_equal(json_array_size(a.ask.tools), 6);
+    assert_int_equal(extra->tool_count, 6);
+    for (size_t i = 0; i < 6; i++) {
+        assert_string_equal(json_string_value(extra->tools[i].shown), names[i]);
+        assert_string_equal(text_at_path(json_array_get(a.ask.tools, i), "function.name"), names[i]);
+    }
+    assert_string_equal(json_string_value(extra->tools[1].space), "functions");
+    assert_string_equal(a.ask.only_tool, "exec");
+    assert_string_equal(a.ask.warning,
+                        "tool of type web_search; tool exec of additional_tools, which is there already");
+    assert_int_equal(json_array_size(a.ask.messages), 3);
+    assert_string_equal(text_at_path(a.ask.messages, "1.tool_calls.0.function.name"), "exec");
+    apis_done(&a);
+    a = apis_read(API,
+                  "{'input':[{'type':'additional_tools','tools':[{'type':'function','name':'f','strict':true}]}]}");
+    assert_true(a.read && a.ask.strict_tools);
+    apis_done(&a);
+    apis_refuse(API, "{'input':[{'type':'additional_tools','tools':{}}]}", "input[0].tools");
+    apis_refuse(API, "{'input':['',{'type':'additional_tools','tools':[{'type':'function'}]}]}", "input[1].tools[0]");
 }
 
 static void choices_of_tools(void **state)
@@ -360,7 +409,9 @@ static void short_memory(void **state)
         ",{'type':'local_shell'},{'type':"
         "'web_search'}],'tool_choice':{'type':'allowed_tools','mode':'auto','tools':[{'type':'custom','name':'patch'}]}"
         ","
-        "'input':[{'role':'user','content':[{'type':'input_text','text':'q'}]},{'type':'reasoning','encrypted_content':"
+        "'input':[{'type':'additional_tools','tools':[" CUSTOM ",{'type':'custom','name':'exec'}]},{'type':"
+        "'agent_message','content':[{'text':'m'}]},"
+        "{'role':'user','content':[{'type':'input_text','text':'q'}]},{'type':'reasoning','encrypted_content':"
         "'mq1:dGhvdWdodA=='},{'role':'assistant','content':'b'},{'type':'function_call','call_id':'1','name':'f','"
         "namespace'"
         ":'mcp__a','arguments':'{}'},{'type':'custom_tool_call','call_id':'2','name':'patch','input':'x'},{'type':"
@@ -412,9 +463,18 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(inputs),         TEST(items_of_an_answer), TEST(items_of_answers), TEST(answer_that_goes_on),
-        TEST(warnings),       TEST(tools_of_all_kinds), TEST(choices_of_tools), TEST(reasoning_and_form),
-        TEST(refused_bodies), TEST(short_memory),       TEST(custom_inputs),
+        TEST(inputs),
+        TEST(items_of_an_answer),
+        TEST(items_of_answers),
+        TEST(answer_that_goes_on),
+        TEST(warnings),
+        TEST(tools_of_all_kinds),
+        TEST(tools_of_the_input),
+        TEST(choices_of_tools),
+        TEST(reasoning_and_form),
+        TEST(refused_bodies),
+        TEST(short_memory),
+        TEST(custom_inputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,6 +99,27 @@ static void whole_calls(void **state)
     json_decref(answer);
 }
 
+/* Codex's newest models bring their tools as an item of the input. */
+static void whole_calls_of_code_mode(void **state)
+{
+    (void)state;
+    apis_script("[{\"when\":\"\",\"answer\":\"<tool_call>\\n{\\\"name\\\": \\\"exec\\\", \\\"arguments\\\": "
+                "{\\\"input\\\": \\\"text(1)\\\"}}\\n</tool_call>\"}]",
+                NULL);
+    apis_server->limits.max_tokens = 64;
+    apis_server->model.info.context = 16384;
+    mq_exchange *x = apis_replay(mq__api_responses, "recorded-codex-code-mode");
+    if (x->status != 200) fail_msg("%u %s", x->status, x->sent.data);
+    json_t *answer = apis_accept(order_events(x->sent.data, x->sent.len), order_response_event);
+    assert_string_equal(text_at_path(answer, "output.0.type"), "custom_tool_call");
+    assert_string_equal(text_at_path(answer, "output.0.name"), "exec");
+    assert_string_equal(text_at_path(answer, "output.0.namespace"), "functions");
+    assert_string_equal(text_at_path(answer, "output.0.input"), "text(1)");
+    assert_null(fixture_answer_header(x, "warning"));
+    json_decref(answer);
+    fixture_free(x);
+}
+
 static void whole_reasoning(void **state)
 {
     (void)state;
@@ -187,29 +208,34 @@ static void counts(void **state)
 static void recorded_bodies(void **state)
 {
     (void)state;
-    static const char *const names[] = {"codex-first", "codex-second", "codex-third", "codex-probe"};
-    long long cached = 0;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        mq_exchange *x = apis_replay(mq__api_responses, names[i]);
-        if (x->status != 200) fail_msg("%s: %u %s", names[i], x->status, x->sent.data);
+    static const struct {
+        const char *name, *status, *session;
+    } cases[] = {{"recorded-codex-first", "completed", "session 00000000-0000-4000-8000-000000002220"},
+                 {"recorded-codex-results", "completed", "session 00000000-0000-4000-8000-000000002220"},
+                 {"codex-items", "completed", "session 019f0000-0000-7000-8000-000000000001"},
+                 {"codex-probe", "incomplete", "session 019f0000-0000-7000-8000-000000000001"}};
+    apis_server->model.info.context = 16384;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mq__buf_clear(&apis_server->log);
+        mq_exchange *x = apis_replay(mq__api_responses, cases[i].name);
+        if (x->status != 200) fail_msg("%s: %u %s", cases[i].name, x->status, x->sent.data);
         json_t *answer = apis_accept(order_events(x->sent.data, x->sent.len), order_response_event);
-        assert_string_equal(text_at_path(answer, "status"), i == 3 ? "incomplete" : "completed");
-        const long long now = integer_at_path(answer, "usage.input_tokens_details.cached_tokens");
-        if (i == 1 || i == 2) assert_true(now > cached);
-        cached = now;
+        assert_string_equal(text_at_path(answer, "status"), cases[i].status);
+        if (i == 1) assert_true(integer_at_path(answer, "usage.input_tokens_details.cached_tokens") > 100);
         if (i < 3) assert_non_null(strstr(fixture_answer_header(x, "warning"), "tool of type web_search"));
+        assert_non_null(strstr(apis_server->log.data, cases[i].session));
         json_decref(answer);
         fixture_free(x);
     }
-    assert_non_null(strstr(apis_server->log.data, "session 019f0000-0000-7000-8000-000000000001"));
 }
 
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(whole_text),     TEST(whole_calls),      TEST(whole_reasoning), TEST(whole_ends),
-        TEST(whole_logprobs), TEST(errors_of_openai), TEST(counts),          TEST(recorded_bodies),
+        TEST(whole_text),       TEST(whole_calls), TEST(whole_calls_of_code_mode),
+        TEST(whole_reasoning),  TEST(whole_ends),  TEST(whole_logprobs),
+        TEST(errors_of_openai), TEST(counts),      TEST(recorded_bodies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
