@@ -101,8 +101,7 @@ static void put_digits(digit_path p)
         end_number(&p);
         mq__grammar_otherwise(g, more);
     }
-    /* At `high` itself there is one more 0 at most: 5.0. */
-    if (p.at >= p.whole + p.fraction || (at_high && p.at >= p.whole && (p.below || p.at > p.whole))) {
+    if (p.at >= p.whole + p.fraction || (at_high && p.at >= p.whole && p.below)) {
         (void)mq__grammar_emit(g, MQ_OP_FAIL, 0, 0);
         return;
     }
