@@ -35,7 +35,7 @@ static bool room_for_more(mq_pattern *p, void **block, size_t count, size_t *roo
     return true;
 }
 
-static uint32_t add_piece(mq_pattern *p, mq_piece piece)
+static uint32_t add_pattern_piece(mq_pattern *p, mq_piece piece)
 {
     if (!room_for_more(p, (void **)&p->piece, p->count, &p->room, sizeof *p->piece)) return 0;
     p->piece[p->count] = piece;
@@ -124,11 +124,11 @@ static uint32_t class_piece(mq_pattern *p, size_t first)
         if (known->count != count || memcmp(p->range + known->first, p->range + first, count * sizeof *p->range) != 0)
             continue;
         p->range_count = first;
-        return add_piece(p, (mq_piece){.kind = MQ_PIECE_CLASS, .first = (uint32_t)i});
+        return add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_CLASS, .first = (uint32_t)i});
     }
     if (!room_for_more(p, (void **)&p->class_, p->class_count, &p->class_room, sizeof *p->class_)) return 0;
     p->class_[p->class_count] = (mq_class){(uint32_t)first, (uint32_t)count, MQ_NEVER};
-    return add_piece(p, (mq_piece){.kind = MQ_PIECE_CLASS, .first = (uint32_t)p->class_count++});
+    return add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_CLASS, .first = (uint32_t)p->class_count++});
 }
 
 /* ---- characters */
@@ -179,7 +179,7 @@ static uint32_t take_unicode(mq_pattern *p)
 }
 
 /* An escape that is one character; \ and the letter are taken. */
-static uint32_t take_escape(mq_pattern *p, char letter)
+static uint32_t take_pattern_escape(mq_pattern *p, char letter)
 {
     static const char letters[] = "tnvfr0", codes[] = "\t\n\v\f\r";
     const char *known = letter ? strchr(letters, letter) : NULL;
@@ -212,7 +212,7 @@ static uint32_t take_member(mq_pattern *p, bool inverted)
         add_set(p, letter, inverted);
         return MQ_NEVER;
     }
-    const uint32_t code = letter == 'b' ? '\b' : take_escape(p, letter);
+    const uint32_t code = letter == 'b' ? '\b' : take_pattern_escape(p, letter);
     if (code == MQ_NEVER) (void)fail_pattern(p, "an escape of another kind");
     return code;
 }
@@ -247,7 +247,7 @@ static uint32_t read_class(mq_pattern *p)
 
 static uint32_t read_alternatives(mq_pattern *p);
 
-static uint32_t read_group(mq_pattern *p)
+static uint32_t read_pattern_group(mq_pattern *p)
 {
     if (p->end - p->at >= 2 && p->at[0] == '?') {
         const bool named = p->at[1] == '<' && p->end - p->at > 2 && p->at[2] != '=' && p->at[2] != '!';
@@ -274,7 +274,7 @@ static uint32_t read_escape(mq_pattern *p)
     }
     if (letter == 'b' || letter == 'B') return fail_pattern(p, "a word boundary");
     if ((letter >= '1' && letter <= '9') || letter == 'k') return fail_pattern(p, "a back reference");
-    const uint32_t code = take_escape(p, letter);
+    const uint32_t code = take_pattern_escape(p, letter);
     if (code == MQ_NEVER) return fail_pattern(p, "an escape of another kind");
     add_range(p, code, code);
     return class_piece(p, first);
@@ -285,11 +285,11 @@ static uint32_t read_atom(mq_pattern *p)
     const size_t first = p->range_count;
     switch (*p->at++) {
     case '^':
-        return add_piece(p, (mq_piece){.kind = MQ_PIECE_START});
+        return add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_START});
     case '$':
-        return add_piece(p, (mq_piece){.kind = MQ_PIECE_END});
+        return add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_END});
     case '(':
-        return read_group(p);
+        return read_pattern_group(p);
     case '[':
         return read_class(p);
     case '\\':
@@ -352,12 +352,12 @@ static uint32_t read_repeated(mq_pattern *p)
         most = *p->at++ == '?' ? 1 : MQ_ENDLESS;
     }
     if (p->at < p->end && *p->at == '?') p->at++; /* lazy: the same texts */
-    return add_piece(p, (mq_piece){.kind = MQ_PIECE_REPEAT, .first = atom, .least = least, .most = most});
+    return add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_REPEAT, .first = atom, .least = least, .most = most});
 }
 
 static uint32_t read_sequence(mq_pattern *p)
 {
-    const uint32_t list = add_piece(p, (mq_piece){.kind = MQ_PIECE_LIST});
+    const uint32_t list = add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_LIST});
     uint32_t last = 0;
     while (p->at < p->end && *p->at != '|' && *p->at != ')') {
         const uint32_t part = read_repeated(p);
@@ -370,7 +370,7 @@ static uint32_t read_sequence(mq_pattern *p)
 
 static uint32_t read_alternatives(mq_pattern *p)
 {
-    const uint32_t any = add_piece(p, (mq_piece){.kind = MQ_PIECE_ANY});
+    const uint32_t any = add_pattern_piece(p, (mq_piece){.kind = MQ_PIECE_ANY});
     uint32_t last = 0;
     for (bool more = true; more && !p->fault;) {
         const uint32_t list = read_sequence(p);
@@ -387,7 +387,7 @@ void mq__pattern_read(mq_pattern *p, const char *text, size_t bytes)
 {
     *p = (mq_pattern){.at = text, .end = text + bytes};
     if (bytes > PATTERN_BYTES) (void)fail_pattern(p, too_large);
-    (void)add_piece(p, (mq_piece){0}); /* none */
+    (void)add_pattern_piece(p, (mq_piece){0}); /* none */
     p->top = read_alternatives(p);
     if (p->at < p->end) (void)fail_pattern(p, not_one); /* a group that ends and did not begin */
 }

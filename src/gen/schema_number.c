@@ -118,10 +118,25 @@ static void put_digits(digit_path p)
     (void)mq__grammar_emit(g, MQ_OP_FAIL, 0, 0);
 }
 
+/* The shortest digits that are read as the value, with BOUND_FRACTION of them behind the point; false: that is too few. */
+static bool spell_value(double value, char text[32])
+{
+    for (int places = 0; places <= BOUND_FRACTION; places++) {
+        const int length = snprintf(text, 32, "%#.*f", places, value);
+        const double read = strtod(text, NULL);
+        if (read < value || read > value) continue;
+        memset(text + length, '0', (size_t)(BOUND_FRACTION - places));
+        text[length + BOUND_FRACTION - places] = '\0';
+        return true;
+    }
+    return false;
+}
+
 /* "12.5": 12 and 500000000; how many digits the first has. */
 static int spell_bound(double value, char digits[32])
 {
-    const int whole = snprintf(digits, 32, "%.*f", BOUND_FRACTION, value) - BOUND_FRACTION - 1;
+    (void)spell_value(value, digits); /* as it was read */
+    const int whole = (int)strlen(digits) - BOUND_FRACTION - 1;
     memmove(digits + whole, digits + whole + 1, BOUND_FRACTION + 1);
     return whole;
 }
@@ -176,15 +191,13 @@ static void put_range(const number_range *range)
 static void narrow(mq_schemas *s, number_bound *bound, int side, const json_t *schema, const char *name, bool exclusive,
                    bool whole)
 {
-    char text[64];
+    char text[32];
     const json_t *keyword = json_object_get(schema, name);
     if (!keyword || (exclusive && json_is_boolean(keyword)))
         return; /* true: a word about the other keyword, see below */
     const double value = json_is_number(keyword) ? json_number_value(keyword) + 0.0 : NAN; /* no -0 */
     if (value * side <= -BOUND_LIMIT) return;
-    snprintf(text, sizeof text, "%.*f", BOUND_FRACTION, fabs(value) < BOUND_LIMIT ? value : 0);
-    const double spelt = strtod(text, NULL);
-    if (!(fabs(value) < BOUND_LIMIT) || (!whole && (spelt < value || spelt > value))) {
+    if (!(fabs(value) < BOUND_LIMIT) || (!whole && !spell_value(value, text))) {
         (void)mq__schema_leave_out(s, name);
         return;
     }

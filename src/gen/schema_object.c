@@ -231,7 +231,7 @@ static void put_next_members(mq_schemas *s, const member_list *list, uint32_t ot
     close_list(s, '}');
 }
 
-static void put_value(mq_schemas *s, const json_t *value)
+static void put_member_value(mq_schemas *s, const json_t *value)
 {
     put_colon(s);
     mq__schemas_call(s, json_is_true(value) ? s->value : mq__schemas_rule(s, value));
@@ -249,7 +249,7 @@ static void put_member_rules(mq_schemas *s, const member_list *list)
         else
             s->g->failed = true;
         json_decref(name);
-        put_value(s, list->member[i].value);
+        put_member_value(s, list->member[i].value);
     }
 }
 
@@ -265,7 +265,7 @@ static void put_other_rules(mq_schemas *s, const member_list *list)
     mq__grammar_begin(s->g, list->other);
     put_byte(s, '"');
     mq__schemas_call(s, names);
-    put_value(s, list->others);
+    put_member_value(s, list->others);
     mq__grammar_begin(s->g, rest);
     const uint32_t again = mq__grammar_choice(s->g);
     mq__schemas_call(s, s->character);
@@ -280,7 +280,7 @@ static void put_other_rules(mq_schemas *s, const member_list *list)
     mq__free(name);
 }
 
-static void put_members(mq_schemas *s, const json_t *schema, member_list *list)
+static void put_declared(mq_schemas *s, const json_t *schema, member_list *list)
 {
     const long most = mq__schema_bound(s, schema, "maxProperties", ITEMS_MOST);
     const long least = mq__schema_bound(s, schema, "minProperties", list->required > 1 ? (long)list->required : 1);
@@ -328,7 +328,7 @@ void mq__schema_object(mq_schemas *s, const json_t *schema)
             list.required += required;
             list.member[list.count++] = (member){key, value, required, mq__grammar_rule(s->g), 0};
         }
-        if (!s->g->failed) put_members(s, schema, &list);
+        if (!s->g->failed) put_declared(s, schema, &list);
         mq__free(list.member);
     }
     json_decref(members);
