@@ -243,7 +243,7 @@ static void put_gemma_value(mq_schemas *s, const json_t *schema, uint32_t value)
             mq__grammar_until(s->g, gemma_quote, sizeof gemma_quote - 1);
         }
     } else if (type && (strcmp(type, "integer") == 0 || strcmp(type, "number") == 0)) {
-        mq__schemas_call(s, *type == 'i' ? s->integer : s->number);
+        mq__schemas_call(s, mq__schemas_rule(s, schema));
     } else {
         mq__schemas_call(s, value);
     }
@@ -310,6 +310,7 @@ static uint32_t gemma_call(mq_schemas *s, const json_t *tool, uint32_t any)
 {
     uint32_t rule[MEMBERS_MOST];
     const json_t *schema = parameters_of(tool);
+    s->root = schema;
     const size_t count = emit_gemma_members(s, schema, any, rule);
     const uint32_t call = mq__grammar_rule(s->g);
     mq__grammar_begin(s->g, call);

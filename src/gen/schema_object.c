@@ -328,7 +328,7 @@ void mq__schema_object(mq_schemas *s, const json_t *schema)
             list.required += required;
             list.member[list.count++] = (member){key, value, required, mq__grammar_rule(s->g), 0};
         }
-        if (!s->g->failed) put_declared(s, schema, &list);
+        if (!s->g->failed && s->status == MQ_OK) put_declared(s, schema, &list);
         mq__free(list.member);
     }
     json_decref(members);

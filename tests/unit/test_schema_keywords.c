@@ -375,6 +375,23 @@ static void test_random_bounds(void **state)
     }
 }
 
+/* Numbers of Gemma's calls are those of JSON. */
+static void test_numbers_of_calls(void **state)
+{
+    (void)state;
+    static const char tools[] = "[{\"name\":\"f\",\"parameters\":{\"properties\":{\"n\":{\"type\":\"integer\","
+                                "\"minimum\":5}}}}]";
+    const mq_constraint_options options = {
+        .tools = tools, .tools_bytes = sizeof tools - 1, .format = MQ_TOOLS_GEMMA4, .required = true};
+    for (int good = 0; good < 2; good++) {
+        mq_constraint *c = new_constraint(&options);
+        const long refused =
+            try_text(c, good ? "<|tool_call>call:f{n:5}<tool_call|>" : "<|tool_call>call:f{n:4}<tool_call|>");
+        assert_int_equal(refused, good ? -1 : 22);
+        mq_constraint_free(c);
+    }
+}
+
 /* ---- schemas that would take for ever */
 
 static char *repeat_text(const char *before, const char *one, const char *between, int count, const char *after)
@@ -438,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_random_strings_match),
         cmocka_unit_test(test_random_formats),
         cmocka_unit_test(test_random_bounds),
+        cmocka_unit_test(test_numbers_of_calls),
         cmocka_unit_test(test_bounds_of_work),
     };
     return cmocka_run_group_tests(tests, unit_open_vocabulary, unit_close_vocabulary);
