@@ -10,7 +10,8 @@
 #define DEPTH_MOST  256  /* rules that wait for each other */
 #define STATES_TRIM 1024 /* more of them are forgotten between two tokens */
 #define STATES_MOST 8192
-#define PLACES_MOST (1u << 18) /* of all states */
+#define PLACES_MOST (1u << 18) /* of all states; also waiting rules */
+#define WORK_MOST   (1u << 20) /* places looked at between two tokens: what is beyond is not allowed */
 #define MASKS_MOST  32
 #define BUCKETS     4096u
 
@@ -28,6 +29,7 @@ typedef struct state {
     uint32_t bucket_next;
     bool final;
     uint32_t *mask;
+    mq_byte_set any;    /* the bytes that some place takes */
     uint32_t next[256]; /* UNKNOWN, or a state */
 } state;
 
@@ -46,7 +48,14 @@ struct mq_automaton {
     size_t masks;
     place *work; /* [work_count] places that are being followed, and what came of them */
     size_t work_count, work_room;
-    bool final;
+    uint32_t *chain; /* [work_count] the next one of the same hash + 1 */
+    size_t chain_room;
+    struct {
+        uint32_t round, last;
+    } work_bucket[BUCKETS]; /* of an earlier round: empty */
+    uint32_t round;
+    size_t budget;    /* of WORK_MOST */
+    bool final, full; /* full: something was left out for want of room */
 };
 
 /* ---- memory */
@@ -64,13 +73,16 @@ static bool room_in(void **block, size_t count, size_t *room, size_t bytes)
 
 #define ROOM(block, count, room) room_in((void **)&(block), count, &(room), sizeof *(block))
 
+/* All but MQ_DEAD, and all that wait. */
 static void forget_states(mq_automaton *a)
 {
-    for (size_t i = 0; i < a->state_count; i++) {
+    for (size_t i = 1; i < a->state_count; i++) {
         mq__free(a->states[i]->mask);
         mq__free(a->states[i]);
     }
-    a->state_count = a->place_count = a->stack_count = a->masks = 0;
+    a->state_count = a->stack_count = 1;
+    a->place_count = a->masks = 0;
+    a->full = false;
     memset(a->state_bucket, 0, sizeof a->state_bucket);
     memset(a->stack_bucket, 0, sizeof a->stack_bucket);
 }
@@ -84,7 +96,11 @@ static uint32_t push_waiting(mq_automaton *a, uint32_t at, uint32_t parent)
         if (a->stack[i].at == at && a->stack[i].parent == parent) return i;
     }
     const uint32_t depth = a->stack[parent].depth + 1;
-    if (depth > DEPTH_MOST || a->stack_count >= PLACES_MOST || !ROOM(a->stack, a->stack_count, a->stack_room)) return 0;
+    if (depth > DEPTH_MOST) return 0;
+    if (a->stack_count >= PLACES_MOST || !ROOM(a->stack, a->stack_count, a->stack_room)) {
+        a->full = true;
+        return 0;
+    }
     a->stack[a->stack_count] = (waiting){at, parent, depth, a->stack_bucket[bucket]};
     a->stack_bucket[bucket] = (uint32_t)a->stack_count;
     return (uint32_t)a->stack_count++;
@@ -92,13 +108,45 @@ static uint32_t push_waiting(mq_automaton *a, uint32_t at, uint32_t parent)
 
 /* ---- following what needs no byte */
 
+static void begin_work(mq_automaton *a)
+{
+    a->work_count = 0;
+    if (++a->round == 0) { /* all rounds have been */
+        memset(a->work_bucket, 0, sizeof a->work_bucket);
+        a->round = 1;
+    }
+}
+
+/* A place from which an end can be reached, once. A state never holds others, so there is always a way on. */
 static void add_work(mq_automaton *a, uint32_t at, uint32_t stack)
 {
-    for (size_t i = a->work_count; i-- > 0 && a->work_count - i <= 64;) { /* most repetitions are near */
-        if (a->work[i].at == at && a->work[i].stack == stack) return;
+    if (a->g->need[at] > DEPTH_MOST - a->stack[stack].depth) return;
+    const uint32_t key[2] = {at, stack}, bucket = (uint32_t)XXH3_64bits(key, sizeof key) % BUCKETS;
+    const uint32_t last = a->work_bucket[bucket].round == a->round ? a->work_bucket[bucket].last : 0;
+    for (uint32_t i = last; i; i = a->chain[i - 1]) {
+        if (a->work[i - 1].at == at && a->work[i - 1].stack == stack) return;
     }
-    if (a->work_count >= PLACES_MOST || !ROOM(a->work, a->work_count, a->work_room)) return;
-    a->work[a->work_count++] = (place){at, stack};
+    if (a->work_count >= PLACES_MOST || !ROOM(a->work, a->work_count, a->work_room) ||
+        !ROOM(a->chain, a->work_count, a->chain_room)) {
+        a->full = true;
+        return;
+    }
+    if (a->budget) a->budget--;
+    a->work[a->work_count] = (place){at, stack};
+    a->chain[a->work_count++] = last;
+    a->work_bucket[bucket].round = a->round;
+    a->work_bucket[bucket].last = (uint32_t)a->work_count;
+}
+
+static void follow_call(mq_automaton *a, place p)
+{
+    const mq_instruction *in = &a->g->code[p.at];
+    if (in[1].op == MQ_OP_RETURN) { /* nothing is left to do here: whoever waits for this rule waits for that one */
+        add_work(a, a->g->rule[in->a], p.stack);
+        return;
+    }
+    const uint32_t stack = push_waiting(a, p.at + 1, p.stack);
+    if (stack) add_work(a, a->g->rule[in->a], stack);
 }
 
 /* From the places in work to those that want a byte; they stay in work. */
@@ -110,9 +158,6 @@ static void follow_work(mq_automaton *a)
         const place p = a->work[i];
         const mq_instruction *in = &a->g->code[p.at];
         switch (in->op) {
-        case MQ_OP_SET:
-            a->work[kept++] = p;
-            break;
         case MQ_OP_SPLIT:
             add_work(a, in->a, p.stack);
             add_work(a, in->b, p.stack);
@@ -120,20 +165,22 @@ static void follow_work(mq_automaton *a)
         case MQ_OP_JUMP:
             add_work(a, in->a, p.stack);
             break;
-        case MQ_OP_CALL: {
-            const uint32_t stack = a->g->productive[in->a] ? push_waiting(a, p.at + 1, p.stack) : 0;
-            if (stack) add_work(a, a->g->rule[in->a], stack);
+        case MQ_OP_CALL:
+            follow_call(a, p);
             break;
-        }
         case MQ_OP_RETURN:
             if (p.stack)
                 add_work(a, a->stack[p.stack].at, a->stack[p.stack].parent);
             else
                 a->final = true;
             break;
+        case MQ_OP_SET:
         case MQ_OP_FAIL:
             break;
         }
+    }
+    for (size_t i = 0; i < a->work_count; i++) {
+        if (a->g->code[a->work[i].at].op == MQ_OP_SET) a->work[kept++] = a->work[i];
     }
     a->work_count = kept;
 }
@@ -147,20 +194,24 @@ static int compare_places(const void *a, const void *b)
     return x->stack < y->stack ? -1 : x->stack > y->stack;
 }
 
+/* A state of more places than a quarter of the room loses some: there is room for the one that follows, too. */
 static size_t sort_work(mq_automaton *a)
 {
-    size_t count = 0;
     if (a->work_count > 1) qsort(a->work, a->work_count, sizeof *a->work, compare_places);
-    for (size_t i = 0; i < a->work_count; i++) {
-        if (i == 0 || compare_places(&a->work[i], &a->work[i - 1]) != 0) a->work[count++] = a->work[i];
-    }
-    return count;
+    if (a->work_count <= PLACES_MOST / 4) return a->work_count;
+    a->full = true;
+    return PLACES_MOST / 4;
 }
 
-/* The state that is the places in work. */
+static uint32_t no_state_room(mq_automaton *a)
+{
+    a->full = true;
+    return MQ_DEAD;
+}
+
+/* The state that is the places in work, which were followed. */
 static uint32_t state_of_work(mq_automaton *a)
 {
-    follow_work(a);
     const size_t count = sort_work(a);
     if (count == 0 && !a->final) return MQ_DEAD;
     const uint32_t bucket = (uint32_t)XXH3_64bits(a->work, count * sizeof *a->work) % BUCKETS;
@@ -171,12 +222,12 @@ static uint32_t state_of_work(mq_automaton *a)
             return i;
         }
     }
-    if (a->state_count >= STATES_MOST || a->place_count + count > PLACES_MOST) return MQ_DEAD;
+    if (a->state_count >= STATES_MOST || a->place_count + count > PLACES_MOST) return no_state_room(a);
     while (a->place_count + count > a->place_room) {
-        if (!room_in((void **)&a->places, a->place_room, &a->place_room, sizeof *a->places)) return MQ_DEAD;
+        if (!room_in((void **)&a->places, a->place_room, &a->place_room, sizeof *a->places)) return no_state_room(a);
     }
     state *s = ROOM(a->states, a->state_count, a->state_room) ? mq__alloc_zero(1, sizeof *s) : NULL;
-    if (!s) return MQ_DEAD;
+    if (!s) return no_state_room(a);
     *s = (state){.first = (uint32_t)a->place_count,
                  .count = (uint32_t)count,
                  .bucket_next = a->state_bucket[bucket],
@@ -184,6 +235,12 @@ static uint32_t state_of_work(mq_automaton *a)
     memset(s->next, 0xff, sizeof s->next);
     if (count) memcpy(a->places + a->place_count, a->work, count * sizeof *a->work);
     a->place_count += count;
+    for (size_t i = 0; i < count; i++) {
+        const mq_byte_set *set = &a->g->set[a->g->code[a->work[i].at].a];
+        for (size_t w = 0; w < 8; w++) {
+            s->any.bits[w] |= set->bits[w];
+        }
+    }
     a->states[a->state_count] = s;
     a->state_bucket[bucket] = (uint32_t)a->state_count;
     return (uint32_t)a->state_count++;
@@ -205,12 +262,16 @@ uint32_t mq__automaton_step(mq_automaton *a, uint32_t at, uint8_t byte)
     state *s = a->states[at];
     if (at == MQ_DEAD) return MQ_DEAD;
     if (s->next[byte] != UNKNOWN) return s->next[byte];
-    a->work_count = 0;
+    if (!mq__set_has(&s->any, byte)) return MQ_DEAD;
+    if (a->budget == 0) return no_state_room(a);
+    a->budget -= s->count < a->budget ? s->count : a->budget;
+    begin_work(a);
     for (uint32_t i = 0; i < s->count; i++) {
         const place p = a->places[s->first + i];
         if (mq__set_has(&a->g->set[a->g->code[p.at].a], byte)) add_work(a, p.at + 1, p.stack);
     }
-    const uint32_t next = a->work_count ? state_of_work(a) : MQ_DEAD;
+    follow_work(a);
+    const uint32_t next = state_of_work(a);
     s->next[byte] = next;
     return next;
 }
@@ -222,8 +283,10 @@ bool mq__automaton_is_final(const mq_automaton *a, uint32_t at)
 
 uint32_t mq__automaton_start(mq_automaton *a, uint32_t rule)
 {
-    a->work_count = 0;
+    a->budget = WORK_MOST;
+    begin_work(a);
     add_work(a, a->g->rule[rule], 0);
+    follow_work(a);
     return state_of_work(a);
 }
 
@@ -239,22 +302,26 @@ uint32_t **mq__automaton_mask(mq_automaton *a, uint32_t at)
     return &a->states[at]->mask;
 }
 
-/* Stacks are numbered anew, so the places to keep are spelt out with all that wait. */
-static uint32_t copy_stack(mq_automaton *a, const waiting *old, uint32_t stack)
+/* Stacks are numbered anew, so the places to keep are spelt out with all that wait. Without room the place is lost. */
+static void copy_place(mq_automaton *a, const waiting *old, place p)
 {
     uint32_t chain[DEPTH_MOST], depth = 0, made = 0;
-    for (; stack; stack = old[stack].parent) {
+    for (uint32_t stack = p.stack; stack; stack = old[stack].parent) {
         chain[depth++] = old[stack].at;
     }
     while (depth > 0) {
         made = push_waiting(a, chain[--depth], made);
+        if (!made) return;
     }
-    return made;
+    add_work(a, p.at, made);
 }
 
 uint32_t mq__automaton_trim(mq_automaton *a, uint32_t at)
 {
-    if (at == MQ_DEAD || a->state_count <= STATES_TRIM) return at;
+    a->budget = WORK_MOST;
+    const bool roomy = !a->full && a->state_count <= STATES_TRIM && a->place_count <= PLACES_MOST / 2 &&
+                       a->stack_count <= PLACES_MOST / 2;
+    if (at == MQ_DEAD || roomy) return at;
     const size_t count = a->states[at]->count;
     const bool final = a->states[at]->final;
     place *keep = mq__alloc_zero(count, sizeof *keep);
@@ -264,18 +331,15 @@ uint32_t mq__automaton_trim(mq_automaton *a, uint32_t at)
         mq__free(old);
         return at;
     }
-    memcpy(keep, a->places + a->states[at]->first, count * sizeof *keep);
+    if (count) memcpy(keep, a->places + a->states[at]->first, count * sizeof *keep);
     memcpy(old, a->stack, a->stack_count * sizeof *old);
     forget_states(a);
-    uint32_t now = MQ_DEAD;
-    if (begin_states(a)) {
-        a->work_count = 0;
-        for (size_t i = 0; i < count; i++) {
-            add_work(a, keep[i].at, copy_stack(a, old, keep[i].stack));
-        }
-        now = state_of_work(a);
-        if (now != MQ_DEAD) a->states[now]->final = final;
+    begin_work(a);
+    for (size_t i = 0; i < count && a->stack_count <= PLACES_MOST / 2; i++) {
+        copy_place(a, old, keep[i]);
     }
+    a->final = final;
+    const uint32_t now = state_of_work(a);
     mq__free(keep);
     mq__free(old);
     return now;
@@ -297,10 +361,12 @@ mq_status mq__automaton_new(const mq_grammar *grammar, mq_automaton **out, mq_er
 void mq__automaton_free(mq_automaton *a)
 {
     if (!a) return;
-    forget_states(a);
+    if (a->state_count) forget_states(a);
+    if (a->state_count) mq__free(a->states[MQ_DEAD]);
     mq__free(a->stack);
     mq__free(a->places);
     mq__free(a->states);
     mq__free(a->work);
+    mq__free(a->chain);
     mq__free(a);
 }

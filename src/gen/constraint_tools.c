@@ -36,21 +36,6 @@ static void put_space(mq_schemas *s)
     mq__schemas_call(s, s->space);
 }
 
-static uint32_t start_way(mq_schemas *s)
-{
-    return mq__grammar_emit(s->g, MQ_OP_SPLIT, mq__grammar_here(s->g) + 1, 0);
-}
-
-static void next_way(mq_schemas *s, uint32_t way)
-{
-    if (!s->g->failed && !s->g->too_big) s->g->code[way].b = mq__grammar_here(s->g);
-}
-
-static void end_of_rule(mq_schemas *s)
-{
-    (void)mq__grammar_emit(s->g, MQ_OP_RETURN, 0, 0);
-}
-
 static void end_of_ways(mq_schemas *s)
 {
     (void)mq__grammar_emit(s->g, MQ_OP_FAIL, 0, 0);
@@ -126,17 +111,6 @@ static bool is_bare_text(const json_t *schema)
            (json_is_string(type) && strcmp(json_string_value(type), "string") == 0 && !json_object_get(schema, "enum"));
 }
 
-static bool needs(const json_t *schema, const char *name)
-{
-    const json_t *item;
-    size_t i;
-    json_array_foreach(json_object_get(schema, "required"), i, item)
-    {
-        if (json_is_string(item) && strcmp(json_string_value(item), name) == 0) return true;
-    }
-    return false;
-}
-
 /* Strings of an enumeration stand without quotes. */
 static void put_bare_values(mq_schemas *s, const json_t *list)
 {
@@ -145,13 +119,13 @@ static void put_bare_values(mq_schemas *s, const json_t *list)
     uint32_t jumps[256], count = 0;
     json_array_foreach(list, i, value)
     {
-        const uint32_t way = start_way(s);
+        const uint32_t way = mq__grammar_choice(s->g);
         if (json_is_string(value))
             put_bytes_of(s, json_string_value(value));
         else
             mq__grammar_json(s, value);
         if (count < 256) jumps[count++] = mq__grammar_emit(s->g, MQ_OP_JUMP, 0, 0);
-        next_way(s, way);
+        mq__grammar_otherwise(s->g, way);
         if (count == 256) break;
     }
     end_of_ways(s);
@@ -190,10 +164,10 @@ static void put_tagged_call(mq_schemas *s, const json_t *tool)
     s->root = schema;
     json_object_foreach(json_object_get(schema, "properties"), key, value)
     {
-        const bool required = needs(schema, key);
-        const uint32_t way = required ? 0 : start_way(s);
+        const bool required = mq__schema_requires(s, schema, key);
+        const uint32_t way = required ? 0 : mq__grammar_choice(s->g);
         put_tagged(s, key, value);
-        if (!required) next_way(s, way);
+        if (!required) mq__grammar_otherwise(s->g, way);
     }
     put_bytes_of(s, "</function>");
     put_space(s);
@@ -210,26 +184,26 @@ static uint32_t emit_gemma_value(mq_schemas *s)
     mq_grammar *g = s->g;
     const uint32_t rule = mq__grammar_rule(g);
     mq__grammar_begin(g, rule);
-    const uint32_t text = start_way(s);
+    const uint32_t text = mq__grammar_choice(s->g);
     put_bytes_of(s, gemma_quote);
     mq__grammar_until(g, gemma_quote, sizeof gemma_quote - 1);
-    end_of_rule(s);
-    next_way(s, text);
+    mq__grammar_end(s->g);
+    mq__grammar_otherwise(s->g, text);
     static const char *const words[] = {"true", "false", "null"};
     for (size_t i = 0; i < 3; i++) {
-        const uint32_t word = start_way(s);
+        const uint32_t word = mq__grammar_choice(s->g);
         put_bytes_of(s, words[i]);
-        end_of_rule(s);
-        next_way(s, word);
+        mq__grammar_end(s->g);
+        mq__grammar_otherwise(s->g, word);
     }
-    const uint32_t number = start_way(s);
+    const uint32_t number = mq__grammar_choice(s->g);
     mq__schemas_call(s, s->number);
-    end_of_rule(s);
-    next_way(s, number);
+    mq__grammar_end(s->g);
+    mq__grammar_otherwise(s->g, number);
     for (int keys = 0; keys < 2; keys++) {
-        const uint32_t list = start_way(s);
+        const uint32_t list = mq__grammar_choice(s->g);
         put_bytes_of(s, keys ? "{" : "[");
-        const uint32_t any = start_way(s), again = mq__grammar_here(g);
+        const uint32_t any = mq__grammar_choice(s->g), again = mq__grammar_here(g);
         if (keys) {
             mq_byte_set word = {{0}};
             mq__set_add(&word, '0', '9');
@@ -238,20 +212,20 @@ static uint32_t emit_gemma_value(mq_schemas *s)
             mq__set_add(&word, '_', '_');
             const uint32_t letter = mq__grammar_here(g);
             mq__grammar_set(g, &word);
-            const uint32_t more = start_way(s);
+            const uint32_t more = mq__grammar_choice(s->g);
             (void)mq__grammar_emit(g, MQ_OP_JUMP, letter, 0);
-            next_way(s, more);
+            mq__grammar_otherwise(s->g, more);
             put_bytes_of(s, ":");
         }
         mq__schemas_call(s, rule);
-        const uint32_t last = start_way(s);
+        const uint32_t last = mq__grammar_choice(s->g);
         put_bytes_of(s, ",");
         (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
-        next_way(s, last);
-        next_way(s, any);
+        mq__grammar_otherwise(s->g, last);
+        mq__grammar_otherwise(s->g, any);
         put_bytes_of(s, keys ? "}" : "]");
-        end_of_rule(s);
-        next_way(s, list);
+        mq__grammar_end(s->g);
+        mq__grammar_otherwise(s->g, list);
     }
     end_of_ways(s);
     return rule;
@@ -269,7 +243,7 @@ static void put_gemma_value(mq_schemas *s, const json_t *schema, uint32_t value)
             mq__grammar_until(s->g, gemma_quote, sizeof gemma_quote - 1);
         }
     } else if (type && (strcmp(type, "integer") == 0 || strcmp(type, "number") == 0)) {
-        mq__schemas_call(s, *type == 'i' ? s->integer : s->number);
+        mq__schemas_call(s, mq__schemas_rule(s, schema));
     } else {
         mq__schemas_call(s, value);
     }
@@ -287,11 +261,11 @@ static void put_members(mq_schemas *s, const json_t *schema, const uint32_t *rul
     json_object_foreach(object, key, value)
     {
         if (i == count || sure) break;
-        sure = needs(schema, key);
-        const uint32_t way = sure ? 0 : start_way(s);
+        sure = mq__schema_requires(s, schema, key);
+        const uint32_t way = sure ? 0 : mq__grammar_choice(s->g);
         mq__schemas_call(s, rule[i]);
         jump[i++] = mq__grammar_emit(s->g, MQ_OP_JUMP, 0, 0);
-        if (!sure) next_way(s, way);
+        if (!sure) mq__grammar_otherwise(s->g, way);
     }
     firsts = i;
     const uint32_t none = sure ? 0 : mq__grammar_emit(s->g, MQ_OP_JUMP, 0, 0);
@@ -300,11 +274,11 @@ static void put_members(mq_schemas *s, const json_t *schema, const uint32_t *rul
     {
         if (i == count || s->g->failed || s->g->too_big) break;
         if (i > 0) {
-            const bool required = needs(schema, key);
-            const uint32_t way = required ? 0 : start_way(s);
+            const bool required = mq__schema_requires(s, schema, key);
+            const uint32_t way = required ? 0 : mq__grammar_choice(s->g);
             put_bytes_of(s, ",");
             mq__schemas_call(s, rule[i]);
-            if (!required) next_way(s, way);
+            if (!required) mq__grammar_otherwise(s->g, way);
         }
         if (i < firsts) s->g->code[jump[i]].a = mq__grammar_here(s->g);
         i++;
@@ -326,7 +300,7 @@ static size_t emit_gemma_members(mq_schemas *s, const json_t *schema, uint32_t a
         put_bytes_of(s, key);
         put_bytes_of(s, ":");
         put_gemma_value(s, value, any);
-        end_of_rule(s);
+        mq__grammar_end(s->g);
     }
     return count;
 }
@@ -336,6 +310,7 @@ static uint32_t gemma_call(mq_schemas *s, const json_t *tool, uint32_t any)
 {
     uint32_t rule[MEMBERS_MOST];
     const json_t *schema = parameters_of(tool);
+    s->root = schema;
     const size_t count = emit_gemma_members(s, schema, any, rule);
     const uint32_t call = mq__grammar_rule(s->g);
     mq__grammar_begin(s->g, call);
@@ -344,7 +319,7 @@ static uint32_t gemma_call(mq_schemas *s, const json_t *tool, uint32_t any)
     put_bytes_of(s, "{");
     put_members(s, schema, rule, count);
     put_bytes_of(s, "}<tool_call|>");
-    end_of_rule(s);
+    mq__grammar_end(s->g);
     return call;
 }
 
@@ -374,37 +349,37 @@ static void put_mistral(mq_schemas *s, const json_t *tools)
 {
     const json_t *tool;
     size_t i;
-    const uint32_t one = mq__grammar_rule(s->g), list = start_way(s);
+    const uint32_t one = mq__grammar_rule(s->g), list = mq__grammar_choice(s->g);
     put_space(s);
     put_bytes_of(s, "[");
     const uint32_t again = mq__grammar_here(s->g);
     put_space(s);
     mq__schemas_call(s, one);
     put_space(s);
-    const uint32_t last = start_way(s);
+    const uint32_t last = mq__grammar_choice(s->g);
     put_bytes_of(s, ",");
     (void)mq__grammar_emit(s->g, MQ_OP_JUMP, again, 0);
-    next_way(s, last);
+    mq__grammar_otherwise(s->g, last);
     put_bytes_of(s, "]");
-    end_of_rule(s);
-    next_way(s, list);
+    mq__grammar_end(s->g);
+    mq__grammar_otherwise(s->g, list);
     json_array_foreach(tools, i, tool)
     {
-        const uint32_t way = start_way(s);
+        const uint32_t way = mq__grammar_choice(s->g);
         put_bytes_of(s, name_of(tool));
         put_bytes_of(s, "[ARGS]");
         put_arguments(s, tool);
-        end_of_rule(s);
-        next_way(s, way);
+        mq__grammar_end(s->g);
+        mq__grammar_otherwise(s->g, way);
     }
     end_of_ways(s);
     mq__grammar_begin(s->g, one);
     json_array_foreach(tools, i, tool)
     {
-        const uint32_t way = start_way(s);
+        const uint32_t way = mq__grammar_choice(s->g);
         put_json_call(s, tool, "arguments");
-        end_of_rule(s);
-        next_way(s, way);
+        mq__grammar_end(s->g);
+        mq__grammar_otherwise(s->g, way);
     }
     end_of_ways(s);
 }
@@ -423,10 +398,10 @@ static void emit_gemma(mq_schemas *s, uint32_t call, const json_t *tools)
     }
     mq__grammar_begin(s->g, call);
     for (i = 0; i < count; i++) {
-        const uint32_t way = start_way(s);
+        const uint32_t way = mq__grammar_choice(s->g);
         mq__schemas_call(s, rule[i]);
-        end_of_rule(s);
-        next_way(s, way);
+        mq__grammar_end(s->g);
+        mq__grammar_otherwise(s->g, way);
     }
     end_of_ways(s);
     mq__free(rule);
@@ -450,10 +425,10 @@ mq_status mq__tools_emit(mq_schemas *s, uint32_t call, mq_tool_format format, co
     }
     json_array_foreach(tools, i, tool)
     {
-        const uint32_t way = start_way(s);
+        const uint32_t way = mq__grammar_choice(s->g);
         put_call(s, format, tool);
-        end_of_rule(s);
-        next_way(s, way);
+        mq__grammar_end(s->g);
+        mq__grammar_otherwise(s->g, way);
     }
     end_of_ways(s);
     return MQ_OK;

@@ -4,12 +4,14 @@
 
 #include <string.h>
 
+#define SETS_COMPARED 512 /* a set that is there among the latest is not kept twice */
+
 void mq__grammar_free(mq_grammar *g)
 {
     mq__free(g->code);
     mq__free(g->set);
     mq__free(g->rule);
-    mq__free(g->productive);
+    mq__free(g->need);
     *g = (mq_grammar){0};
 }
 
@@ -53,6 +55,40 @@ void mq__grammar_begin(mq_grammar *g, uint32_t rule)
     if (!g->failed) g->rule[rule] = mq__grammar_here(g);
 }
 
+void mq__grammar_end(mq_grammar *g)
+{
+    (void)mq__grammar_emit(g, MQ_OP_RETURN, 0, 0);
+}
+
+uint32_t mq__grammar_choice(mq_grammar *g)
+{
+    return mq__grammar_emit(g, MQ_OP_SPLIT, mq__grammar_here(g) + 1, 0);
+}
+
+void mq__grammar_otherwise(mq_grammar *g, uint32_t choice)
+{
+    if (!g->failed && !g->too_big) g->code[choice].b = mq__grammar_here(g);
+}
+
+void mq__grammar_land(mq_grammar *g, uint32_t jump)
+{
+    if (!g->failed && !g->too_big) g->code[jump].a = mq__grammar_here(g);
+}
+
+uint32_t mq__grammar_chain(mq_grammar *g, uint32_t chain)
+{
+    return mq__grammar_emit(g, MQ_OP_SPLIT, mq__grammar_here(g) + 1, chain);
+}
+
+void mq__grammar_close_chain(mq_grammar *g, uint32_t chain)
+{
+    while (chain != MQ_NEVER && !g->failed && !g->too_big) {
+        const uint32_t before = g->code[chain].b;
+        mq__grammar_otherwise(g, chain);
+        chain = before;
+    }
+}
+
 void mq__set_add(mq_byte_set *set, unsigned low, unsigned high)
 {
     for (unsigned byte = low; byte <= high; byte++) {
@@ -67,16 +103,22 @@ bool mq__set_has(const mq_byte_set *set, uint8_t byte)
 
 void mq__grammar_set(mq_grammar *g, const mq_byte_set *set)
 {
-    size_t i = 0;
-    while (i < g->set_count && memcmp(&g->set[i], set, sizeof *set) != 0) {
-        i++;
+    size_t i = g->set_count, looked = 0;
+    if (memcmp(set, &(const mq_byte_set){{0}}, sizeof *set) == 0) {
+        (void)mq__grammar_emit(g, MQ_OP_FAIL, 0, 0);
+        return;
     }
-    if (i == g->set_count) {
+    while (i > 0 && looked < SETS_COMPARED && memcmp(&g->set[i - 1], set, sizeof *set) != 0) {
+        i--;
+        looked++;
+    }
+    if (i == 0 || looked == SETS_COMPARED) {
         g->set = room_for_one(g, g->set, g->set_count, &g->set_room, sizeof *g->set);
         if (g->failed) return;
         g->set[g->set_count++] = *set;
+        i = g->set_count;
     }
-    (void)mq__grammar_emit(g, MQ_OP_SET, (uint32_t)i, 0);
+    (void)mq__grammar_emit(g, MQ_OP_SET, (uint32_t)i - 1, 0);
 }
 
 void mq__grammar_byte(mq_grammar *g, uint8_t low, uint8_t high)
@@ -144,40 +186,89 @@ void mq__grammar_until(mq_grammar *g, const char *end, size_t count)
     mq__free(state);
 }
 
-/* ---- which rules can end */
+/* ---- what leads to an end */
 
-/* Whether a rule's end can be reached if the rules that are known to end do. `seen` holds the round in which a place was seen last. */
-static bool reaches_end(const mq_grammar *g, uint32_t rule, uint32_t round, uint32_t *seen, uint32_t *stack)
+/* What an instruction leads to: 0, 1 or 2 places; a call leads on only if its rule ends, too. */
+static size_t places_after(const mq_grammar *g, uint32_t at, uint32_t after[2])
 {
-    size_t count = 0;
-    stack[count++] = g->rule[rule];
-    while (count > 0) {
-        const uint32_t at = stack[--count];
-        if (seen[at] == round) continue;
-        seen[at] = round;
-        const mq_instruction *i = &g->code[at];
-        if (i->op == MQ_OP_RETURN) return true;
-        if (i->op == MQ_OP_SPLIT) stack[count++] = i->b;
-        if (i->op == MQ_OP_SPLIT || i->op == MQ_OP_JUMP) stack[count++] = i->a;
-        if (i->op == MQ_OP_SET || (i->op == MQ_OP_CALL && g->productive[i->a])) stack[count++] = at + 1;
+    const mq_instruction *i = &g->code[at];
+    after[0] = i->op == MQ_OP_SPLIT || i->op == MQ_OP_JUMP ? i->a : at + 1;
+    after[1] = i->op == MQ_OP_SPLIT ? i->b : i->op == MQ_OP_CALL ? g->rule[i->a] : 0;
+    return i->op == MQ_OP_RETURN || i->op == MQ_OP_FAIL ? 0 : i->op == MQ_OP_SPLIT || i->op == MQ_OP_CALL ? 2 : 1;
+}
+
+typedef struct end_search {
+    uint32_t *first, *before; /* before[first[at]] up to before[first[at + 1]]: the places that lead to `at` */
+    uint32_t *queue, *late;   /* places from where an end is reached; calls of rules that were found to end */
+    uint8_t *missing;         /* what must be found before a place leads to an end */
+    size_t queued, late_count;
+} end_search;
+
+static bool begin_end_search(const mq_grammar *g, end_search *e)
+{
+    const size_t count = g->code_count;
+    uint32_t after[2];
+    e->first = mq__alloc_zero(count + 3, sizeof *e->first);
+    e->before = mq__alloc_zero(2 * count + 1, sizeof *e->before);
+    e->queue = mq__alloc_zero(count + 1, sizeof *e->queue);
+    e->late = mq__alloc_zero(count + 1, sizeof *e->late);
+    e->missing = mq__alloc_zero(count + 1, 1);
+    if (!e->first || !e->before || !e->queue || !e->late || !e->missing) return false;
+    for (uint32_t at = 0; at < count; at++) {
+        const mq_op op = g->code[at].op;
+        for (size_t n = places_after(g, at, after); n-- > 0;) {
+            e->first[after[n] + 2]++;
+        }
+        e->missing[at] = op == MQ_OP_RETURN ? 0 : op == MQ_OP_CALL ? 2 : 1;
+        if (op == MQ_OP_RETURN) e->queue[e->queued++] = at;
     }
-    return false;
+    for (size_t at = 0; at < count; at++) {
+        e->first[at + 2] += e->first[at + 1];
+    }
+    for (uint32_t at = 0; at < count; at++) { /* first[to + 1] goes from the list's beginning to its end */
+        for (size_t n = places_after(g, at, after); n-- > 0;) {
+            e->before[e->first[after[n] + 1]++] = at;
+        }
+    }
+    return true;
+}
+
+/* `at` leads to an end with `level` rules waiting: what of the places before it? */
+static void note_end(mq_grammar *g, end_search *e, uint32_t at, uint32_t level)
+{
+    g->need[at] = level;
+    for (uint32_t i = e->first[at]; i < e->first[at + 1]; i++) {
+        const uint32_t from = e->before[i];
+        const mq_instruction *in = &g->code[from];
+        if (e->missing[from] == 0) continue;
+        if (in->op == MQ_OP_CALL && g->rule[in->a] == at)
+            e->late[e->late_count++] = from;
+        else if (--e->missing[from] == 0)
+            e->queue[e->queued++] = from;
+    }
 }
 
 bool mq__grammar_finish(mq_grammar *g)
 {
-    uint32_t *seen = mq__alloc_zero(g->code_count + 1, sizeof *seen), round = 0;
-    uint32_t *stack = mq__alloc_zero(2 * g->code_count + 2, sizeof *stack);
-    g->productive = mq__alloc_zero(g->rule_count, sizeof *g->productive);
-    g->failed = g->failed || !seen || !stack || !g->productive;
-    for (bool changed = true; changed && !g->failed;) {
-        changed = false;
-        for (size_t r = g->rule_count; r-- > 0;) {
-            if (g->productive[r] || !reaches_end(g, (uint32_t)r, ++round, seen, stack)) continue;
-            g->productive[r] = changed = true;
+    const size_t count = g->code_count;
+    end_search e = {0};
+    g->need = mq__alloc(count * sizeof *g->need);
+    g->failed = g->failed || !begin_end_search(g, &e) || !g->need;
+    if (!g->failed) memset(g->need, 0xff, count * sizeof *g->need);
+    size_t done = 0;
+    for (uint32_t level = 0; !g->failed && done < e.queued; level++) {
+        for (; done < e.queued; done++) {
+            note_end(g, &e, e.queue[done], level);
         }
+        for (size_t i = 0; i < e.late_count; i++) {
+            if (--e.missing[e.late[i]] == 0) e.queue[e.queued++] = e.late[i];
+        }
+        e.late_count = 0;
     }
-    mq__free(seen);
-    mq__free(stack);
-    return !g->failed && g->productive[0];
+    mq__free(e.first);
+    mq__free(e.before);
+    mq__free(e.queue);
+    mq__free(e.late);
+    mq__free(e.missing);
+    return !g->failed && g->need[g->rule[0]] != MQ_NEVER;
 }

@@ -28,14 +28,17 @@ typedef struct mq_grammar {
     size_t code_count, code_room;
     mq_byte_set *set;
     size_t set_count, set_room;
-    uint32_t *rule;   /* where each begins */
-    bool *productive; /* [rule_count] whether it can end; filled by mq__grammar_finish */
+    uint32_t *rule; /* where each begins */
     size_t rule_count, rule_room;
+    /* [code_count], filled by mq__grammar_finish: how many rules have to wait for each other from there to the rule's end, at least;
+     * MQ_NEVER: it is not reached. */
+    uint32_t *need;
     bool failed;  /* no memory */
     bool too_big; /* more than MQ_GRAMMAR_MOST instructions */
 } mq_grammar;
 
 enum { MQ_GRAMMAR_MOST = 200000 };
+#define MQ_NEVER UINT32_MAX
 
 void mq__grammar_free(mq_grammar *g);
 uint32_t mq__grammar_here(const mq_grammar *g);                             /* where the next instruction goes */
@@ -45,11 +48,18 @@ void mq__grammar_begin(mq_grammar *g, uint32_t rule);                       /* i
 void mq__grammar_set(mq_grammar *g, const mq_byte_set *set);                /* a byte of it */
 void mq__grammar_byte(mq_grammar *g, uint8_t low, uint8_t high);            /* a byte in [low, high] */
 void mq__grammar_text(mq_grammar *g, const char *bytes, size_t count);
+void mq__grammar_end(mq_grammar *g);                        /* the rule's end */
+uint32_t mq__grammar_choice(mq_grammar *g);                 /* what follows, or... */
+void mq__grammar_otherwise(mq_grammar *g, uint32_t choice); /* ... what follows here */
+void mq__grammar_land(mq_grammar *g, uint32_t jump);        /* a jump, written as to 0, leads here */
+/* A chain of choices: those of the same way out, each linked to the one before (MQ_NEVER: none); it leads here. */
+uint32_t mq__grammar_chain(mq_grammar *g, uint32_t chain);
+void mq__grammar_close_chain(mq_grammar *g, uint32_t chain);
 void mq__set_add(mq_byte_set *set, unsigned low, unsigned high);
 bool mq__set_has(const mq_byte_set *set, uint8_t byte);
 /* Any text that does not hold `end`, then `end`. */
 void mq__grammar_until(mq_grammar *g, const char *end, size_t count);
-/* Which rules can end. False: rule 0 cannot, nothing satisfies it. Sets `failed` without memory. */
+/* Fills `need`. False: rule 0 has no end, nothing satisfies it. Sets `failed` without memory. */
 bool mq__grammar_finish(mq_grammar *g);
 
 #endif

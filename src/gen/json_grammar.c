@@ -7,32 +7,10 @@
 #include <string.h>
 
 #define INDENT_MOST 40
-#define DIGITS_MOST 15 /* whole numbers stay below 2^53, where doubles are exact */
 
 void mq__schemas_call(mq_schemas *s, uint32_t rule)
 {
     (void)mq__grammar_emit(s->g, MQ_OP_CALL, rule, 0);
-}
-
-static uint32_t open_choice(mq_grammar *g)
-{
-    return mq__grammar_emit(g, MQ_OP_SPLIT, mq__grammar_here(g) + 1, 0);
-}
-
-/* The other way of a choice begins here. */
-static void other_way(mq_grammar *g, uint32_t choice)
-{
-    if (!g->failed && !g->too_big) g->code[choice].b = mq__grammar_here(g);
-}
-
-static void land(mq_grammar *g, uint32_t jump)
-{
-    if (!g->failed && !g->too_big) g->code[jump].a = mq__grammar_here(g);
-}
-
-static void end_rule(mq_grammar *g)
-{
-    (void)mq__grammar_emit(g, MQ_OP_RETURN, 0, 0);
 }
 
 /* Nothing, a blank, or a line end with blanks. */
@@ -40,22 +18,22 @@ static void emit_space(mq_schemas *s)
 {
     mq_grammar *g = s->g;
     mq__grammar_begin(g, s->space);
-    const uint32_t any = open_choice(g), line = open_choice(g);
+    const uint32_t any = mq__grammar_choice(g), line = mq__grammar_choice(g);
     mq__grammar_byte(g, ' ', ' ');
-    end_rule(g);
-    other_way(g, line);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, line);
     mq__grammar_byte(g, '\n', '\n');
     for (int i = 0; i < INDENT_MOST; i++) {
-        const uint32_t more = open_choice(g);
+        const uint32_t more = mq__grammar_choice(g);
         mq__grammar_byte(g, ' ', ' ');
         const uint32_t next = mq__grammar_emit(g, MQ_OP_JUMP, 0, 0);
-        other_way(g, more);
-        end_rule(g);
-        land(g, next);
+        mq__grammar_otherwise(g, more);
+        mq__grammar_end(g);
+        mq__grammar_land(g, next);
     }
-    end_rule(g);
-    other_way(g, any);
-    end_rule(g);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, any);
+    mq__grammar_end(g);
 }
 
 typedef struct byte_range {
@@ -65,12 +43,12 @@ typedef struct byte_range {
 /* One way of several: a byte of each range in turn, then the rule's end. `choice` of the way before is linked here. */
 static void emit_way(mq_grammar *g, const byte_range *ranges, size_t count)
 {
-    const uint32_t choice = open_choice(g);
+    const uint32_t choice = mq__grammar_choice(g);
     for (size_t i = 0; i < count; i++) {
         mq__grammar_byte(g, ranges[i].low, ranges[i].high);
     }
-    end_rule(g);
-    other_way(g, choice);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, choice);
 }
 
 #define WAY(...)                                                                                                       \
@@ -107,39 +85,31 @@ static void emit_escape(mq_grammar *g)
     mq__set_add(&high, 'A', 'B');
     mq__set_add(&second, 'c', 'f');
     mq__set_add(&second, 'C', 'F');
-    const uint32_t plain = open_choice(g);
+    const uint32_t plain = mq__grammar_choice(g);
     mq__grammar_set(g, &first);
     emit_hex(g, 3);
-    end_rule(g);
-    other_way(g, plain);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, plain);
     mq__grammar_set(g, &d);
-    const uint32_t pair = open_choice(g);
+    const uint32_t pair = mq__grammar_choice(g);
     mq__grammar_set(g, &low);
     emit_hex(g, 2);
-    end_rule(g);
-    other_way(g, pair);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, pair);
     mq__grammar_set(g, &high);
     emit_hex(g, 2);
     mq__grammar_text(g, "\\u", 2);
     mq__grammar_set(g, &d);
     mq__grammar_set(g, &second);
     emit_hex(g, 2);
-    end_rule(g);
+    mq__grammar_end(g);
 }
 
-/* One character of a string: well-formed UTF-8 (Unicode, table 3-7), or an escape. */
-static void emit_character(mq_schemas *s)
+/* Well-formed UTF-8 of more than one byte (Unicode, table 3-7). */
+static void emit_beyond(mq_schemas *s)
 {
     mq_grammar *g = s->g;
-    mq_byte_set plain = {{0}}, simple = {{0}};
-    mq__grammar_begin(g, s->character);
-    mq__set_add(&plain, 0x20, 0x21);
-    mq__set_add(&plain, 0x23, 0x5b);
-    mq__set_add(&plain, 0x5d, 0x7f);
-    const uint32_t choice = open_choice(g);
-    mq__grammar_set(g, &plain);
-    end_rule(g);
-    other_way(g, choice);
+    mq__grammar_begin(g, s->beyond);
     WAY({0xc2, 0xdf}, {0x80, 0xbf});
     WAY({0xe0, 0xe0}, {0xa0, 0xbf}, {0x80, 0xbf});
     WAY({0xe1, 0xec}, {0x80, 0xbf}, {0x80, 0xbf});
@@ -148,14 +118,34 @@ static void emit_character(mq_schemas *s)
     WAY({0xf0, 0xf0}, {0x90, 0xbf}, {0x80, 0xbf}, {0x80, 0xbf});
     WAY({0xf1, 0xf3}, {0x80, 0xbf}, {0x80, 0xbf}, {0x80, 0xbf});
     WAY({0xf4, 0xf4}, {0x80, 0x8f}, {0x80, 0xbf}, {0x80, 0xbf});
+    (void)mq__grammar_emit(g, MQ_OP_FAIL, 0, 0);
+}
+
+/* One character of a string, or an escape. */
+static void emit_character(mq_schemas *s)
+{
+    mq_grammar *g = s->g;
+    mq_byte_set plain = {{0}}, simple = {{0}};
+    mq__grammar_begin(g, s->character);
+    mq__set_add(&plain, 0x20, 0x21);
+    mq__set_add(&plain, 0x23, 0x5b);
+    mq__set_add(&plain, 0x5d, 0x7f);
+    const uint32_t choice = mq__grammar_choice(g);
+    mq__grammar_set(g, &plain);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, choice);
+    const uint32_t beyond = mq__grammar_choice(g);
+    mq__schemas_call(s, s->beyond);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, beyond);
     mq__grammar_byte(g, '\\', '\\');
     for (const char *c = "\"\\/bfnrt"; *c; c++) {
         mq__set_add(&simple, (uint8_t)*c, (uint8_t)*c);
     }
-    const uint32_t escape = open_choice(g);
+    const uint32_t escape = mq__grammar_choice(g);
     mq__grammar_set(g, &simple);
-    end_rule(g);
-    other_way(g, escape);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, escape);
     mq__grammar_byte(g, 'u', 'u');
     emit_escape(g);
 }
@@ -165,43 +155,62 @@ static void emit_string(mq_schemas *s)
     mq_grammar *g = s->g;
     mq__grammar_begin(g, s->string);
     mq__grammar_byte(g, '"', '"');
-    const uint32_t again = open_choice(g);
+    const uint32_t again = mq__grammar_choice(g);
     mq__schemas_call(s, s->character);
     (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
-    other_way(g, again);
+    mq__grammar_otherwise(g, again);
     mq__grammar_byte(g, '"', '"');
-    end_rule(g);
+    mq__grammar_end(g);
 }
 
 /* Up to `most` digits more; then the code goes on. */
 static void emit_digits(mq_grammar *g, int most)
 {
-    uint32_t choices[DIGITS_MOST];
+    uint32_t choices[MQ_DIGITS_MOST];
     for (int i = 0; i < most; i++) {
-        choices[i] = open_choice(g);
+        choices[i] = mq__grammar_choice(g);
         mq__grammar_byte(g, '0', '9');
     }
     for (int i = 0; i < most; i++) {
-        other_way(g, choices[i]);
+        mq__grammar_otherwise(g, choices[i]);
     }
+}
+
+/* Each begins within the one before it. */
+static void emit_digit_rules(mq_schemas *s)
+{
+    uint32_t choices[MQ_DIGITS_MOST];
+    for (uint32_t n = 0; n < MQ_DIGITS_MOST; n++) {
+        s->digits[n] = mq__grammar_rule(s->g);
+    }
+    for (uint32_t n = MQ_DIGITS_MOST - 1; n > 0; n--) {
+        mq__grammar_begin(s->g, s->digits[n]);
+        choices[n] = mq__grammar_choice(s->g);
+        mq__grammar_byte(s->g, '0', '9');
+    }
+    for (uint32_t n = 1; n < MQ_DIGITS_MOST; n++) {
+        mq__grammar_otherwise(s->g, choices[n]);
+    }
+    mq__grammar_begin(s->g, s->digits[0]);
+    mq__grammar_end(s->g);
 }
 
 static void emit_sign(mq_grammar *g)
 {
-    const uint32_t sign = open_choice(g);
+    const uint32_t sign = mq__grammar_choice(g);
     mq__grammar_byte(g, '-', '-');
-    other_way(g, sign);
+    mq__grammar_otherwise(g, sign);
 }
 
 static void emit_whole_part(mq_grammar *g)
 {
-    const uint32_t zero = open_choice(g);
+    const uint32_t zero = mq__grammar_choice(g);
     mq__grammar_byte(g, '0', '0');
     const uint32_t done = mq__grammar_emit(g, MQ_OP_JUMP, 0, 0);
-    other_way(g, zero);
+    mq__grammar_otherwise(g, zero);
     mq__grammar_byte(g, '1', '9');
-    emit_digits(g, DIGITS_MOST - 1);
-    land(g, done);
+    emit_digits(g, MQ_DIGITS_MOST - 1);
+    mq__grammar_land(g, done);
 }
 
 static void emit_numbers(mq_schemas *s)
@@ -210,39 +219,37 @@ static void emit_numbers(mq_schemas *s)
     mq_byte_set exponent = {{0}}, sign = {{0}};
     mq__grammar_begin(g, s->integer);
     emit_sign(g);
-    mq__grammar_begin(g, s->natural);
     emit_whole_part(g);
-    end_rule(g);
+    mq__grammar_end(g);
     mq__grammar_begin(g, s->number);
     emit_sign(g);
-    mq__grammar_begin(g, s->positive);
     emit_whole_part(g);
-    const uint32_t fraction = open_choice(g);
+    const uint32_t fraction = mq__grammar_choice(g);
     mq__grammar_byte(g, '.', '.');
     mq__grammar_byte(g, '0', '9');
-    emit_digits(g, DIGITS_MOST - 1);
-    other_way(g, fraction);
-    const uint32_t power = open_choice(g);
+    emit_digits(g, MQ_DIGITS_MOST - 1);
+    mq__grammar_otherwise(g, fraction);
+    const uint32_t power = mq__grammar_choice(g);
     mq__set_add(&exponent, 'e', 'e');
     mq__set_add(&exponent, 'E', 'E');
     mq__grammar_set(g, &exponent);
-    const uint32_t signs = open_choice(g);
+    const uint32_t signs = mq__grammar_choice(g);
     mq__set_add(&sign, '+', '+');
     mq__set_add(&sign, '-', '-');
     mq__grammar_set(g, &sign);
-    other_way(g, signs);
+    mq__grammar_otherwise(g, signs);
     mq__grammar_byte(g, '0', '9');
     emit_digits(g, 1);
-    other_way(g, power);
-    end_rule(g);
+    mq__grammar_otherwise(g, power);
+    mq__grammar_end(g);
 }
 
 static void emit_word(mq_schemas *s, const char *word)
 {
-    const uint32_t choice = open_choice(s->g);
+    const uint32_t choice = mq__grammar_choice(s->g);
     mq__grammar_text(s->g, word, strlen(word));
-    end_rule(s->g);
-    other_way(s->g, choice);
+    mq__grammar_end(s->g);
+    mq__grammar_otherwise(s->g, choice);
 }
 
 /* `{` or `[`, members with commas, and the end; an object's members have keys. */
@@ -251,7 +258,7 @@ static void emit_list(mq_schemas *s, char open, char close, bool keys)
     mq_grammar *g = s->g;
     mq__grammar_byte(g, (uint8_t)open, (uint8_t)open);
     mq__schemas_call(s, s->space);
-    const uint32_t any = open_choice(g), again = mq__grammar_here(g);
+    const uint32_t any = mq__grammar_choice(g), again = mq__grammar_here(g);
     if (keys) {
         mq__schemas_call(s, s->string);
         mq__schemas_call(s, s->space);
@@ -260,14 +267,14 @@ static void emit_list(mq_schemas *s, char open, char close, bool keys)
     }
     mq__schemas_call(s, s->value);
     mq__schemas_call(s, s->space);
-    const uint32_t last = open_choice(g);
+    const uint32_t last = mq__grammar_choice(g);
     mq__grammar_byte(g, ',', ',');
     mq__schemas_call(s, s->space);
     (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
-    other_way(g, last);
-    other_way(g, any);
+    mq__grammar_otherwise(g, last);
+    mq__grammar_otherwise(g, any);
     mq__grammar_byte(g, (uint8_t)close, (uint8_t)close);
-    end_rule(g);
+    mq__grammar_end(g);
 }
 
 static void emit_value(mq_schemas *s)
@@ -277,17 +284,17 @@ static void emit_value(mq_schemas *s)
     emit_word(s, "null");
     emit_word(s, "true");
     emit_word(s, "false");
-    const uint32_t string = open_choice(g);
+    const uint32_t string = mq__grammar_choice(g);
     mq__schemas_call(s, s->string);
-    end_rule(g);
-    other_way(g, string);
-    const uint32_t number = open_choice(g);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, string);
+    const uint32_t number = mq__grammar_choice(g);
     mq__schemas_call(s, s->number);
-    end_rule(g);
-    other_way(g, number);
-    const uint32_t object = open_choice(g);
+    mq__grammar_end(g);
+    mq__grammar_otherwise(g, number);
+    const uint32_t object = mq__grammar_choice(g);
     emit_list(s, '{', '}', true);
-    other_way(g, object);
+    mq__grammar_otherwise(g, object);
     emit_list(s, '[', ']', false);
 }
 
@@ -301,13 +308,14 @@ void mq__schemas_begin(mq_schemas *s, mq_grammar *g, bool strict, mq_error *erro
     s->string = mq__grammar_rule(g);
     s->number = mq__grammar_rule(g);
     s->integer = mq__grammar_rule(g);
-    s->positive = mq__grammar_rule(g);
-    s->natural = mq__grammar_rule(g);
+    s->beyond = mq__grammar_rule(g);
     s->value = mq__grammar_rule(g);
     emit_space(s);
+    emit_beyond(s);
     emit_character(s);
     emit_string(s);
     emit_numbers(s);
+    emit_digit_rules(s);
     emit_value(s);
 }
 

@@ -9,20 +9,26 @@
 
 typedef struct schema_rule {
     const json_t *schema, *root;
-    uint32_t rule;
+    uint32_t rule, next; /* next: of the same hash, + 1 */
 } schema_rule;
+
+enum { MQ_SCHEMA_BUCKETS = 1024, MQ_DIGITS_MOST = 15 }; /* whole numbers stay below 2^53, where doubles are exact */
 
 /* Puts schemas into a grammar; each schema object becomes one rule, so that references may be cyclic. */
 typedef struct mq_schemas {
     mq_grammar *g;
     const json_t *root; /* of the schema in hand: what "#/..." refers to */
     bool strict;
-    mq_buf dropped;                              /* "pattern, minimum": keywords that were left out */
-    uint32_t space, string, value, character;    /* rules */
-    uint32_t number, integer, positive, natural; /* with a sign; positive and natural: without one */
-    schema_rule *known;                          /* [known_count] */
-    size_t known_count, known_room, emitted;     /* the first `emitted` of them have their code */
-    json_t *made;                                /* a list of schemas that were put together (allOf) */
+    mq_buf dropped;                           /* "pattern, minimum": keywords that were left out */
+    uint32_t space, string, value, character; /* rules */
+    uint32_t beyond;                          /* a character that is not of ASCII */
+    uint32_t number, integer;
+    uint32_t digits[MQ_DIGITS_MOST];         /* up to so many more */
+    schema_rule *known;                      /* [known_count] */
+    size_t known_count, known_room, emitted; /* the first `emitted` of them have their code */
+    uint32_t bucket[MQ_SCHEMA_BUCKETS];      /* + 1, of `known` */
+    size_t work;                             /* done so far */
+    json_t *made;                            /* a list of schemas that were put together (allOf) */
     mq_error *error;
     mq_status status;
 } mq_schemas;
@@ -39,6 +45,20 @@ mq_status mq__schemas_emit(mq_schemas *s);
 bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what);
 /* A keyword that cannot be kept: left out, or an error: false. */
 bool mq__schema_leave_out(mq_schemas *s, const char *keyword);
+
+/* Notes work that grows faster than the schema's text; false: it was too much. */
+bool mq__schema_work(mq_schemas *s, size_t amount);
+
+/* ---- schema_object.c, schema_string.c, schema_number.c: the code of a type's values */
+
+void mq__schema_object(mq_schemas *s, const json_t *schema);
+void mq__schema_array(mq_schemas *s, const json_t *schema);
+void mq__schema_string(mq_schemas *s, const json_t *schema);
+void mq__schema_number(mq_schemas *s, const json_t *schema, bool whole);
+/* Whether `required` has the name. */
+bool mq__schema_requires(mq_schemas *s, const json_t *schema, const char *name);
+/* A bound that is counted, or -1. */
+long mq__schema_bound(mq_schemas *s, const json_t *schema, const char *name, long most);
 
 /* ---- schema_join.c */
 
