@@ -2,6 +2,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "unit_masks.h"
 
+#include "base/mem.h"
+
 #include <arpa/inet.h>
 #include <pcre2.h>
 
@@ -446,6 +448,34 @@ static void test_bounds_of_work(void **state)
     }
 }
 
+/* Without memory a constraint is refused, or its masks allow less; never is one of them empty. */
+static void test_short_memory_of_keywords(void **state)
+{
+    (void)state;
+    static const char schema[] =
+        "{\"properties\":{\"a\":{\"pattern\":\"^([a-z]+|[^\\\\d]{2,5})$\"},\"b\":{\"format\":\"ipv6\"}"
+        ",\"c\":{\"$ref\":\"#/properties/a\",\"minLength\":1}},\"required\":[\"a\"],"
+        "\"additionalProperties\":{\"minimum\":-2.5}}";
+    const mq_constraint_options options = {.schema = schema, .schema_bytes = sizeof schema - 1};
+    int failed = 0;
+    for (unsigned long n = 1; n < 500; n++) {
+        mq_constraint *c = NULL;
+        mq_error error = {0};
+        unsigned seed = (unsigned)n;
+        (void)mq__alloc_fail_at(n);
+        const mq_status status = mq_constraint_new(vocabulary, &options, &c, NULL, &error);
+        assert_true(status == MQ_OK || status == MQ_NO_MEMORY || status == MQ_LIMIT);
+        for (int i = 0; c && i < 4; i++) {
+            const int32_t token = draw_allowed(mq_constraint_mask(c), &seed, false);
+            if (token < 0 || mq_constraint_accept(c, token, NULL) != MQ_OK) break;
+        }
+        (void)mq__alloc_fail_at(0);
+        failed += status != MQ_OK;
+        mq_constraint_free(c);
+    }
+    assert_true(failed > 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_random_bounds),
         cmocka_unit_test(test_numbers_of_calls),
         cmocka_unit_test(test_bounds_of_work),
+        cmocka_unit_test(test_short_memory_of_keywords),
     };
     return cmocka_run_group_tests(tests, unit_open_vocabulary, unit_close_vocabulary);
 }
