@@ -12,6 +12,7 @@ import gzip
 import ipaddress
 import json
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -529,6 +530,30 @@ def own_memory_is_flat():
     assert grown <= 12, f"grew by {grown} MiB: {figures}"
     assert max(handles for _, handles in figures) <= figures[0][1] + 2, f"descriptors: {figures}"
     return ", ".join(f"{memory >> 20} MiB, {handles} descriptors" for memory, handles in figures)
+
+
+def at_one_moment(act):
+    """What the server finds when it wakes."""
+    MINE.signal(signal.SIGSTOP)
+    act()
+    MINE.signal(signal.SIGCONT)
+
+
+def own_all_connections_at_once():
+    """Every connection that is allowed asks at one moment, and all leave at another."""
+    idle = MINE.handles()
+    with contextlib.ExitStack() as stack:
+        readers = [Reader(stack.enter_context(connect(20)), 20) for _ in range(500)]
+        for r in readers[::-1]:
+            r.s.sendall(head("GET", "/health"))
+        assert [r.answer()[0] for r in readers] == [200] * 500
+        at_one_moment(lambda: [r.s.sendall(head("GET", "/health")) for r in readers])
+        assert [r.answer()[0] for r in readers] == [200] * 500
+        at_one_moment(stack.close)
+    end = time.time() + 10
+    while (handles := MINE.handles()) > idle + 2:
+        assert time.time() < end, f"{handles} descriptors are open, {idle} were before"
+        time.sleep(0.05)
 
 
 # ---------------------------------------------------------------- small bounds: the last that is allowed, and the next
