@@ -440,15 +440,15 @@ static void put_marked_calls(mq_schemas *s, uint32_t call, mq_tool_format format
     const bool llama = format == MQ_TOOLS_LLAMA3;
     const uint32_t again = mq__grammar_here(s->g);
     put_space(s);
-    const uint32_t marked = llama ? start_way(s) : 0;
+    const uint32_t marked = llama ? mq__grammar_choice(s->g) : 0;
     put_bytes_of(s, mq__tool_marker(format));
-    if (llama) next_way(s, marked);
+    if (llama) mq__grammar_otherwise(s->g, marked);
     mq__schemas_call(s, call);
     if (!parallel) return;
-    const uint32_t more = start_way(s);
+    const uint32_t more = mq__grammar_choice(s->g);
     if (llama) put_bytes_of(s, ";");
     (void)mq__grammar_emit(s->g, MQ_OP_JUMP, again, 0);
-    next_way(s, more);
+    mq__grammar_otherwise(s->g, more);
 }
 
 mq_status mq__tools_emit_either(mq_schemas *s, uint32_t schema, mq_tool_format format, bool parallel,
@@ -458,11 +458,11 @@ mq_status mq__tools_emit_either(mq_schemas *s, uint32_t schema, mq_tool_format f
     const mq_status status = mq__tools_emit(s, call, format, tools, error);
     if (status != MQ_OK) return status;
     mq__grammar_begin(s->g, 0);
-    const uint32_t way = start_way(s);
+    const uint32_t way = mq__grammar_choice(s->g);
     mq__schemas_call(s, schema);
-    end_of_rule(s);
-    next_way(s, way);
+    mq__grammar_end(s->g);
+    mq__grammar_otherwise(s->g, way);
     put_marked_calls(s, call, format, parallel);
-    end_of_rule(s);
+    mq__grammar_end(s->g);
     return MQ_OK;
 }

@@ -19,6 +19,7 @@ typedef struct http_connection {
     uint64_t id;       /* unlike its descriptor's, never another's */
     double since;      /* when it began to wait for headers, or for the rest of a body */
     double allowed;    /* seconds that this may take; 0: it does not wait for its client */
+    double left_at;    /* `since`, when its client was seen to have hung up; 0: it has not */
     double moved;      /* when what the client has to read was something else, or nothing */
     int unsent;        /* bytes of that */
     uint32_t address;  /* hash of the client's address, for per_address; 0: none */

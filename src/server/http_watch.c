@@ -19,11 +19,23 @@ double mq__http_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* Its client has hung up and everything it sent was read: it sends no request any more. libmicrohttpd misses an end that comes with
+ * the last bytes. Twice, so that a request that was just read has become an exchange. */
+static bool has_left(http_connection *c)
+{
+    int unread = 0;
+    struct pollfd fd = {.fd = c->fd, .events = POLLRDHUP};
+    const bool left = poll(&fd, 1, 0) == 1 && ioctl(c->fd, FIONREAD, &unread) == 0 && unread == 0;
+    const bool again = left && c->left_at == c->since;
+    c->left_at = left ? c->since : 0;
+    return again;
+}
+
 /* Who takes too long to send a request is cut off. Under the server's lock: a connection in the list has its descriptor open. */
 static void reap(mq_server *server, double now)
 {
     for (http_connection *c = server->connections; c; c = c->next) {
-        if (c->allowed > 0 && now - c->since > c->allowed) {
+        if (c->allowed > 0 && (now - c->since > c->allowed || has_left(c))) {
             c->allowed = 0;
             (void)shutdown(c->fd, SHUT_RDWR);
         }

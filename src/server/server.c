@@ -10,8 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HTTP_THREADS 4
-#define LAST_WORDS   100 /* centiseconds in which a server that stops sends what is complete */
+#define HTTP_THREADS 4 /* at least */
+/* libmicrohttpd takes 128 events of a thread at once, and where it gets as many it sleeps for more before it looks at them. So a thread
+ * has fewer: connections, the listener, the word to resume. */
+#define THREAD_CONNECTIONS 120
+#define LAST_WORDS         100 /* centiseconds in which a server that stops sends what is complete */
 #if MHD_VERSION >= 0x00097701
 #define STRICT MHD_OPTION_CLIENT_DISCIPLINE_LVL, 2 /* no lines that end with LF alone */
 #else
@@ -129,9 +132,16 @@ static mq_status copy_server_options(mq_server *server, const mq_server_options 
     return status;
 }
 
+static unsigned http_threads(uint32_t connections)
+{
+    const unsigned threads = (connections + THREAD_CONNECTIONS - 1) / THREAD_CONNECTIONS;
+    return threads < HTTP_THREADS ? HTTP_THREADS : threads;
+}
+
 static mq_status start_daemon(mq_server *server, mq_error *error)
 {
     const mq_server_limits *l = &server->options.limits;
+    const unsigned threads = http_threads(l->connections);
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     struct MHD_OptionItem more[] = {{MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
     if (server->tls_cert) {
@@ -141,12 +151,11 @@ static mq_status start_daemon(mq_server *server, mq_error *error)
     }
     server->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, mq__http_request, server, MHD_OPTION_EXTERNAL_LOGGER, ignore_message, NULL,
-        MHD_OPTION_LISTEN_SOCKET, server->listener, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)HTTP_THREADS,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)(l->connections < HTTP_THREADS ? HTTP_THREADS : l->connections),
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, l->header_bytes + 32768, STRICT, MHD_OPTION_NOTIFY_COMPLETED,
-        mq__http_ended, server, MHD_OPTION_NOTIFY_CONNECTION, mq__http_connection, server, MHD_OPTION_UNESCAPE_CALLBACK,
-        mq__http_unescape, server, MHD_OPTION_URI_LOG_CALLBACK, mq__http_uri, server, MHD_OPTION_ARRAY, more,
-        MHD_OPTION_END);
+        MHD_OPTION_LISTEN_SOCKET, server->listener, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)(l->connections < threads ? threads : l->connections), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        l->header_bytes + 32768, STRICT, MHD_OPTION_NOTIFY_COMPLETED, mq__http_ended, server,
+        MHD_OPTION_NOTIFY_CONNECTION, mq__http_connection, server, MHD_OPTION_UNESCAPE_CALLBACK, mq__http_unescape,
+        server, MHD_OPTION_URI_LOG_CALLBACK, mq__http_uri, server, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
     if (!server->daemon && server->tls_cert) {
         return mq__fail(error, MQ_FORMAT, "server: TLS: expected a PEM certificate and its key, got others");
     }

@@ -1,176 +1,30 @@
 """A server as attackers, broken clients and bad networks meet it: raw sockets, on loopback only.
 
-usage: check_http.py HOST:PORT [--key KEY] [--header-seconds 10] [--body-seconds 60] ...   a server that runs already
-       check_http.py --serve MIXQUANT MODEL ...                                           one of its own, with short limits
-Needs Python's standard library only. Every function named case_* runs and prints a line; a failed one says why, and the exit code is 1.
-Everything is bounded in time. --malformed, --disconnects and --seconds say how much of what is random is tried.
+usage: check_http.py --serve MIXQUANT MODEL [options]     servers of its own, with short limits; also under sanitizers
+       check_http.py HOST:PORT [--key KEY] [options]      one that runs already
+Every function named case_* runs and prints a line; a failed one says why, and the exit code is 1. Those named own_* need a server of
+our own, those named bound_* one with small bounds. Everything is bounded in time. --malformed, --heads, --disconnects and --seconds
+say how much of what is random is tried.
 """
 import argparse
 import contextlib
 import gzip
 import ipaddress
 import json
-import os
 import random
-import re
 import signal
 import socket
-import struct
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import traceback
 
-A = None  # the arguments
+from http_bodies import FIELDS, NUMBERS, mutate, mutate_head, plain_body, rich_body
+from http_wire import (Reader, Served, ask, at, begin_stream, chat, check_answers, check_healthy, connect, events, head, in_threads, metrics, post,
+                       receive_all, reset, run_cases, send, status_of, wait_idle, words)
 
-
-# ---------------------------------------------------------------- sockets
-
-def connect(timeout=10):
-    s = socket.create_connection((A.host, A.port), timeout=timeout)
-    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return s
-
-
-def head(method, path, headers=(), length=None, host="localhost"):
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *headers]
-    if A.key:
-        lines.append(f"Authorization: Bearer {A.key}")
-    if length is not None:
-        lines.append(f"Content-Length: {length}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def post(path, body, headers=(), **more):
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return head("POST", path, headers, len(data), **more) + data
-
-
-def send(s, data):
-    """False: the server hung up meanwhile."""
-    try:
-        s.sendall(data)
-        return True
-    except OSError:
-        return False
-
-
-def receive_all(s, seconds):
-    """What comes until the connection ends; the second value says whether it did within so many seconds."""
-    end, got = time.time() + seconds, b""
-    while (left := end - time.time()) > 0:
-        s.settimeout(left)
-        try:
-            some = s.recv(65536)
-        except socket.timeout:
-            return got, False
-        except OSError:
-            return got, True
-        if not some:
-            return got, True
-        got += some
-    return got, False
-
-
-class Reader:
-    """Answers of one connection, one after another."""
-
-    def __init__(self, s, seconds=60):
-        self.s, self.rest = s, b""
-        s.settimeout(seconds)
-
-    def more(self):
-        some = self.s.recv(65536)
-        if not some:
-            raise EOFError
-        self.rest += some
-
-    def until(self, mark):
-        while (at := self.rest.find(mark)) < 0:
-            self.more()
-        found, self.rest = self.rest[:at], self.rest[at + len(mark):]
-        return found
-
-    def take(self, count):
-        while len(self.rest) < count:
-            self.more()
-        found, self.rest = self.rest[:count], self.rest[count:]
-        return found
-
-    def chunks(self):
-        while (size := int(self.until(b"\r\n"), 16)):
-            yield self.take(size)
-            assert self.take(2) == b"\r\n"
-        self.until(b"\r\n")
-
-    def answer(self, has_body=True):
-        lines = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
-        status = int(lines[0].split()[1])
-        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:])}
-        if not has_body:
-            return status, headers, b""
-        if headers.get("transfer-encoding") == "chunked":
-            return status, headers, b"".join(self.chunks())
-        return status, headers, self.take(int(headers["content-length"]))
-
-
-def ask(data, seconds=60, has_body=True):
-    with connect(seconds) as s:
-        send(s, data)
-        return Reader(s, seconds).answer(has_body)
-
-
-def status_of(data):
-    found = re.match(rb"HTTP/1\.1 (\d+) ", data)
-    return int(found[1]) if found else 0
-
-
-# ---------------------------------------------------------------- what the server says of itself
-
-def metric(name):
-    status, _, body = ask(head("GET", "/metrics"))
-    assert status == 200, status
-    found = re.search(rb"^" + re.escape(name.encode()) + rb"(?:\{[^}]*\})? ([0-9.e+-]+)$", body, re.M)
-    assert found, f"no metric {name}"
-    return float(found[1])
-
-
-def wait_idle(seconds=30):
-    """No slot is stuck."""
-    end = time.time() + seconds
-    while True:
-        busy = metric("llamacpp:requests_processing") + metric("llamacpp:requests_deferred")
-        if busy == 0:
-            return
-        assert time.time() < end, f"{busy} requests still run"
-        time.sleep(0.05)
-
-
-def check_healthy(within=2):
-    begun = time.time()
-    status, _, body = ask(head("GET", "/health"), 10)
-    assert status == 200, (status, body)
-    assert time.time() - begun < within, f"/health took {time.time() - begun:.1f} s"
-
-
-def check_answers():
-    status, _, body = ask(post("/v1/chat/completions", chat("Hello.", max_tokens=2)))
-    assert status == 200, (status, body)
-    assert json.loads(body)["choices"], body
-
-
-def context():
-    return json.loads(ask(head("GET", "/v1/models"))[2])["data"][0]["max_model_len"]
-
-
-def words(count, seed):
-    return " ".join(f"w{(seed * 7919 + i * 104729) % 9973}" for i in range(count))
-
-
-def chat(text, **more):
-    return {"model": "m", "messages": [{"role": "user", "content": text}], "temperature": 0, **more}
+A = None     # the arguments
+MINE = None  # a server of our own
 
 
 def long_chat(seed, **more):
@@ -218,6 +72,17 @@ ATTACKS = [  # name, bytes, statuses (0: closed without an answer)
     ("%00 in the query", b"GET /health?a=%00 HTTP/1.1\r\n" + H + b"\r\n", {400}),
     ("TLS to a port without", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x11" * 32 + b"\r\n\r\n", {0, 400}),
     ("HTTP/2 without TLS", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {0, 400, 505}),
+    ("no blank in a request line", b"GET/healthHTTP/1.1\r\n" + H + b"\r\n", {0, 400, 405, 505}),
+    ("a method in small letters", b"get /health HTTP/1.1\r\n" + H + b"Connection: close\r\n\r\n", {400, 405}),
+    ("a header without a colon", b"GET /health HTTP/1.1\r\n" + H + b"X-A\r\n\r\n", {400}),
+    ("a header without a name", b"GET /health HTTP/1.1\r\n" + H + b": 1\r\n\r\n", {400}),
+    ("a length and nothing", b"POST /tokenize HTTP/1.1\r\n" + H + b"Content-Length: \r\n\r\n", {400}),
+    ("a proxy's request", b"CONNECT rebound.example:80 HTTP/1.1\r\n" + H + b"Connection: close\r\n\r\n", {400, 404, 405}),
+    ("a chunk that is no number", b"POST /tokenize HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n\r\n", {400}),
+    ("a chunk longer than it says", b"POST /tokenize HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n", {400}),
+    ("a Host with a user", b"GET /health HTTP/1.1\r\nHost: localhost@rebound.example\r\n\r\n", {400, 421}),
+    ("a Host with an odd port", b"GET /health HTTP/1.1\r\nHost: localhost:80x\r\n\r\n", {400, 421}),
+    ("an empty Host", b"GET /health HTTP/1.1\r\nHost: \r\n\r\n", {400, 421}),
     ("HTTP/0.9", b"GET /health\r\n\r\n", {0, 400, 505}),
 ]
 
@@ -284,7 +149,7 @@ def case_pipelined_and_kept_alive():
 
 
 def case_keys():
-    if not A.key:
+    if not at.key:
         return "skipped: no --key"
     for headers in ([], ["x-api-key: wrong-key-123"], ["Authorization: Bearer wrong"]):
         data = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Content-Length: 100000", *headers]) + "\r\n\r\n"
@@ -296,7 +161,7 @@ def case_keys():
         assert Reader(s).answer()[0] == 401
         s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert Reader(s).answer()[0] == 200
-        s.sendall(f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nx-api-key: {A.key}\r\n\r\n".encode())
+        s.sendall(f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nx-api-key: {at.key}\r\n\r\n".encode())
         assert Reader(s).answer()[0] == 200
 
 
@@ -337,37 +202,6 @@ def case_compressed_bodies():
 
 # ---------------------------------------------------------------- bounds of fields
 
-NUMBERS = ["-1", "0", "1", "0.5", "-0.0", "1e999", "-1e999", "1e308", "2147483647", "2147483648", "-2147483649", "4294967296", "9007199254740993",
-           "9223372036854775807", "9223372036854775808", "-9223372036854775809", "18446744073709551616", "NaN", "Infinity", "\"1\"", "true",
-           "null", "[]", "{}", "[1]", "0x10", "01", "1.", ".5", "1e", "--1"]
-FIELDS = {
-    "/v1/chat/completions": ["temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "n", "seed", "presence_penalty",
-                             "frequency_penalty", "repetition_penalty", "top_logprobs", "logprobs", "stop", "logit_bias", "stream", "n_predict",
-                             "messages", "tools", "tool_choice", "response_format", "stream_options", "chat_template_kwargs", "reasoning_effort",
-                             "parallel_tool_calls", "user", "model", "prompt_cache_key"],
-    "/v1/completions": ["prompt", "max_tokens", "temperature", "logprobs", "n", "best_of", "echo", "suffix", "stop", "seed", "logit_bias"],
-    "/v1/responses": ["input", "max_output_tokens", "temperature", "top_p", "tools", "reasoning", "text", "instructions", "include", "previous_response_id"],
-    "/v1/messages": ["max_tokens", "messages", "system", "temperature", "top_k", "top_p", "stop_sequences", "thinking", "tools", "tool_choice",
-                     "metadata", "output_config"],
-    "/v1/messages/count_tokens": ["messages", "system", "tools"],
-    "/tokenize": ["content", "add_special", "with_pieces"],
-    "/detokenize": ["tokens"],
-    "/apply-template": ["messages", "tools"],
-}
-
-
-def plain_body(path):
-    if path == "/v1/completions":
-        return {"prompt": "Hello", "max_tokens": 1}
-    if path == "/v1/responses":
-        return {"input": "Hello", "max_output_tokens": 1}
-    if path == "/tokenize":
-        return {"content": "Hello"}
-    if path == "/detokenize":
-        return {"tokens": [1, 2, 3]}
-    return {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-
-
 def case_every_numeric_bound():
     """Nothing but 200 and 4xx, at once, whatever stands in a field."""
     tried, wrong = 0, []
@@ -407,77 +241,6 @@ def case_bounds_of_counts():
         for path in FIELDS:
             assert ask(post(path, deep))[0] == 400
             assert ask(post(path, b"{\"messages\": " + deep + b"}"))[0] == 400
-
-
-def mutate(rng, data):
-    data = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
-        if not data:
-            break
-        at, what = rng.randrange(len(data)), rng.randrange(9)
-        if what == 0:
-            data[at] = rng.randrange(256)
-        elif what == 1:
-            del data[at:at + rng.choice((1, 2, 8, 64))]
-        elif what == 2:
-            data[at:at] = rng.choice((b"\x00", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\\u0000", b"\\ud800", b"\"", b"{", b"}", b"[", b"]", b",", b":", b"1e999",
-                                      b"null", b"-", b"//", b"\xef\xbb\xbf"))
-        elif what == 3:
-            del data[at:]
-        elif what == 4:
-            data[at:at] = data[at:at + rng.choice((4, 16, 64))]
-        elif what == 5:
-            data[at:at + 1] = rng.choice(NUMBERS).encode()
-        elif what == 6:
-            data += bytes(data)
-        elif what == 7:
-            data[at:at] = rng.choice((b"[", b"{\"a\":", b"\\")) * rng.choice((10, 100, 1000))
-        else:
-            data[at] ^= 1 << rng.randrange(8)
-    return bytes(data)
-
-
-def rich_body(path, rng):
-    """Something of everything, so that what is broken lies deep."""
-    body = plain_body(path)
-    schema = {"type": "object", "properties": {"city": {"type": "string", "enum": ["a", "b"]}, "n": {"type": "integer", "minimum": 0}}, "required": ["city"]}
-    if path == "/v1/chat/completions":
-        body["messages"] = [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "u\u00e9"}]},
-                            {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"city\": \"a\"}"}}]},
-                            {"role": "tool", "tool_call_id": "c1", "content": "r"}, {"role": "user", "content": "u"}]
-        body.update(tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}], stop=["x"], seed=1, top_p=0.9,
-                    stream=rng.random() < 0.3, logit_bias={"5": -1})
-        if rng.random() < 0.3:
-            body.pop("tools")
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
-    elif path.startswith("/v1/messages"):
-        body["system"] = [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}]
-        body["messages"] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {"city": "a"}}]},
-                            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "r"}]}]}]
-        body.update(tools=[{"name": "f", "input_schema": schema}], thinking={"type": "disabled"})
-    elif path == "/v1/responses":
-        body["input"] = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "u"}]},
-                         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}, {"type": "function_call_output", "call_id": "c1", "output": "r"}]
-        body.update(tools=[{"type": "function", "name": "f", "parameters": schema}], text={"format": {"type": "text"}}, reasoning=None)
-    return body
-
-
-def in_threads(count, work):
-    """Runs work(0 .. count-1); what fails in one fails here."""
-    failures = []
-
-    def guarded(i):
-        try:
-            work(i)
-        except Exception:
-            failures.append(traceback.format_exc())
-
-    threads = [threading.Thread(target=guarded, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures[0]
 
 
 def case_malformed_bodies():
@@ -578,159 +341,334 @@ def case_connections_beyond_the_bound():
     return f"{len(open_ones)} were open"
 
 
-def begin_stream(s, body, path="/v1/chat/completions"):
-    """Up to the end of the headers."""
-    s.sendall(post(path, {**body, "stream": True}))
-    reader = Reader(s)
-    reader.until(b"\r\n\r\n")
-    return reader
+def cancelled_by(function, least=1):
+    """What clients left, the scheduler gave up: it did not just come to its end."""
+    before = wait_idle()["mixquant:requests_cancelled_total"]
+    function()
+    count = wait_idle(60)["mixquant:requests_cancelled_total"] - before
+    assert count >= least, f"{count:.0f} requests were cancelled, expected {least}"
+    return int(count)
+
+
+def close_half(body):
+    with connect() as s:
+        s.sendall(post("/v1/chat/completions", body))
+        s.shutdown(socket.SHUT_WR)
+        _, ended = receive_all(s, 30)
+        assert ended, "a client that closed its side is kept"
 
 
 def case_half_closed_sockets():
-    for body in (long_chat(1, max_tokens=200, stream=True), long_chat(2, max_tokens=200)):
+    cancelled_by(lambda: [close_half(long_chat(1, stream=True)), close_half(long_chat(2))], 2)
+    started = (b"", b"GET", b"GET /health HTTP/1.1\r\n" + H, head("POST", "/tokenize", (), 100) + b"{", head("GET", "/health") + b"\r",
+               head("POST", "/tokenize", ["Transfer-Encoding: chunked"]) + b"5\r\n{")
+    slowest = [0]
+
+    def work(i):  # often, because it is by chance that the end comes with the last bytes
         with connect() as s:
-            s.sendall(post("/v1/chat/completions", body))
+            begun = time.time()
+            send(s, started[i % len(started)])
             s.shutdown(socket.SHUT_WR)
-            _, ended = receive_all(s, 30)
-            assert ended, "a client that closed its side is kept"
-    for data in (b"", b"GET", b"GET /health HTTP/1.1\r\n" + H, head("POST", "/tokenize", (), 100) + b"{"):
-        with connect() as s:
-            send(s, data)
-            s.shutdown(socket.SHUT_WR)
-            _, ended = receive_all(s, max(A.header_seconds, A.body_seconds) + 3)
-            assert ended, f"half closed after {data!r}: kept"
-    wait_idle()
+            _, ended = receive_all(s, 20)
+            slowest[0] = max(slowest[0], time.time() - begun)
+            assert ended, f"half closed after {started[i % len(started)]!r}: kept"
+
+    in_threads(120, work)
+    assert slowest[0] < min(A.header_seconds, A.idle_seconds) - 0.5, f"half closed, and kept for {slowest[0]:.1f} s"
+    return f"{slowest[0]:.1f} s at most"
+
+
+def leave(s, how):
+    if how == "reset":
+        reset(s)
+    elif how == "half":
+        s.shutdown(socket.SHUT_WR)
+        receive_all(s, 30)
+    s.close()
 
 
 def case_who_leaves_a_silent_stream_is_seen():
     """A prompt is read, nothing is sent: the client's end alone tells."""
     slowest = 0
     for seed, how in ((11, "close"), (12, "reset"), (13, "half")):
-        s = connect()
-        begin_stream(s, long_chat(seed, max_tokens=A.context))
-        if how == "reset":
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if how == "half":
-            s.shutdown(socket.SHUT_WR)
-        else:
-            s.close()
+        def come_and_leave():
+            s = connect()
+            begin_stream(s, long_chat(seed))
+            leave(s, how)
+
         begun = time.time()
-        wait_idle(10)
+        cancelled_by(come_and_leave)
         slowest = max(slowest, time.time() - begun)
-        s.close()
     assert slowest < 5, slowest
     return f"{slowest:.2f} s at most"
 
 
+def leave_while_read(rng, seed):
+    """A stream that has said how much of its prompt is read, and ends there."""
+    path = rng.choice(("/v1/chat/completions", "/v1/chat/completions", "/v1/messages"))
+    with connect(60) as s:
+        body = long_chat(seed, return_progress=True)
+        reader = begin_stream(s, body, path)
+        if path == "/v1/messages":
+            reader.until(b"message_start")
+        else:
+            progress = next(event["prompt_progress"] for event in events(reader) if "prompt_progress" in event)
+            assert progress["processed"] < progress["total"], progress
+        time.sleep(rng.choice((0, 0, 0.002, 0.01)))
+        leave(s, rng.choice(("close", "reset", "half")))
+
+
+def leave_early(rng, seed):
+    """In the middle of a body, or of an answer that comes as a whole."""
+    with connect(60) as s:
+        data = post(rng.choice(("/v1/responses", "/v1/completions", "/v1/messages")), long_chat(seed))
+        send(s, data[:rng.randrange(len(data))] if rng.random() < 0.5 else data)
+        s.settimeout(rng.choice((0.001, 0.01)))
+        with contextlib.suppress(OSError):
+            s.recv(4096)
+        leave(s, rng.choice(("close", "reset")))
+
+
 def case_disconnects_while_a_prompt_is_read():
-    end, done, lock = time.time() + A.seconds, [0], threading.Lock()
-    paths = ("/v1/chat/completions", "/v1/messages")
+    end, counts, lock = time.time() + A.seconds, [0], threading.Lock()
 
     def work(i):
         rng = random.Random(A.seed * 7 + i)
         for k in range(A.disconnects // 8):
-            if time.time() > end:
-                return
-            with connect(30) as s:
-                body = long_chat(1000 * i + k, max_tokens=64, stream=rng.random() < 0.7, return_progress=True)
-                data = post(rng.choice(paths), body)
-                if rng.random() < 0.2:
-                    data = data[:rng.randrange(len(data))]
-                send(s, data)
-                s.settimeout(rng.choice((0.001, 0.01, 0.05)))
-                with contextlib.suppress(OSError):
-                    for _ in range(rng.randrange(4)):
-                        s.recv(4096)
-                if rng.random() < 0.5:
-                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            assert time.time() < end, f"{counts[0]} of {A.disconnects} in {A.seconds} s"
+            leave_while_read(rng, A.round * 1_000_000 + 10_000 * i + k)
+            if k % 4 == 0:
+                leave_early(rng, A.round * 1_000_000 + 10_000 * i + 5000 + k)
             with lock:
-                done[0] += 1
+                counts[0] += 1
 
-    in_threads(8, work)
-    wait_idle(60)
+    # Where a client is slower than the model, a prompt may be read by the time that it leaves.
+    gone = cancelled_by(lambda: in_threads(8, work), A.disconnects * 8 // 10)
     check_healthy()
     check_answers()
-    assert done[0] >= A.disconnects // 8 * 8, f"{done[0]} of {A.disconnects} in {A.seconds} s"
-    return f"{done[0]} times"
+    return f"{counts[0]} times and a quarter as often earlier; {gone} requests were given up"
+
+
+def case_malformed_heads():
+    end, counts, lock = time.time() + A.seconds, {}, threading.Lock()
+
+    def work(i):
+        rng = random.Random(A.seed * 3000 + i)
+        for _ in range(A.heads // 32):
+            assert time.time() < end, f"{sum(counts.values())} of {A.heads} in {A.seconds} s"
+            data = mutate_head(rng)
+            with connect() as s:
+                send(s, data)
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_WR)
+                answer, ended = receive_all(s, A.body_seconds + 5)
+            status = status_of(answer)
+            assert ended, f"still open after {data[:300]!r}"
+            assert status < 500 or status == 505, f"{status} for {data[:300]!r}"
+            with lock:
+                counts[status] = counts.get(status, 0) + 1
+
+    in_threads(32, work)
+    check_answers()
+    return ", ".join(f"{n} x {status or 'closed'}" for status, n in sorted(counts.items()))
+
+
+def case_idle_connections_are_closed():
+    with connect() as s:
+        s.sendall(head("GET", "/health"))
+        assert Reader(s).answer()[0] == 200
+        begun = time.time()
+        _, ended = receive_all(s, A.idle_seconds + 5)
+        lasted = time.time() - begun
+    assert ended and A.idle_seconds - 0.5 <= lasted <= A.idle_seconds + 2, lasted
+    return f"{lasted:.1f} s"
 
 
 def case_who_does_not_read_stops_nobody():
+    """Who reads nothing of a long answer is cut; the others do not notice."""
+    body = chat(words(20, 50), stream=True, n=16, logprobs=True, top_logprobs=20, ignore_eos=True)
     with contextlib.ExitStack() as stack:
+        slow = []
         for i in range(4):
-            s = stack.enter_context(connect())
+            s = stack.enter_context(socket.socket())
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            s.sendall(post("/v1/chat/completions", chat(words(20, 50 + i), max_tokens=300, stream=True, logprobs=True, top_logprobs=20)))
+            s.settimeout(10)
+            s.connect((at.host, at.port))
+            s.sendall(post("/v1/chat/completions", {**body, "seed": i}))
+            slow.append(s)
         for _ in range(3):
             check_answers()
             check_healthy()
+        wait_idle(60)
+        if MINE:
+            time.sleep(A.write_seconds + 1)
+            for s in slow:
+                answer, ended = receive_all(s, 10)
+                assert ended and b"[DONE]" not in answer, "a client that did not read had its whole answer kept"
+
+
+# ---------------------------------------------------------------- a server of one's own
+
+def own_memory_is_flat():
+    """All that is random once more, with other numbers: what it takes grows by nothing that counts."""
+    def once():
+        A.seed, A.round = A.seed + 1, A.round + 1
+        case_table_of_attacks()
+        case_malformed_heads()
+        case_malformed_bodies()
+        case_disconnects_while_a_prompt_is_read()
+        case_connections_beyond_the_bound()
+        time.sleep(1)
+        wait_idle()
+        return MINE.memory(), MINE.handles()
+
+    full = A.malformed, A.heads, A.disconnects
+    A.malformed, A.heads, A.disconnects = (n // 5 for n in full)
+    figures = [once() for _ in range(3)]
+    A.malformed, A.heads, A.disconnects = full
+    grown = (figures[2][0] - figures[0][0]) >> 20
+    assert grown <= 12, f"grew by {grown} MiB: {figures}"
+    assert max(handles for _, handles in figures) <= figures[0][1] + 2, f"descriptors: {figures}"
+    return ", ".join(f"{memory >> 20} MiB, {handles} descriptors" for memory, handles in figures)
+
+
+def at_one_moment(act):
+    """What the server finds when it wakes."""
+    MINE.signal(signal.SIGSTOP)
+    act()
+    MINE.signal(signal.SIGCONT)
+
+
+def own_all_connections_at_once():
+    """Every connection that is allowed asks at one moment, and all leave at another."""
+    idle = MINE.handles()
+    with contextlib.ExitStack() as stack:
+        readers = [Reader(stack.enter_context(connect(20)), 20) for _ in range(500)]
+        for r in readers[::-1]:
+            r.s.sendall(head("GET", "/health"))
+        assert [r.answer()[0] for r in readers] == [200] * 500
+        at_one_moment(lambda: [r.s.sendall(head("GET", "/health")) for r in readers])
+        assert [r.answer()[0] for r in readers] == [200] * 500
+        at_one_moment(stack.close)
+    end = time.time() + 10
+    while (handles := MINE.handles()) > idle + 2:
+        assert time.time() < end, f"{handles} descriptors are open, {idle} were before"
+        time.sleep(0.05)
+
+
+# ---------------------------------------------------------------- small bounds: the last that is allowed, and the next
+
+USER = {"role": "user", "content": "a"}
+SMALL = {"max-depth": 8, "max-messages": 5, "max-tools": 3, "max-n": 2, "max-stops": 2, "max-tokens": 40, "max-body": 20_000, "max-bodies": 50_000,
+         "max-headers": 2048, "connections": 40, "connections-per-address": 12, "idle-seconds": 1, "streams": 1, "queue": 3}
+
+
+def both_sides(path, make, bound):
+    within, headers, _ = ask(post(path, make(bound)))
+    assert within == 200, f"{path}: {within} at {bound}"
+    beyond, headers, answer = ask(post(path, make(bound + 1)))
+    assert 400 <= beyond < 500 and headers["x-should-retry"] == "false", f"{path}: {beyond} at {bound + 1}: {answer[:200]!r}"
+    return beyond
+
+
+def bound_of_json():
+    def nested(depth):  # the body itself is a level
+        return ("{\"content\": \"a\", \"x\": " + "[" * (depth - 1) + "]" * (depth - 1) + "}").encode()
+
+    tool = {"type": "function", "function": {"parameters": {"type": "object", "properties": {}}}}
+    both_sides("/tokenize", nested, SMALL["max-depth"])
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        both_sides(path, lambda n: {"messages": [USER] * n, "max_tokens": 1}, SMALL["max-messages"])
+    both_sides("/v1/chat/completions", lambda n: {"messages": [USER], "max_tokens": 1, "tools": [
+        {**tool, "function": {**tool["function"], "name": f"f{i}"}} for i in range(n)]}, SMALL["max-tools"])
+    both_sides("/v1/chat/completions", lambda n: {"messages": [USER], "max_tokens": 1, "n": n}, SMALL["max-n"])
+    both_sides("/v1/chat/completions", lambda n: {"messages": [USER], "max_tokens": 1, "stop": ["x%d" % i for i in range(n)]}, SMALL["max-stops"])
+    both_sides("/v1/messages", lambda n: {"messages": [USER], "max_tokens": 1, "stop_sequences": ["x%d" % i for i in range(n)]}, SMALL["max-stops"])
+
+
+def bound_of_tokens():
+    status, _, answer = ask(post("/v1/completions", {"prompt": "a b c", "max_tokens": 1000, "ignore_eos": True}))
+    assert status == 200 and json.loads(answer)["usage"]["completion_tokens"] == SMALL["max-tokens"], answer
+
+
+def bound_of_bytes():
+    def padded(count):
+        return b"{\"content\": \"a\"}".ljust(count)
+
+    assert both_sides("/tokenize", padded, SMALL["max-body"]) == 413
+    zipped = [ask(post("/tokenize", gzip.compress(padded(SMALL["max-body"] + more)), ["Content-Encoding: gzip"]))[0] for more in (0, 1)]
+    assert zipped in ([200, 413], [415, 415]), zipped
+    for count, expected in ((SMALL["max-headers"] - 500, 200), (SMALL["max-headers"] + 1, 431)):
+        with connect() as s:
+            send(s, head("GET", "/health", ["X-A: " + "a" * count]))
+            assert Reader(s).answer()[0] == expected, count
+
+
+def await_status(data, expected):
+    """What others do is seen a little later."""
+    end = time.time() + 5
+    while (status := ask(data)[0]) != expected:
+        assert time.time() < end, f"expected {expected}, got {status}"
+        time.sleep(0.05)
+
+
+def bound_of_all_bodies():
+    """Three that are not complete yet hold more than all may."""
+    part = b" " * (SMALL["max-body"] - 1000)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            s = stack.enter_context(connect())
+            send(s, head("POST", "/tokenize", (), SMALL["max-body"]) + part)
+        await_status(head("POST", "/tokenize", (), len(part)) + part, 503)
+    await_status(post("/tokenize", {"content": "a"}), 200)
+
+
+def bound_of_connections():
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect()) for _ in range(SMALL["connections-per-address"])]
+        for s in held:  # which makes them older than the next one
+            s.sendall(head("GET", "/health"))
+            assert Reader(s).answer()[0] == 200
+        more = stack.enter_context(connect())
+        answer, ended = receive_all(more, 0.8)
+        assert ended and not answer, "one connection too many from an address is kept"
+    await_status(head("GET", "/health"), 200)
+
+
+def bound_of_the_queue():
+    """One runs, others wait, and who comes then is told to come again."""
+    with contextlib.ExitStack() as stack:
+        for seed in range(1 + SMALL["queue"]):
+            begin_stream(stack.enter_context(connect()), long_chat(70 + seed))
+            while seed == 0 and metrics()["llamacpp:requests_processing"] == 0:
+                time.sleep(0.01)
+        status, headers, answer = ask(post("/v1/chat/completions", long_chat(80)))
+        assert status in (429, 503) and headers["retry-after"], (status, answer)
     wait_idle()
+    check_answers()
 
 
 # ---------------------------------------------------------------- running
 
-def memory_of(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", f.read())[1]) << 10
-
-
-@contextlib.contextmanager
-def own_server(binary, model):
-    """With limits that make the cases short. Ends well, and without a sanitizer's word."""
-    with socket.socket() as free, tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as log:
-        free.bind(("127.0.0.1", 0))
-        A.host, A.port = free.getsockname()
-        free.close()
-        A.key, A.header_seconds, A.body_seconds, A.max_body = "key-of-check-http", 3, 4, 4 << 20
-        with open(scratch + "/keys", "w") as f:
-            f.write("# one\n" + A.key + "\n")
-        command = [binary, "serve", "-m", model, "--port", A.port, "--api-key-file", scratch + "/keys", "--header-seconds", A.header_seconds,
-                   "--body-seconds", A.body_seconds, "--idle-seconds", 5, "--max-body", A.max_body,
-                   "--kv-bytes", "128M", "--drain-seconds", 20]
-        server = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, env={**os.environ, "XDG_CACHE_HOME": scratch})
-
-        def text():
-            log.seek(0)
-            return log.read().decode(errors="replace")
-
-        try:
-            end = time.time() + 300
-            while True:
-                assert server.poll() is None and time.time() < end, "the server did not come up:\n" + text()
-                try:
-                    if ask(head("GET", "/health"), 5)[0] == 200:
-                        break
-                except OSError:
-                    pass
-                time.sleep(0.1)
-            yield server
-            server.send_signal(signal.SIGTERM)
-            code = server.wait(60)
-            words_of_sanitizers = re.findall(r".*(?:Sanitizer|runtime error|Assertion).*", text())
-            assert code == 0 and not words_of_sanitizers, f"exit {code}: {words_of_sanitizers[:5]}"
-            assert A.key not in text(), "the key stands in the log"
-        except BaseException:
-            sys.stderr.write(text()[-4000:])
-            raise
-        finally:
-            if server.poll() is None:
-                server.kill()
-                server.wait()
-
-
-def run_cases():
-    failed, A.context = 0, context()
-    for name, function in list(globals().items()):
-        if not name.startswith("case_") or (A.only and A.only not in name):
-            continue
-        begun = time.time()
-        try:
-            note = function() or ""
-            print(f"ok     {name[5:].replace('_', ' ')} ({time.time() - begun:.1f} s){': ' if note else ''}{note}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {name[5:].replace('_', ' ')}", flush=True)
-            traceback.print_exc()
+def run_own(binary, model):
+    global MINE
+    A.header_seconds, A.body_seconds, A.idle_seconds, A.write_seconds, A.max_body = 3, 4, 4, 2, 4 << 20
+    with Served(binary, model, "--header-seconds", A.header_seconds, "--body-seconds", A.body_seconds, "--idle-seconds", A.idle_seconds,
+                "--write-seconds", A.write_seconds, "--max-body", A.max_body, "--max-unread", "64K", "--max-tokens", 160,
+                "--kv-bytes", "128M", "--api-key-file", A.keys, key=KEY) as MINE:
+        A.context = context()
+        failed = run_cases(globals(), "case_", A.only) + run_cases(globals(), "own_", A.only)
+    small = [word for name, value in SMALL.items() for word in ("--" + name, value)]
+    with Served(binary, model, *small) as MINE:
+        failed += run_cases(globals(), "bound_", A.only)
     return failed
+
+
+def context():
+    return json.loads(ask(head("GET", "/v1/models"))[2])["data"][0]["max_model_len"]
+
+
+KEY = "key-of-check-http"
 
 
 def main():
@@ -741,32 +679,30 @@ def main():
     parser.add_argument("--key", default="")
     parser.add_argument("--header-seconds", type=float, default=10)
     parser.add_argument("--body-seconds", type=float, default=60)
+    parser.add_argument("--idle-seconds", type=float, default=75)
     parser.add_argument("--max-body", type=int, default=32 << 20)
     parser.add_argument("--malformed", type=int, default=10_000)
+    parser.add_argument("--heads", type=int, default=4000)
     parser.add_argument("--disconnects", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=300, help="for each of the random cases")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     A = parser.parse_args()
+    A.round = 0
     if bool(A.address) == bool(A.serve):
         parser.error("expected HOST:PORT or --serve")
     if A.serve:
-        with own_server(*A.serve) as server:
-            failed = run_cases()
-            before = memory_of(server.pid)
-            if not failed and not A.only:
-                for function in (case_table_of_attacks, case_malformed_bodies, case_disconnects_while_a_prompt_is_read):
-                    function()
-                after = memory_of(server.pid)
-                print(f"memory {before >> 20} MiB, after the random cases once more {after >> 20} MiB", flush=True)
-                failed += after > before * 1.2 + (64 << 20)
-        print("ok     the server ends", flush=True)
-        return 1 if failed else 0
-    A.host, _, port = A.address.rpartition(":")
-    A.host, A.port = A.host.strip("[]"), int(port)
-    if A.host != "localhost" and not ipaddress.ip_address(A.host).is_loopback:
+        with tempfile.NamedTemporaryFile("w") as keys:
+            A.keys = keys.name
+            keys.write(f"# one\n{KEY}\n")
+            keys.flush()
+            return 1 if run_own(*A.serve) else 0
+    host, _, port = A.address.rpartition(":")
+    at.host, at.port, at.key = host.strip("[]"), int(port), A.key
+    if at.host != "localhost" and not ipaddress.ip_address(at.host).is_loopback:
         parser.error("expected a loopback address")
-    return 1 if run_cases() else 0
+    A.context = context()
+    return 1 if run_cases(globals(), "case_", A.only) else 0
 
 
 if __name__ == "__main__":
