@@ -1,4 +1,4 @@
-/* The BFCL task itself, turn by turn: which functions a turn has; and with the published files, multi_turn's
+/* The BFCL task itself, turn by turn: which functions a turn has, answers that are none; and with the published files, multi_turn's
  * own answers played back and shuffled. */
 #include "unit_files.h"
 
@@ -123,10 +123,72 @@ static void published_turns(void **state)
     task->close(opened);
 }
 
+/* Of an irrelevance item, and of a multi_turn one whose turns want no calls: the score of one answer to every turn. */
+static bool scores_without_calls(const mq_eval_task *task, void *opened, size_t item, const char *text,
+                                 mq_finish finish, uint32_t tokens)
+{
+    void *episode;
+    mq_eval_prompt prompt = {0};
+    const mq_eval_answer answer = {.text = text, .bytes = strlen(text), .finish = finish, .output_tokens = tokens};
+    assert_int_equal(task->begin(opened, item, &episode, NULL), MQ_OK);
+    assert_int_equal(task->next(episode, NULL, &prompt, NULL), MQ_OK);
+    while (prompt.request) {
+        json_decref(prompt.request);
+        prompt = (mq_eval_prompt){0};
+        assert_int_equal(task->next(episode, &answer, &prompt, NULL), MQ_OK);
+    }
+    json_t *record = task->end(episode, true);
+    const bool right = json_number_value(json_object_get(record, "right")) == 1;
+    json_decref(record);
+    return right;
+}
+
+/* Where no call is right, an answer that never came is not: cut in its thought, or without room for a prompt. */
+static void answers_that_are_none(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        mq_finish finish;
+        uint32_t tokens;
+        bool right;
+    } cases[] = {{"I cannot do that.", MQ_FINISH_STOP, 5, true},
+                 {"", MQ_FINISH_STOP, 1, true},
+                 {"<think>No tool fits.</think>", MQ_FINISH_STOP, 9, true},
+                 {"<think>No tool fits.</think>I cannot", MQ_FINISH_LENGTH, 9, true},
+                 {"<think>Which tool", MQ_FINISH_LENGTH, 9, false},
+                 {"<think>Done.</think><think>But then", MQ_FINISH_LENGTH, 9, false},
+                 {"", MQ_FINISH_LENGTH, 0, false}};
+    const mq_eval_task *task = mq__eval_task_named("bfcl", 4);
+    write_classes();
+    unit_puts("BFCL_v4_irrelevance.json",
+              "{\"id\": \"irrelevance_0\", \"question\": [[{\"role\": \"user\", \"content\": "
+              "\"x\"}]], \"function\": [{\"name\": \"f\", \"parameters\": {}}]}\n");
+    unit_puts("BFCL_v4_multi_turn_miss_func.json", missed_text);
+    unit_puts("possible_answer/BFCL_v4_multi_turn_miss_func.json",
+              "{\"id\": \"multi_turn_miss_func_0\", \"ground_truth\": [[], []]}\n");
+    const mq_eval_options options = {.model_dir = "none", .data = unit_dir};
+    const mq_eval_context context = {.options = &options};
+    void *opened;
+    size_t items;
+    mq_error error = {0};
+    if (task->open(&context, &opened, &items, &error) != MQ_OK) fail_msg("%s", error.text);
+    assert_int_equal(items, 2);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (size_t item = 0; item < items; item++) {
+            if (scores_without_calls(task, opened, item, cases[i].text, cases[i].finish, cases[i].tokens) !=
+                cases[i].right)
+                fail_msg("%s: %s", task->id(opened, item), cases[i].text);
+        }
+    }
+    task->close(opened);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(missed_functions_have_parameters, unit_setup, unit_teardown),
+        cmocka_unit_test_setup_teardown(answers_that_are_none, unit_setup, unit_teardown),
         cmocka_unit_test(published_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
