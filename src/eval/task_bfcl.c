@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_TOKENS 512
-#define STEPS_MAX  20 /* answers in one turn, as in the original */
+#define MAX_TOKENS 4096 /* of an answer, as in the original; the paper names no other */
+#define STEPS_MAX  20   /* answers in one turn, as in the original */
 #define QUICK      34
 
 typedef struct bfcl {

@@ -132,6 +132,7 @@ static bool scores_without_calls(const mq_eval_task *task, void *opened, size_t 
     const mq_eval_answer answer = {.text = text, .bytes = strlen(text), .finish = finish, .output_tokens = tokens};
     assert_int_equal(task->begin(opened, item, &episode, NULL), MQ_OK);
     assert_int_equal(task->next(episode, NULL, &prompt, NULL), MQ_OK);
+    assert_int_equal(prompt.max_tokens, 4096);
     while (prompt.request) {
         json_decref(prompt.request);
         prompt = (mq_eval_prompt){0};
