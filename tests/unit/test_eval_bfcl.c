@@ -3,6 +3,7 @@
  * multi_turn). */
 #include "unit_files.h"
 
+#include "base/buf.h"
 #include "eval/bfcl.h"
 
 static json_t *from_json(const char *text)
@@ -444,6 +445,85 @@ static bool scored(const json_t *from, const json_t *to)
     return right;
 }
 
+/* A value as a program of that language has it. type: of its numbers. */
+static void put_source(mq_buf *out, const json_t *value, const char *type, bool java)
+{
+    const bool list = json_is_array(value);
+    const char *key, *suffix = !java ? "" : strcmp(type, "long") == 0 ? "L" : strcmp(type, "float") == 0 ? "f" : "";
+    json_t *part;
+    size_t i;
+    if (json_is_number(value)) {
+        mq__buf_printf(out, "%.17g%s", json_number_value(value), suffix);
+    } else if (list || json_is_object(value)) {
+        mq__buf_puts(out, java   ? list ? "new ArrayList<>(Arrays.asList(" : "new HashMap<String, Object>() {{ "
+                          : list ? "["
+                                 : "{");
+        json_array_foreach(value, i, part)
+        {
+            mq__buf_puts(out, i ? ", " : "");
+            put_source(out, part, type, java);
+        }
+        json_object_foreach((json_t *)(uintptr_t)value, key, part)
+        {
+            mq__buf_printf(out, java ? "put(\"%s\", " : "'%s': ", key);
+            put_source(out, part, type, java);
+            mq__buf_puts(out, java ? "); " : ", ");
+        }
+        mq__buf_puts(out, java ? list ? "))" : "}}" : list ? "]" : "}");
+    } else {
+        char *text = json_dumps(value, JSON_ENCODE_ANY);
+        mq__buf_puts(out, text);
+        free(text);
+    }
+}
+
+/* Whether the item's answer is right when its values are written as source; texts stay as they are (variables, or any type). */
+static bool scored_as_source(const json_t *item, mq_bfcl_language language)
+{
+    const json_t *functions = json_object_get(item, "function"), *truth = json_object_get(item, "ground_truth");
+    const json_t *properties =
+        json_object_get(json_object_get(json_array_get(functions, 0), "parameters"), "properties");
+    json_t *calls = first_values(truth, functions), *value;
+    flatten_arguments(calls);
+    json_t *arguments = json_object_get(json_array_get(calls, 0), "arguments"), *written = json_object();
+    const char *key;
+    json_object_foreach(arguments, key, value)
+    {
+        const json_t *property = json_object_get(properties, key), *items = json_object_get(property, "items");
+        mq_buf text = {0};
+        put_source(&text, value, json_string_value(json_object_get(items ? items : property, "type")),
+                   language == MQ_BFCL_JAVA);
+        json_object_set_new(written, key,
+                            json_is_string(value) ? json_incref(value) : json_stringn(text.data, text.len));
+        mq__buf_free(&text);
+    }
+    json_object_set_new(json_array_get(calls, 0), "arguments", written);
+    const bool right = mq__bfcl_match(calls, functions, truth, language);
+    json_decref(calls);
+    return right;
+}
+
+static void published_sources(void **state)
+{
+    (void)state;
+    const char *shared = getenv("MQ_SHARED");
+    char folder[512];
+    json_t *items = NULL, *item;
+    mq_error error = {0};
+    size_t i;
+    if (!shared) skip();
+    snprintf(folder, sizeof folder, "%s/data/eval/bfcl_v4", shared);
+    if (mq__bfcl_read(folder, "simple_java,simple_javascript", &items, &error) != MQ_OK) fail_msg("%s", error.text);
+    json_array_foreach(items, i, item)
+    {
+        const char *category = json_string_value(json_object_get(item, "category"));
+        if (!scored_as_source(item, mq__bfcl_language_of(category)))
+            fail_msg("%s: its own answer is wrong", json_string_value(json_object_get(item, "id")));
+    }
+    assert_int_equal(json_array_size(items), 150);
+    json_decref(items);
+}
+
 static void published_answers(void **state)
 {
     (void)state;
@@ -503,6 +583,7 @@ int main(void)
         cmocka_unit_test(tools_follow_json_schema),
         cmocka_unit_test_setup_teardown(bad_files_are_refused, unit_setup, unit_teardown),
         cmocka_unit_test(published_answers),
+        cmocka_unit_test(published_sources),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
