@@ -18,6 +18,20 @@ MQ_API mq_status mq_scale_rule_parse(const char *name, mq_scale_rule *rule, mq_e
 MQ_API mq_status mq_placement_parse(const char *name, mq_placement *placement,
                                     mq_error *error); /* "auto", "off", "on" */
 
+/* ---------------------------------------------------------------- what answers come from */
+
+#define MQ_SOURCE_SIZE 33
+
+/* Digests in hexadecimal of the files that an engine's answers depend on: weights, configs, tokenizer, chat template. They tell
+ * whether a folder still holds what it held, not where it is. */
+typedef struct mq_sources {
+    char model[MQ_SOURCE_SIZE];
+    char prefill_model[MQ_SOURCE_SIZE]; /* empty: the engine has no prefill checkpoint */
+} mq_sources;
+
+/* Reads all weights, once an engine: about a second for 8 GB that are in memory. */
+MQ_API mq_status mq_engine_sources(mq_engine *engine, mq_sources *sources, mq_error *error);
+
 /* ---------------------------------------------------------------- where the time goes */
 
 /* What a pass consists of, as the caller's thread sees it (Amdahl's parts). X(NAME, "name") */

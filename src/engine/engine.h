@@ -53,6 +53,7 @@ struct mq_engine {
     mq_logits_visitor visitor;
 
     mq_fingerprint fingerprint; /* without the plan's part */
+    mq_digest checkpoint[2];    /* of its weights: the model's with config.json, the prefill checkpoint's */
     bool fingerprint_ready;
     mq_observer observer;
     bool observed;  /* observer is set */

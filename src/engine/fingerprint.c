@@ -1,4 +1,4 @@
-/* What keys and values depend on, as digests: two engines may exchange KV when all of them agree. */
+/* What keys and values, and answers, depend on, as digests: two engines may exchange KV when all of the former agree. */
 #include "engine/fingerprint.h"
 
 #include "base/buf.h"
@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- weights: every byte of the checkpoint's files, in pieces that the threads share */
@@ -83,10 +84,10 @@ static mq_digest layout_digest(const mq_engine *e, mq_buf *text)
 }
 
 /* Of a file of the model's folder; what is not there has no bytes. */
-static mq_status file_digest(const mq_engine *e, const char *name, mq_digest *digest, mq_error *error)
+static mq_status file_digest(const char *dir, const char *name, mq_digest *digest, mq_error *error)
 {
     mq_map map = {0};
-    char *path = mq__path_join(e->model_dir, name);
+    char *path = mq__path_join(dir, name);
     if (!path) return mq__fail(error, MQ_NO_MEMORY, "KV image: %s: expected memory, got none", name);
     const mq_status status = mq__file_exists(path) ? mq__map_open(path, &map, error) : MQ_OK;
     if (status == MQ_OK) *digest = mq__digest(map.data, map.bytes);
@@ -95,16 +96,18 @@ static mq_status file_digest(const mq_engine *e, const char *name, mq_digest *di
     return status;
 }
 
-/* The weights with config.json, which says how they are used (epsilons, experts of a token). */
+/* The weights with config.json, which says how they are used (epsilons, experts of a token); of both checkpoints, and of each. */
 static mq_status weights_digest(mq_engine *e, mq_buf *text, mq_digest *digest, mq_error *error)
 {
     mq_digest config = {{0}};
-    const mq_status status = file_digest(e, "config.json", &config, error);
+    const mq_status status = file_digest(e->model_dir, "config.json", &config, error);
     if (status != MQ_OK) return status;
-    if (!mq__buf_append(text, &config, sizeof config) || !add_checkpoint(e->pool, e->weights->dense, text) ||
-        !add_checkpoint(e->pool, e->weights->second, text)) {
-        return mq__fail(error, MQ_NO_MEMORY, "KV image: weights: expected memory, got none");
-    }
+    bool ok = mq__buf_append(text, &config, sizeof config) && add_checkpoint(e->pool, e->weights->dense, text);
+    const size_t first = text->len;
+    ok = ok && add_checkpoint(e->pool, e->weights->second, text);
+    if (!ok) return mq__fail(error, MQ_NO_MEMORY, "KV image: weights: expected memory, got none");
+    e->checkpoint[0] = mq__digest(text->data, first);
+    e->checkpoint[1] = mq__digest(text->data + first, text->len - first);
     *digest = mq__digest(text->data, text->len);
     return MQ_OK;
 }
@@ -115,7 +118,7 @@ mq_status mq__fingerprint(mq_engine *e, const mq_plan *plan, mq_fingerprint *out
     mq_status status = MQ_OK;
     if (!e->fingerprint_ready) {
         status = weights_digest(e, &text, &e->fingerprint.weights, error);
-        if (status == MQ_OK) status = file_digest(e, "tokenizer.json", &e->fingerprint.tokenizer, error);
+        if (status == MQ_OK) status = file_digest(e->model_dir, "tokenizer.json", &e->fingerprint.tokenizer, error);
         e->fingerprint.rope = rope_digest(e, &text);
         e->fingerprint.layout = layout_digest(e, &text);
         e->fingerprint_ready = status == MQ_OK && !text.failed;
@@ -126,5 +129,36 @@ mq_status mq__fingerprint(mq_engine *e, const mq_plan *plan, mq_fingerprint *out
         status = mq__fail(error, MQ_NO_MEMORY, "KV image: fingerprint: expected memory, got none");
     }
     mq__buf_free(&text);
+    return status;
+}
+
+/* A digest of a checkpoint's weights with its small files, as text; what is not there has no bytes. */
+static mq_status source_digest(const char *dir, mq_digest weights, char out[MQ_SOURCE_SIZE], mq_error *error)
+{
+    static const char *const files[] = {"config.json",        "generation_config.json",
+                                        "tokenizer.json",     "tokenizer_config.json",
+                                        "added_tokens.json",  "chat_template.jinja",
+                                        "chat_template.json", "additional_chat_templates/tool_use.jinja"};
+    mq_digest parts[1 + sizeof files / sizeof files[0]] = {weights};
+    mq_status status = MQ_OK;
+    for (size_t i = 0; status == MQ_OK && i < sizeof files / sizeof files[0]; i++) {
+        status = file_digest(dir, files[i], &parts[1 + i], error);
+    }
+    const mq_digest all = mq__digest(parts, sizeof parts);
+    for (size_t i = 0; i < sizeof all.bytes; i++) {
+        snprintf(out + 2 * i, 3, "%02x", all.bytes[i]);
+    }
+    return status;
+}
+
+mq_status mq_engine_sources(mq_engine *e, mq_sources *sources, mq_error *error)
+{
+    mq_fingerprint print;
+    *sources = (mq_sources){.model = ""};
+    mq_status status = mq__fingerprint(e, e->plan, &print, error);
+    if (status == MQ_OK) status = source_digest(e->model_dir, e->checkpoint[0], sources->model, error);
+    if (status == MQ_OK && e->weights->second) {
+        status = source_digest(mq__checkpoint_dir(e->weights->second), e->checkpoint[1], sources->prefill_model, error);
+    }
     return status;
 }

@@ -210,7 +210,7 @@ static size_t words_of_part(const char *text, size_t bytes, mq_buf *line)
     return count;
 }
 
-/* Bytes of the text up to the next mark that ends a sentence, or (inner) a part of one: a comma, "or", "and".
+/* Bytes of the text up to the next mark that ends a sentence, or (inner) a part of one: a comma, / or |, "or", "and".
  * with_or: it was "or". */
 static size_t length_of_part(const char *text, bool inner, bool *with_or)
 {
@@ -221,7 +221,7 @@ static size_t length_of_part(const char *text, bool inner, bool *with_or)
             strchr("\n!?;", text[i]) || (text[i] == '.' && (!text[i + 1] || isspace((unsigned char)text[i + 1])));
         if (ends && i > 0) break;
         if (!inner) continue;
-        if (i > 0 && text[i] == ',' && !isdigit((unsigned char)text[i + 1])) break;
+        if (i > 0 && strchr(",/|", text[i]) && !isdigit((unsigned char)text[i + 1])) break;
         *with_or = strncasecmp(text + i, " or ", 4) == 0;
         if (i > 0 && (*with_or || strncasecmp(text + i, " and ", 5) == 0)) break;
     }

@@ -10,8 +10,10 @@ typedef enum mq_bfcl_language { MQ_BFCL_PYTHON, MQ_BFCL_JAVA, MQ_BFCL_JAVASCRIPT
 /* ---- bfcl_literal.c: values and calls as programs write them. All results are owned; NULL: the text is not one. */
 
 /* The whole text as a literal of that language: a number, a string, true, a list, a map (Java: Arrays.asList, List.of, new T[]{...},
- * new ArrayList<>(...), new HashMap<>() {{ put(...); }}; 5L, 0.5f, 2d. JavaScript: 5n). */
-json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language);
+ * new ArrayList<>(...), new ArrayList<>() {{ add(...); }}, new HashMap<>() {{ put(...); }}; 5L, 0.5f, 2d. JavaScript: 5n, new
+ * Array(...)). type: what its numbers are declared to be, as the files have it: a long is written 5L, a float 0.5f, a Bigint 5n,
+ * an integer 5, and nothing else. NULL, or of another type: any number. */
+json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language, const char *type);
 
 /* "[f(a=1), g('x')]" or "f(a=1)" as [{"name": "f", "arguments": {"a": 1}, "positional": []}, ...]. Names of variables become
  * their text. */

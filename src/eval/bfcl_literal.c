@@ -14,6 +14,7 @@ enum { DEPTH_MAX = 32, WORD_MAX = 256 };
 typedef struct reader {
     const char *p; /* ends with NUL */
     mq_bfcl_language language;
+    const char *type; /* of numbers; NULL: any */
     int depth;
 } reader;
 
@@ -125,12 +126,36 @@ static void skip_digits(const char **p)
     }
 }
 
+/* How numbers of a declared type are written: the letters that may stand behind them ('-': none), and whether with a fraction. */
+static const struct {
+    mq_bfcl_language language;
+    bool real;
+    const char *type, *letters;
+} number_forms[] = {
+    {MQ_BFCL_JAVA, false, "byte", "-"},          {MQ_BFCL_JAVA, false, "short", "-"},
+    {MQ_BFCL_JAVA, false, "integer", "-"},       {MQ_BFCL_JAVA, false, "long", "lL"},
+    {MQ_BFCL_JAVA, true, "float", "fF"},         {MQ_BFCL_JAVA, true, "double", "-dD"},
+    {MQ_BFCL_JAVASCRIPT, false, "integer", "-"}, {MQ_BFCL_JAVASCRIPT, true, "float", "-"},
+    {MQ_BFCL_JAVASCRIPT, false, "bigint", "n"},
+};
+
+/* Whether a number of the declared type may be written so. suffix: '-' for none. */
+static bool has_form(const reader *r, char suffix, bool real)
+{
+    for (size_t i = 0; r->type && i < sizeof number_forms / sizeof number_forms[0]; i++) {
+        if (number_forms[i].language != r->language || strcasecmp(number_forms[i].type, r->type) != 0) continue;
+        return strchr(number_forms[i].letters, suffix) && (number_forms[i].real || !real);
+    }
+    return true;
+}
+
 /* The letter behind a number: 5L, 0.5f, 2d in Java; 5n in JavaScript. False: it stands where it may not. */
 static bool take_suffix(reader *r, bool *real)
 {
     const char c = *r->p;
-    if (c == '\0' || !isalpha((unsigned char)c)) return true;
+    if (c == '\0' || !isalpha((unsigned char)c)) return has_form(r, '-', *real);
     r->p++;
+    if (!has_form(r, c, *real)) return false;
     if (r->language == MQ_BFCL_JAVASCRIPT) return c == 'n' && !*real;
     if (r->language == MQ_BFCL_JAVA && strchr("lL", c)) return !*real;
     if (r->language != MQ_BFCL_JAVA || !strchr("fFdD", c)) return false;
@@ -231,6 +256,21 @@ static json_t *read_puts(reader *r)
     return map;
 }
 
+/* Java: {{ add(v); ... }} after new ArrayList<...>(). */
+static json_t *read_adds(reader *r)
+{
+    json_t *list = json_array();
+    while (list && !take_bfcl_literal(r, "}}")) {
+        json_t *value = take_bfcl_literal(r, "add(") ? read_value(r) : NULL;
+        if (!value || json_array_append_new(list, value) != 0 || !take_bfcl_literal(r, ")") ||
+            !take_bfcl_literal(r, ";")) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
 /* A class of java.util that holds a list of values. */
 static bool is_collection(const char *class)
 {
@@ -258,7 +298,7 @@ static json_t *read_new(reader *r)
     const bool map = strlen(word) >= 3 && strcmp(word + strlen(word) - 3, "Map") == 0;
     if ((!map && !is_collection(word)) || !take_bfcl_literal(r, "(")) return NULL;
     if (take_bfcl_literal(r, ")")) {
-        if (map && take_bfcl_literal(r, "{{")) return read_puts(r);
+        if (take_bfcl_literal(r, "{{")) return map ? read_puts(r) : read_adds(r);
         return map ? json_object() : json_array();
     }
     json_t *inner = read_value(r);
@@ -276,6 +316,9 @@ static json_t *read_named_bfcl_literal(reader *r)
     if (strcmp(word, "false") == 0 || (python && strcmp(word, "False") == 0)) return json_false();
     if (strcmp(word, "null") == 0 || (python && strcmp(word, "None") == 0)) return json_null();
     if (r->language == MQ_BFCL_JAVA && strcmp(word, "new") == 0) return read_new(r);
+    if (r->language == MQ_BFCL_JAVASCRIPT && strcmp(word, "new") == 0) {
+        return read_word(r, word) && strcmp(word, "Array") == 0 && take_bfcl_literal(r, "(") ? read_list(r, ")") : NULL;
+    }
     if (r->language == MQ_BFCL_JAVA && (strcmp(word, "Arrays.asList") == 0 || strcmp(word, "List.of") == 0)) {
         return take_bfcl_literal(r, "(") ? read_list(r, ")") : NULL;
     }
@@ -310,9 +353,9 @@ static bool at_end_bfcl_literal(reader *r)
     return *r->p == '\0';
 }
 
-json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language)
+json_t *mq__bfcl_literal(const char *text, mq_bfcl_language language, const char *type)
 {
-    reader r = {text, language, 0};
+    reader r = {.p = text, .language = language, .type = type};
     json_t *value = read_value(&r);
     if (value && at_end_bfcl_literal(&r)) return value;
     json_decref(value);
@@ -343,7 +386,7 @@ static json_t *read_call(reader *r)
 
 json_t *mq__bfcl_python_calls(const char *text)
 {
-    reader r = {text, MQ_BFCL_PYTHON, 0};
+    reader r = {.p = text, .language = MQ_BFCL_PYTHON};
     json_t *calls = json_array();
     const bool list = take_bfcl_literal(&r, "[");
     bool ok = calls != NULL;

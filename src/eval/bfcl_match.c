@@ -345,7 +345,9 @@ static bool argument_matches(const json_t *value, const json_t *property, const 
     if (json_array_size(accepted) == 0) return json_is_array(value) && json_array_size(value) == 0;
     if (value_matches(value, property, accepted)) return true;
     if (language == MQ_BFCL_PYTHON || !json_is_string(value)) return false;
-    json_t *literal = mq__bfcl_literal(json_string_value(value), language);
+    const json_t *items = json_object_get(property, "items"); /* of a list, the numbers in it */
+    json_t *literal = mq__bfcl_literal(json_string_value(value), language,
+                                       json_string_value(json_object_get(items ? items : property, "type")));
     const bool match = literal && value_matches(literal, property, accepted);
     json_decref(literal);
     return match;

@@ -142,6 +142,9 @@ bool mq__eval_are_dialogues(const json_t *dialogues);
  * leaves "". opened: the prompt itself ends with <think>. */
 const char *mq__eval_after_thought(const char *answer, bool opened);
 
+/* Whether the answer ends inside a thought: then there is none, which is not the same as one that says nothing. */
+bool mq__eval_is_cut_thought(const char *answer, bool opened);
+
 /* Whether the chat template opens a thought at the end of a prompt. text may be NULL. */
 bool mq__eval_opens_thought(const mq_text *text);
 

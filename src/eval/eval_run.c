@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/dialogue.h"
+#include "eval/run_header.h"
 #include "eval/store.h"
 
 #include <stdio.h>
@@ -123,50 +124,15 @@ static mq_status run_measures(running *r, mq_error *error)
     return status;
 }
 
-/* The model as its answers tell: a hash of BF16 logits, so that records of other weights are not taken for this one's. */
-static mq_status fingerprint(const mq_eval_context *context, char text[32], mq_error *error)
-{
-    int32_t tokens[16];
-    mq_sequence *sequence = NULL;
-    uint32_t count = context->info.context < 16 ? context->info.context : 16;
-    if (count > context->info.vocab) count = context->info.vocab;
-    for (uint32_t i = 0; i < count; i++) {
-        tokens[i] = (int32_t)(((uint64_t)i + 1) * context->info.vocab / (count + 1));
-    }
-    const mq_plan_options plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16};
-    mq_status status = mq_engine_set_plan(context->engine, &plan, error);
-    if (status == MQ_OK) status = mq_sequence_new(context->engine, &sequence, error);
-    if (status == MQ_OK) status = mq_sequence_sync(sequence, tokens, count, NULL, NULL, error);
-    if (status == MQ_OK) {
-        const uint64_t hash = mq__eval_hash(0, mq_sequence_logits(sequence), context->info.vocab * sizeof(float));
-        snprintf(text, 32, "%016llx", (unsigned long long)hash);
-    }
-    mq_sequence_free(sequence);
-    return status;
-}
-
-static json_t *sampling_of(const mq_sampling *s)
-{
-    if (!s) return json_null();
-    return json_pack("{sfsisfsf}", "temperature", (double)s->temperature, "top_k", s->top_k, "top_p", (double)s->top_p,
-                     "min_p", (double)s->min_p);
-}
-
 static mq_status open_store(running *r, mq_error *error)
 {
     const mq_eval_run *run = r->run;
-    const mq_eval_options *o = run->context->options;
-    char name[96], seed[32], model[32] = "";
+    char name[96];
+    json_t *header = NULL;
     snprintf(name, sizeof name, "%s.jsonl", run->task->name);
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)o->seed); /* as text: JSON's integers are signed */
-    mq_status status = run->out_dir ? fingerprint(run->context, model, error) : MQ_OK;
-    if (status != MQ_OK) return status;
+    mq_status status = mq__eval_header_new(run, r->task, &header, error);
     char *path = run->out_dir ? mq__path_join(run->out_dir, name) : NULL;
-    json_t *settings = run->task->settings ? run->task->settings(r->task) : json_object();
-    json_t *header = json_pack("{sssssssssssoso}", "task", run->task->name, "model", model, "seed", seed, "scales",
-                               o->scales ? o->scales : "", "prefill_model", o->prefill_model ? o->prefill_model : "",
-                               "sampling", sampling_of(o->sampling), "settings", settings ? settings : json_object());
-    if (!header || (run->out_dir && !path)) {
+    if (status == MQ_OK && run->out_dir && !path) {
         status = mq__fail(error, MQ_NO_MEMORY, "eval: %s: expected memory, got none", run->task->name);
     }
     if (status == MQ_OK) status = mq__eval_store_open(&r->store, path, header, error);

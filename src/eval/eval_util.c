@@ -193,12 +193,26 @@ bool mq__eval_opens_thought(const mq_text *text)
     return opens;
 }
 
-const char *mq__eval_after_thought(const char *answer, bool opened)
+/* Behind the last </think>; *opened: whether a thought is open there. */
+static const char *behind_thoughts(const char *answer, bool *opened)
 {
     const char *end = "</think>", *rest = answer;
     for (const char *at = strstr(answer, end); at; at = strstr(rest, end)) {
         rest = at + strlen(end);
-        opened = false;
+        *opened = false;
     }
-    return opened || strstr(rest, "<think>") ? "" : rest;
+    *opened = *opened || strstr(rest, "<think>") != NULL;
+    return rest;
+}
+
+const char *mq__eval_after_thought(const char *answer, bool opened)
+{
+    const char *rest = behind_thoughts(answer, &opened);
+    return opened ? "" : rest;
+}
+
+bool mq__eval_is_cut_thought(const char *answer, bool opened)
+{
+    (void)behind_thoughts(answer, &opened);
+    return opened;
 }

@@ -110,10 +110,20 @@ static uint32_t max_tokens_of_question(const questions *q)
     return q->context->options->max_tokens ? q->context->options->max_tokens : q->benchmark->max_tokens;
 }
 
+/* An answer may be as long as the context lets it. A prompt leaves room for the longest one, but a quarter of the context is the
+ * most that is kept free: in one that is smaller than the paper's, the text that is asked about matters more. */
+static uint32_t max_prompt_of_question(const questions *q)
+{
+    const uint32_t context = q->context->info.context, answer = max_tokens_of_question(q),
+                   most = q->benchmark->max_prompt;
+    const uint32_t room = context - (answer < context / 4 ? answer : context / 4);
+    return most && most < room ? most : room;
+}
+
 json_t *mq__question_settings(void *task)
 {
-    return json_pack("{sssi}", "data", ((const questions *)task)->hash, "max_tokens",
-                     (int)max_tokens_of_question(task));
+    return json_pack("{sssisi}", "data", ((const questions *)task)->hash, "max_tokens",
+                     (int)max_tokens_of_question(task), "max_prompt", (int)max_prompt_of_question(task));
 }
 
 mq_status mq__question_begin(void *task, size_t item, void **out, mq_error *error)
@@ -137,12 +147,11 @@ mq_status mq__question_next(void *context, const mq_eval_answer *answer, mq_eval
         return e->answer ? MQ_OK : no_memory_question(q->benchmark, error);
     }
     const mq_sampling *sampling = q->context->options->sampling;
-    const uint32_t room = q->context->info.context, most = max_tokens_of_question(q);
     mq_buf text = {0};
     q->benchmark->ask(e->item, &text);
     prompt->sampling = sampling ? *sampling : paper;
-    prompt->max_tokens = most < room / 2 ? most : room / 2;
-    prompt->max_prompt = room - prompt->max_tokens;
+    prompt->max_tokens = max_tokens_of_question(q);
+    prompt->max_prompt = max_prompt_of_question(q);
     if (!text.failed && q->chat) {
         prompt->request = json_pack("{s[{ssss%}]sb}", "messages", "role", "user", "content", text.data, text.len,
                                     "add_generation_prompt", 1);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "eval/run_header.h"
 
 #include <errno.h>
 #include <string.h>
@@ -45,20 +46,33 @@ static mq_status cut_half_line(const char *path, mq_error *error)
     return MQ_OK;
 }
 
-static mq_status read_back(mq_eval_store *store, bool *empty, mq_error *error)
+/* The plans of earlier runs stay in the header: their records do as well. */
+static mq_status join_plans(mq_eval_store *store, const json_t *was, mq_error *error)
+{
+    json_t *plans = json_object(), *old = json_object_get(was, "plans"), *header = json_copy(store->header);
+    const bool made = plans && header && (!old || json_object_update(plans, old) == 0) &&
+                      json_object_update(plans, json_object_get(store->header, "plans")) == 0 &&
+                      json_object_set(header, "plans", plans) == 0;
+    json_decref(plans);
+    if (!made) {
+        json_decref(header);
+        return mq__fail(error, MQ_NO_MEMORY, "eval: header: expected memory, got none");
+    }
+    json_decref(store->header);
+    store->header = header;
+    store->renew = !json_equal(was, header);
+    return MQ_OK;
+}
+
+static mq_status read_back(mq_eval_store *store, mq_error *error)
 {
     json_t *lines = NULL, *line;
     size_t i;
     mq_status status = mq__eval_read_lines(store->path, true, &lines, error);
-    *empty = json_array_size(lines) == 0;
-    if (status == MQ_OK && !*empty && !json_equal(json_array_get(lines, 0), store->header)) {
-        char *was = json_dumps(json_array_get(lines, 0), JSON_COMPACT);
-        char *is = json_dumps(store->header, JSON_COMPACT);
-        status = mq__fail(error, MQ_USAGE, "eval: %s: expected a run with %.180s, got one with %.180s", store->path,
-                          is ? is : "", was ? was : "");
-        free(was);
-        free(is);
-    }
+    const json_t *was = json_array_get(lines, 0);
+    store->begun = was != NULL;
+    if (was) status = mq__eval_header_check(was, store->header, store->path, error);
+    if (status == MQ_OK && json_object_get(was, "plans")) status = join_plans(store, was, error);
     json_array_foreach(lines, i, line)
     {
         if (status == MQ_OK && i > 0) status = keep_store(store, line, error);
@@ -116,18 +130,40 @@ static mq_status make_folder(const char *path, mq_error *error)
     return status;
 }
 
+/* The same file with the header that it has now. A run that is killed here leaves the old one. */
+static mq_status renew_header(const mq_eval_store *store, mq_error *error)
+{
+    mq_map map = {0};
+    mq_writer writer = {0};
+    mq_status status = mq__map_open(store->path, &map, error);
+    if (status != MQ_OK) return status;
+    const uint8_t *end = memchr(map.data, '\n', map.bytes);
+    const size_t skip = end ? (size_t)(end - map.data) : map.bytes;
+    char *text = json_dumps(store->header, JSON_COMPACT);
+    if (!text) status = mq__fail(error, MQ_NO_MEMORY, "eval: header: expected memory, got none");
+    if (status == MQ_OK) status = mq__writer_open(&writer, store->path, error);
+    if (status == MQ_OK) status = mq__writer_put(&writer, text, strlen(text), error);
+    if (status == MQ_OK) status = mq__writer_put(&writer, map.data + skip, map.bytes - skip, error);
+    if (status == MQ_OK) status = mq__writer_commit(&writer, error);
+    mq__writer_abort(&writer);
+    free(text);
+    mq__map_close(&map);
+    return status;
+}
+
 /* Before the first record: the folder, the file, its header. */
 static mq_status begin_file(mq_eval_store *store, mq_error *error)
 {
-    mq_status status = make_folder(store->path, error);
+    mq_status status = store->renew ? renew_header(store, error) : MQ_OK;
+    if (status == MQ_OK && !store->begun) status = make_folder(store->path, error);
     if (status != MQ_OK) return status;
     store->file = fopen(store->path, "ae");
-    return store->file ? write_line(store, store->header, error) : cannot_write(store->path, error);
+    if (!store->file) return cannot_write(store->path, error);
+    return store->begun ? MQ_OK : write_line(store, store->header, error);
 }
 
 mq_status mq__eval_store_open(mq_eval_store *store, const char *path, json_t *header, mq_error *error)
 {
-    bool empty = true;
     *store = (mq_eval_store){
         .records = json_object(), .header = json_incref(header), .path = path ? mq__strdup(path) : NULL};
     mq_status status = MQ_OK;
@@ -135,13 +171,9 @@ mq_status mq__eval_store_open(mq_eval_store *store, const char *path, json_t *he
         status = mq__fail(error, MQ_NO_MEMORY, "eval: records: expected memory, got none");
     }
     const bool there = path && mq__file_exists(path);
-    if (status == MQ_OK && there) status = read_back(store, &empty, error);
+    if (status == MQ_OK && there) status = read_back(store, error);
     if (status == MQ_OK && there && access(path, W_OK) != 0) status = cannot_write(path, error);
     if (status == MQ_OK && path && !there) status = check_place(path, error);
-    if (status == MQ_OK && !empty) {
-        store->file = fopen(path, "ae");
-        if (!store->file) status = cannot_write(path, error);
-    }
     if (status != MQ_OK) mq__eval_store_close(store);
     return status;
 }

@@ -152,11 +152,13 @@ static bool is_right_agent(const json_t *turn, const char *text)
     return !expect || strstr(last ? last + 1 : text, expect) != NULL;
 }
 
-/* text: of the answer, what follows the thoughts. */
+/* text: of the answer, what follows the thoughts. One that ends in its thought is none, also where nothing is expected. */
 static void finish_turn_agent(episode *e, const mq_eval_answer *answer, const char *text)
 {
     const bool wants_call = json_is_string(json_object_get(turn_of(e), "call"));
-    const bool call = wants_call ? e->call_right : e->calls == 0, right = is_right_agent(turn_of(e), text);
+    const bool answered = !mq__eval_is_cut_thought(answer->text, e->task->thinks);
+    const bool call = wants_call ? e->call_right : answered && e->calls == 0;
+    const bool right = answered && is_right_agent(turn_of(e), text);
     e->calls_right += call;
     e->answers_right += right;
     e->turns_right += call && right;

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_TOKENS 512
-#define STEPS_MAX  20 /* answers in one turn, as in the original */
+#define MAX_TOKENS 4096 /* of an answer, as in the original; the paper names no other */
+#define STEPS_MAX  20   /* answers in one turn, as in the original */
 #define QUICK      34
 
 typedef struct bfcl {
@@ -23,6 +23,7 @@ typedef struct episode {
     mq_bfcl_language language;
     json_t *messages, *functions, *calls, *answers; /* calls: of this turn */
     size_t turn, turns, steps, right;
+    bool answered; /* this turn: the last answer was one, neither cut in its thought nor without room in the context */
 } episode;
 
 static bool is_multi(const episode *e)
@@ -127,6 +128,8 @@ static bool turn_is_right(const episode *e)
 {
     const json_t *truth = json_object_get(e->item, "ground_truth");
     const char *category = json_string_value(json_object_get(e->item, "category"));
+    if (!e->answered && json_array_size(e->calls) == 0)
+        return false; /* where no call is right, saying nothing is not */
     if (is_multi(e)) return mq__bfcl_same_calls(e->calls, e->functions, json_array_get(truth, e->turn));
     if (truth) return mq__bfcl_match(e->calls, e->functions, truth, e->language);
     const bool wants_call = strstr(category, "irrelevance") == NULL;
@@ -142,7 +145,9 @@ static void finish_turn_bfcl(episode *e)
 static void take_answer(episode *e, const mq_eval_answer *answer)
 {
     char *text = mq__strndup(answer->text, answer->bytes);
+    const bool no_room = answer->finish == MQ_FINISH_LENGTH && answer->output_tokens == 0;
     json_t *calls = mq__bfcl_answer_calls(mq__eval_after_thought(text ? text : "", e->task->thinks), e->functions);
+    e->answered = !no_room && text && !mq__eval_is_cut_thought(text, e->task->thinks);
     json_array_append_new(e->answers, json_stringn(answer->text, answer->bytes));
     json_array_extend(e->calls, calls);
     if (is_multi(e) && json_array_size(calls) > 0 && ++e->steps < STEPS_MAX) {

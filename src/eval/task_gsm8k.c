@@ -27,7 +27,7 @@ static json_t *score_gsm8k(const json_t *item, const char *answer)
 }
 
 static const mq_benchmark benchmark = {
-    .name = "gsm8k", .max_tokens = 1024, .quick = 24, .usable = usable_gsm8k, .ask = ask_gsm8k, .score = score_gsm8k};
+    .name = "gsm8k", .max_tokens = 32768, .quick = 24, .usable = usable_gsm8k, .ask = ask_gsm8k, .score = score_gsm8k};
 
 static mq_status open_gsm8k(const mq_eval_context *context, void **task, size_t *items, mq_error *error)
 {

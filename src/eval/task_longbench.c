@@ -40,7 +40,8 @@ static json_t *score_longbench(const json_t *item, const char *answer)
 }
 
 static const mq_benchmark benchmark = {.name = "longbench-v2",
-                                       .max_tokens = 1024,
+                                       .max_tokens = 30720,
+                                       .max_prompt = 100000,
                                        .quick = 12,
                                        .usable = usable_longbench,
                                        .ask = ask_longbench,

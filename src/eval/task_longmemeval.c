@@ -81,7 +81,8 @@ static json_t *score_longmemeval(const json_t *item, const char *answer)
 }
 
 static const mq_benchmark benchmark = {.name = "longmemeval",
-                                       .max_tokens = 512,
+                                       .max_tokens = 19072,
+                                       .max_prompt = 112000 - 19072,
                                        .quick = 12,
                                        .usable = usable_longmemeval,
                                        .skipped = skipped,

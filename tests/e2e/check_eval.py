@@ -20,8 +20,9 @@ SCRATCH = tempfile.mkdtemp()
 ENGINE = ["-m", MODEL, "-t", "1", "--no-cache"]
 
 
-def evaluate(*arguments, code=0, text=False, engine=ENGINE):
-    done = subprocess.run([BINARY, "eval", *engine, *arguments], capture_output=True, timeout=300)
+def evaluate(*arguments, code=0, text=False, engine=ENGINE, **environment):
+    done = subprocess.run([BINARY, "eval", *engine, *arguments], capture_output=True, timeout=300,
+                          env={**os.environ, **environment})
     error = done.stderr.decode(errors="replace")
     assert done.returncode == code, f"{arguments}: exit {done.returncode}, expected {code}: {error}"
     if code:
@@ -118,6 +119,83 @@ def test_texts_hold_whole_answers():
     assert counts["whole"] > counts["last"] + 10 * len(scene["turns"]), counts
 
 
+def copy_of_model(name):
+    """A folder with links to the model's files, of which the weights are bytes of its own."""
+    copy = folder(name)
+    os.mkdir(copy)
+    for file in os.listdir(MODEL):
+        if file == "model.safetensors":
+            shutil.copy(os.path.join(MODEL, file), copy)
+        else:
+            os.symlink(os.path.abspath(os.path.join(MODEL, file)), os.path.join(copy, file))
+    return copy
+
+
+def change_weights(directory):
+    """The last byte of the file, in place: same size, same name, a weight that hardly matters."""
+    path = os.path.join(directory, "model.safetensors")
+    os.chmod(path, 0o600)
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+
+
+def write_plan(path, layers):
+    with open(path, "w") as file:
+        json.dump({"layers": [{"layers": layers, "prefill": "bf16"}]}, file)
+
+
+def test_records_know_what_made_them():
+    """Records are continued by a run of the same plans, checkpoints and kernel level only; others are refused by name."""
+    model, prefill, out, plan = copy_of_model("m"), folder("prefill"), folder("known"), folder("known.json")
+    subprocess.run([BINARY, "quantize", "-m", MODEL, "-o", prefill], check=True, capture_output=True, timeout=300)
+    write_plan(plan, "0")
+    engine = ["-m", model, "--prefill-model", prefill, "-t", "1", "--no-cache"]
+    run = ["--task", "agent", "--limit", "1", "-n", "4", "-o", out, "--plans"]
+    path = os.path.join(out, "agent.jsonl")
+
+    def refused(names, plans=f"mix,{plan}", **environment):
+        before = open(path, "rb").read()
+        error = evaluate(*run, plans, code=2, engine=engine, **environment)
+        assert names in error and "to start anew" in error, error
+        assert open(path, "rb").read() == before, "expected the file as it was"
+
+    evaluate(*run, f"mix,{plan}", engine=engine)
+    header = json.loads(open(path).readline())
+    assert header["plans"][plan]["file"] == open(plan).read(), header
+    assert header["plans"]["mix"]["prefill"] == "nvfp4" and header["plans"]["mix"]["decode"] == "bf16", header
+    assert header["isa"] and header["model"] and header["prefill_model"] not in ("", header["model"]), header
+    before = open(path, "rb").read()
+    evaluate(*run, f"mix,{plan}", engine=engine)
+    assert open(path, "rb").read() == before, "nothing left to do: expected the file as it was"
+
+    write_plan(plan, "1")
+    refused(f"plan {plan}")
+    evaluate(*run, "mix", engine=engine)  # whose records are none of that plan's
+    write_plan(plan, "0")
+    evaluate(*run, "bf16", engine=engine)  # a plan more: the header has all three
+    assert set(json.loads(open(path).readline())["plans"]) == {"mix", plan, "bf16"}
+    assert sum(1 for line in open(path)) == 4 and len(eval_stats.records_of(path)) == 3
+
+    refused("kernel level", MQ_ISA="avx2" if header["isa"] != "avx2" else "ref")
+    shutil.copytree(prefill, folder("elsewhere"))
+    evaluate(*run, f"mix,{plan}", engine=["-m", model, "--prefill-model", folder("elsewhere"), *engine[4:]])  # the same bytes
+    change_weights(prefill)
+    refused("prefill checkpoint")
+    change_weights(prefill)
+    change_weights(model)
+    refused(": checkpoint")
+    change_weights(model)
+    evaluate(*run, f"mix,{plan}", engine=engine)
+
+    old = {key: value for key, value in header.items() if key not in ("plans", "isa")}
+    with open(path, "w") as file:
+        file.write(json.dumps({**old, "model": "0123456789abcdef", "prefill_model": prefill}) + "\n")
+    refused("another version")
+
+
 def test_nothing_stays_of_a_failed_start():
     bad = folder("plan.json")
     with open(bad, "w") as file:
@@ -154,8 +232,8 @@ def test_refusals():
     evaluate("--task", "agent", "--data", folder("missing"), code=3)
     evaluate("--task", "ppl", "--text", folder("missing"), code=3)
     evaluate("--task", "agent", "--limit", "2", "-n", "16", "--plans", "bf16", "-o", folder("r"))
-    assert "expected a run with" in evaluate("--task", "agent", "--seed", "1", "--limit", "2", "-n", "16", "--plans", "bf16",
-                                             "-o", folder("r"), code=2)
+    assert "seed: expected records of" in evaluate("--task", "agent", "--seed", "1", "--limit", "2", "-n", "16", "--plans", "bf16",
+                                                     "-o", folder("r"), code=2)
 
 
 failed = 0

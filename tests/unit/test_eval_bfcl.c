@@ -1,7 +1,9 @@
 /* BFCL: literals of three languages, calls in every shape a model writes them, the comparison rules on cases of our own, files
- * that are not what they should be; and with the published files, their answers fed back and shuffled. */
+ * that are not what they should be; and with the published files, their answers fed back and shuffled (test_eval_bfcl_turns.c has
+ * multi_turn). */
 #include "unit_files.h"
 
+#include "base/buf.h"
 #include "eval/bfcl.h"
 
 static json_t *from_json(const char *text)
@@ -13,7 +15,7 @@ static json_t *from_json(const char *text)
 
 static void expect_literal(const char *text, mq_bfcl_language language, const char *expected)
 {
-    json_t *got = mq__bfcl_literal(text, language), *wanted = expected ? from_json(expected) : NULL;
+    json_t *got = mq__bfcl_literal(text, language, NULL), *wanted = expected ? from_json(expected) : NULL;
     if (expected ? !got || !json_equal(got, wanted) : got != NULL) fail_msg("%s", text);
     json_decref(got);
     json_decref(wanted);
@@ -40,6 +42,11 @@ static void literals(void **state)
         {"new HashMap<String, Object>() {{ put(\"k\", 1); put(\"l\", \"v\"); }}", MQ_BFCL_JAVA,
          "{\"k\": 1, \"l\": \"v\"}"},
         {"new HashMap<>()", MQ_BFCL_JAVA, "{}"},
+        {"new ArrayList<>() {{ add(1); add(2); }}", MQ_BFCL_JAVA, "[1, 2]"},
+        {"new ArrayList<>() {{ add(1) }}", MQ_BFCL_JAVA, NULL},
+        {"new ArrayList<>() {{ put(1, 2); }}", MQ_BFCL_JAVA, NULL},
+        {"new Array(1, 'b')", MQ_BFCL_JAVASCRIPT, "[1, \"b\"]"},
+        {"new Map()", MQ_BFCL_JAVASCRIPT, NULL},
         {"[1, 2", MQ_BFCL_PYTHON, NULL},
         {"[1 2]", MQ_BFCL_PYTHON, NULL},
         {"'open", MQ_BFCL_PYTHON, NULL},
@@ -80,6 +87,49 @@ static void literals(void **state)
     memset(deep, '[', sizeof deep - 1);
     deep[sizeof deep - 1] = '\0';
     expect_literal(deep, MQ_BFCL_PYTHON, NULL);
+}
+
+/* A number is written as its declared type is, in lists as well; one of no declared type in any way. */
+static void numbers_by_type(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type, *text;
+        mq_bfcl_language language;
+        bool good;
+    } cases[] = {
+        {"integer", "5", MQ_BFCL_JAVA, true},
+        {"integer", "5L", MQ_BFCL_JAVA, false},
+        {"integer", "5.0", MQ_BFCL_JAVA, false},
+        {"short", "5f", MQ_BFCL_JAVA, false},
+        {"byte", "-5", MQ_BFCL_JAVA, true},
+        {"long", "5L", MQ_BFCL_JAVA, true},
+        {"long", "5", MQ_BFCL_JAVA, false},
+        {"long", "new long[]{1L, 2L}", MQ_BFCL_JAVA, true},
+        {"long", "new long[]{1L, 2}", MQ_BFCL_JAVA, false},
+        {"float", "0.5f", MQ_BFCL_JAVA, true},
+        {"float", "3F", MQ_BFCL_JAVA, true},
+        {"float", "0.5", MQ_BFCL_JAVA, false},
+        {"float", "0.5d", MQ_BFCL_JAVA, false},
+        {"double", "0.5", MQ_BFCL_JAVA, true},
+        {"double", "2d", MQ_BFCL_JAVA, true},
+        {"double", "0.5f", MQ_BFCL_JAVA, false},
+        {"double", "2L", MQ_BFCL_JAVA, false},
+        {"any", "5L", MQ_BFCL_JAVA, true},
+        {"Bigint", "5n", MQ_BFCL_JAVASCRIPT, true},
+        {"Bigint", "5", MQ_BFCL_JAVASCRIPT, false},
+        {"integer", "5n", MQ_BFCL_JAVASCRIPT, false},
+        {"integer", "[1, 2]", MQ_BFCL_JAVASCRIPT, true},
+        {"integer", "[1, 2.0]", MQ_BFCL_JAVASCRIPT, false},
+        {"float", "2.5", MQ_BFCL_JAVASCRIPT, true},
+        {"float", "2", MQ_BFCL_JAVASCRIPT, true},
+        {"dict", "{a: 5n}", MQ_BFCL_JAVASCRIPT, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *got = mq__bfcl_literal(cases[i].text, cases[i].language, cases[i].type);
+        if ((got != NULL) != cases[i].good) fail_msg("%s %s", cases[i].type, cases[i].text);
+        json_decref(got);
+    }
 }
 
 static const char functions_text[] =
@@ -223,6 +273,10 @@ static void java_values_as_source(void **state)
          "\"control\"}}",
          true},
         {"{\"name\": \"f\", \"arguments\": {\"n\": 5}}", true},
+        {"{\"name\": \"f\", \"arguments\": {\"n\": \"5\"}}", false},
+        {"{\"name\": \"f\", \"arguments\": {\"n\": \"5L\", \"ids\": \"new ArrayList<>() {{ add(1); add(2); }}\"}}",
+         true},
+        {"{\"name\": \"f\", \"arguments\": {\"n\": \"5L\", \"ids\": \"Arrays.asList(1L, 2L)\"}}", false},
         {"{\"name\": \"f\", \"arguments\": {\"n\": \"five\"}}", false},
         {"{\"name\": \"f\", \"arguments\": {\"n\": \"5L\", \"ids\": \"Arrays.asList(2, 1)\"}}", false},
     };
@@ -391,110 +445,83 @@ static bool scored(const json_t *from, const json_t *to)
     return right;
 }
 
-/* The task's own score of item `to`, when each turn is answered with the calls of the same turn of `from`, then with nothing. */
-static bool played(const mq_eval_task *task, void *opened, size_t to, const json_t *from)
+/* A value as a program of that language has it. type: of its numbers. */
+static void put_source(mq_buf *out, const json_t *value, const char *type, bool java)
 {
-    void *episode;
-    mq_eval_prompt prompt = {0};
-    assert_int_equal(task->begin(opened, to, &episode, NULL), MQ_OK);
-    assert_int_equal(task->next(episode, NULL, &prompt, NULL), MQ_OK);
-    const json_t *turns = json_object_get(from, "ground_truth"), *text;
-    for (size_t t = 0, step = 0; prompt.request;) {
-        char calls[16384] = "[";
-        size_t i;
-        json_array_foreach(json_array_get(turns, t), i, text)
+    const bool list = json_is_array(value);
+    const char *key, *suffix = !java ? "" : strcmp(type, "long") == 0 ? "L" : strcmp(type, "float") == 0 ? "f" : "";
+    json_t *part;
+    size_t i;
+    if (json_is_number(value)) {
+        mq__buf_printf(out, "%.17g%s", json_number_value(value), suffix);
+    } else if (list || json_is_object(value)) {
+        mq__buf_puts(out, java   ? list ? "new ArrayList<>(Arrays.asList(" : "new HashMap<String, Object>() {{ "
+                          : list ? "["
+                                 : "{");
+        json_array_foreach(value, i, part)
         {
-            snprintf(calls + strlen(calls), sizeof calls - strlen(calls), "%s%s", i ? ", " : "",
-                     json_string_value(text));
+            mq__buf_puts(out, i ? ", " : "");
+            put_source(out, part, type, java);
         }
-        strcat(calls, "]");
-        const bool asks = step == 0 && json_array_size(json_array_get(turns, t)) > 0;
-        const mq_eval_answer answer = {.text = asks ? calls : "done", .bytes = asks ? strlen(calls) : 4};
-        t += !asks;
-        step = asks ? step + 1 : 0;
-        json_decref(prompt.request);
-        prompt = (mq_eval_prompt){0};
-        assert_int_equal(task->next(episode, &answer, &prompt, NULL), MQ_OK);
+        json_object_foreach((json_t *)(uintptr_t)value, key, part)
+        {
+            mq__buf_printf(out, java ? "put(\"%s\", " : "'%s': ", key);
+            put_source(out, part, type, java);
+            mq__buf_puts(out, java ? "); " : ", ");
+        }
+        mq__buf_puts(out, java ? list ? "))" : "}}" : list ? "]" : "}");
+    } else {
+        char *text = json_dumps(value, JSON_ENCODE_ANY);
+        mq__buf_puts(out, text);
+        free(text);
     }
-    json_t *record = task->end(episode, true);
-    const bool right = json_number_value(json_object_get(record, "right")) == 1;
-    json_decref(record);
+}
+
+/* Whether the item's answer is right when its values are written as source; texts stay as they are (variables, or any type). */
+static bool scored_as_source(const json_t *item, mq_bfcl_language language)
+{
+    const json_t *functions = json_object_get(item, "function"), *truth = json_object_get(item, "ground_truth");
+    const json_t *properties =
+        json_object_get(json_object_get(json_array_get(functions, 0), "parameters"), "properties");
+    json_t *calls = first_values(truth, functions), *value;
+    flatten_arguments(calls);
+    json_t *arguments = json_object_get(json_array_get(calls, 0), "arguments"), *written = json_object();
+    const char *key;
+    json_object_foreach(arguments, key, value)
+    {
+        const json_t *property = json_object_get(properties, key), *items = json_object_get(property, "items");
+        mq_buf text = {0};
+        put_source(&text, value, json_string_value(json_object_get(items ? items : property, "type")),
+                   language == MQ_BFCL_JAVA);
+        json_object_set_new(written, key,
+                            json_is_string(value) ? json_incref(value) : json_stringn(text.data, text.len));
+        mq__buf_free(&text);
+    }
+    json_object_set_new(json_array_get(calls, 0), "arguments", written);
+    const bool right = mq__bfcl_match(calls, functions, truth, language);
+    json_decref(calls);
     return right;
 }
 
-static const char class_text[] =
-    "{\"name\": \"cd\", \"parameters\": {\"properties\": {\"folder\": {\"type\": \"string\"}}}}\n"
-    "{\"name\": \"mv\", \"parameters\": {\"properties\": {\"source\": {\"type\": \"string\"}, \"destination\": "
-    "{\"type\": "
-    "\"string\"}}}}\n";
-
-static const char missed_text[] =
-    "{\"id\": \"multi_turn_miss_func_0\", \"question\": [[{\"role\": \"user\", \"content\": \"Move a to b.\"}], []], "
-    "\"involved_classes\": [\"GorillaFileSystem\"], \"missed_function\": {\"1\": [\"mv\"]}}\n";
-
-/* The published calls may have positional arguments of a function that comes with a later turn: their names are known then. */
-static void missed_functions_have_parameters(void **state)
-{
-    (void)state;
-    static const char *const docs[] = {"gorilla_file_system", "math_api",    "message_api",    "posting_api",
-                                       "ticket_api",          "trading_bot", "travel_booking", "vehicle_control"};
-    const mq_eval_task *task = mq__eval_task_named("bfcl", 4);
-    assert_int_equal(mkdir(unit_path("multi_turn_func_doc"), 0700), 0);
-    assert_int_equal(mkdir(unit_path("possible_answer"), 0700), 0);
-    for (size_t i = 0; i < 8; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "multi_turn_func_doc/%s.json", docs[i]);
-        unit_puts(name, class_text);
-    }
-    unit_puts("BFCL_v4_multi_turn_miss_func.json", missed_text);
-    unit_puts("possible_answer/BFCL_v4_multi_turn_miss_func.json",
-              "{\"id\": \"multi_turn_miss_func_0\", \"ground_truth\": [[], [\"mv('a', destination='b')\"]]}\n");
-    const mq_eval_options options = {.model_dir = "none", .data = unit_dir, .kinds = "multi_turn_miss_func"};
-    const mq_eval_context context = {.options = &options};
-    void *opened;
-    size_t items;
-    mq_error error = {0};
-    if (task->open(&context, &opened, &items, &error) != MQ_OK) fail_msg("%s", error.text);
-    assert_int_equal(items, 1);
-    json_t *right = from_json("{\"ground_truth\": [[], [\"mv(source='a', destination='b')\"]]}");
-    json_t *wrong = from_json("{\"ground_truth\": [[], [\"mv(source='a', destination='c')\"]]}");
-    json_t *early = from_json("{\"ground_truth\": [[\"mv(source='a', destination='b')\"], []]}");
-    assert_true(played(task, opened, 0, right));
-    assert_false(played(task, opened, 0, wrong));
-    assert_false(played(task, opened, 0, early));
-    json_decref(right);
-    json_decref(wrong);
-    json_decref(early);
-    task->close(opened);
-}
-
-static void published_turns(void **state)
+static void published_sources(void **state)
 {
     (void)state;
     const char *shared = getenv("MQ_SHARED");
-    const mq_eval_task *task = mq__eval_task_named("bfcl", 4);
     char folder[512];
-    json_t *items = NULL;
-    void *opened;
-    size_t count, right = 0, shuffled = 0;
-    static const char kinds[] = "multi_turn_base,multi_turn_miss_func,multi_turn_miss_param,multi_turn_long_context";
+    json_t *items = NULL, *item;
+    mq_error error = {0};
+    size_t i;
     if (!shared) skip();
     snprintf(folder, sizeof folder, "%s/data/eval/bfcl_v4", shared);
-    const mq_eval_options options = {.model_dir = "none", .data = folder, .kinds = kinds};
-    const mq_eval_context context = {.options = &options};
-    mq_error error = {0};
-    if (task->open(&context, &opened, &count, &error) != MQ_OK) fail_msg("%s", error.text);
-    assert_int_equal(mq__bfcl_read(folder, kinds, &items, &error), MQ_OK);
-    assert_int_equal(json_array_size(items), count);
-    for (size_t i = 0; i < count; i++) {
-        right += played(task, opened, i, json_array_get(items, i));
-        shuffled += played(task, opened, i, json_array_get(items, (i + count / 2) % count));
+    if (mq__bfcl_read(folder, "simple_java,simple_javascript", &items, &error) != MQ_OK) fail_msg("%s", error.text);
+    json_array_foreach(items, i, item)
+    {
+        const char *category = json_string_value(json_object_get(item, "category"));
+        if (!scored_as_source(item, mq__bfcl_language_of(category)))
+            fail_msg("%s: its own answer is wrong", json_string_value(json_object_get(item, "id")));
     }
-    print_message("multi_turn_*: %zu items, %zu right, %zu shuffled\n", count, right, shuffled);
-    assert_int_equal(right, count);
-    assert_true(shuffled * 20 <= count);
+    assert_int_equal(json_array_size(items), 150);
     json_decref(items);
-    task->close(opened);
 }
 
 static void published_answers(void **state)
@@ -522,7 +549,7 @@ static void published_answers(void **state)
     {
         const size_t count = json_array_size(list);
         size_t right = 0, shuffled = 0;
-        if (strncmp(category, "multi_turn", 10) == 0) continue; /* published_turns has them */
+        if (strncmp(category, "multi_turn", 10) == 0) continue; /* test_eval_bfcl_turns.c has them */
         json_array_foreach(list, i, item)
         {
             const json_t *other = json_array_get(list, (i + count / 2) % count);
@@ -546,6 +573,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(literals),
+        cmocka_unit_test(numbers_by_type),
         cmocka_unit_test(right_answers),
         cmocka_unit_test(wrong_answers),
         cmocka_unit_test(optional_and_nested_values),
@@ -554,9 +582,8 @@ int main(void)
         cmocka_unit_test(turns_are_compared_in_order),
         cmocka_unit_test(tools_follow_json_schema),
         cmocka_unit_test_setup_teardown(bad_files_are_refused, unit_setup, unit_teardown),
-        cmocka_unit_test_setup_teardown(missed_functions_have_parameters, unit_setup, unit_teardown),
         cmocka_unit_test(published_answers),
-        cmocka_unit_test(published_turns),
+        cmocka_unit_test(published_sources),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,6 +113,12 @@ static void statements(void **state)
                  {"Red, blue, green, yellow.", "blue", false},
                  {"blue or red", "blue", false},
                  {"Maybe red or blue", "blue", false},
+                 {"red/blue/green", "blue", false},
+                 {"green | blue | red", "red", false},
+                 {"- red\n- blue\n- green", "blue", false},
+                 {"1. red\n2. blue\n3. green", "green", false},
+                 {"It was on 5/20/2023.", "5/20/2023", true},
+                 {"You drove 90 km/h.", "90 km", true},
                  {"red\nblue\ngreen", "blue", false},
                  {"It is one of blue, red, green", "blue", false},
                  {"1, 2, 3, 4, 5", "3", false},
@@ -158,7 +164,8 @@ static json_t *ask(const char *task_name, const char *file, const char *text, ch
     assert_int_equal(task->begin(opened, 0, &episode, &error), MQ_OK);
     assert_int_equal(task->next(episode, NULL, &prompt, &error), MQ_OK);
     assert_non_null(prompt.prompt);
-    assert_true(prompt.max_prompt + prompt.max_tokens <= 4096);
+    assert_int_equal(prompt.max_prompt,
+                     3072); /* a quarter is kept for the answer, which may be longer if the prompt is short */
     assert_true(prompt.sampling.temperature > 0.59f && prompt.sampling.temperature < 0.61f);
     *asked = prompt.prompt;
     const mq_eval_answer answer = {.text = text, .bytes = strlen(text)};
@@ -254,6 +261,42 @@ static void sessions_by_date(void **state)
     mq_free(asked);
 }
 
+/* The paper's limits of prompts and answers, in its contexts, larger and smaller ones, and as asked for. */
+static void limits(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *task, *file;
+        uint32_t context, asked, max_tokens, max_prompt;
+    } cases[] = {{"gsm8k", "gsm.jsonl", 40960, 0, 32768, 30720},
+                 {"longbench-v2", "longbench.json", 131072, 0, 30720, 100000},
+                 {"longbench-v2", "longbench.json", 1048576, 0, 30720, 100000},
+                 {"longbench-v2", "longbench.json", 32768, 0, 30720, 24576},
+                 {"longmemeval", "longmemeval.json", 112000, 0, 19072, 92928},
+                 {"longmemeval", "longmemeval.json", 131072, 0, 19072, 92928},
+                 {"longmemeval", "longmemeval.json", 32768, 1024, 1024, 31744}};
+    unit_puts("gsm.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}\n");
+    unit_puts("longbench.json", longbench_text);
+    unit_puts("longmemeval.json", longmemeval_text);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const mq_eval_task *task = mq__eval_task_named(cases[i].task, strlen(cases[i].task));
+        const mq_eval_options options = {
+            .model_dir = "none", .data = unit_path(cases[i].file), .max_tokens = cases[i].asked};
+        const mq_eval_context context = {.options = &options, .info.context = cases[i].context};
+        void *opened, *episode;
+        size_t items;
+        mq_eval_prompt prompt = {0};
+        assert_int_equal(task->open(&context, &opened, &items, NULL), MQ_OK);
+        assert_int_equal(task->begin(opened, 0, &episode, NULL), MQ_OK);
+        assert_int_equal(task->next(episode, NULL, &prompt, NULL), MQ_OK);
+        if (prompt.max_tokens != cases[i].max_tokens || prompt.max_prompt != cases[i].max_prompt)
+            fail_msg("%s in %u: %u, %u", cases[i].task, cases[i].context, prompt.max_tokens, prompt.max_prompt);
+        mq_free(prompt.prompt);
+        (void)task->end(episode, false);
+        task->close(opened);
+    }
+}
+
 static void bad_files(void **state)
 {
     (void)state;
@@ -321,6 +364,7 @@ int main(void)
         cmocka_unit_test(thoughts),
         cmocka_unit_test_setup_teardown(sessions_by_date, unit_setup, unit_teardown),
         cmocka_unit_test_setup_teardown(small_files, unit_setup, unit_teardown),
+        cmocka_unit_test_setup_teardown(limits, unit_setup, unit_teardown),
         cmocka_unit_test_setup_teardown(bad_files, unit_setup, unit_teardown),
         cmocka_unit_test(published_gsm8k),
     };

@@ -102,6 +102,8 @@ static void test_agent_answers(void **state)
     CHECK(wrong_line, 0, 0.5, 1, 0.5);
     const char *const malformed[] = {"<tool_call>{\"name\": \"find_book\"", ""};
     CHECK(malformed, 0, 0, 0.5, 0);
+    const char *const cut_thoughts[] = {"<think>Which tool", "<think>The code is 7."}; /* are no answers */
+    CHECK(cut_thoughts, 0, 0, 0, 0);
     const char *const endless[] = {CALL("find_book", "7"), CALL("find_book", "7"), CALL("find_book", "7"),
                                    CALL("find_book", "7"), CALL("find_book", "7"), "The code is 7."};
     CHECK(endless, 0, 0.5, 0.5, 0.5);
