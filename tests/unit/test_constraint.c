@@ -377,7 +377,7 @@ static void test_calls_or_the_schema(void **state)
 static void test_strict_of_either(void **state)
 {
     (void)state;
-    static const char odd[] = "{\"type\":\"array\",\"not\":{}}";
+    static const char odd[] = "{\"type\":\"array\",\"uniqueItems\":true}";
     static const char odd_tools[] = "[{\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"a\":{\"type\":"
                                     "\"array\",\"contains\":{}}}}}}]";
     for (int i = 0; i < 8; i++) {
@@ -395,7 +395,7 @@ static void test_strict_of_either(void **state)
         const mq_status status = mq_constraint_new(vocabulary, &options, &c, &dropped, &error);
         assert_int_equal(status, i & 4 || (i & 1 && i & 2) ? MQ_UNSUPPORTED : MQ_OK);
         if (status == MQ_OK) assert_non_null(strstr(dropped, "contains"));
-        if (status == MQ_OK) assert_int_equal(strstr(dropped, "not") != NULL, i & 1);
+        if (status == MQ_OK) assert_int_equal(strstr(dropped, "uniqueItems") != NULL, i & 1);
         mq_free(dropped);
         mq_constraint_free(c);
     }
