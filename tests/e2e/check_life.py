@@ -23,7 +23,7 @@ from http_wire import Reader, Served, ask, at, begin_stream, chat, check_answers
 A = None        # the arguments
 SCRATCH = None  # a folder
 OLD, NEW = "the-key-of-old", "the-key-of-new"
-LONG = 3000     # tokens: an answer that outlasts what is looked at meanwhile
+LONG = 3000     # tokens at most: an answer that outlasts what is looked at meanwhile
 
 
 def serve(*options, **more):
@@ -41,9 +41,9 @@ def scratch(name, text=None):
 class Stream:
     """An answer that is being written, looked at token by token."""
 
-    def __init__(self, tokens=LONG, **more):
-        self.socket = connect(120)
-        body = chat("Go on.", max_tokens=tokens, ignore_eos=True, stream_options={"include_usage": True}, **more)
+    def __init__(self, tokens=None, **more):
+        self.socket, self.tokens = connect(120), tokens or LONG
+        body = chat("Go on.", max_tokens=self.tokens, ignore_eos=True, stream_options={"include_usage": True}, **more)
         self.events = events(begin_stream(self.socket, body))
 
     def take(self, tokens):
@@ -60,9 +60,9 @@ class Stream:
         self.socket.close()
         return usage
 
-    def is_whole(self, tokens=LONG):
+    def is_whole(self):
         usage = self.rest()
-        assert usage and usage["completion_tokens"] == tokens, usage
+        assert usage and usage["completion_tokens"] == self.tokens, usage
 
 
 def refused_start(*options):
@@ -98,7 +98,7 @@ def case_tls():
         assert ask(post("/v1/chat/completions", b"{"))[0] == 400
         body = json.dumps({"content": "word " * 100_000}).encode()  # many records
         assert json.loads(ask(post("/tokenize", body))[2])["count"] > 100_000
-        Stream(50).is_whole(50)
+        Stream(50).is_whole()
         leaver = Stream()
         leaver.take(2)
         leaver.socket.close()  # without a farewell of TLS
@@ -141,7 +141,7 @@ def case_unix_socket():
         assert stat.S_ISSOCK(facts.st_mode) and stat.S_IMODE(facts.st_mode) == 0o600, oct(facts.st_mode)
         check_answers()
         assert ask(head("GET", "/health", host="whatever.example"))[0] == 200  # no name leads here
-        Stream(50).is_whole(50)
+        Stream(50).is_whole()
         assert f"listening on {path}" in server.text()
         second = subprocess.run([A.mixquant, "serve", "-m", A.model, "--unix-socket", path], capture_output=True, text=True, timeout=60)
         assert second.returncode == 2 and "listens on" in second.stderr, second
@@ -220,7 +220,7 @@ def is_refused(data):
 
 
 def case_a_drain_finishes():
-    with serve() as server:
+    with serve("--drain-seconds", 120) as server:
         stream = Stream()
         stream.take(3)
         kept = connect()
@@ -294,6 +294,16 @@ def case_who_leaves_during_a_drain():
         assert time.time() - begun < 5
 
 
+def choose_long():
+    """Some seconds of writing, as fast as this build is."""
+    global LONG
+    with serve():
+        check_answers()
+        begun = time.time()
+        Stream(100).is_whole()
+        LONG = max(1000, min(LONG, int(800 / (time.time() - begun))))
+
+
 def main():
     global A, SCRATCH
     parser = argparse.ArgumentParser()
@@ -302,6 +312,7 @@ def main():
     parser.add_argument("--only", default="")
     A = parser.parse_args()
     with tempfile.TemporaryDirectory() as SCRATCH:
+        choose_long()
         return 1 if run_cases(globals(), "case_", A.only) else 0
 
 
