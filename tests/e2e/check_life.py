@@ -301,7 +301,7 @@ def choose_long():
         check_answers()
         begun = time.time()
         Stream(100).is_whole()
-        LONG = max(1000, min(LONG, int(800 / (time.time() - begun))))
+        LONG = max(500, min(LONG, int(400 / (time.time() - begun))))
 
 
 def main():
