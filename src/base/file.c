@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static mq_status open_regular(const char *path, int *fd, struct stat *info, mq_error *error)
+mq_status mq__file_open(const char *path, int *fd, struct stat *info, mq_error *error)
 {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang the open */
     if (*fd < 0) return mq__fail(error, MQ_IO, "file: %s: expected a readable file, got %s", path, strerror(errno));
@@ -28,7 +28,7 @@ mq_status mq__file_read(const char *path, size_t max_bytes, char **data, size_t 
     struct stat info;
     *data = NULL;
     *bytes = 0;
-    mq_status status = open_regular(path, &fd, &info, error);
+    mq_status status = mq__file_open(path, &fd, &info, error);
     if (status != MQ_OK) return status;
     const size_t size = (size_t)info.st_size;
     char *block = NULL;
@@ -72,7 +72,7 @@ mq_status mq__map_open(const char *path, mq_map *map, mq_error *error)
     int fd;
     struct stat info;
     *map = (mq_map){0};
-    const mq_status status = open_regular(path, &fd, &info, error);
+    const mq_status status = mq__file_open(path, &fd, &info, error);
     if (status != MQ_OK) return status;
     map->bytes = (size_t)info.st_size;
     map->mtime_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;

@@ -5,6 +5,10 @@
 #include "base/temporary.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
+
+/* Opens a regular file to read it; another kind, such as a FIFO, is refused at once. *fd is -1 then. */
+mq_status mq__file_open(const char *path, int *fd, struct stat *info, mq_error *error);
 
 /* Reads a regular file of at most max_bytes into *data (owned, NUL-terminated, free with mq__free). */
 mq_status mq__file_read(const char *path, size_t max_bytes, char **data, size_t *bytes, mq_error *error);

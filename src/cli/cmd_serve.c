@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define CONTEXT_LEAST 16 /* no request would fit into less */
+
 typedef struct serve_settings {
     cli_engine engine;
     cli_serve_limits limits;
@@ -124,6 +126,11 @@ static int open_model(serve_settings *s, serving *v)
     mq_engine_describe(v->engine, &v->model.info);
     mq_text_answer_style(v->text, &v->model.style);
     const mq_engine_info *info = &v->model.info;
+    if (info->context < CONTEXT_LEAST) {
+        fprintf(stderr, "mixquant: serve: -c and --kv-bytes: expected room for %d tokens or more, got %u\n",
+                CONTEXT_LEAST, info->context);
+        return CLI_USAGE;
+    }
     const mq_status status =
         mq_vocabulary_new(v->text, info->vocab, info->eos, info->eos_count, &v->model.vocabulary, &error);
     return status == MQ_OK ? CLI_DONE : cli_report(&error);
@@ -291,10 +298,10 @@ static int run_serve(int argc, char **argv)
         {"kv-bytes", CLI_TEXT, &s.kv, 0, 0, "memory for KV of all requests and the prefix cache (half of the memory)"},
         {"prefix-cache", CLI_TEXT, &s.cache, 0, 0, "of it, what the prefix cache may hold (all)"},
         {"disk-cache", CLI_TEXT, &s.disk, 0, 0,
-         "bytes of KV that --cache-dir DIR keeps in DIR/kv, over restarts (16G)"},
+         "bytes of KV that --cache-dir DIR keeps in DIR/kv, over restarts (16G; 1: none)"},
         {"finish-abandoned", CLI_FLAG, &s.finish_abandoned, 0, 0, "read a prompt to its end when its client left"},
-        {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64)"},
-        {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256)"},
+        {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64, also for 0)"},
+        {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256, also for 0)"},
         {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2)"},
         {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "do not draft answers from what they copy"},
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},

@@ -198,7 +198,8 @@ static bool append_image(void *context, const void *bytes, size_t count)
 bool mq__kv_store_has(mq_kv_store *store, const mq_kv_name *name)
 {
     char *path = image_path(store, name);
-    const bool there = path && access(path, F_OK) == 0;
+    struct stat info;
+    const bool there = path && stat(path, &info) == 0 && S_ISREG(info.st_mode);
     mq__free(path);
     return there;
 }
@@ -232,7 +233,9 @@ static bool read_image(void *context, void *bytes, size_t count)
 bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_name *name)
 {
     char *path = image_path(store, name);
-    FILE *file = path ? fopen(path, "rbe") : NULL;
+    struct stat info;
+    int fd = -1;
+    FILE *file = path && mq__file_open(path, &fd, &info, NULL) == MQ_OK ? fdopen(fd, "rb") : NULL;
     mq_status status = MQ_IO;
     const uint32_t before = sequence->count;
     if (file) {
@@ -243,6 +246,7 @@ bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_nam
         else if (status != MQ_NO_MEMORY && status != MQ_LIMIT)
             (void)unlink(path);
     }
+    if (!file && fd >= 0) close(fd);
     mq__free(path);
     if (status == MQ_OK && sequence->count != before + MQ_PAGE_TOKENS) (void)mq_sequence_truncate(sequence, before);
     return sequence->count == before + MQ_PAGE_TOKENS;
@@ -255,6 +259,7 @@ mq_status mq__kv_store_open(mq_engine *engine, const char *dir, uint64_t bytes, 
     *out = NULL;
     mq_status status = mq__make_dirs(dir, error);
     if (status != MQ_OK) return status;
+    (void)chmod(dir, 0700); /* KV says what was asked */
     mq_kv_store *store = mq__alloc_zero(1, sizeof *store);
     if (!store) return mq__fail(error, MQ_NO_MEMORY, "KV folder: %s: expected memory, got none", dir);
     pthread_mutex_init(&store->lock, NULL);

@@ -62,17 +62,28 @@ bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what)
     return false;
 }
 
+/* Whether it stands in the list, between its commas. */
+static bool is_dropped(const mq_schemas *s, const char *keyword)
+{
+    const size_t bytes = strlen(keyword);
+    for (const char *at = s->dropped.data; at && (at = strstr(at, keyword)); at += bytes) {
+        const bool begins = at == s->dropped.data || at[-1] == ' ';
+        if (begins && (at[bytes] == ',' || at[bytes] == '\0')) return true;
+    }
+    return false;
+}
+
 /* A keyword that cannot be kept: left out, or an error. */
 bool mq__schema_leave_out(mq_schemas *s, const char *keyword)
 {
     if (s->strict) {
         if (s->status == MQ_OK) {
-            s->status = mq__fail(s->error, MQ_UNSUPPORTED, "schema: %.60s: expected keywords of docs/SCHEMA.md, got it",
-                                 keyword);
+            s->status = mq__fail(s->error, MQ_UNSUPPORTED,
+                                 "schema: %.60s: expected a keyword of docs/SCHEMA.md, got another one", keyword);
         }
         return false;
     }
-    if (s->dropped.data && strstr(s->dropped.data, keyword)) return true;
+    if (is_dropped(s, keyword)) return true;
     if (s->dropped.len) mq__buf_puts(&s->dropped, ", ");
     mq__buf_printf(&s->dropped, "%.60s", keyword);
     s->dropped.failed = false; /* a list that is too long is cut */

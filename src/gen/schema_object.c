@@ -294,16 +294,19 @@ static void put_declared(mq_schemas *s, const json_t *schema, member_list *list)
     if (list->others) put_other_rules(s, list);
 }
 
-/* Members that are required without a schema may have any value. */
+/* Members that are required without a schema have that of additional ones. */
 static json_t *declared_members(mq_schemas *s, const json_t *schema)
 {
     const json_t *properties = json_object_get(schema, "properties"), *name;
+    json_t *others = json_object_get(schema, "additionalProperties");
     json_t *members = json_is_object(properties) ? json_copy((json_t *)(uintptr_t)properties) : json_object();
     size_t i;
     json_array_foreach(json_object_get(schema, "required"), i, name)
     {
         if (!members || !json_is_string(name) || json_object_get(members, json_string_value(name))) continue;
-        if (json_object_set_new_nocheck(members, json_string_value(name), json_true()) != 0) s->g->failed = true;
+        if (json_object_set_new_nocheck(members, json_string_value(name), others ? json_incref(others) : json_true()) !=
+            0)
+            s->g->failed = true;
     }
     if (!members || json_array_append(s->made, members) != 0) s->g->failed = true;
     return members; /* `made` holds it, too */

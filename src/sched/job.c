@@ -86,6 +86,7 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     const uint32_t room = s->info.context - r->count;
     mq_generate_options options = r->options;
     options.max_tokens = options.max_tokens < room ? options.max_tokens : room;
+    if (r->constraint) options.ignore_eos = false; /* nothing may follow what is complete */
     const mq_generation_start start = {.vocab = s->info.vocab,
                                        .eos = s->info.eos,
                                        .eos_count = s->info.eos_count,

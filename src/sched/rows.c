@@ -382,7 +382,7 @@ static bool run_decode(mq_scheduler *s, bool parks)
     const double start = mq__sched_now();
     run_gathered(s, step);
     const double seconds = mq__sched_now() - start;
-    const uint32_t rows = rows_of_step(step);
+    const uint32_t rows = rows_of_step(step), answers = step->count;
     if (rows <= MQ_DECODE_ROWS) mq__draft_stepped(&s->draft, rows, seconds);
     note_decode(s, seconds);
     s->tokens_drawn = s->drafted = s->drafted_right = 0;
@@ -390,6 +390,7 @@ static bool run_decode(mq_scheduler *s, bool parks)
     s->decoded = mq__sched_now();
     pthread_mutex_lock(&s->lock);
     s->stats.steps++;
+    s->stats.step_answers += answers;
     s->stats.generated_s += seconds;
     s->stats.generated_tokens += s->tokens_drawn;
     s->stats.drafted_tokens += s->drafted;

@@ -146,6 +146,12 @@ static bool has_miss(const mq_call *call, const mq_report *r)
     return r->miss_token >= 0 && r->miss_at < call->prompt.count;
 }
 
+/* What the cache has may be of another client's prompt, unless the client has a key or nobody else reaches the server. */
+static bool may_show_cached(const mq_call *call)
+{
+    return mq__exchange_owner(call->x) != 0 || mq__server_is_private(call->server);
+}
+
 json_t *mq__call_timings(const mq_call *call)
 {
     const mq_report all = report_of_all(call);
@@ -158,9 +164,9 @@ json_t *mq__call_timings(const mq_call *call)
     }
     (void)json_object_set_new(timings, "plan", mq__call_plan(call));
     if (!has_miss(call, &all)) return timings;
-    json_t *miss =
-        json_pack("{sI so so ss}", "position", (json_int_t)all.miss_at, "cached_text", token_text(call, all.miss_token),
-                  "prompt_text", token_text(call, call->prompt.tokens[all.miss_at]), "explanation", call->miss);
+    json_t *miss = json_pack("{sI so ss}", "position", (json_int_t)all.miss_at, "prompt_text",
+                             token_text(call, call->prompt.tokens[all.miss_at]), "explanation", call->miss);
+    if (may_show_cached(call)) (void)json_object_set_new(miss, "cached_text", token_text(call, all.miss_token));
     (void)json_object_set_new(timings, "cache_miss", miss);
     return timings;
 }
@@ -185,7 +191,8 @@ void mq__call_find_miss(mq_call *call, const mq_report *report)
     if (!has_miss(call, report)) {
         call->miss[0] = '\0';
     } else if (!call->miss[0] || call->miss_at != report->miss_at) {
-        if (!quote_token(call, report->miss_token, cached, sizeof cached) ||
+        snprintf(cached, sizeof cached, "other text");
+        if ((may_show_cached(call) && !quote_token(call, report->miss_token, cached, sizeof cached)) ||
             !quote_token(call, call->prompt.tokens[report->miss_at], prompt, sizeof prompt)) {
             return;
         }

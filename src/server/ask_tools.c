@@ -30,13 +30,22 @@ static json_t *find_tool(const json_t *tools, const char *name)
 
 /* ---- tools */
 
+static bool has_control(const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if ((unsigned char)text[i] < ' ' || text[i] == 0x7f) return true;
+    }
+    return false;
+}
+
 static bool check_function(const json_t *function, const char *param, mq_fault *fault)
 {
     const json_t *name = json_object_get(function, "name"), *description = json_object_get(function, "description"),
                  *parameters = json_object_get(function, "parameters");
     const size_t bytes = json_string_length(name);
-    if (!json_is_string(name) || bytes == 0 || bytes > NAME_MOST || strlen(json_string_value(name)) != bytes) {
-        return mq__fault(fault, param, "%s: name: expected a string of 1 to %d bytes without NUL, got another value",
+    if (!json_is_string(name) || bytes == 0 || bytes > NAME_MOST || has_control(json_string_value(name), bytes)) {
+        return mq__fault(fault, param,
+                         "%s: name: expected a string of 1 to %d bytes without control characters, got another value",
                          param, NAME_MOST);
     }
     if (description && !json_is_null(description) && !json_is_string(description)) {
@@ -46,6 +55,15 @@ static bool check_function(const json_t *function, const char *param, mq_fault *
         return mq__fault(fault, param, "%s: parameters: expected a JSON schema (an object), got another value", param);
     }
     return true;
+}
+
+/* Arguments are an object, whatever a schema says. */
+static bool have_object(mq_ask *ask, json_t *function)
+{
+    const char *type = text_at(json_object_get(function, "parameters"), "type");
+    if (!type || strcmp(type, "object") == 0) return true;
+    return mq__ask_warn(ask, "parameters of type %.64s", type) &&
+           json_object_set_new(function, "parameters", json_pack("{ss}", "type", "object")) == 0;
 }
 
 bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const char *param, mq_fault *fault)
@@ -59,7 +77,8 @@ bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const ch
         json_decref(function);
         return false;
     }
-    if (json_is_true(json_object_get(function, "strict"))) ask->strict_tools = true;
+    /* `strict` of one tool must not make a keyword in another one's schema an error: it counts when all have it. */
+    ask->strict_tools = json_is_true(json_object_get(function, "strict")) && (ask->strict_tools || !ask->tools);
     /* Always these members in this order, so that a prompt does not depend on how a client writes them. */
     json_t *copy = json_object();
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
@@ -67,9 +86,10 @@ bool mq__ask_add_tool(mq_server *server, mq_ask *ask, json_t *function, const ch
         if (value && !json_is_null(value)) (void)json_object_set(copy, members[i], value);
     }
     json_decref(function);
+    const bool known = have_object(ask, copy);
     if (!ask->tools) ask->tools = json_array();
     json_t *tool = json_pack("{ssso}", "type", "function", "function", copy);
-    return json_array_append_new(ask->tools, tool) == 0 || mq__fault_memory(fault);
+    return (json_array_append_new(ask->tools, tool) == 0 && known) || mq__fault_memory(fault);
 }
 
 bool mq__read_tools(mq_server *server, const json_t *tools, mq_ask *ask, mq_fault *fault)
@@ -194,7 +214,7 @@ static bool read_schema(const json_t *format, const char *name, mq_ask *ask, mq_
     if (strict && !json_is_boolean(strict) && !json_is_null(strict)) {
         return mq__fault(fault, name, "%s: strict: expected true or false, got another value", name);
     }
-    if (!json_is_false(strict)) ask->strict = true; /* who asks for a form does not want another one */
+    if (json_is_true(strict)) ask->strict = true;
     return set_schema(ask, json_incref(schema), fault);
 }
 

@@ -78,7 +78,7 @@ static void put_llama(mq_buf *out, const mq_scheduler_stats *s)
     put_metric(out, "llamacpp:n_decode_total", "counter", (double)s->steps, "Decode steps.");
     put_metric(out, "llamacpp:n_tokens_max", "counter", s->largest, "Tokens of the longest sequence so far.");
     put_metric(out, "llamacpp:n_busy_slots_per_decode", "gauge",
-               s->steps ? (double)s->generated_tokens / (double)s->steps : 0, "Answers in a decode step on average.");
+               s->steps ? (double)s->step_answers / (double)s->steps : 0, "Answers in a decode step on average.");
     put_metric(out, "llamacpp:prompt_tokens_seconds", "gauge",
                s->prompt_s > 0 ? (double)s->prompt_tokens / s->prompt_s : 0, "Prompt tokens a second on average.");
     put_metric(out, "llamacpp:predicted_tokens_seconds", "gauge",

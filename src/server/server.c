@@ -23,6 +23,11 @@
 
 /* ---- what handlers ask */
 
+bool mq__server_is_private(const mq_server *server)
+{
+    return server->is_loopback || server->unix_socket;
+}
+
 const mq_served_model *mq__server_model(const mq_server *server)
 {
     return atomic_load(&server->is_ready) ? &server->model : NULL;

@@ -75,6 +75,7 @@ void mq__server_stop(mq_server *server);     /* waits for handlers, closes conne
 
 /* NULL: still loading. No handler is called before mq__server_ready. */
 const mq_served_model *mq__server_model(const mq_server *server);
+bool mq__server_is_private(const mq_server *server); /* only this machine reaches it */
 const mq_backend *mq__server_backend(const mq_server *server);
 const mq_server_limits *mq__server_limits(const mq_server *server); /* defaults filled in */
 const mq_server_options *mq__server_options(const mq_server *server);

@@ -22,6 +22,14 @@ static bool read_hash(const char *text, size_t count, unsigned char hash[HASH])
     return sodium_hex2bin(hash, HASH, text, count, NULL, &bytes, &end) == 0 && bytes == HASH && end == text + count;
 }
 
+static bool is_printable(const char *text, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (text[i] <= ' ' || text[i] > '~') return false;
+    }
+    return true;
+}
+
 /* One line without its end; blank lines and comments are none. */
 static mq_status add_line(api_keys *keys, const char *line, size_t count, unsigned number, mq_error *error)
 {
@@ -40,10 +48,10 @@ static mq_status add_line(api_keys *keys, const char *line, size_t count, unsign
             return mq__fail(error, MQ_FORMAT, "keys: line %u: expected 64 hex digits after blake2b:, got others",
                             number);
         }
-    } else if (count < 8 || memchr(line, ' ', count)) {
+    } else if (count < 8 || !is_printable(line, count)) {
         return mq__fail(error, MQ_FORMAT,
-                        "keys: line %u: expected a key of 8 or more bytes without blanks, got %zu bytes", number,
-                        count);
+                        "keys: line %u: expected a key of 8 or more signs of ASCII without blanks, got %zu bytes",
+                        number, count);
     } else {
         crypto_generichash(hash, HASH, (const unsigned char *)line, count, NULL, 0);
     }

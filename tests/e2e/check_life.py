@@ -158,6 +158,8 @@ def case_unix_socket():
 def case_what_is_not_started():
     assert "api-key-file" in refused_start("--host", "0.0.0.0")
     assert "api-key-file" in refused_start("--host", "::")
+    assert "16 tokens" in refused_start("--kv-bytes", "1")
+    assert "16 tokens" in refused_start("-c", "2")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

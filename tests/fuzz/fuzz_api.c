@@ -27,6 +27,12 @@ const mq_served_model *mq__server_model(const mq_server *s)
     return &s->model;
 }
 
+bool mq__server_is_private(const mq_server *s)
+{
+    (void)s;
+    return true;
+}
+
 const mq_backend *mq__server_backend(const mq_server *s)
 {
     return &s->backend;

@@ -167,7 +167,13 @@ struct mq_server {
     mq_text *text;
     script_backend *script;
     int32_t eos[4];
+    bool is_public; /* other machines reach it */
 };
+
+bool mq__server_is_private(const mq_server *server)
+{
+    return !server->is_public;
+}
 
 const mq_served_model *mq__server_model(const mq_server *server)
 {

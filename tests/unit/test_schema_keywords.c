@@ -118,6 +118,7 @@ static const keyword_case texts[] = {
      {"{}", "{\"x\":null}", "{\"\xc3\xa9\":1,\"x\":null,\"y\":null}"},
      {"{\"x\":1}", "{\"x\":null,\"\xc3\xa9\":1}"}},
     {"{\"properties\":{\"a\":{}},\"additionalProperties\":{\"not\":{}}}", {"{\"a\":1}"}, {"{\"b\":1}"}},
+    {"{\"required\":[\"a\"],\"additionalProperties\":{\"type\":\"integer\"}}", {"{\"a\":1}"}, {"{\"a\":null}", "{}"}},
     {"{\"allOf\":[{\"properties\":{\"p\":{\"minimum\":3}}},{\"properties\":{\"p\":{\"maximum\":4}}}]}",
      {"{\"p\":3}", "{\"p\":4}"},
      {"{\"p\":2}", "{\"p\":5}"}},

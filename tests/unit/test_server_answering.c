@@ -310,7 +310,9 @@ static void expect_masked(const char *template_file, const char *body, unsigned 
     masks.dropped = NULL;
 }
 
-#define SCHEMA ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"type\":\"array\"}}}"
+#define SCHEMA                                                                                                         \
+    ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"strict\":true,\"schema\":{\"type\":\"array\"}}" \
+    "}"
 
 static void test_masks(void **state)
 {

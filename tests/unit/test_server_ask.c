@@ -280,6 +280,17 @@ static void test_tools(void **state)
     assert_true(ask.strict_tools);
     assert_null(at_path(ask.tools, "0.function.description"));
     mq__ask_clear(&ask);
+    for (int last = 0; last < 2; last++) { /* one strict tool does not make the others strict, in whatever order */
+        must_read(last ? "\"tools\":[" TOOL("a") ",{\"function\":{\"name\":\"f\",\"strict\":true}}]"
+                       : "\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true}}," TOOL("a") "]",
+                  &ask);
+        assert_false(ask.strict_tools);
+        mq__ask_clear(&ask);
+    }
+    must_read("\"tools\":[{\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"integer\"}}}]", &ask);
+    assert_string_equal(text_at_path(ask.tools, "0.function.parameters.type"), "object");
+    assert_string_equal(ask.warning, "parameters of type integer");
+    mq__ask_clear(&ask);
     must_read("\"tools\":[]", &ask);
     assert_null(ask.tools);
     mq__ask_clear(&ask);
@@ -289,6 +300,8 @@ static void test_tools(void **state)
     refuses("\"tools\":[" TOOL("a") ",{\"type\":\"function\",\"function\":{}}]", "tools[1].function");
     refuses("\"tools\":[{\"function\":{\"name\":\"\"}}]", "tools[0].function");
     refuses("\"tools\":[{\"function\":{\"name\":\"a\\u0000b\"}}]", "tools[0].function");
+    refuses("\"tools\":[{\"function\":{\"name\":\"a\\nb\"}}]", "tools[0].function");
+    refuses("\"tools\":[{\"function\":{\"name\":\"a\\u007f\"}}]", "tools[0].function");
     refuses("\"tools\":[{\"function\":{\"name\":\"f\",\"parameters\":[]}}]", "tools[0].function");
     refuses("\"tools\":[{\"function\":{\"name\":\"f\",\"description\":5}}]", "tools[0].function");
 }
@@ -360,6 +373,9 @@ static void test_format(void **state)
               "\"array\"}}}",
               &ask);
     assert_string_equal(text_at_path(ask.schema, "type"), "array");
+    assert_false(ask.strict); /* as OpenAI has it */
+    mq__ask_clear(&ask);
+    must_read("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},\"strict\":true}}", &ask);
     assert_true(ask.strict);
     mq__ask_clear(&ask);
     must_read("\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},\"strict\":false}}", &ask);

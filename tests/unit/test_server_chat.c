@@ -440,14 +440,15 @@ static void test_cached(void **state)
 {
     mq_server *server = fixture_server(SAYS("x"), NULL);
     char body[3000], text[2400] = "";
-    json_t *a[2];
+    json_t *a[3];
     (void)state;
     for (int i = 0; i < 300; i++) {
         strcat(text, " word");
     }
-    for (int i = 0; i < 2; i++) {
-        snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"%s %s\"}]}", text,
-                 i ? "apple" : "9");
+    static const char *const ends[] = {"9", "apple", "pear"};
+    for (int i = 0; i < 3; i++) {
+        server->is_public = i == 2;
+        snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"%s %s\"}]}", text, ends[i]);
         mq_exchange *x = chat(server, body);
         a[i] = fixture_json(x);
         fixture_free(x);
@@ -462,8 +463,14 @@ static void test_cached(void **state)
     assert_non_null(strstr(told, "the cache has \"9\", the prompt \""));
     assert_non_null(strstr(server->log.data, told));
     assert_null(strstr(server->log.data, "word word"));
-    json_decref(a[0]);
-    json_decref(a[1]);
+    /* Where others come without a key, nobody is told what they asked. */
+    assert_non_null(at_path(a[2], "timings.cache_miss.position"));
+    assert_null(at_path(a[2], "timings.cache_miss.cached_text"));
+    assert_non_null(
+        strstr(text_at_path(a[2], "timings.cache_miss.explanation"), "the cache has other text, the prompt"));
+    for (int i = 0; i < 3; i++) {
+        json_decref(a[i]);
+    }
     fixture_close(server);
 }
 

@@ -87,6 +87,7 @@ static void test_bad_key_files(void **state)
     check_bad_keys("# only a comment\n", "at least one key");
     check_bad_keys("good-key-1234\nsecret\n", "line 2");
     check_bad_keys("a secret with blanks\n", "line 1");
+    check_bad_keys("secret\377\001key\n", "line 1");
     check_bad_keys("blake2b:secret-that-is-no-hash\n", "line 1");
     check_bad_keys("blake2b:00112233445566778899aabbccddeeff\n", "line 1");
     assert_int_equal(mq__keys_read(unit_path("none"), &keys, &error), MQ_IO);
