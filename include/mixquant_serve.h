@@ -208,7 +208,7 @@ MQ_API void mq_job_free(mq_job *job);
 /* Counters since the start, and gauges. Any thread; does not wait for the engine. */
 typedef struct mq_scheduler_stats {
     uint64_t prompt_tokens, cached_tokens, generated_tokens, steps; /* prompt_tokens: computed ones */
-    uint64_t step_answers; /* in all decode steps together */
+    uint64_t step_answers;                                          /* in all decode steps together */
     uint64_t drafted_tokens, drafted_right_tokens;
     double prompt_s, generated_s;
     uint64_t requests, cancelled, failed, preempted;

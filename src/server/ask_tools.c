@@ -30,7 +30,7 @@ static json_t *find_tool(const json_t *tools, const char *name)
 
 /* ---- tools */
 
-static bool has_control(const char *text, size_t bytes)
+static bool name_has_control(const char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
         if ((unsigned char)text[i] < ' ' || text[i] == 0x7f) return true;
@@ -43,7 +43,7 @@ static bool check_function(const json_t *function, const char *param, mq_fault *
     const json_t *name = json_object_get(function, "name"), *description = json_object_get(function, "description"),
                  *parameters = json_object_get(function, "parameters");
     const size_t bytes = json_string_length(name);
-    if (!json_is_string(name) || bytes == 0 || bytes > NAME_MOST || has_control(json_string_value(name), bytes)) {
+    if (!json_is_string(name) || bytes == 0 || bytes > NAME_MOST || name_has_control(json_string_value(name), bytes)) {
         return mq__fault(fault, param,
                          "%s: name: expected a string of 1 to %d bytes without control characters, got another value",
                          param, NAME_MOST);

@@ -22,7 +22,7 @@ static bool read_hash(const char *text, size_t count, unsigned char hash[HASH])
     return sodium_hex2bin(hash, HASH, text, count, NULL, &bytes, &end) == 0 && bytes == HASH && end == text + count;
 }
 
-static bool is_printable(const char *text, size_t count)
+static bool is_key_text(const char *text, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         if (text[i] <= ' ' || text[i] > '~') return false;
@@ -48,7 +48,7 @@ static mq_status add_line(api_keys *keys, const char *line, size_t count, unsign
             return mq__fail(error, MQ_FORMAT, "keys: line %u: expected 64 hex digits after blake2b:, got others",
                             number);
         }
-    } else if (count < 8 || !is_printable(line, count)) {
+    } else if (count < 8 || !is_key_text(line, count)) {
         return mq__fail(error, MQ_FORMAT,
                         "keys: line %u: expected a key of 8 or more signs of ASCII without blanks, got %zu bytes",
                         number, count);
