@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WAITING_MAX ((size_t)256 << 20) /* bytes of images that wait to be written */
+#define WAITING_MAX ((size_t)64 << 20) /* bytes of images that wait to be written */
 #define SUFFIX      ".mqkv"
 
 typedef struct kv_image {

@@ -90,6 +90,7 @@ def main():
         wait_idle()
         check_answers()
         found = metrics()
+        time.sleep(30)  # what waited for the disk is written
         memory.append((server.memory() >> 10, server.handles()))
     third = memory[len(memory) // 3:]
     growth = max(m for m, _ in third[1:]) / third[0][0] - 1
