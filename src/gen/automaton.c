@@ -11,7 +11,7 @@
 #define STATES_TRIM 1024 /* more of them are forgotten between two tokens */
 #define STATES_MOST 8192
 #define PLACES_MOST (1u << 18) /* of all states; also waiting rules */
-#define WORK_MOST   (1u << 17) /* places looked at between two tokens: what is beyond is not allowed */
+#define WORK_MOST   (1u << 18) /* places looked at between two tokens: what is beyond is not allowed */
 #define MASKS_MOST  32
 #define BUCKETS     4096u
 

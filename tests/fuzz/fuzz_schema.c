@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define STEPS_MOST 48 /* that the input chooses; what follows them goes for the end */
-#define CLOSE_MOST 600
+#define CLOSE_MOST 120
 
 /* Each byte is a token; a few have more. In the order of their bytes. */
 static const char *const longer[] = {" \"", "\", \"", "\"}", "00", "\\u00",   "],[",
@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
             .schema = parts[0].data ? parts[0].data : "", .schema_bytes = parts[0].bytes, .strict = strict};
         if (fuzz_passed(mq_constraint_new(vocabulary(), &options, &c, &dropped, &error), &error)) {
             if (strict) FUZZ_CHECK(!dropped);
-            fuzz_accepted = walk(c, &parts[1]);
+            if (!strict) fuzz_accepted = walk(c, &parts[1]); /* the strict one is the same, or there is none */
             mq_constraint_free(c);
         } else {
             FUZZ_CHECK(!c && !dropped);
