@@ -50,7 +50,7 @@ static mq_status add_line(api_keys *keys, const char *line, size_t count, unsign
         }
     } else if (count < 8 || !is_key_text(line, count)) {
         return mq__fail(error, MQ_FORMAT,
-                        "keys: line %u: expected a key of 8 or more signs of ASCII without blanks, got %zu bytes",
+                        "keys: line %u: expected a key of 8 or more bytes of ASCII without blanks, got %zu bytes",
                         number, count);
     } else {
         crypto_generichash(hash, HASH, (const unsigned char *)line, count, NULL, 0);
