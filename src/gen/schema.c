@@ -66,6 +66,7 @@ bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what)
 static bool is_dropped(const mq_schemas *s, const char *keyword)
 {
     const size_t bytes = strlen(keyword);
+    if (bytes == 0) return s->dropped.data != NULL;
     for (const char *at = s->dropped.data; at && (at = strstr(at, keyword)); at += bytes) {
         const bool begins = at == s->dropped.data || at[-1] == ' ';
         if (begins && (at[bytes] == ',' || at[bytes] == '\0')) return true;
