@@ -79,11 +79,14 @@ struct mq_sequence {
     atomic_bool cancel;
 };
 
-/* ---- engine.c */
+/* ---- step.c */
 
 /* Between two layers of each prefill pass `call` runs, on the thread of its step. It may run steps of decode rows, of sequences that
  * are not in the step which it interrupts. NULL: nobody. */
 void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context), void *context);
+
+/* ---- engine.c */
+
 /* To be called after each decode pass. */
 void mq__engine_stepped(mq_engine *engine);
 

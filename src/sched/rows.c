@@ -2,7 +2,7 @@
  *
  * A long prompt is read in passes of many rows: few rows would cost attention nearly as much, for it reads all keys before them.
  * So that running answers do not wait for a whole pass, decode steps run between its layers, before their pause is longer than
- * options.gap decode steps; and a pass has so few rows that its longest layer is no longer than that. */
+ * options.gap decode steps; and a pass has so few rows that a layer takes no longer than that. */
 #include "base/error.h"
 #include "base/pool.h"
 #include "sched/sched.h"
@@ -13,10 +13,10 @@
 #define BUDGET_FIRST 128
 #define BUDGET_LEAST 16  /* rows: fewer cost as much */
 #define PASS_S       1.0 /* of a prefill pass beside answers: other requests wait for its end */
-#define SLOWER                                                                                                         \
-    0.02 /* weight of a decode step that took longer than they are said to take: most of those are disturbed */
+/* Weight of the latest decode step in the time that one is said to take: slower ones were mostly disturbed. */
+#define SLOWER  0.02
 #define FASTER  0.3
-#define SMOOTH  0.3 /* weight of the latest layer */
+#define SMOOTH  0.3 /* weight of the latest layer in that of a layer */
 #define TOP_MAX 20
 
 /* ---- rows of a step */
