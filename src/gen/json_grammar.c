@@ -150,15 +150,20 @@ static void emit_character(mq_schemas *s)
     emit_escape(g);
 }
 
+void mq__schemas_characters(mq_schemas *s)
+{
+    const uint32_t again = mq__grammar_choice(s->g);
+    mq__schemas_call(s, s->character);
+    (void)mq__grammar_emit(s->g, MQ_OP_JUMP, again, 0);
+    mq__grammar_otherwise(s->g, again);
+}
+
 static void emit_string(mq_schemas *s)
 {
     mq_grammar *g = s->g;
     mq__grammar_begin(g, s->string);
     mq__grammar_byte(g, '"', '"');
-    const uint32_t again = mq__grammar_choice(g);
-    mq__schemas_call(s, s->character);
-    (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
-    mq__grammar_otherwise(g, again);
+    mq__schemas_characters(s);
     mq__grammar_byte(g, '"', '"');
     mq__grammar_end(g);
 }

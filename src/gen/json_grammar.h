@@ -72,5 +72,6 @@ const json_t *mq__schema_merge(mq_schemas *s, const json_t *schema);
 /* A JSON string's text as it stands in JSON. */
 void mq__grammar_json(mq_schemas *s, const json_t *value);
 void mq__schemas_call(mq_schemas *s, uint32_t rule);
+void mq__schemas_characters(mq_schemas *s); /* any number of a string's characters */
 
 #endif

@@ -148,15 +148,6 @@ static void emit_parts(pattern_code *e, uint32_t part)
     }
 }
 
-/* Characters of any kind: what is before a pattern that is not tied to the beginning, and behind one that is not tied to the end. */
-static void emit_anything(pattern_code *e)
-{
-    const uint32_t again = mq__grammar_choice(e->g);
-    mq__schemas_call(e->s, e->s->character);
-    (void)mq__grammar_emit(e->g, MQ_OP_JUMP, again, 0);
-    mq__grammar_otherwise(e->g, again);
-}
-
 static void emit_ways(pattern_code *e, uint32_t any, void (*emit_way)(pattern_code *e, uint32_t list))
 {
     uint32_t chain = MQ_NEVER; /* of the jumps to the end, each to the one before until all are known */
@@ -236,11 +227,11 @@ static void emit_whole(pattern_code *e, uint32_t list)
     if (part && piece[part].kind == MQ_PIECE_START)
         part = piece[part].next;
     else
-        emit_anything(e);
+        mq__schemas_characters(e->s); /* it is not tied to the beginning */
     for (; part && !e->p->fault && (piece[part].next || piece[part].kind != MQ_PIECE_END); part = piece[part].next) {
         emit_piece(e, part);
     }
-    if (!part) emit_anything(e);
+    if (!part) mq__schemas_characters(e->s); /* nor to the end */
 }
 
 bool mq__pattern_emit(mq_pattern *p, mq_schemas *s)

@@ -267,10 +267,7 @@ static void put_other_rules(mq_schemas *s, const member_list *list)
     mq__schemas_call(s, names);
     put_member_value(s, list->others);
     mq__grammar_begin(s->g, rest);
-    const uint32_t again = mq__grammar_choice(s->g);
-    mq__schemas_call(s, s->character);
-    (void)mq__grammar_emit(s->g, MQ_OP_JUMP, again, 0);
-    mq__grammar_otherwise(s->g, again);
+    mq__schemas_characters(s);
     close_list(s, '"');
     mq__grammar_begin(s->g, names);
     if (name) {

@@ -54,12 +54,7 @@ static void emit_lengths(mq_schemas *s, long least, long most)
         mq__schemas_call(s, s->character);
     }
     mq__grammar_close_chain(g, chain);
-    if (most < 0) {
-        const uint32_t again = mq__grammar_choice(g);
-        mq__schemas_call(s, s->character);
-        (void)mq__grammar_emit(g, MQ_OP_JUMP, again, 0);
-        mq__grammar_otherwise(g, again);
-    }
+    if (most < 0) mq__schemas_characters(s);
     mq__grammar_byte(g, '"', '"');
     mq__grammar_end(g);
 }
