@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import urllib.parse
+
+from http_wire import run_cases
 
 SCRATCH = None
 ARGUMENTS = None
@@ -279,18 +280,8 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--only", default="test_")
     ARGUMENTS = parser.parse_args()
-    failed = 0
     with tempfile.TemporaryDirectory() as SCRATCH:
-        for name, function in list(globals().items()):
-            if not name.startswith("test_") or ARGUMENTS.only not in name:
-                continue
-            try:
-                function()
-                print(f"ok {name}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED {name}", flush=True)
-                traceback.print_exc()
+        failed = run_cases(globals(), "test_", ARGUMENTS.only)
     return 1 if failed else 0
 
 
