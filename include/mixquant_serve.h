@@ -142,6 +142,8 @@ typedef struct mq_scheduler_options {
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */
     bool no_draft;         /* else answers are drafted from what they copy: the same tokens, sooner */
     bool finish_abandoned; /* go on reading a prompt whose client left: its retry finds it */
+    const struct mq_kv_source
+        *source; /* NULL, or who may prefill prompts in place of the engine (mixquant_handoff.h); borrowed */
     void (*log)(void *context, const char *line);
     void *log_context;
 } mq_scheduler_options;
@@ -156,6 +158,13 @@ typedef enum mq_event_kind {
     MQ_EVENT_TOKEN,    /* one token, and the text that became certain with it */
     MQ_EVENT_END       /* the last one: report is complete */
 } mq_event_kind;
+
+/* Where a prompt was prefilled, but for its last token, which is always decoded here. */
+typedef enum mq_prefilled {
+    MQ_PREFILLED_NONE,
+    MQ_PREFILLED_LOCAL,
+    MQ_PREFILLED_REMOTE
+} mq_prefilled; /* NONE: all was cached */
 
 typedef struct mq_report {
     uint32_t prompt, cached, prompt_done; /* tokens: of the prompt; found in the cache; cached or computed so far */
@@ -172,6 +181,10 @@ typedef struct mq_report {
     uint32_t miss_at;
     int32_t miss_token;
     const char *plan_prefill, *plan_decode; /* names of formats */
+    mq_prefilled prefilled;                 /* LOCAL as soon as one token was */
+    bool arriving;                          /* it is being prefilled elsewhere */
+    uint32_t arrived;                       /* tokens of the prompt that came from elsewhere */
+    uint32_t transfer_failures;             /* how often their transfer failed */
 } mq_report;
 
 typedef struct mq_event {
@@ -193,6 +206,11 @@ typedef struct mq_request {
     const mq_plan *plan;         /* NULL: the engine's */
     uint64_t owner;              /* cached prefixes are shared by requests of one owner only */
     bool background;             /* others come first, and what it caches goes first */
+    /* Hand-off (mixquant_handoff.h); peer and lease are copied. */
+    const char *prefill_peer, *prefill_lease; /* NULL, or who has or shall prefill the prompt, and its name for it */
+    const struct mq_kv_sink *sink;            /* NULL, or where the prompt's KV goes; borrowed until mq_job_free */
+    bool prefill_only;                        /* it ends when all tokens but the last are read */
+    bool hold;                                /* its KV stays after its end, until mq_job_free */
     /* Called on the scheduler's thread, one at a time: it must return quickly, and must not call mq_job_free. */
     void (*event)(void *context, const mq_event *event);
     void *context;
@@ -214,7 +232,9 @@ typedef struct mq_scheduler_stats {
     uint64_t requests, cancelled, failed, preempted;
     uint64_t hit_tokens, miss_tokens, evicted_tokens; /* of the prefix cache, in tokens */
     uint64_t disk_read_tokens, disk_written_tokens;
-    uint32_t running, waiting;
+    uint64_t arrived_tokens, transfers_failed; /* of prompts that were prefilled elsewhere */
+    uint64_t unread_tokens;                    /* of prompts that wait to be computed here; a gauge */
+    uint32_t running, waiting, arriving, held; /* arriving: of those that run; held: ended, and their KV stays */
     uint32_t kv_blocks, kv_blocks_free, kv_blocks_cached; /* of 64 tokens; cached: held by the prefix cache alone */
     uint32_t largest;                                     /* tokens of the longest sequence so far */
 } mq_scheduler_stats;
