@@ -10,6 +10,7 @@
 
 static const mq_link_kind *const kinds[] = {
     &mq__link_tcp,
+    &mq__link_shm,
 #ifdef MQ_UCX
     &mq__link_ucx,
 #endif
@@ -18,9 +19,9 @@ static const mq_link_kind *const kinds[] = {
 const char *mq__link_kinds(void)
 {
 #ifdef MQ_UCX
-    return "tcp, ucx";
+    return "tcp, shm, ucx";
 #else
-    return "tcp";
+    return "tcp, shm";
 #endif
 }
 
@@ -113,7 +114,7 @@ void mq__link_over(mq_link *link, const mq_error *error)
 
 /* ---- messages of bytes */
 
-static mq_status make_room(mq_link *link, size_t bytes, mq_error *error)
+static mq_status grow_body(mq_link *link, size_t bytes, mq_error *error)
 {
     if (bytes <= link->body_capacity) return MQ_OK;
     mq__free_aligned(link->body); /* memory is used as bytes come, so a length alone costs a peer's victim nothing */
@@ -134,7 +135,7 @@ static mq_status read_bytes(mq_link *link, void *to, size_t bytes, bool *late, m
 static mq_status read_body(mq_link *link, size_t bytes, mq_error *error)
 {
     bool late;
-    mq_status status = make_room(link, bytes, error);
+    mq_status status = grow_body(link, bytes, error);
     for (size_t at = 0, step; status == MQ_OK && at < bytes; at += step) {
         step = bytes - at < MQ_LINK_STEP ? bytes - at : MQ_LINK_STEP;
         status = read_bytes(link, link->body + at, step, &late, error);

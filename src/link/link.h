@@ -31,8 +31,9 @@ mq_status mq__link_connect(const char *kind, const char *host, uint16_t port, do
 /* Two ends within this process. */
 mq_status mq__link_pair(mq_link **a, mq_link **b, mq_error *error);
 
-/* Listens. A peer that connects speaks first: an accepted link of tcp or shm ends when no message comes within 10 seconds. `accepted` owns the link that it is given; it is called on a thread of the listener's own and starts it, or closes it. `from` is
- * the peer's address as text, "shm" for a process of this host. port 0: any free one. */
+/* Listens. `accepted` owns the link that it is given; it is called on a thread of the listener's own and starts it, or closes it. `from` is
+ * the peer's address as text, "shm" for a process of this host. Who connects speaks first: a started link of tcp or shm ends when no
+ * message comes within 10 seconds. port 0: any free one. */
 mq_status mq__link_listen(const char *kind, const char *host, uint16_t port,
                           void (*accepted)(void *context, mq_link *link, const char *from), void *context,
                           mq_link_listener **listener, mq_error *error);

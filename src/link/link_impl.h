@@ -71,7 +71,7 @@ struct mq_link_listener {
     void *context;
 };
 
-extern const mq_link_kind mq__link_tcp, mq__link_ucx;
+extern const mq_link_kind mq__link_tcp, mq__link_shm, mq__link_ucx;
 
 /* ---- for kinds */
 
