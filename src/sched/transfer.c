@@ -52,13 +52,13 @@ static void fail_transfer(mq_scheduler *s, mq_job *job, const mq_error *error)
     mq__job_fail(s, job, error);
 }
 
-/* Takes blocks for the prompt and asks the source to fill them. */
-static void ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
+/* Takes blocks for the prompt and asks the source to fill them. False: the request has failed. */
+static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
 {
     const struct mq_kv_source *source = s->options.source;
     const uint32_t count = job->prompt - 1;
     job->asked = true;
-    if (!mq__make_blocks(s, mq__job_blocks_missing(job, count), false)) return;
+    if (!mq__make_blocks(s, mq__job_blocks_missing(job, count), false)) return true;
     mq__sequence_take_blocks(job->sequence, count);
     const mq_kv_wanted wanted = {.tokens = job->tokens,
                                  .first = job->sequence->count,
@@ -76,10 +76,12 @@ static void ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
     job->report.arriving = job->arrival != NULL;
     if (job->arrival) {
         mq__job_progress(job);
-        return;
+        return true;
     }
     mq__sequence_give_blocks(job->sequence);
-    if (refused && source->fails) fail_transfer(s, job, &error);
+    if (!refused || !source->fails) return true;
+    fail_transfer(s, job, &error);
+    return false;
 }
 
 static bool may_ask(const mq_scheduler *s, const mq_job *job)
@@ -96,8 +98,8 @@ static void count_transfer(mq_scheduler *s, uint32_t tokens, bool failed)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* The arrival has ended, well or not; what came of it is kept. */
-static void finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state, const mq_arrival_facts *facts)
+/* The arrival has ended, well or not; what came of it is kept. False: the request has failed with it. */
+static bool finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state, const mq_arrival_facts *facts)
 {
     const uint32_t before = job->sequence->count;
     const bool failed = state == MQ_ARRIVAL_FAILED && !facts->declined;
@@ -111,25 +113,24 @@ static void finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state,
     }
     if (failed && job->source->fails) {
         fail_transfer(s, job, &facts->error);
-        return;
+        return false;
     }
     mq__job_keep(s, job);
     mq__job_progress(job);
+    return true;
 }
 
+/* False: the request has failed. */
 static bool poll_arrival(mq_scheduler *s, mq_job *job)
 {
     mq_arrival_facts facts = {.whole = 0};
     const mq_arrival_state state = job->source->state(job->source->self, job->arrival, &facts);
-    if (state != MQ_ARRIVING) {
-        finish_arrival(s, job, state, &facts);
-        return true;
-    }
+    if (state != MQ_ARRIVING) return finish_arrival(s, job, state, &facts);
     if (facts.whole > job->report.prompt_done) {
         job->report.prompt_done = facts.whole;
         mq__job_progress(job);
     }
-    return false;
+    return true;
 }
 
 bool mq__run_arrivals(mq_scheduler *s, uint32_t answers)
@@ -137,10 +138,13 @@ bool mq__run_arrivals(mq_scheduler *s, uint32_t answers)
     bool changed = false;
     for (mq_job *job = s->running.first, *next; job; job = next) {
         next = job->next;
-        if (job->arrival)
-            changed = poll_arrival(s, job) || changed;
+        const bool was_arriving = job->arrival != NULL;
+        if (was_arriving && !poll_arrival(s, job))
+            changed = true;
         else if (may_ask(s, job))
-            ask_source(s, job, answers);
+            changed = !ask_source(s, job, answers) || changed;
+        else
+            changed = changed || (was_arriving && !job->arrival);
     }
     return changed;
 }
