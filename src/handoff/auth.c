@@ -50,6 +50,11 @@ void mq__auth_key_derive(const mq_auth_key *shared, char direction, const uint8_
     crypto_generichash(key->bytes, sizeof key->bytes, text, sizeof text, shared->bytes, sizeof shared->bytes);
 }
 
+void mq__auth_forget(mq_auth_key *key)
+{
+    sodium_memzero(key, sizeof *key);
+}
+
 void mq__auth_random(uint8_t *bytes, size_t count)
 {
     randombytes_buf(bytes, count);

@@ -16,6 +16,7 @@ mq_status mq__auth_key_read(const char *path, mq_auth_key *key, mq_error *error)
 /* The key of a direction, 'D' or 'P', of one connection. */
 void mq__auth_key_derive(const mq_auth_key *shared, char direction, const uint8_t *nonce_d, const uint8_t *nonce_p,
                          mq_auth_key *key);
+void mq__auth_forget(mq_auth_key *key);
 void mq__auth_random(uint8_t *bytes, size_t count);
 
 /* Of a head (its own place for the tag is left out) and the body; of the head alone with `head_only`, if there is no key. */
