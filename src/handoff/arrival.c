@@ -142,7 +142,7 @@ static mq_status check_image(const mq_kv_arrival *a, const mq_kvimage *image, mq
     return MQ_OK;
 }
 
-static mq_status read_image(const mq_kv_arrival *a, const mq_frame *frame, mq_kvimage *image, mq_error *error)
+static mq_status read_header_of(const mq_kv_arrival *a, const mq_frame *frame, mq_kvimage *image, mq_error *error)
 {
     size_t bytes = 0;
     if (frame->bytes < MQ_KVIMAGE_PREFIX) return breaks(a, "BEGIN: expected a KV image's header, got less", error);
@@ -163,7 +163,7 @@ static mq_status take_begin(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
     if (a->stage != MQ_STAGE_ACCEPTED || ready > a->count) {
         return breaks(a, "BEGIN: expected one after ACCEPT, of the prompt, got another", error);
     }
-    status = read_image(a, frame, &image, error);
+    status = read_header_of(a, frame, &image, error);
     if (status != MQ_OK) return status;
     memcpy(a->precise, image.precise, (image.count + 7) / 8);
     a->image = image;

@@ -156,7 +156,7 @@ static void count_arrival(mq_handoff *h, const mq_kv_arrival *a, bool arrived)
 }
 
 /* It has ended here, not by the scheduler: once. `cut`: with its connection, whose failure is the peer's already. */
-static void settle(mq_client *c, mq_kv_arrival *a, bool cut)
+static void settle_arrival(mq_client *c, mq_kv_arrival *a, bool cut)
 {
     pthread_mutex_lock(&a->lock);
     const bool arrived = a->state == MQ_ARRIVED, declined = a->is_declined, told = a->farewell == 0;
@@ -185,7 +185,7 @@ void mq__client_watch(mq_client *c, double now)
         if (!a) continue;
         mq_error error = {0};
         if (mq__arriving_watch(a, now, silence, &error)) {
-            settle(c, a, false);
+            settle_arrival(c, a, false);
             mq__client_news(c);
             /* not even a word of the others: its link may be gone, and a thread that sends may wait for it */
             if (silent) cut_client(c, &error);
@@ -249,7 +249,7 @@ static mq_status take_handoff(mq_client *c, const mq_frame *frame, mq_error *err
     if (!a) return error->status;
     const mq_status status = mq__arriving_take(a, frame, &ended, error);
     if (ended) {
-        settle(c, a, false);
+        settle_arrival(c, a, false);
         mq__client_news(c);
     }
     mq__arriving_release(a);
@@ -298,7 +298,7 @@ static void send_prefill(mq_client *c, mq_kv_arrival *a, uint64_t request)
     pthread_mutex_unlock(&a->lock);
     if (!mq__prefill_body(a->tokens, a->count, a->lease, &body)) {
         (void)mq__fail(&error, MQ_NO_MEMORY, "hand-off: %s: expected memory, got none", c->name);
-        if (mq__arriving_fail(a, &error)) settle(c, a, true);
+        if (mq__arriving_fail(a, &error)) settle_arrival(c, a, true);
     } else {
         const double left = a->deadline - now;
         const mq_prefill prefill = {.first = a->first,
@@ -453,7 +453,7 @@ static void fail_all(mq_client *c, const mq_error *reason)
         c->count -= a != NULL;
         pthread_mutex_unlock(&c->lock);
         if (!a) continue;
-        if (mq__arriving_fail(a, reason)) settle(c, a, true);
+        if (mq__arriving_fail(a, reason)) settle_arrival(c, a, true);
         mq__arriving_release(a);
     }
 }

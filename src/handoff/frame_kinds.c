@@ -10,7 +10,7 @@
 
 /* ---- checks */
 
-static mq_status wrong(const mq_frame *frame, const char *expected, mq_error *error)
+static mq_status wrong_frame(const mq_frame *frame, const char *expected, mq_error *error)
 {
     return mq__fail(error, MQ_FORMAT, "frame: %s: expected %s, got another message of %zu bytes",
                     mq__frame_name(frame->kind), expected, frame->bytes);
@@ -29,7 +29,7 @@ static bool is_zero(const mq_frame *frame, size_t at)
 static mq_status check_numbers(const mq_frame *frame, size_t used, mq_error *error)
 {
     if (frame->bytes == 0 && is_zero(frame, used)) return MQ_OK;
-    return wrong(frame, "no body, and zero behind its numbers", error);
+    return wrong_frame(frame, "no body, and zero behind its numbers", error);
 }
 
 mq_status mq__empty_read(const mq_frame *frame, mq_error *error)
@@ -37,9 +37,9 @@ mq_status mq__empty_read(const mq_frame *frame, mq_error *error)
     return check_numbers(frame, 0, error);
 }
 
-static mq_status read_text(const mq_frame *frame, char text[MQ_FRAME_TEXT + 1], mq_error *error)
+static mq_status read_frame_text(const mq_frame *frame, char text[MQ_FRAME_TEXT + 1], mq_error *error)
 {
-    if (frame->bytes > MQ_FRAME_TEXT) return wrong(frame, "a short text", error);
+    if (frame->bytes > MQ_FRAME_TEXT) return wrong_frame(frame, "a short text", error);
     for (size_t i = 0; i < frame->bytes; i++) { /* it goes into logs */
         const uint8_t byte = ((const uint8_t *)frame->body)[i];
         text[i] = byte >= ' ' && byte < 127 ? (char)byte : '?';
@@ -79,7 +79,7 @@ mq_status mq__hello_read(const mq_frame *frame, mq_hello *hello, mq_error *error
     const char role = (char)frame->own[2];
     if (frame->kind != MQ_FRAME_HELLO || frame->request || frame->epoch || frame->bytes != MQ_HELLO_BODY ||
         (role != 'D' && role != 'P') || frame->own[3] || mq__get_u32(frame->own + 4) || !is_zero(frame, 40)) {
-        return wrong(frame, "a greeting", error);
+        return wrong_frame(frame, "a greeting", error);
     }
     mq_digest all[5];
     memcpy(all, frame->body, sizeof all);
@@ -100,8 +100,8 @@ mq_frame mq__refuse_frame(const char *text)
 
 mq_status mq__refuse_read(const mq_frame *frame, char text[MQ_FRAME_TEXT + 1], mq_error *error)
 {
-    if (!is_zero(frame, 0) || frame->request || frame->epoch) return wrong(frame, "a text and no numbers", error);
-    return read_text(frame, text, error);
+    if (!is_zero(frame, 0) || frame->request || frame->epoch) return wrong_frame(frame, "a text and no numbers", error);
+    return read_frame_text(frame, text, error);
 }
 
 /* ---- PREFILL */
@@ -138,7 +138,7 @@ mq_status mq__prefill_read(const mq_frame *frame, mq_prefill *prefill, mq_error 
     const uint64_t ids = 4 * ((uint64_t)prefill->count + 1);
     if (prefill->first >= prefill->count || prefill->first % MQ_PAGE_TOKENS != 0 ||
         prefill->lease_bytes > MQ_FRAME_LEASE || frame->bytes != ids + prefill->lease_bytes || !is_zero(frame, 24)) {
-        return wrong(frame, "a range from a block's beginning on, its tokens and a lease", error);
+        return wrong_frame(frame, "a range from a block's beginning on, its tokens and a lease", error);
     }
     prefill->lease = (const char *)frame->body + ids;
     return MQ_OK;
@@ -160,7 +160,7 @@ mq_status mq__accept_read(const mq_frame *frame, mq_accept *accept, mq_error *er
     *accept = (mq_accept){.cached = mq__get_u32(frame->own),
                           .ahead = mq__get_u64(frame->own + 8),
                           .rate = (double)mq__get_u64(frame->own + 16) / RATE_UNIT};
-    if (mq__get_u32(frame->own + 4)) return wrong(frame, "zero between its numbers", error);
+    if (mq__get_u32(frame->own + 4)) return wrong_frame(frame, "zero between its numbers", error);
     return check_numbers(frame, 24, error);
 }
 
@@ -174,7 +174,7 @@ mq_frame mq__begin_frame(uint32_t ready, const mq_buf *header)
 mq_status mq__begin_read(const mq_frame *frame, uint32_t *ready, mq_error *error)
 {
     *ready = mq__get_u32(frame->own);
-    return is_zero(frame, 4) ? MQ_OK : wrong(frame, "zero behind its number", error);
+    return is_zero(frame, 4) ? MQ_OK : wrong_frame(frame, "zero behind its number", error);
 }
 
 mq_frame mq__state_frame(uint32_t computed, uint64_t ahead)
@@ -189,7 +189,7 @@ mq_status mq__state_read(const mq_frame *frame, uint32_t *computed, uint64_t *ah
 {
     *computed = mq__get_u32(frame->own);
     *ahead = mq__get_u64(frame->own + 8);
-    if (mq__get_u32(frame->own + 4)) return wrong(frame, "zero between its numbers", error);
+    if (mq__get_u32(frame->own + 4)) return wrong_frame(frame, "zero between its numbers", error);
     return check_numbers(frame, 16, error);
 }
 
@@ -218,9 +218,9 @@ mq_frame mq__fail_frame(mq_handoff_fault fault, const char *text)
 mq_status mq__fail_read(const mq_frame *frame, mq_handoff_fault *fault, char text[MQ_FRAME_TEXT + 1], mq_error *error)
 {
     const uint32_t code = mq__get_u32(frame->own);
-    if (code == 0 || code >= MQ_FAULTS || !is_zero(frame, 4)) return wrong(frame, "a fault and a text", error);
+    if (code == 0 || code >= MQ_FAULTS || !is_zero(frame, 4)) return wrong_frame(frame, "a fault and a text", error);
     *fault = (mq_handoff_fault)code;
-    return read_text(frame, text, error);
+    return read_frame_text(frame, text, error);
 }
 
 mq_digest mq__tokens_digest(const int32_t *tokens, uint32_t count)

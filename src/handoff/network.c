@@ -44,7 +44,7 @@ static bool copy_host(const char *from, const char *to, mq_peer_name *name)
     return true;
 }
 
-static bool read_name(const char *text, mq_peer_name *name)
+static bool read_host_port(const char *text, mq_peer_name *name)
 {
     uint8_t address[16];
     if (text[0] == '[') {
@@ -60,7 +60,7 @@ mq_status mq__peer_name_read(const char *text, mq_peer_name *name, mq_error *err
 {
     static const char prefix[] = "link://";
     *name = (mq_peer_name){.is_link = strncmp(text, prefix, sizeof prefix - 1) == 0};
-    if (read_name(text + (name->is_link ? sizeof prefix - 1 : 0), name)) return MQ_OK;
+    if (read_host_port(text + (name->is_link ? sizeof prefix - 1 : 0), name)) return MQ_OK;
     return mq__fail(error, MQ_USAGE, "hand-off: peer: expected HOST:PORT, got \"%.64s\"", text);
 }
 

@@ -73,7 +73,7 @@ static void fail_sender(mq_sender *s, mq_handoff_fault fault, const char *text)
 {
     if (s->fault) return;
     s->fault = fault;
-    snprintf(s->text, sizeof s->text, "%s", text);
+    snprintf(s->text, sizeof s->text, "%.*s", MQ_FRAME_TEXT, text);
 }
 
 /* ---- what the scheduler says, on its thread */

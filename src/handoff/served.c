@@ -218,7 +218,7 @@ static void greet(mq_served *c)
     mq__auth_key_derive(&c->h->key, 'P', c->theirs.nonce, c->own.nonce, &c->wire.out.key);
 }
 
-static void refuse(mq_served *c)
+static void send_refusal(mq_served *c)
 {
     mq_error reason, unheard = {0};
     pthread_mutex_lock(&c->lock);
@@ -232,7 +232,7 @@ static void refuse(mq_served *c)
 }
 
 /* Its blocks go back when nobody reads them any more: at once, or else with the link. */
-static void let_go(mq_served *c, mq_sender *s)
+static void end_sender(mq_served *c, mq_sender *s)
 {
     mq_error error = {0};
     if (mq__wire_flush(&c->wire, c->h->tuning.send, &error) != MQ_OK) {
@@ -318,8 +318,8 @@ bool mq__served_step(mq_served *c, double *due)
     const bool commits = speaker && frame.kind == MQ_FRAME_COMMIT;
     pthread_mutex_unlock(&c->lock);
     if (greets) greet(c);
-    if (refuses) refuse(c);
-    if (over) let_go(c, over);
+    if (refuses) send_refusal(c);
+    if (over) end_sender(c, over);
     if (commits) count_sent(c->h, speaker);
     if (speaker) send_frame(c, &frame);
     if (sends) send_chunk(c, sends, &chunk);

@@ -34,7 +34,7 @@ static mq_pays_facts facts_of(const choice *c, mq_peer *peer, bool is_leased, ui
     return facts;
 }
 
-static void consider(choice *c, mq_peer *peer, bool is_leased)
+static void consider_peer(choice *c, mq_peer *peer, bool is_leased)
 {
     uint32_t guess;
     const mq_pays_facts facts = facts_of(c, peer, is_leased, &guess);
@@ -56,14 +56,14 @@ static bool consider_named(mq_handoff *h, choice *c, double now)
         return false;
     }
     if (!is_available(peer, now)) return false;
-    consider(c, peer, c->wanted->lease != NULL);
+    consider_peer(c, peer, c->wanted->lease != NULL);
     return true;
 }
 
 static void consider_listed(mq_handoff *h, choice *c, double now, bool available)
 {
     for (mq_peer *peer = h->peers->first; peer; peer = peer->next) {
-        if (peer->is_listed && is_available(peer, now) == available) consider(c, peer, false);
+        if (peer->is_listed && is_available(peer, now) == available) consider_peer(c, peer, false);
     }
 }
 
