@@ -1,53 +1,67 @@
-/* Sequences to KV images and back: a chunk is one layer of one block. */
+#include "engine/kv_image.h"
+
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/engine.h"
-#include "format/kvimage.h"
 
 #include <string.h>
 
-/* ---- payloads */
+/* ---- chunks between blocks and payloads */
 
-static size_t payload_bytes(const mq_kv_layer *layer, uint32_t count)
+size_t mq__kv_chunk_bytes(const mq_kv_layout *layout, uint32_t l, uint32_t count)
 {
+    const mq_kv_layer *layer = &layout->layer[l];
     return (size_t)layer->kv_heads * 2 * count * layer->head_dim * sizeof(uint16_t);
+}
+
+size_t mq__kv_chunk_most(const mq_kv_layout *layout)
+{
+    size_t most = 0;
+    for (uint32_t l = 0; l < layout->layers; l++) {
+        const size_t bytes = mq__kv_chunk_bytes(layout, l, MQ_PAGE_TOKENS);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+mq_kvchunk mq__kv_chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t first, uint32_t end)
+{
+    const uint32_t room = MQ_PAGE_TOKENS - first % MQ_PAGE_TOKENS, count = end - first < room ? end - first : room;
+    return (mq_kvchunk){
+        .layer = layer, .first = first, .count = count, .bytes = mq__kv_chunk_bytes(layout, layer, count)};
+}
+
+/* Where the chunk's part of a head's keys or values begins (i: head by head, keys first), in elements of the block. */
+static size_t chunk_place(const mq_kv_layer *layer, const mq_kvchunk *chunk, uint32_t i)
+{
+    return layer->offset + ((size_t)i * MQ_PAGE_TOKENS + chunk->first % MQ_PAGE_TOKENS) * layer->head_dim;
+}
+
+void mq__kv_chunk_gather(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint16_t *block, uint8_t *payload)
+{
+    const mq_kv_layer *layer = &layout->layer[chunk->layer];
+    const size_t bytes = (size_t)chunk->count * layer->head_dim * sizeof *block;
+    for (uint32_t i = 0; i < 2 * layer->kv_heads; i++) {
+        memcpy(payload + i * bytes, block + chunk_place(layer, chunk, i), bytes);
+    }
+}
+
+void mq__kv_chunk_scatter(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint8_t *payload, uint16_t *block)
+{
+    const mq_kv_layer *layer = &layout->layer[chunk->layer];
+    const size_t bytes = (size_t)chunk->count * layer->head_dim * sizeof *block;
+    for (uint32_t i = 0; i < 2 * layer->kv_heads; i++) {
+        memcpy(block + chunk_place(layer, chunk, i), payload + i * bytes, bytes);
+    }
 }
 
 /* The largest chunk with its head; owned. */
 static uint8_t *new_chunk(const mq_kv_layout *layout, size_t *payload, mq_error *error)
 {
-    *payload = 0;
-    for (uint32_t l = 0; l < layout->layers; l++) {
-        const size_t bytes = payload_bytes(&layout->layer[l], MQ_PAGE_TOKENS);
-        if (bytes > *payload) *payload = bytes;
-    }
+    *payload = mq__kv_chunk_most(layout);
     uint8_t *chunk = mq__alloc_zero(1, MQ_KVCHUNK_HEAD + *payload);
     if (!chunk) (void)mq__fail(error, MQ_NO_MEMORY, "KV image: chunk: expected memory, got none");
     return chunk;
-}
-
-/* Copies keys and values of a chunk between its block and its payload, which has no gaps. */
-static void move_payload(const mq_kv_layout *layout, const mq_kvchunk *chunk, mq_kv_block *block, uint8_t *payload,
-                         bool out)
-{
-    const mq_kv_layer *layer = &layout->layer[chunk->layer];
-    const size_t bytes = (size_t)chunk->count * layer->head_dim * sizeof(uint16_t);
-    for (uint32_t i = 0; i < 2 * layer->kv_heads; i++, payload += bytes) { /* keys and values of each head */
-        uint16_t *at = block->data + layer->offset + (size_t)i * MQ_PAGE_TOKENS * layer->head_dim +
-                       (size_t)(chunk->first % MQ_PAGE_TOKENS) * layer->head_dim;
-        if (out)
-            memcpy(payload, at, bytes);
-        else
-            memcpy(at, payload, bytes);
-    }
-}
-
-/* The chunk of a layer that begins at `first` in a range that ends at `end`. */
-static mq_kvchunk chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t first, uint32_t end)
-{
-    const uint32_t room = MQ_PAGE_TOKENS - first % MQ_PAGE_TOKENS, count = end - first < room ? end - first : room;
-    return (mq_kvchunk){
-        .layer = layer, .first = first, .count = count, .bytes = payload_bytes(&layout->layer[layer], count)};
 }
 
 /* ---- export */
@@ -106,11 +120,12 @@ mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t cou
     if (!chunk) return MQ_NO_MEMORY;
     mq_status status = put_header(sequence, first, count, &out, error);
     for (uint32_t at = first, next; status == MQ_OK && at < first + count; at = next) {
-        next = at + chunk_at(layout, 0, at, first + count).count;
+        next = at + mq__kv_chunk_at(layout, 0, at, first + count).count;
         for (uint32_t l = 0; status == MQ_OK && l < layout->layers; l++) {
-            const mq_kvchunk c = chunk_at(layout, l, at, first + count);
-            move_payload(layout, &c, sequence->blocks[at / MQ_PAGE_TOKENS], chunk + MQ_KVCHUNK_HEAD, true);
-            mq__kvchunk_write(&c, chunk);
+            const mq_kvchunk c = mq__kv_chunk_at(layout, l, at, first + count);
+            uint8_t *payload = chunk + MQ_KVCHUNK_HEAD;
+            mq__kv_chunk_gather(layout, &c, sequence->pages[at / MQ_PAGE_TOKENS], payload);
+            mq__kvchunk_write(&c, payload, chunk);
             status = put_bytes(&out, chunk, MQ_KVCHUNK_HEAD + c.bytes, error);
         }
     }
@@ -204,14 +219,15 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
         if (status == MQ_OK) status = get_bytes(in, chunk + MQ_KVCHUNK_HEAD, c.bytes, error);
         if (status != MQ_OK) return status;
         uint8_t *mark = &seen[(size_t)(c.first / MQ_PAGE_TOKENS - first_block) * layout->layers + c.layer];
-        if (*mark || c.bytes != payload_bytes(&layout->layer[c.layer], c.count) || !mq__kvchunk_is_intact(chunk, &c)) {
+        if (*mark || c.bytes != mq__kv_chunk_bytes(layout, c.layer, c.count) ||
+            !mq__kvchunk_is_intact(chunk, chunk + MQ_KVCHUNK_HEAD, &c)) {
             return mq__fail(
                 error, MQ_FORMAT,
                 "KV image: layer %u, position %u: expected an intact chunk, once, got a damaged or second one", c.layer,
                 c.first);
         }
         *mark = 1;
-        move_payload(layout, &c, sequence->blocks[c.first / MQ_PAGE_TOKENS], chunk + MQ_KVCHUNK_HEAD, false);
+        mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, sequence->pages[c.first / MQ_PAGE_TOKENS]);
     }
     return MQ_OK;
 }

@@ -103,17 +103,17 @@ bool mq__kvimage_is_precise(const mq_kvimage *image, uint32_t position)
 
 /* ---- chunks */
 
-static mq_digest chunk_digest(const uint8_t *head, uint64_t bytes)
+/* The payload's own digest stands for the payload. */
+static mq_digest chunk_digest(const uint8_t *head, const void *payload, uint64_t bytes)
 {
-    /* the digest's own place is between the two parts: the payload's digest stands for the payload */
     uint8_t text[32 + DIGEST];
-    const mq_digest payload = mq__digest(head + MQ_KVCHUNK_HEAD, bytes);
+    const mq_digest digest = mq__digest(payload, bytes);
     memcpy(text, head, 32);
-    memcpy(text + 32, payload.bytes, DIGEST);
+    memcpy(text + 32, digest.bytes, DIGEST);
     return mq__digest(text, sizeof text);
 }
 
-void mq__kvchunk_write(const mq_kvchunk *chunk, uint8_t *head)
+void mq__kvchunk_write(const mq_kvchunk *chunk, const void *payload, uint8_t *head)
 {
     memset(head, 0, MQ_KVCHUNK_HEAD);
     memcpy(head, chunk_magic, sizeof chunk_magic);
@@ -121,7 +121,7 @@ void mq__kvchunk_write(const mq_kvchunk *chunk, uint8_t *head)
     mq__put_u32(head + 8, chunk->first);
     mq__put_u32(head + 12, chunk->count);
     mq__put_u64(head + 16, chunk->bytes);
-    const mq_digest digest = chunk_digest(head, chunk->bytes);
+    const mq_digest digest = chunk_digest(head, payload, chunk->bytes);
     memcpy(head + 32, digest.bytes, DIGEST);
 }
 
@@ -149,8 +149,8 @@ mq_status mq__kvchunk_read(const uint8_t *head, const mq_kvimage *image, uint64_
     return MQ_OK;
 }
 
-bool mq__kvchunk_is_intact(const uint8_t *head, const mq_kvchunk *chunk)
+bool mq__kvchunk_is_intact(const uint8_t *head, const void *payload, const mq_kvchunk *chunk)
 {
-    const mq_digest digest = chunk_digest(head, chunk->bytes);
+    const mq_digest digest = chunk_digest(head, payload, chunk->bytes);
     return memcmp(digest.bytes, head + 32, DIGEST) == 0;
 }

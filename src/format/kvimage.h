@@ -57,12 +57,12 @@ typedef struct mq_kvchunk {
     uint64_t bytes; /* of the payload */
 } mq_kvchunk;
 
-/* Fills the head of a chunk whose payload follows it in memory. */
-void mq__kvchunk_write(const mq_kvchunk *chunk, uint8_t *head);
+/* Fills the head of a chunk with that payload. */
+void mq__kvchunk_write(const mq_kvchunk *chunk, const void *payload, uint8_t *head);
 /* The head alone: the chunk must be one of the image, with a payload of at most max_bytes. */
 mq_status mq__kvchunk_read(const uint8_t *head, const mq_kvimage *image, uint64_t max_bytes, mq_kvchunk *chunk,
                            mq_error *error);
-/* Whether the payload that follows the head in memory is the one that was written. */
-bool mq__kvchunk_is_intact(const uint8_t *head, const mq_kvchunk *chunk);
+/* Whether head and payload are the ones that were written. */
+bool mq__kvchunk_is_intact(const uint8_t *head, const void *payload, const mq_kvchunk *chunk);
 
 #endif

@@ -38,6 +38,7 @@ typedef enum mq_arrival_state { MQ_ARRIVING, MQ_ARRIVED, MQ_ARRIVAL_FAILED } mq_
 typedef struct mq_arrival_facts {
     uint32_t whole;         /* KV of positions [first, whole) is there in all layers, and right */
     const uint8_t *precise; /* bits of [first, count): which of them the decode plan computed */
+    bool declined;          /* of FAILED: on second thoughts this engine shall do it; that is no failure */
     mq_error error;         /* of a failure */
 } mq_arrival_facts;
 

@@ -42,7 +42,7 @@ static void fill_in_chunks(uint8_t *file, size_t bytes, size_t at)
                             .first = (uint32_t)whole_number(file + at + 8, 4),
                             .count = (uint32_t)whole_number(file + at + 12, 4),
                             .bytes = payload};
-        mq__kvchunk_write(&chunk, file + at);
+        mq__kvchunk_write(&chunk, file + at + MQ_KVCHUNK_HEAD, file + at);
         at += MQ_KVCHUNK_HEAD + payload;
     }
 }

@@ -1,0 +1,19 @@
+/* Sequences to KV images and back (mq_sequence_export, mq_sequence_import), and the chunks that they are made of: one layer of one block. */
+#ifndef MQ_KV_IMAGE_H
+#define MQ_KV_IMAGE_H
+
+#include "format/kvimage.h"
+#include "kv/kv_blocks.h"
+
+size_t mq__kv_chunk_bytes(const mq_kv_layout *layout, uint32_t layer, uint32_t count); /* of a payload */
+size_t mq__kv_chunk_most(const mq_kv_layout *layout);                                  /* of the largest one */
+
+/* The chunk of a layer that begins at `first`, in a range that ends at `end`. */
+mq_kvchunk mq__kv_chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t first, uint32_t end);
+
+/* Between a block's data and a payload, which has no gaps. The payload of a whole block's chunk lies in the block as it is, at
+ * layer->offset. */
+void mq__kv_chunk_gather(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint16_t *block, uint8_t *payload);
+void mq__kv_chunk_scatter(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint8_t *payload, uint16_t *block);
+
+#endif
