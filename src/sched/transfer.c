@@ -52,6 +52,14 @@ static void fail_transfer(mq_scheduler *s, mq_job *job, const mq_error *error)
     mq__job_fail(s, job, error);
 }
 
+static void count_transfer(mq_scheduler *s, uint32_t tokens, bool failed)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stats.arrived_tokens += tokens;
+    s->stats.transfers_failed += failed;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* Takes blocks for the prompt and asks the source to fill them. False: the request has failed. */
 static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
 {
@@ -79,7 +87,10 @@ static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
         return true;
     }
     mq__sequence_give_blocks(job->sequence);
+    if (refused) job->report.error = error;
     if (!refused || !source->fails) return true;
+    job->report.transfer_failures++;
+    count_transfer(s, 0, true);
     fail_transfer(s, job, &error);
     return false;
 }
@@ -91,14 +102,6 @@ static bool may_ask(const mq_scheduler *s, const mq_job *job)
            job->sequence->count % MQ_PAGE_TOKENS == 0 && mq__job_unread(job) > 0;
 }
 
-static void count_transfer(mq_scheduler *s, uint32_t tokens, bool failed)
-{
-    pthread_mutex_lock(&s->lock);
-    s->stats.arrived_tokens += tokens;
-    s->stats.transfers_failed += failed;
-    pthread_mutex_unlock(&s->lock);
-}
-
 /* The arrival has ended, well or not; what came of it is kept. False: the request has failed with it. */
 static bool finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state, const mq_arrival_facts *facts)
 {
@@ -107,6 +110,7 @@ static bool finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state,
     take_arrived(job, facts);
     count_transfer(s, job->sequence->count - before, failed);
     job->report.prompt_done = job->sequence->count;
+    if (state == MQ_ARRIVAL_FAILED) job->report.error = facts->error;
     if (state == MQ_ARRIVED && job->report.prefilled == MQ_PREFILLED_NONE) job->report.prefilled = MQ_PREFILLED_REMOTE;
     if (failed) {
         job->report.transfer_failures++;
