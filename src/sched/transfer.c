@@ -97,7 +97,8 @@ static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
 
 static bool may_ask(const mq_scheduler *s, const mq_job *job)
 {
-    return s->options.source && !job->asked && !job->loading && !job->sink && !job->arrival &&
+    const bool own_plan = job->plan && job->plan != s->engine->plan; /* others make KV with the engine's */
+    return s->options.source && !own_plan && !job->asked && !job->loading && !job->sink && !job->arrival &&
            job->sequence->count % MQ_PAGE_TOKENS == 0 && mq__job_unread(job) > 0;
 }
 
@@ -153,28 +154,37 @@ bool mq__run_arrivals(mq_scheduler *s, uint32_t answers)
     return changed;
 }
 
-/* ---- out */
+/* ---- out. A client that has left hears nothing: its sink may be gone. */
 
 void mq__sink_begin(mq_job *job)
 {
     if (!job->sink || job->began) return;
     job->began = true;
-    job->sink->begin(job->sink->context, job->sequence, job->sequence->count);
+    pthread_mutex_lock(&job->lock);
+    if (!job->left) job->sink->begin(job->sink->context, job->sequence, job->sequence->count);
+    pthread_mutex_unlock(&job->lock);
+}
+
+static void tell_stored(mq_job *job, uint32_t layer, uint32_t count)
+{
+    pthread_mutex_lock(&job->lock);
+    if (!job->left) job->sink->stored(job->sink->context, layer, count);
+    pthread_mutex_unlock(&job->lock);
 }
 
 void mq__tell_sinks(mq_scheduler *s, uint32_t layers)
 {
     const step_rows *step = &s->step[MQ_PHASE_PREFILL];
     for (uint32_t i = 0; i < step->count; i++) {
-        const mq_job *job = step->job[i];
+        mq_job *job = step->job[i];
         if (!job->sink || job->sequence->running == 0) continue; /* not in this pass */
-        job->sink->stored(job->sink->context, layers - 1, job->sequence->count + job->sequence->running);
+        tell_stored(job, layers - 1, job->sequence->count + job->sequence->running);
     }
 }
 
 void mq__sink_stored(const mq_scheduler *s, mq_job *job)
 {
     for (uint32_t l = 0; job->sink && l < s->engine->kv_layout.layers; l++) {
-        job->sink->stored(job->sink->context, l, job->sequence->count);
+        tell_stored(job, l, job->sequence->count);
     }
 }
