@@ -5,7 +5,7 @@
         hosts.enter("a", command)   # a command line that runs on host a
         hosts.rate("1gbit")
         hosts.pull(); hosts.plug()
-Each host has a loopback of its own, and its end of the wire at hosts.address["a" or "b"]. `dial` makes connections from within a host.
+Each host has a loopback of its own, and its end of the wire at hosts.address["a" or "b"]. `dial` and `listen` are for sockets within a host.
 """
 import ctypes
 import os
@@ -72,22 +72,36 @@ class Hosts:
         for name in self.names.values():
             run("ip", "-n", name, "link", "set", "wire", "up")
 
-    def dial(self, end, address, timeout):
-        """A connection from within a host: a socket stays in the namespace in which it was made."""
+    def socket(self, end):
+        """A socket of that host: it stays in the namespace in which it was made."""
         libc = ctypes.CDLL(None, use_errno=True)
         own, other = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{self.names[end]}", os.O_RDONLY)
         try:
             if libc.setns(other, CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
             try:
-                s = socket.socket()
+                return socket.socket()
             finally:
                 if libc.setns(own, CLONE_NEWNET):
                     os.abort()  # this thread would go on in the wrong place
         finally:
             os.close(own)
             os.close(other)
+
+    def dial(self, end, address, timeout):
+        """A connection from that host."""
+        s = self.socket(end)
         s.settimeout(timeout)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        s.connect(address)
+        try:
+            s.connect(address)
+        except OSError:
+            s.close()
+            raise
+        return s
+
+    def listen(self, end, address):
+        s = self.socket(end)
+        s.bind(address)
+        s.listen()
         return s

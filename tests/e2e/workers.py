@@ -196,7 +196,7 @@ class Worker:
 
         def is_idle():
             m.update(self.metrics())
-            busy = sum(m[name] for name in ("llamacpp:requests_processing", "llamacpp:requests_deferred", "mixquant:requests_held",
+            busy = sum(m.get(name, 0) for name in ("llamacpp:requests_processing", "llamacpp:requests_deferred", "mixquant:requests_held",
                                             "mixquant:requests_arriving", "mixquant:handoffs_sending", "mixquant:handoffs_receiving"))
             return not busy and m["mixquant:kv_blocks_free"] + m["mixquant:kv_blocks_cached"] >= m["mixquant:kv_blocks"]
         try:
