@@ -52,6 +52,14 @@ static void fail_transfer(mq_scheduler *s, mq_job *job, const mq_error *error)
     mq__job_fail(s, job, error);
 }
 
+static void count_transfer(mq_scheduler *s, uint32_t tokens, bool failed)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stats.arrived_tokens += tokens;
+    s->stats.transfers_failed += failed;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* Takes blocks for the prompt and asks the source to fill them. False: the request has failed. */
 static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
 {
@@ -79,23 +87,19 @@ static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
         return true;
     }
     mq__sequence_give_blocks(job->sequence);
+    if (refused) job->report.error = error;
     if (!refused || !source->fails) return true;
+    job->report.transfer_failures++;
+    count_transfer(s, 0, true);
     fail_transfer(s, job, &error);
     return false;
 }
 
 static bool may_ask(const mq_scheduler *s, const mq_job *job)
 {
-    return s->options.source && !job->asked && !job->loading && !job->sink && !job->arrival &&
+    const bool own_plan = job->plan && job->plan != s->engine->plan; /* others make KV with the engine's */
+    return s->options.source && !own_plan && !job->asked && !job->loading && !job->sink && !job->arrival &&
            job->sequence->count % MQ_PAGE_TOKENS == 0 && mq__job_unread(job) > 0;
-}
-
-static void count_transfer(mq_scheduler *s, uint32_t tokens, bool failed)
-{
-    pthread_mutex_lock(&s->lock);
-    s->stats.arrived_tokens += tokens;
-    s->stats.transfers_failed += failed;
-    pthread_mutex_unlock(&s->lock);
 }
 
 /* The arrival has ended, well or not; what came of it is kept. False: the request has failed with it. */
@@ -106,6 +110,7 @@ static bool finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state,
     take_arrived(job, facts);
     count_transfer(s, job->sequence->count - before, failed);
     job->report.prompt_done = job->sequence->count;
+    if (state == MQ_ARRIVAL_FAILED) job->report.error = facts->error;
     if (state == MQ_ARRIVED && job->report.prefilled == MQ_PREFILLED_NONE) job->report.prefilled = MQ_PREFILLED_REMOTE;
     if (failed) {
         job->report.transfer_failures++;
@@ -149,28 +154,37 @@ bool mq__run_arrivals(mq_scheduler *s, uint32_t answers)
     return changed;
 }
 
-/* ---- out */
+/* ---- out. A client that has left hears nothing: its sink may be gone. */
 
 void mq__sink_begin(mq_job *job)
 {
     if (!job->sink || job->began) return;
     job->began = true;
-    job->sink->begin(job->sink->context, job->sequence, job->sequence->count);
+    pthread_mutex_lock(&job->lock);
+    if (!job->left) job->sink->begin(job->sink->context, job->sequence, job->sequence->count);
+    pthread_mutex_unlock(&job->lock);
+}
+
+static void tell_stored(mq_job *job, uint32_t layer, uint32_t count)
+{
+    pthread_mutex_lock(&job->lock);
+    if (!job->left) job->sink->stored(job->sink->context, layer, count);
+    pthread_mutex_unlock(&job->lock);
 }
 
 void mq__tell_sinks(mq_scheduler *s, uint32_t layers)
 {
     const step_rows *step = &s->step[MQ_PHASE_PREFILL];
     for (uint32_t i = 0; i < step->count; i++) {
-        const mq_job *job = step->job[i];
+        mq_job *job = step->job[i];
         if (!job->sink || job->sequence->running == 0) continue; /* not in this pass */
-        job->sink->stored(job->sink->context, layers - 1, job->sequence->count + job->sequence->running);
+        tell_stored(job, layers - 1, job->sequence->count + job->sequence->running);
     }
 }
 
 void mq__sink_stored(const mq_scheduler *s, mq_job *job)
 {
     for (uint32_t l = 0; job->sink && l < s->engine->kv_layout.layers; l++) {
-        job->sink->stored(job->sink->context, l, job->sequence->count);
+        tell_stored(job, l, job->sequence->count);
     }
 }
