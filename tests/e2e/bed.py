@@ -103,11 +103,11 @@ class Asked(threading.Thread):
 
 
 class Bed:
-    def __init__(self, prefill=(), decode=(), more_peers=(), model=None, prefill_model=None, healthy=True, room=1 << 18):
+    def __init__(self, prefill=(), decode=(), more_peers=(), model=None, prefill_model=None, healthy=True, **relay):
         self.traps = Traps()
         self.model = model or MODEL
         self.p = Worker(BUILT, prefill_model or self.model, *COMMON, "--role", "prefill", *prefill)
-        self.front = Front(("127.0.0.1", self.p.port), hook=self.traps, room=room)
+        self.front = Front(("127.0.0.1", self.p.port), hook=self.traps, **relay)
         self.relay = self.front.relay
         peers = [self.front.name, *more_peers]
         self.d = Worker(BUILT, self.model, *COMMON, *DECODE, *(o for peer in peers for o in ("--prefill-peer", peer)), *decode)

@@ -96,7 +96,7 @@ def long_many():
 def long_idle():
     """All at once: one connection that is closed while it idles, one that stays."""
     with Bed() as b:
-        p, d = pair()
+        p, d = pair("--handoff-idle", A.idle + 600)
         stays = Worker(bed.BUILT, bed.MODEL, *COMMON, *DECODE, "--handoff-idle", A.idle + 600, "--prefill-peer", f"127.0.0.1:{p.port}")
         for worker in (d, stays):
             wait_until(lambda: is_remote(worker), 30, "a hand-off")

@@ -16,7 +16,6 @@ import threading
 import time
 
 PIECE = 1 << 16           # bytes that are carried at once
-QUEUE = 8                 # pieces, or messages, that the relay holds in each direction
 LENGTH, HEAD, TAG = 8, 112, 40
 KINDS = ["", "HELLO", "REFUSE", "PREFILL", "ACCEPT", "BEGIN", "KV", "STATE", "COMMIT", "FAIL", "DONE", "CANCEL"]
 
@@ -129,7 +128,7 @@ class Way:
 
     def __init__(self, relay, name, source, target):
         self.relay, self.name, self.source, self.target = relay, name, source, target
-        self.queue = queue.Queue(QUEUE)
+        self.queue = queue.Queue(relay.depth)
         start(self.read)
         start(self.write)
 
@@ -186,10 +185,11 @@ class Way:
 
 
 class Relay:
-    """mode: "pass"; "silent": takes connections and says nothing; "close": takes and drops them; "refuse": does not listen."""
+    """mode: "pass"; "silent": takes connections and says nothing; "close": takes and drops them; "refuse": does not listen. room: bytes
+    that the kernel holds before it, depth: pieces, or messages, that it holds itself; both in each direction."""
 
-    def __init__(self, target, host="127.0.0.1", port=0, hook=None, room=1 << 18):
-        self.target, self.host, self.hook, self.room = target, host, hook, room
+    def __init__(self, target, host="127.0.0.1", port=0, hook=None, room=1 << 18, depth=8):
+        self.target, self.host, self.hook, self.room, self.depth = target, host, hook, room, depth
         self.delay, self.mode = 0.0, "pass"
         self.open = threading.Event()
         self.open.set()
@@ -272,8 +272,8 @@ class Front:
     """Answers GETs as the worker at `target` does, its link's port replaced by that of `relay` (made when the worker names it).
     mode: "pass", "silent", "close"."""
 
-    def __init__(self, target, hook=None, room=1 << 18):
-        self.target, self.mode, self.relay = target, "pass", Relay(("127.0.0.1", 9), hook=hook, room=room)
+    def __init__(self, target, **options):
+        self.target, self.mode, self.relay = target, "pass", Relay(("127.0.0.1", 9), **options)
         self.listener = listen("127.0.0.1")
         self.port, self.kept = self.listener.getsockname()[1], []
         start(self.accept)
