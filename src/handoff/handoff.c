@@ -154,6 +154,10 @@ mq_status mq_handoff_open(const mq_handoff_options *options, mq_handoff **out, m
     h->options = *options;
     h->engine = options->engine;
     h->tuning = default_tuning;
+    if (options->idle_s > 0) {
+        h->tuning.idle = options->idle_s;
+        h->tuning.orphan = 5 * options->idle_s;
+    }
     h->dial = dial_link;
     h->submit = submit_job;
     h->submit_context = h;
