@@ -159,7 +159,7 @@ static bool wait_for_arrival(mq_ucx_link *u, uint64_t taken, uint64_t *ready)
     pthread_mutex_lock(&u->lock);
     if (u->freed != taken) {
         u->freed = taken;
-        if (taken - u->granted >= u->opened.size / MQ_UCX_SHARES) mq__ucx_wake(u);
+        if (taken - u->granted >= MQ_UCX_FREED) mq__ucx_wake(u);
     }
     while (u->ready == taken && !u->is_ended) {
         pthread_cond_wait(&u->arrivals, &u->lock);

@@ -15,11 +15,11 @@
  *      0   u64     token
  *      8   u32     kind (mq_ucx_note)
  *     12   u32     zero
- *     16   u64[3]  numbers of the kind's own
- *     40   u8[112] head, of parts only
+ *     16   u64[4]  numbers of the kind's own
+ *     48   u8[112] head, of parts only
  *
- * A part is so many bytes of a message's body: number of the message, bytes of its body, offset of these; the parts of a message follow
- * each other. Who receives says with ROOM what it has freed (link_ucx_inbox.h), the size of its ring, and most bytes of a body. BYE is
+ * A part is so many bytes of a message's body: number of the message, bytes of its body, its position (link_ucx_inbox.h), offset of these
+ * bytes in the body; the parts of a message follow each other. Who receives says with ROOM what it has freed, the size of its ring, and most bytes of a body. BYE is
  * the last message of a side that ends the link, and is answered. */
 #ifndef MQ_LINK_UCX_IMPL_H
 #define MQ_LINK_UCX_IMPL_H
@@ -29,8 +29,12 @@
 #include "link/link_ucx_library.h"
 #include "link/link_ucx_port.h"
 
-#define MQ_UCX_PART    (1u << 20) /* bytes of a message's part */
-#define MQ_UCX_HEADER  (40 + MQ_LINK_HEAD)
+#ifndef MQ_UCX_PART
+#define MQ_UCX_PART (1u << 20) /* bytes of a message's part */
+#endif
+#define MQ_UCX_NUMBERS 4
+#define MQ_UCX_BARE    (16 + 8 * MQ_UCX_NUMBERS) /* bytes of a note */
+#define MQ_UCX_HEADER  (MQ_UCX_BARE + MQ_LINK_HEAD)
 #define MQ_UCX_FLIGHT  4u    /* parts that UCX has at a time */
 #define MQ_UCX_QUEUE   32u   /* messages that wait to be sent */
 #define MQ_UCX_ADDRESS 4096u /* most bytes of a worker's address */
@@ -42,7 +46,7 @@ typedef enum mq_ucx_note {
     MQ_UCX_BYE,
     MQ_UCX_BYE_SEEN,
     MQ_UCX_NOTES,
-    MQ_UCX_A_PART = MQ_UCX_NOTES /* number of the message, bytes of its body, offset */
+    MQ_UCX_A_PART = MQ_UCX_NOTES /* number of the message, bytes of its body, position, offset */
 } mq_ucx_note;
 
 typedef struct mq_ucx_message {
@@ -80,10 +84,11 @@ typedef struct mq_ucx_worker {
     bool came[MQ_UCX_NOTES];
 
     /* What the peer takes. */
-    uint64_t peer_size, peer_most, peer_freed, placed;
+    mq_ucx_outbox outbox;
     uint64_t begun, done; /* messages that were given to UCX, and that have gone */
     uint64_t at;          /* bytes of message `begun` that were given to UCX */
-    bool is_placed;       /* it has room at the peer's */
+    uint64_t position;    /* of it at the peer's */
+    bool is_placed;       /* it has one */
     uint64_t moves;       /* changes whenever the peer, or UCX, takes something */
     double moved;         /* when it did so last */
 

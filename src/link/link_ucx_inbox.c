@@ -10,10 +10,21 @@ uint64_t mq__ucx_record_bytes(uint64_t body)
     return (body + MQ_UCX_GRAIN + MQ_UCX_GRAIN - 1) / MQ_UCX_GRAIN * MQ_UCX_GRAIN;
 }
 
-uint64_t mq__ucx_record_place(uint64_t placed, uint64_t record, uint64_t size)
+static bool has_room(const mq_ucx_outbox *o, uint64_t at, uint64_t record)
 {
-    const uint64_t left = size - placed % size;
-    return record <= left ? placed : placed + left;
+    return at + record - o->freed <= o->size;
+}
+
+bool mq__ucx_outbox_place(mq_ucx_outbox *outbox, uint64_t body, uint64_t *position)
+{
+    const uint64_t record = mq__ucx_record_bytes(body), offset = outbox->placed % outbox->size;
+    const uint64_t next = outbox->placed + (outbox->size - offset); /* the ring's beginning */
+    const bool fits = record <= outbox->size - offset;
+    *position = fits ? outbox->placed : next;
+    if (fits && offset >= MQ_UCX_WARM && has_room(outbox, next, record)) *position = next;
+    if (!has_room(outbox, *position, record)) return false;
+    outbox->placed = *position + record;
+    return true;
 }
 
 bool mq__ucx_inbox_open(mq_ucx_inbox *inbox, size_t most)
@@ -38,10 +49,13 @@ static mq_ucx_record *record_at(const mq_ucx_inbox *inbox, uint64_t position)
 
 static bool begin_record(mq_ucx_inbox *inbox, const mq_ucx_part *part, uint64_t freed)
 {
-    const uint64_t record = mq__ucx_record_bytes(part->body);
-    const uint64_t at = mq__ucx_record_place(inbox->placed, record, inbox->size);
-    if (at + record - freed > inbox->size) return false;
-    if (at != inbox->placed) record_at(inbox, inbox->placed)->bytes = MQ_UCX_SKIP;
+    const uint64_t record = mq__ucx_record_bytes(part->body), at = part->position, size = inbox->size;
+    if (at < inbox->placed || at % MQ_UCX_GRAIN != 0 || at - freed > size - record || record > size - at % size) {
+        return false;
+    }
+    if (at != inbox->placed) {
+        *record_at(inbox, inbox->placed) = (mq_ucx_record){.bytes = MQ_UCX_SKIP, .missing = at - inbox->placed};
+    }
     mq_ucx_record *r = record_at(inbox, at);
     r->bytes = r->missing = part->body;
     memcpy(r->head, part->head, MQ_LINK_HEAD);
@@ -92,7 +106,7 @@ mq_ucx_record *mq__ucx_inbox_at(const mq_ucx_inbox *inbox, uint64_t *position)
 {
     mq_ucx_record *r = record_at(inbox, *position);
     if (r->bytes == MQ_UCX_SKIP) {
-        *position += inbox->size - *position % inbox->size;
+        *position += r->missing;
         r = record_at(inbox, *position);
     }
     return r;

@@ -1,8 +1,8 @@
 /* What came and was not taken yet: messages one after the other in a ring, each in one piece, so that `arrived` gets it where it lies.
  *
- * Sender and receiver agree on where a message lies without a word: a record is its head and its body, begins at a multiple of
- * MQ_UCX_GRAIN after the one before, and at the ring's beginning where the rest of the ring is too short. Positions count on,
- * beyond the size. A sender has room while its last record ends within `size` of what the receiver has freed. */
+ * A message is a record: its head and its body. The sender says where it lies: behind the record before, at a multiple of MQ_UCX_GRAIN,
+ * not across the ring's end. Positions count on, beyond the size; a sender has room while its last record ends within `size` of what the
+ * receiver has freed. */
 #ifndef MQ_LINK_UCX_INBOX_H
 #define MQ_LINK_UCX_INBOX_H
 
@@ -11,9 +11,13 @@
 #define MQ_UCX_GRAIN  128u         /* a record's head, and what records are aligned to */
 #define MQ_UCX_SHARES 4u           /* records of the greatest size that fit a ring */
 #define MQ_UCX_LEAST  (4ull << 20) /* bytes of a ring */
+#ifndef MQ_UCX_WARM
+#define MQ_UCX_WARM (1ull << 20) /* of them that are used where that suffices: they stay in a cache */
+#endif
+#define MQ_UCX_FREED (MQ_UCX_WARM / 2) /* is told when it is so many bytes; at most a share of a ring */
 
 typedef struct mq_ucx_record {
-    uint64_t bytes;   /* of the body, which follows; MQ_UCX_SKIP: the next record is at the ring's beginning */
+    uint64_t bytes;   /* of the body, which follows; MQ_UCX_SKIP: the next record is elsewhere, `missing` bytes on */
     uint64_t missing; /* of them */
     uint8_t head[MQ_LINK_HEAD];
 } mq_ucx_record;
@@ -34,19 +38,27 @@ typedef struct mq_ucx_inbox {
 } mq_ucx_inbox;
 
 uint64_t mq__ucx_record_bytes(uint64_t body);
-/* Where a record of so many bytes begins, the one before having ended at `placed`. */
-uint64_t mq__ucx_record_place(uint64_t placed, uint64_t record, uint64_t size);
+
+/* What a sender knows of its peer's inbox. */
+typedef struct mq_ucx_outbox {
+    uint64_t size, most; /* 0: nothing may be sent yet; most bytes of a body */
+    uint64_t freed, placed;
+} mq_ucx_outbox;
+
+/* Where the next record goes; false: there is no room yet. */
+bool mq__ucx_outbox_place(mq_ucx_outbox *outbox, uint64_t body, uint64_t *position);
 
 bool mq__ucx_inbox_open(mq_ucx_inbox *inbox, size_t most); /* false: no memory */
 void mq__ucx_inbox_close(mq_ucx_inbox *inbox);
 
 typedef struct mq_ucx_part {
-    uint64_t number, body, offset; /* of the message; bytes of its body; where this part lies in it */
-    const uint8_t *head;           /* [MQ_LINK_HEAD] */
-    size_t bytes;                  /* of this part */
+    uint64_t number, body, position; /* of the message: its number, bytes of its body, where it lies */
+    uint64_t offset;                 /* of this part in the body */
+    const uint8_t *head;             /* [MQ_LINK_HEAD] */
+    size_t bytes;                    /* of this part */
 } mq_ucx_part;
 
-/* Where the part's bytes go, and its record; NULL: the part is not the one that must come, and *error says how. freed: what was taken. */
+/* Where the part's bytes go, and its record; NULL: the part is not the one that must come, and *error says how. freed: what the sender knows. */
 uint8_t *mq__ucx_inbox_place(mq_ucx_inbox *inbox, const mq_ucx_part *part, uint64_t freed, mq_ucx_record **record,
                              mq_error *error);
 /* So many bytes of it are there. */

@@ -40,12 +40,12 @@ void mq__ucx_sent(mq_ucx_slot *slot)
     w->moves++;
 }
 
-static void put_header(const mq_ucx_worker *w, mq_ucx_slot *slot, uint32_t kind, const uint64_t numbers[3])
+static void put_header(const mq_ucx_worker *w, mq_ucx_slot *slot, uint32_t kind, const uint64_t numbers[MQ_UCX_NUMBERS])
 {
     mq__put_u64(slot->header, w->peer_token);
     mq__put_u32(slot->header + 8, kind);
     mq__put_u32(slot->header + 12, 0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < MQ_UCX_NUMBERS; i++) {
         mq__put_u64(slot->header + 16 + 8 * i, numbers[i]);
     }
 }
@@ -53,14 +53,14 @@ static void put_header(const mq_ucx_worker *w, mq_ucx_slot *slot, uint32_t kind,
 static void post_notes(mq_ucx_link *u, uint64_t freed)
 {
     mq_ucx_worker *w = &u->work;
-    const uint64_t none[3] = {0}, room[3] = {freed, w->inbox.size, w->inbox.most};
+    const uint64_t none[MQ_UCX_NUMBERS] = {0}, room[MQ_UCX_NUMBERS] = {freed, w->inbox.size, w->inbox.most};
     for (unsigned note = 0; note < MQ_UCX_NOTES; note++) {
         mq_ucx_slot *slot = &w->notes[note];
         if (!w->wanted[note] || slot->is_busy) continue;
         w->wanted[note] = false;
         if (note == MQ_UCX_ROOM) w->granted = freed;
         put_header(w, slot, note, note == MQ_UCX_ROOM ? room : none);
-        mq__ucx_post(u, slot, 40, NULL, 0);
+        mq__ucx_post(u, slot, MQ_UCX_BARE, NULL, 0);
     }
 }
 
@@ -68,25 +68,19 @@ static void post_notes(mq_ucx_link *u, uint64_t freed)
 static bool place_message(mq_ucx_worker *w, const mq_ucx_message *m)
 {
     if (w->is_placed) return true;
-    if (w->peer_size == 0) return false;
-    if (m->bytes <= w->peer_most) {
-        const uint64_t record = mq__ucx_record_bytes(m->bytes);
-        const uint64_t at = mq__ucx_record_place(w->placed, record, w->peer_size);
-        if (at + record - w->peer_freed > w->peer_size) return false;
-        w->placed = at + record;
-    }
-    w->is_placed = true;
-    return true;
+    if (w->outbox.size == 0) return false;
+    w->is_placed = m->bytes > w->outbox.most || mq__ucx_outbox_place(&w->outbox, m->bytes, &w->position);
+    return w->is_placed;
 }
 
 static void post_part(mq_ucx_link *u, mq_ucx_message *m, mq_ucx_slot *slot)
 {
     mq_ucx_worker *w = &u->work;
     const size_t left = m->bytes - (size_t)w->at, all = left < MQ_UCX_PART ? left : MQ_UCX_PART;
-    const size_t count = m->bytes <= w->peer_most ? all : 0;
+    const size_t count = m->bytes <= w->outbox.most ? all : 0;
     const uint8_t *from = count > 0 ? m->body + w->at : NULL;
-    put_header(w, slot, MQ_UCX_A_PART, (uint64_t[3]){w->begun, m->bytes, w->at});
-    memcpy(slot->header + 40, m->head, MQ_LINK_HEAD);
+    put_header(w, slot, MQ_UCX_A_PART, (uint64_t[]){w->begun, m->bytes, w->position, w->at});
+    memcpy(slot->header + MQ_UCX_BARE, m->head, MQ_LINK_HEAD);
     slot->message = m;
     m->pending++;
     w->at += count;
@@ -228,7 +222,7 @@ static void check_farewell(mq_ucx_link *u)
 
 static bool has_room_to_grant(const mq_ucx_worker *w, uint64_t freed)
 {
-    return w->inbox.ring && freed - w->granted >= w->inbox.size / MQ_UCX_SHARES;
+    return w->inbox.ring && freed - w->granted >= MQ_UCX_FREED;
 }
 
 /* True: something was done. */

@@ -10,18 +10,17 @@
 
 static void take_room(mq_ucx_link *u, uint64_t freed, uint64_t size, uint64_t most)
 {
-    mq_ucx_worker *w = &u->work;
-    const bool is_first = w->peer_size == 0;
-    const bool is_same = size == w->peer_size && most == w->peer_most;
-    if (size == 0 || size > SIZE_LIMIT || size % MQ_UCX_GRAIN != 0 || most > size / MQ_UCX_SHARES ||
-        (!is_first && !is_same) || freed < w->peer_freed || freed > w->placed) {
+    mq_ucx_outbox *o = &u->work.outbox;
+    const bool is_same = o->size == 0 || (size == o->size && most == o->most);
+    if (!is_same || size < MQ_UCX_LEAST || size > SIZE_LIMIT || size % MQ_UCX_GRAIN != 0 ||
+        most > size / MQ_UCX_SHARES - MQ_UCX_GRAIN || freed < o->freed || freed > o->placed) {
         mq__ucx_fail(u, MQ_FORMAT, "expected room for messages, got impossible numbers");
         return;
     }
-    w->peer_size = size;
-    w->peer_most = most;
-    w->peer_freed = freed;
-    w->moves++;
+    o->size = size;
+    o->most = most;
+    o->freed = freed;
+    u->work.moves++;
 }
 
 static void take_note(mq_ucx_link *u, mq_ucx_note note, const uint8_t *header)
@@ -40,8 +39,9 @@ static uint8_t *take_part(mq_ucx_link *u, const uint8_t *header, size_t bytes, m
     mq_ucx_worker *w = &u->work;
     const mq_ucx_part part = {.number = mq__get_u64(header + 16),
                               .body = mq__get_u64(header + 24),
-                              .offset = mq__get_u64(header + 32),
-                              .head = header + 40,
+                              .position = mq__get_u64(header + 32),
+                              .offset = mq__get_u64(header + 40),
+                              .head = header + MQ_UCX_BARE,
                               .bytes = bytes};
     mq_error error;
     char text[128];
@@ -62,7 +62,7 @@ uint8_t *mq__ucx_take(mq_ucx_link *u, const uint8_t *header, size_t header_bytes
 {
     mq_ucx_worker *w = &u->work;
     const bool is_part = header_bytes == MQ_UCX_HEADER;
-    const bool is_ours = (is_part || header_bytes == 40) && mq__get_u64(header) == w->token;
+    const bool is_ours = (is_part || header_bytes == MQ_UCX_BARE) && mq__get_u64(header) == w->token;
     const uint32_t kind = is_ours ? mq__get_u32(header + 8) : UINT32_MAX;
     if (w->failure.status != MQ_OK) return NULL; /* the link ends */
     if (is_part && kind == MQ_UCX_A_PART && bytes <= MQ_UCX_PART) return take_part(u, header, bytes, record);

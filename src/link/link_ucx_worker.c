@@ -9,8 +9,9 @@
 #include <string.h>
 
 #define MESSAGE_ID    1
-#define PORT_TRIES    8   /* another process may take a port between two calls */
-#define CLOSE_SECONDS 1.0 /* for an endpoint to let go of what it was sending */
+#define HEADERS       8192u /* of a part, ours and UCX's, and more than those */
+#define PORT_TRIES    8     /* another process may take a port between two calls */
+#define CLOSE_SECONDS 1.0   /* for an endpoint to let go of what it was sending */
 
 /* Contexts and workers come and go one at a time. Links that do not overlap never wait here, and a worker takes milliseconds. */
 static pthread_mutex_t life_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -124,7 +125,6 @@ typedef struct setting {
 
 /* By measurement (docs/perf/ucx-links.md). A part travels in one segment, so both ends must have the same. */
 static const setting settings[] = {
-    {"TCP_RX_SEG_SIZE", "1056768", false}, /* a part and its headers */
     {"TCP_TX_SEG_SIZE", "16384", false},
     {"TCP_RX_BUFS_GROW", "1", true},
     {"TCP_TX_BUFS_GROW", "4", true},
@@ -153,14 +153,16 @@ static ucs_status_t apply(ucp_config_t *config, const setting *some, size_t coun
 
 static ucs_status_t configure(const mq_ucx_port *port, ucp_config_t *config)
 {
-    char number[8];
+    char segment[16], number[8];
+    snprintf(segment, sizeof segment, "%u", MQ_UCX_PART + HEADERS);
     snprintf(number, sizeof number, "%u", mq__ucx_port_number(port));
-    const setting own[] = {{"NET_DEVICES", port->device, true}, {"TCP_PORT_RANGE", number, true}};
-    ucs_status_t status = apply(config, settings, sizeof settings / sizeof settings[0]);
-    if (status == UCS_OK && !is_in_environment("TLS")) {
-        status = apply(config, tcp_settings, sizeof tcp_settings / sizeof tcp_settings[0]);
-    }
-    return status == UCS_OK && port->device[0] ? apply(config, own, mq__ucx_port_number(port) ? 2 : 1) : status;
+    const setting own[] = {
+        {"TCP_RX_SEG_SIZE", segment, false}, {"NET_DEVICES", port->device, true}, {"TCP_PORT_RANGE", number, true}};
+    const size_t count = !port->device[0] ? 1 : mq__ucx_port_number(port) == 0 ? 2 : 3;
+    ucs_status_t status = apply(config, own, count);
+    if (status == UCS_OK) status = apply(config, settings, sizeof settings / sizeof settings[0]);
+    if (status != UCS_OK || is_in_environment("TLS")) return status;
+    return apply(config, tcp_settings, sizeof tcp_settings / sizeof tcp_settings[0]);
 }
 
 /* ---- life */
