@@ -107,10 +107,186 @@ static void test_each_deed(void **state)
     close_scene(&s);
 }
 
+/* ---- greetings */
+
+static bool describes(worker *w, const char *part)
+{
+    char *described = mq_handoff_describe(w->handoff);
+    assert_non_null(described);
+    const bool has = strstr(described, part) != NULL;
+    mq_free(described);
+    return has;
+}
+
+static void test_greetings(void **state)
+{
+    (void)state;
+    static const struct {
+        deed deed;
+        const char *names;
+    } cases[] = {{DIES, "the end of the connection"},
+                 {HANGS, "expected a greeting within 0.3 s"},
+                 {FAILS, "got a refusal: no room for liars"},
+                 {FOREIGN, "tokenizer: expected the same on both sides"},
+                 {REPLAYS, "greeting: expected the answer to this one"},
+                 {REVERSES, "expected one of a prefill worker"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        scene s = open_scene(NULL);
+        s.d->handoff->tuning.connect = 0.3;
+        s.liar->greets = cases[i].deed;
+        const mq_report report = request(&s);
+        assert_int_equal(report.transfer_failures, 2);
+        assert_int_equal(report.prefilled, MQ_PREFILLED_LOCAL);
+        assert_int_equal(report.arrived, 0);
+        assert_true(has_line(s.d, cases[i].names));
+        assert_true(describes(s.d, cases[i].names));
+        s.liar->greets = GOOD;
+        assert_int_equal(request(&s).prefilled, MQ_PREFILLED_REMOTE);
+        close_scene(&s);
+    }
+}
+
+static void test_keys(void **state)
+{
+    (void)state;
+    unit_puts("key", "0123456789abcdef");
+    unit_puts("other", "0123456789abcdeg");
+    const mq_handoff_options options = {.least = 1, .timeout_s = 0.4, .key_file = unit_path("key")};
+    scene s = open_scene(&options);
+    static const char *const wrong[] = {NULL, "other"};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(mq__auth_key_read(wrong[i] ? unit_path(wrong[i]) : NULL, &s.liar->key, NULL), MQ_OK);
+        const mq_report report = request(&s);
+        assert_int_equal(report.prefilled, MQ_PREFILLED_LOCAL);
+        assert_int_equal(liar_count(s.liar, &s.liar->prefills), 0); /* it does not learn the prompt */
+        assert_int_equal(handoff_stats(s.d).refused_frames, 0);     /* the stranger hangs up first: its own key fails */
+    }
+    assert_int_equal(mq__auth_key_read(unit_path("key"), &s.liar->key, NULL), MQ_OK);
+    static const deed deeds[] = {DAMAGES_BODY, DAMAGES_HEAD, REPLAYS, SKIPS, FOREIGN, MISNAMES};
+    for (size_t i = 0; i < sizeof deeds / sizeof deeds[0]; i++) {
+        check_deed(&s, deeds[i], AT_KV + 4);
+    }
+    close_scene(&s);
+}
+
+/* ---- hand-offs that have ended here */
+
+static void wait_prefills(liar *l, uint32_t count)
+{
+    WAIT_FOR(liar_count(l, &l->prefills) == count);
+}
+
+/* KV of a hand-off that was given up comes when another one runs in its place: it is dropped, and nobody minds. */
+static void test_late_chunks(void **state)
+{
+    (void)state;
+    scene s = open_scene(NULL);
+    s.d->handoff->options.timeout_s = 5;
+    for (int i = 0; i < 3; i++) {
+        pthread_mutex_lock(&s.liar->lock);
+        s.liar->holds = true;
+        pthread_mutex_unlock(&s.liar->lock);
+        client *c = new_client(s.seed++, COUNT);
+        const uint32_t before = liar_count(s.liar, &s.liar->prefills);
+        ask(s.d, c);
+        wait_prefills(s.liar, before + 1);
+        drop(c);
+        WAIT_FOR(liar_count(s.liar, &s.liar->cancels) == (uint32_t)i + 1);
+        const mq_report report = request(&s);
+        assert_int_equal(report.transfer_failures, 0);
+        assert_int_equal(report.arrived, COUNT - 1);
+    }
+    const mq_handoff_stats stats = handoff_stats(s.d);
+    assert_int_equal(stats.refused_frames + stats.receive_failures, 0);
+    assert_int_equal(stats.received, 3);
+    assert_non_null(s.liar->talks);
+    assert_null(s.liar->talks->next); /* one connection for all */
+    close_scene(&s);
+}
+
+/* Everything that is left waits for the engine: the blocks are free again. */
+static void test_blocks_come_back(void **state)
+{
+    (void)state;
+    scene s = open_scene(NULL);
+    s.d->handoff->options.timeout_s = 5;
+    set_deed(s.liar, HANGS, AT_KV + 5);
+    client *c = new_client(s.seed++, COUNT);
+    ask(s.d, c);
+    wait_prefills(s.liar, 1);
+    WAIT_FOR(c->report.prompt_done >= 64);
+    drop(c);
+    mq_scheduler_stats stats;
+    do {
+        nap(0.005);
+        mq_scheduler_describe(s.d->scheduler, &stats);
+    } while (stats.running || stats.held || stats.kv_blocks_free + stats.kv_blocks_cached != stats.kv_blocks);
+    assert_int_equal(handoff_stats(s.d).receive_failures, 0);
+    close_scene(&s);
+}
+
+/* ---- policies */
+
+static void test_failing_is_asked_for(void **state)
+{
+    (void)state;
+    const mq_handoff_options options = {.least = 1, .timeout_s = 0.4, .fails = true};
+    scene s = open_scene(&options);
+    s.d->handoff->tuning.suspect_first = s.d->handoff->tuning.suspect_most = 0.3;
+    set_deed(s.liar, FAILS, AT_BEGIN);
+    static const char *const expected[] = {"it is a liar", "expected a peer that prefills, got none"};
+    for (int i = 0; i < 2; i++) { /* the second time it is left alone */
+        client *c = new_client(s.seed++, COUNT);
+        ask(s.d, c);
+        WAIT_FOR(has_ended(c));
+        assert_int_not_equal(c->report.status, MQ_OK);
+        assert_non_null(strstr(c->report.error.text, expected[i]));
+        assert_non_null(strstr(c->report.error.text, s.liar->name));
+        drop(c);
+    }
+    set_deed(s.liar, GOOD, 0);
+    nap(0.4);
+    assert_int_equal(request(&s).prefilled, MQ_PREFILLED_REMOTE);
+    close_scene(&s);
+}
+
+/* What one peer does not do another one does. */
+static void test_another_peer(void **state)
+{
+    (void)state;
+    liar *first = start_liar(model), *second = start_liar(model);
+    const char *names[] = {first->name, second->name};
+    worker *d = open_decode(open_model(model, 4, 128, MQ_LINEAR_NVFP4), names, 2, NULL);
+    mq_engine *alone = open_model(model, 1, 128, MQ_LINEAR_NVFP4);
+    serve_worker(d, NULL);
+    set_deed(first, FAILS, AT_KV + 8);
+    client *c = new_client(77, COUNT);
+    ask(d, c);
+    await(c);
+    check_truth(alone, c);
+    assert_int_equal(c->report.transfer_failures, 1);
+    assert_int_equal(c->report.prefilled, MQ_PREFILLED_REMOTE);
+    assert_int_equal(c->report.arrived, COUNT - 1);
+    assert_int_equal(liar_count(second, &second->prefills), 1);
+    assert_int_equal(handoff_stats(d).peers, 2);
+    assert_int_equal(handoff_stats(d).healthy, 1);
+    drop(c);
+    stop_worker(d);
+    stop_liar(first);
+    stop_liar(second);
+    mq_engine_close(alone);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_deed),
+        cmocka_unit_test(test_greetings),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_late_chunks),
+        cmocka_unit_test(test_blocks_come_back),
+        cmocka_unit_test(test_failing_is_asked_for),
+        cmocka_unit_test(test_another_peer),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
 }
