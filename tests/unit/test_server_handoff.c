@@ -70,6 +70,8 @@ static void test_header_names_a_peer(void **state)
         assert_string_equal(fixture_answer_header(x, "x-prefill"), "remote");
         fixture_free(x);
     }
+    fixture_free(ask_worker(&w, CHAT, ASK(), "x-prefiller-host-port:   http://10.0.0.1:8080"));
+    assert_string_equal(w.peer, "10.0.0.1:8080");
     assert_int_equal(w.handoff->refused, 0);
     close_worker(&w);
 }
