@@ -8,7 +8,7 @@
 /* ---- out: where the KV of a request's prompt goes (mq_request.sink) */
 
 /* The request is admitted: `sequence` has KV of its first `ready` tokens in all layers. From now until mq_job_free its blocks stay where
- * they are, and what `stored` said is there may be read by any thread. A sink's request is never preempted. */
+ * they are, and what `stored` said is there may be read by any thread. A sink's request is never preempted. Nothing is called after mq_job_free. */
 struct mq_kv_sink {
     void (*begin)(void *context, const mq_sequence *sequence, uint32_t ready);
     /* The layer has KV of the first `count` tokens. Layers of a pass come in order, as soon as each is computed. */
