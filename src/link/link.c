@@ -114,6 +114,15 @@ void mq__link_over(mq_link *link, const mq_error *error)
 
 /* ---- messages of bytes */
 
+mq_status mq__link_cut_off(const mq_link *link, size_t have, size_t bytes, const char *got, mq_error *error)
+{
+    if (have == 0 && bytes == MQ_LINK_WIRE_HEAD) {
+        return mq__fail(error, MQ_IO, "link: %s: expected another message, got %s", link->where, got);
+    }
+    return mq__fail(error, MQ_IO, "link: %s: expected %zu more bytes of a message, got %s", link->where, bytes - have,
+                    got);
+}
+
 static mq_status grow_body(mq_link *link, size_t bytes, mq_error *error)
 {
     if (bytes <= link->body_capacity) return MQ_OK;

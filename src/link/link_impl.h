@@ -83,6 +83,8 @@ void mq__link_leave(atomic_int *crowd);
 mq_status mq__link_deliver(mq_link *link, const uint8_t *head, const void *body, size_t bytes, mq_error *error);
 /* No message comes any more: calls `ended`, the first time. Not under a lock that stop or send take. */
 void mq__link_over(mq_link *link, const mq_error *error);
+/* The error of a `read` that got so many of its bytes: MQ_IO. */
+mq_status mq__link_cut_off(const mq_link *link, size_t have, size_t bytes, const char *got, mq_error *error);
 /* Notes why it ends, if it is the first to know, and stops it. */
 void mq__link_give_up(mq_link *link, const mq_error *error);
 

@@ -115,11 +115,10 @@ mq_status mq__shm_read(mq_link *link, void *to, size_t bytes, bool *late, mq_err
         if (have == bytes) return MQ_OK;
         if (missing) {
             *late = have == 0 && !reader->is_alone;
-            return mq__fail(error, MQ_IO, "link: %s: expected %zu more bytes, got %s", link->where, bytes - have,
-                            missing);
+            return mq__link_cut_off(link, have, bytes, missing, error);
         }
         if (deadline == 0) deadline = mq__seconds() + MQ_LINK_PATIENCE;
-        if (!mq__ring_wait_bytes(reader, bytes - have, deadline)) missing = "too few within 10 seconds";
+        if (!mq__ring_wait_bytes(reader, bytes - have, deadline)) missing = "too little within 10 seconds";
         if (reader->is_alone) missing = "the end of the connection";
     }
 }

@@ -234,11 +234,6 @@ static mq_status tcp_listen(const char *host, uint16_t port, const mq_link_liste
 
 /* ---- bytes */
 
-static mq_status fail_read(const mq_link *link, size_t missing, const char *got, mq_error *error)
-{
-    return mq__fail(error, MQ_IO, "link: %s: expected %zu more bytes, got %s", link->where, missing, got);
-}
-
 /* recv returns fewer bytes than it was asked for when MQ_LINK_PATIENCE is over since it began, at the end, and for signals; when the first
  * of them came it does not say. */
 static mq_status tcp_read(mq_link *link, void *to, size_t bytes, bool *late, mq_error *error)
@@ -249,13 +244,13 @@ static mq_status tcp_read(mq_link *link, void *to, size_t bytes, bool *late, mq_
         const ssize_t count = recv(fd, (uint8_t *)to + have, bytes - have, MSG_WAITALL);
         if (count > 0) have += (size_t)count;
         if (have == bytes) break;
-        if (count == 0) return fail_read(link, bytes - have, "the end of the connection", error);
+        if (count == 0) return mq__link_cut_off(link, have, bytes, "the end of the connection", error);
         if (count < 0 && errno == EINTR) continue;
         if ((count < 0 && errno == EAGAIN) || mq__seconds() > deadline) {
             *late = have == 0;
-            return fail_read(link, bytes - have, "too few within 10 seconds", error);
+            return mq__link_cut_off(link, have, bytes, "too little within 10 seconds", error);
         }
-        if (count < 0) return fail_read(link, bytes - have, strerror(errno), error);
+        if (count < 0) return mq__link_cut_off(link, have, bytes, strerror(errno), error);
         if (deadline == INFINITY) deadline = mq__seconds() + MQ_LINK_PATIENCE;
     }
     return MQ_OK;
