@@ -117,7 +117,7 @@ void mq__link_over(mq_link *link, const mq_error *error)
 mq_status mq__link_cut_off(const mq_link *link, size_t have, size_t bytes, const char *got, mq_error *error)
 {
     if (have == 0 && bytes == MQ_LINK_WIRE_HEAD) {
-        return mq__fail(error, MQ_IO, "link: %s: expected another message, got %s", link->where, got);
+        return mq__fail(error, MQ_IO, "link: %s: expected more messages, got %s", link->where, got);
     }
     return mq__fail(error, MQ_IO, "link: %s: expected %zu more bytes of a message, got %s", link->where, bytes - have,
                     got);
