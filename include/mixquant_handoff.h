@@ -37,6 +37,7 @@ typedef struct mq_handoff_options {
     size_t allowed_count;
     bool fails;       /* a transfer that failed fails the request; else this engine prefills what is missing */
     double timeout_s; /* without a sign of life from a peer that prefills: it has failed; 0: 10 */
+    double idle_s;    /* an unused connection: D closes it after so long, P after five times that; 0: 60 */
     uint32_t
         least; /* tokens to be prefilled from which a hand-off is considered; 0: by measurement (docs/DISAGGREGATION.md) */
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define LEASE_SECONDS 30.0 /* as vLLM's */
+
 void cli_serve_handoff_options(cli_serve_handoff *h, cli_option options[CLI_SERVE_HANDOFF_COUNT])
 {
     *h = (cli_serve_handoff){.link_port = -1};
@@ -20,6 +22,12 @@ void cli_serve_handoff_options(cli_serve_handoff *h, cli_option options[CLI_SERV
          "of KV from elsewhere: recompute here (default), or fail the request"},
         {"handoff-timeout", CLI_FLOAT, &h->timeout, 0, 86400, "seconds without a sign of life from who prefills (10)"},
         {"handoff-tokens", CLI_NUMBER, &h->least, 0, 2147483647.0, "fewest tokens worth a hand-off (by measurement)"},
+        {"handoff-waiting", CLI_NUMBER, &h->waiting, 0, 2147483647.0,
+         "prompt tokens that wait here, beyond which it prefills for no others (262144)"},
+        {"handoff-idle", CLI_FLOAT, &h->idle, 0, 1e6,
+         "seconds for which a decode worker keeps an unused link; five times that others (60)"},
+        {"handoff-lease", CLI_FLOAT, &h->lease, 0, 86400,
+         "seconds for which a prompt's KV stays for who fetches it (30)"},
     };
     memcpy(options, all, sizeof all);
 }
@@ -49,6 +57,9 @@ static const char *detail_option(const cli_serve_handoff *h)
            : h->on_failure  ? "--on-transfer-failure"
            : h->timeout > 0 ? "--handoff-timeout"
            : h->least > 0   ? "--handoff-tokens"
+           : h->waiting > 0 ? "--handoff-waiting"
+           : h->idle > 0    ? "--handoff-idle"
+           : h->lease > 0   ? "--handoff-lease"
            : h->link_host   ? "--link-host"
                             : NULL;
 }
@@ -135,7 +146,9 @@ int cli_handoff_open(cli_serve_handoff *h, mq_engine *engine, const mq_server_op
                                         .allowed_count = h->allowed.count,
                                         .fails = fails,
                                         .timeout_s = (double)h->timeout,
+                                        .idle_s = (double)h->idle,
                                         .least = (uint32_t)h->least,
+                                        .most_waiting = (uint64_t)h->waiting,
                                         .key_file = h->key_file,
                                         .log = server->log,
                                         .log_context = server->log_context};
@@ -149,6 +162,7 @@ int cli_handoff_open(cli_serve_handoff *h, mq_engine *engine, const mq_server_op
                                       .link_host = listens(h) ? host : NULL,
                                       .describe = describe_handoff,
                                       .allows = allows_peer,
+                                      .lease_seconds = h->lease > 0 ? (double)h->lease : LEASE_SECONDS,
                                       .lease = lease_job,
                                       .count = count_handoffs,
                                       .self = h->handoff};

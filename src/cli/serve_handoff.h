@@ -5,13 +5,13 @@
 #include "cli/cli.h"
 #include "server/server.h"
 
-#define CLI_SERVE_HANDOFF_COUNT 10
+#define CLI_SERVE_HANDOFF_COUNT 13
 
 typedef struct cli_serve_handoff {
     const char *role, *transport, *link_host, *key_file, *on_failure;
     cli_texts peers, allowed;
-    int link_port, least; /* link_port -1: not given */
-    float timeout;
+    int link_port, least, waiting; /* link_port -1: not given */
+    float timeout, idle, lease;
     bool
         used; /* it takes part in hand-offs: `backend` is for the server, `handoff` for the rest; after cli_handoff_check */
     mq_handoff *handoff;

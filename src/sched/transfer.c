@@ -111,7 +111,8 @@ static bool finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state,
     count_transfer(s, job->sequence->count - before, failed);
     job->report.prompt_done = job->sequence->count;
     if (state == MQ_ARRIVAL_FAILED) job->report.error = facts->error;
-    if (state == MQ_ARRIVED && job->report.prefilled == MQ_PREFILLED_NONE) job->report.prefilled = MQ_PREFILLED_REMOTE;
+    if (job->sequence->count > before && job->report.prefilled == MQ_PREFILLED_NONE)
+        job->report.prefilled = MQ_PREFILLED_REMOTE; /* until a token is computed here */
     if (failed) {
         job->report.transfer_failures++;
         job->asked = job->report.transfer_failures >= ATTEMPTS;

@@ -7,8 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#define LEASE_SECONDS 30.0 /* as vLLM's */
-#define BLOCK_TOKENS  64
+#define BLOCK_TOKENS 64
 
 /* ---- x-prefill */
 
@@ -93,7 +92,7 @@ void mq__call_lend(mq_call *call)
     mq_job *job = call->choices[0].job;
     if (!call->ask.handoff.lends || !handoff || !job || call->lease[0]) return;
     call->choices[0].job = NULL; /* the lease has it now */
-    handoff->lease(handoff->self, job, LEASE_SECONDS, call->lease);
+    handoff->lease(handoff->self, job, handoff->lease_seconds, call->lease);
 }
 
 /* What a decode worker reaches the link by: where the link listens, or, if that is any address, the one that this request came to. */
@@ -135,6 +134,6 @@ json_t *mq__call_lease(const mq_call *call)
                      "remote_engine_id", own_instance(handoff), "remote_request_id", call->lease, "remote_block_ids",
                      block_numbers(call->prompt.count), "remote_host", host, "remote_port",
                      (json_int_t)handoff->link_port, "remote_num_tokens", (json_int_t)call->prompt.count,
-                     "remote_blocks_expiry_time", (double)time(NULL) + LEASE_SECONDS, "tp_size", (json_int_t)1,
+                     "remote_blocks_expiry_time", (double)time(NULL) + handoff->lease_seconds, "tp_size", (json_int_t)1,
                      "transfer_mode", "pull");
 }

@@ -15,6 +15,7 @@ typedef struct mq_handoff_backend {
     bool fails;            /* a transfer that failed fails its request */
     const char *link_host; /* where it listens for decode workers; NULL: it does not */
     uint16_t link_port;
+    double lease_seconds; /* for which KV that somebody shall fetch stays */
     char *(*describe)(void *self);
     bool (*allows)(void *self, const char *peer);
     void (*lease)(void *self, mq_job *job, double seconds, char id[33]);
