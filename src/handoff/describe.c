@@ -67,11 +67,11 @@ static json_t *describe(mq_handoff *h)
     if (scheduler) mq_scheduler_describe(scheduler, &stats);
     const char *role = h->server && h->peers ? "both" : h->server ? "prefill" : "decode";
     const mq_digest all = mq__digest(&h->print, sizeof h->print);
-    return json_pack("{ss so si so so so so sI sf sI so}", "role", role, "link", link_of(h), "protocol",
+    return json_pack("{ss so si so so so so sI sI sf sI so}", "role", role, "link", link_of(h), "protocol",
                      MQ_PROTOCOL_VERSION, "instance", hex_text(h->instance, sizeof h->instance), "fingerprint",
                      digest_text(&all), "fingerprints", prints_of(&h->print), "plan", plan_text(h->engine->plan),
-                     "unread_tokens", (json_int_t)stats.unread_tokens, "prompt_tokens_per_second",
-                     mq__prompt_rate(&stats), "kv_bytes_per_token",
+                     "context", (json_int_t)h->engine->context, "unread_tokens", (json_int_t)stats.unread_tokens,
+                     "prompt_tokens_per_second", mq__prompt_rate(&stats), "kv_bytes_per_token",
                      (json_int_t)mq__kv_token_bytes(&h->engine->kv_layout), "peers", peers_of(h));
 }
 

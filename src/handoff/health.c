@@ -60,7 +60,7 @@ static mq_status read_answer(const mq_handoff *h, const json_t *root, mq_peer_an
 {
     const json_t *link = json_object_get(root, "link"), *prints = json_object_get(root, "fingerprints");
     const char *instance = NULL;
-    int64_t unread = 0;
+    int64_t unread = 0, context = 0;
     if (!json_is_object(link) || !json_is_object(prints)) {
         return mq__fail(error, MQ_UNSUPPORTED, "role: expected a worker that prefills, got another server");
     }
@@ -68,12 +68,14 @@ static mq_status read_answer(const mq_handoff *h, const json_t *root, mq_peer_an
     if (status == MQ_OK) status = read_link(link, answer, error);
     if (status == MQ_OK) status = mq__json_string(root, "instance", &instance, error);
     if (status == MQ_OK) status = mq__json_integer(root, "unread_tokens", 0, INT64_MAX, 0, &unread, error);
+    if (status == MQ_OK) status = mq__json_integer(root, "context", 0, UINT32_MAX, 0, &context, error);
     if (status == MQ_OK) {
         status = mq__json_number(root, "prompt_tokens_per_second", 0, 1e12, 0, &answer->rate, error);
     }
     if (status != MQ_OK) return status;
     snprintf(answer->instance, sizeof answer->instance, "%s", instance ? instance : "");
     answer->unread = (uint64_t)unread;
+    answer->context = (uint32_t)context;
     return MQ_OK;
 }
 

@@ -10,6 +10,7 @@ typedef struct mq_peer_answer {
     mq_client_address address; /* without the host */
     char instance[33];
     uint64_t unread;
+    uint32_t context; /* tokens; 0: not known */
     double rate;
 } mq_peer_answer;
 

@@ -37,6 +37,7 @@ static mq_pays_facts facts_of(const choice *c, mq_peer *peer, bool is_leased, ui
 static void consider_peer(choice *c, mq_peer *peer, bool is_leased)
 {
     uint32_t guess;
+    if (peer->answer.context && c->wanted->count + 1 >= peer->answer.context) return; /* as mq__sender_submit */
     const mq_pays_facts facts = facts_of(c, peer, is_leased, &guess);
     if (c->peer && mq__pays_times(&facts).remote >= mq__pays_times(&c->best).remote) return;
     c->peer = peer;
