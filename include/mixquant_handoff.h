@@ -62,7 +62,7 @@ MQ_API void mq_handoff_close(mq_handoff *handoff);
  * "unread_tokens", "prompt_tokens_per_second", ...}. Owned: mq_free. NULL: no memory. */
 MQ_API char *mq_handoff_describe(mq_handoff *handoff);
 
-/* Whether a request may name this peer: one of `peers`, or an address in `allowed`. */
+/* Whether a request may name this peer: one of `peers`, or an address in `allowed`. One that is not is counted (refused_peers). */
 MQ_API bool mq_handoff_allows(mq_handoff *handoff, const char *host_port);
 
 /* A prompt that was read for somebody who will fetch its KV soon: its job (of mq_request.hold) is kept for so many seconds, or until it

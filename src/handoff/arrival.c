@@ -95,9 +95,9 @@ static void decide_again(mq_kv_arrival *a)
     end_arrival(a, MQ_ARRIVAL_FAILED, MQ_FRAME_CANCEL);
 }
 
-static mq_status breaks(const mq_kv_arrival *a, const char *what, mq_error *error)
+static mq_status breaks(const char *what, mq_error *error)
 {
-    return mq__fail(error, MQ_FORMAT, "hand-off: %s: %s", mq__client_name(a->client), what);
+    return mq__fail(error, MQ_FORMAT, "%s", what);
 }
 
 static mq_status take_accept(mq_kv_arrival *a, const mq_frame *frame, mq_error *error)
@@ -106,7 +106,7 @@ static mq_status take_accept(mq_kv_arrival *a, const mq_frame *frame, mq_error *
     const mq_status status = mq__accept_read(frame, &accept, error);
     if (status != MQ_OK) return status;
     if (a->stage != MQ_STAGE_ASKED || accept.cached > a->count) {
-        return breaks(a, "ACCEPT: expected one, of the prompt, got another", error);
+        return breaks("ACCEPT: expected one, of the prompt, got another", error);
     }
     a->stage = MQ_STAGE_ACCEPTED;
     const bool whole = accept.cached == a->count;
@@ -129,14 +129,14 @@ static mq_status check_image(const mq_kv_arrival *a, const mq_kvimage *image, mq
                                   .rope = image->rope,
                                   .layout = image->layout};
     if (mq__print_differs(&a->h->print, &print) || image->layers != layout_of(a)->layers) {
-        return breaks(a, "BEGIN: expected KV of this engine, got another's", error);
+        return breaks("BEGIN: expected KV of this engine, got another's", error);
     }
     if (image->first != a->first || image->count != a->count - a->first) {
-        return breaks(a, "BEGIN: expected the range that was asked for, got another", error);
+        return breaks("BEGIN: expected the range that was asked for, got another", error);
     }
     for (uint32_t i = 0; i < a->count; i++) {
         if (mq__kvimage_token(image, i) != a->tokens[i]) {
-            return breaks(a, "BEGIN: expected the prompt's tokens, got others", error);
+            return breaks("BEGIN: expected the prompt's tokens, got others", error);
         }
     }
     return MQ_OK;
@@ -145,10 +145,10 @@ static mq_status check_image(const mq_kv_arrival *a, const mq_kvimage *image, mq
 static mq_status read_header_of(const mq_kv_arrival *a, const mq_frame *frame, mq_kvimage *image, mq_error *error)
 {
     size_t bytes = 0;
-    if (frame->bytes < MQ_KVIMAGE_PREFIX) return breaks(a, "BEGIN: expected a KV image's header, got less", error);
+    if (frame->bytes < MQ_KVIMAGE_PREFIX) return breaks("BEGIN: expected a KV image's header, got less", error);
     mq_status status = mq__kvimage_head_bytes(frame->body, a->count, &bytes, error);
     if (status == MQ_OK && bytes != frame->bytes) {
-        status = breaks(a, "BEGIN: expected a KV image's header, got another length", error);
+        status = breaks("BEGIN: expected a KV image's header, got another length", error);
     }
     if (status == MQ_OK) status = mq__kvimage_read(frame->body, bytes, image, error);
     return status == MQ_OK ? check_image(a, image, error) : status;
@@ -161,7 +161,7 @@ static mq_status take_begin(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
     mq_status status = mq__begin_read(frame, &ready, error);
     if (status != MQ_OK) return status;
     if (a->stage != MQ_STAGE_ACCEPTED || ready > a->count) {
-        return breaks(a, "BEGIN: expected one after ACCEPT, of the prompt, got another", error);
+        return breaks("BEGIN: expected one after ACCEPT, of the prompt, got another", error);
     }
     status = read_header_of(a, frame, &image, error);
     if (status != MQ_OK) return status;
@@ -184,7 +184,7 @@ static mq_status take_state(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
     const mq_status status = mq__state_read(frame, &computed, &ahead, error);
     if (status != MQ_OK) return status;
     if (a->stage == MQ_STAGE_ASKED || computed > a->count) {
-        return breaks(a, "STATE: expected one after ACCEPT, of the prompt, got another", error);
+        return breaks("STATE: expected one after ACCEPT, of the prompt, got another", error);
     }
     if (computed == a->count && a->figures.computed == 0) {
         a->figures.computed = a->heard;
@@ -203,7 +203,7 @@ static mq_status take_commit(mq_kv_arrival *a, const mq_frame *frame, mq_error *
     const uint64_t all = (uint64_t)a->blocks * layout_of(a)->layers;
     if (a->stage != MQ_STAGE_BEGUN || chunks != all || a->chunks != all ||
         memcmp(digest.bytes, own.bytes, sizeof own.bytes) != 0) {
-        return breaks(a, "COMMIT: expected it after all chunks, of these tokens, got another", error);
+        return breaks("COMMIT: expected it after all chunks, of these tokens, got another", error);
     }
     end_arrival(a, MQ_ARRIVED, MQ_FRAME_DONE);
     if (a->figures.computed == 0) a->figures.computed = a->figures.ended;
@@ -235,10 +235,10 @@ static mq_status check_chunk(const mq_kv_arrival *a, const mq_frame *frame, mq_k
     const mq_status status = mq__kvchunk_read(frame->own, &a->image, mq__kv_chunk_most(layout), chunk, error);
     if (status != MQ_OK) return status;
     if (chunk->bytes != frame->bytes || chunk->bytes != mq__kv_chunk_bytes(layout, chunk->layer, chunk->count)) {
-        return breaks(a, "KV: expected a chunk's bytes, got more or fewer", error);
+        return breaks("KV: expected a chunk's bytes, got more or fewer", error);
     }
     if (mq__kvchunk_is_intact(frame->own, frame->body, chunk)) return MQ_OK;
-    return breaks(a, "KV: expected a chunk with its checksum, got a damaged one", error);
+    return breaks("KV: expected a chunk with its checksum, got a damaged one", error);
 }
 
 /* Under the lock. */
@@ -264,14 +264,14 @@ static mq_status take_chunk(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
     const mq_arriving_stage stage = a->stage;
     pthread_mutex_unlock(&a->lock);
     if (stage == MQ_STAGE_OVER) return MQ_OK;
-    if (stage != MQ_STAGE_BEGUN) return breaks(a, "KV: expected it after BEGIN, got it before", error);
+    if (stage != MQ_STAGE_BEGUN) return breaks("KV: expected it after BEGIN, got it before", error);
     mq_status status = check_chunk(a, frame, &chunk, error);
     if (status != MQ_OK) return status;
     const uint32_t block = chunk.first / MQ_PAGE_TOKENS - a->first / MQ_PAGE_TOKENS;
     pthread_mutex_lock(&a->lock);
     a->heard = mq__seconds();
     if (a->seen[(size_t)block * layout_of(a)->layers + chunk.layer])
-        status = breaks(a, "KV: expected each chunk once, got one again", error);
+        status = breaks("KV: expected each chunk once, got one again", error);
     else if (a->stage == MQ_STAGE_BEGUN)
         store_chunk(a, &chunk, frame->body);
     pthread_mutex_unlock(&a->lock);
@@ -294,7 +294,7 @@ static mq_status take_number(mq_kv_arrival *a, const mq_frame *frame, mq_error *
     case MQ_FRAME_FAIL:
         return take_fail(a, frame, error);
     default:
-        return breaks(a, "expected what a prefill worker says, got another kind", error);
+        return breaks("expected what a prefill worker says, got another kind", error);
     }
 }
 

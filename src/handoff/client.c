@@ -115,12 +115,23 @@ static void break_client(mq_client *c, const mq_error *error)
     note_news(c);
 }
 
+/* It ends for a reason that says nothing of the peer yet. */
+static void end_client(mq_client *c, const mq_error *error)
+{
+    char prefix[MQ_CLIENT_NAME + 16];
+    mq_error reason = *error;
+    snprintf(prefix, sizeof prefix, "hand-off: %s", c->name);
+    (void)mq__fail_within(&reason, reason.status, prefix);
+    pthread_mutex_lock(&c->lock);
+    break_client(c, &reason);
+    pthread_mutex_unlock(&c->lock);
+}
+
 void mq__client_ended(void *context, const mq_error *error)
 {
     mq_client *c = context;
-    pthread_mutex_lock(&c->lock);
-    break_client(c, error);
-    pthread_mutex_unlock(&c->lock);
+    if (error->status == MQ_FORMAT) mq__handoff_count(c->h, &c->h->stats.refused_frames, 1); /* too long a body */
+    end_client(c, error);
 }
 
 /* Ends it with its link, should its thread be sending. */
@@ -196,24 +207,24 @@ void mq__client_watch(mq_client *c, double now)
 
 /* ---- what comes */
 
-static mq_status take_refusal(mq_client *c, const mq_frame *frame, mq_error *error)
+static mq_status take_refusal(const mq_frame *frame, mq_error *error)
 {
     char text[MQ_FRAME_TEXT + 1];
     const mq_status status = mq__refuse_read(frame, text, error);
     if (status != MQ_OK) return status;
-    (void)mq__fail(error, MQ_UNSUPPORTED, "hand-off: %s: expected to be greeted, refused: %s", c->name, text);
+    (void)mq__fail(error, MQ_UNSUPPORTED, "expected to be greeted, got a refusal: %s", text);
     return MQ_UNSUPPORTED;
 }
 
 static mq_status take_greeting(mq_client *c, const mq_frame *frame, mq_error *error)
 {
     mq_hello theirs;
-    if (frame->kind == MQ_FRAME_REFUSE) return take_refusal(c, frame, error);
+    if (frame->kind == MQ_FRAME_REFUSE) return take_refusal(frame, error);
     mq_status status = mq__hello_read(frame, &theirs, error);
     if (status == MQ_OK) status = mq__greeting_check(c->h, &theirs, 'P', error);
-    if (status != MQ_OK) return mq__fail_within(error, status, c->name);
+    if (status != MQ_OK) return status;
     if (memcmp(theirs.answers, c->own.nonce, sizeof theirs.answers) != 0) {
-        return mq__fail(error, MQ_FORMAT, "hand-off: %s: expected the answer to this greeting, got another's", c->name);
+        return mq__fail(error, MQ_FORMAT, "greeting: expected the answer to this one, got another's");
     }
     mq__auth_key_derive(&c->h->key, 'P', c->own.nonce, theirs.nonce, &c->wire.in.key);
     pthread_mutex_lock(&c->lock);
@@ -237,8 +248,8 @@ static mq_kv_arrival *find_arrival(mq_client *c, const mq_frame *frame, mq_error
     if (a && given) mq__arriving_hold(a);
     pthread_mutex_unlock(&c->lock);
     if (given) return a;
-    (void)mq__fail(error, MQ_FORMAT, "hand-off: %s: %s: expected a hand-off that was asked for, got epoch %llu",
-                   c->name, mq__frame_name(frame->kind), (unsigned long long)frame->epoch);
+    (void)mq__fail(error, MQ_FORMAT, "%s: expected a hand-off that was asked for, got epoch %llu",
+                   mq__frame_name(frame->kind), (unsigned long long)frame->epoch);
     return NULL;
 }
 
@@ -266,13 +277,12 @@ bool mq__client_arrived(void *context, const uint8_t *head, const void *body, si
     c->heard = mq__seconds();
     pthread_mutex_unlock(&c->lock);
     mq_status status = mq__frame_read(&c->wire.in, head, body, bytes, &frame, &error);
-    if (status != MQ_OK) status = mq__fail_within(&error, status, c->name);
     if (status == MQ_OK) {
         status = is_open ? take_handoff(c, &frame, &error) : take_greeting(c, &frame, &error);
     }
     if (status == MQ_OK) return true;
     if (status == MQ_FORMAT) mq__handoff_count(c->h, &c->h->stats.refused_frames, 1);
-    mq__client_ended(c, &error);
+    end_client(c, &error);
     return false;
 }
 
@@ -284,8 +294,7 @@ static void send_or_break(mq_client *c, const mq_frame *frame)
     mq_status status = mq__wire_send(&c->wire, frame, c->h->tuning.send, &error);
     if (status == MQ_OK && frame->bytes) status = mq__wire_flush(&c->wire, c->h->tuning.send, &error);
     if (status == MQ_OK) return;
-    (void)mq__fail_within(&error, status, c->name);
-    mq__client_ended(c, &error);
+    end_client(c, &error);
 }
 
 static void send_prefill(mq_client *c, mq_kv_arrival *a, uint64_t request)
@@ -390,12 +399,12 @@ static mq_status open_link(mq_client *c, mq_error *error)
     mq_link *link;
     mq_status status = c->h->dial(c->h->dial_context, c->address.transport, c->address.host, c->address.port,
                                   c->h->tuning.connect, &link, error);
-    if (status != MQ_OK) return mq__fail_within(error, status, c->name);
+    if (status != MQ_OK) return status;
     pthread_mutex_lock(&c->lock);
     c->wire.link = link;
     const bool is_stopped = c->is_broken;
     pthread_mutex_unlock(&c->lock);
-    if (is_stopped) return mq__fail(error, MQ_CANCELLED, "hand-off: %s: expected to connect, stopped", c->name);
+    if (is_stopped) return mq__fail(error, MQ_CANCELLED, "expected to connect, stopped");
     return mq__link_start(link, &events, most_body(c->h), error);
 }
 
@@ -411,8 +420,7 @@ static mq_status await_greeting(mq_client *c, mq_error *error)
     pthread_mutex_unlock(&c->lock);
     if (is_open) return MQ_OK;
     if (error->status != MQ_OK) return error->status;
-    return mq__fail(error, MQ_IO, "hand-off: %s: expected a greeting within %g s, got none", c->name,
-                    c->h->tuning.connect);
+    return mq__fail(error, MQ_IO, "expected a greeting within %g s, got none", c->h->tuning.connect);
 }
 
 static mq_status say_hello(mq_client *c, mq_error *error)
@@ -490,7 +498,7 @@ void *mq__client_run(void *context)
     mq_status status = find_link(c, &error);
     if (status == MQ_OK) status = open_link(c, &error);
     if (status == MQ_OK) status = say_hello(c, &error);
-    if (status != MQ_OK) mq__client_ended(c, &error);
+    if (status != MQ_OK) end_client(c, &error);
     do {
         while (mq__client_step(c, &due)) {}
     } while (wait_client(c, due));

@@ -73,8 +73,7 @@ mq_status mq__hello_read(const mq_frame *frame, mq_hello *hello, mq_error *error
 {
     const uint32_t version = frame->own[0] | (uint32_t)frame->own[1] << 8;
     if (frame->kind == MQ_FRAME_HELLO && version != MQ_PROTOCOL_VERSION) {
-        return mq__fail(error, MQ_FORMAT, "hand-off: protocol: expected version %d, got %u", MQ_PROTOCOL_VERSION,
-                        version);
+        return mq__fail(error, MQ_FORMAT, "protocol: expected version %d, got %u", MQ_PROTOCOL_VERSION, version);
     }
     const char role = (char)frame->own[2];
     if (frame->kind != MQ_FRAME_HELLO || frame->request || frame->epoch || frame->bytes != MQ_HELLO_BODY ||

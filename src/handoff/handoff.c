@@ -12,6 +12,8 @@
 
 #define MOST_WAITING ((uint64_t)262144)
 #define TIMEOUT      10.0
+#define LOG_LINES    100  /* in */
+#define LOG_SECONDS  10.0 /* at most */
 
 static const mq_handoff_tuning default_tuning = {.connect = 5,
                                                  .greet = 5,
@@ -42,11 +44,34 @@ void mq__hex(const uint8_t *bytes, size_t count, char *text)
     }
 }
 
+/* Whether a line may be written now: peers that fail, or strangers that connect, fill no disk. *left_out: lines that were not, before. */
+static bool may_log(mq_handoff *h, uint32_t *left_out)
+{
+    const double now = mq__seconds();
+    pthread_mutex_lock(&h->lock);
+    if (now - h->log_since > LOG_SECONDS) {
+        h->log_since = now;
+        h->log_lines = 0;
+    }
+    const bool may = h->log_lines < LOG_LINES;
+    h->log_lines += may;
+    h->log_left_out += !may;
+    *left_out = may ? h->log_left_out : 0;
+    if (may) h->log_left_out = 0;
+    pthread_mutex_unlock(&h->lock);
+    return may;
+}
+
 void mq__handoff_log(mq_handoff *h, const char *format, ...)
 {
     char text[640];
+    uint32_t left_out;
     va_list arguments;
-    if (!h->options.log) return;
+    if (!h->options.log || !may_log(h, &left_out)) return;
+    if (left_out) {
+        snprintf(text, sizeof text, "hand-off: %u lines left out", left_out);
+        h->options.log(h->options.log_context, text);
+    }
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);

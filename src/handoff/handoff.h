@@ -68,6 +68,8 @@ struct mq_handoff {
     pthread_cond_t stopped;
     mq_handoff_stats stats;
     mq_lease *leases;
+    double log_since; /* lines since then, and lines that were left out */
+    uint32_t log_lines, log_left_out;
 };
 
 /* ---- handoff.c */

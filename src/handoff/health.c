@@ -147,10 +147,7 @@ static mq_status read_question(const mq_handoff *h, const question *q, mq_peer_a
         (void)mq__fail(error, MQ_IO, "expected an answer, got: %s", curl_easy_strerror(q->code));
     else
         status = mq__health_read(h, q->text.len ? q->text.data : "", q->text.len, answer, error);
-    if (status == MQ_OK) return MQ_OK;
-    char prefix[MQ_HOST_MOST + 64];
-    snprintf(prefix, sizeof prefix, "hand-off: %s:%u", q->at.host, q->at.port);
-    return mq__fail_within(error, status, prefix);
+    return status;
 }
 
 mq_status mq__health_ask(const mq_handoff *h, const mq_peer_name *at, mq_peer_answer *answer, mq_error *error)
@@ -162,7 +159,7 @@ mq_status mq__health_ask(const mq_handoff *h, const mq_peer_name *at, mq_peer_an
         q.is_done = true;
         status = read_question(h, &q, answer, error);
     } else {
-        (void)mq__fail(error, MQ_NO_MEMORY, "hand-off: %s: expected memory, got none", at->host);
+        (void)mq__fail(error, MQ_NO_MEMORY, "expected memory, got none");
     }
     forget_question(&q);
     return status;
@@ -233,6 +230,9 @@ static void hear_all(mq_handoff *h, question *q, size_t count)
         mq_peer_answer answer;
         mq_error error = {0};
         const mq_status status = read_question(h, &q[i], &answer, &error);
+        char prefix[MQ_CLIENT_NAME + 16];
+        snprintf(prefix, sizeof prefix, "hand-off: %s", q[i].peer->name);
+        if (status != MQ_OK) (void)mq__fail_within(&error, status, prefix);
         mq__peer_answered(h, q[i].peer, status == MQ_OK ? &answer : NULL, &error);
     }
 }

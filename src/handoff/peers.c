@@ -230,10 +230,13 @@ mq_peer *mq__peers_named(mq_handoff *h, const char *name, mq_error *error)
 bool mq_handoff_allows(mq_handoff *h, const char *host_port)
 {
     mq_peer_name at;
-    if (!h->peers || mq__peer_name_read(host_port, &at, NULL) != MQ_OK) return false;
-    pthread_mutex_lock(&h->peers->lock);
-    const bool allows = find_peer(h->peers, host_port, &at) || is_allowed(h->peers, &at);
-    pthread_mutex_unlock(&h->peers->lock);
+    bool allows = false;
+    if (h->peers && mq__peer_name_read(host_port, &at, NULL) == MQ_OK) {
+        pthread_mutex_lock(&h->peers->lock);
+        allows = find_peer(h->peers, host_port, &at) || is_allowed(h->peers, &at);
+        pthread_mutex_unlock(&h->peers->lock);
+    }
+    if (!allows) mq__handoff_count(h, &h->stats.refused_peers, 1);
     return allows;
 }
 

@@ -119,7 +119,7 @@ static void job_event(void *context, const mq_event *event)
     if (event->report->status != MQ_OK)
         fail_sender(s, MQ_FAULT_FAILED, event->report->error.text);
     else if (event->report->finish == MQ_FINISH_CANCELLED)
-        fail_sender(s, MQ_FAULT_STOPPING, "hand-off: prefill: expected an end, got a cancellation");
+        fail_sender(s, MQ_FAULT_STOPPING, "prefill: expected an end, got a cancellation");
     else
         s->is_read = true;
     mq__served_news(c);
@@ -141,7 +141,7 @@ static bool is_too_much(mq_sender *s, const mq_scheduler_stats *stats)
     const mq_handoff *h = s->served->h;
     if (stats->unread_tokens <= h->options.most_waiting) return false;
     char text[160];
-    snprintf(text, sizeof text, "hand-off: prefill: expected at most %llu tokens to wait, got %llu",
+    snprintf(text, sizeof text, "prefill: expected at most %llu tokens to wait, got %llu",
              (unsigned long long)h->options.most_waiting, (unsigned long long)stats->unread_tokens);
     fail_sender(s, MQ_FAULT_BUSY, text);
     return true;
@@ -177,12 +177,11 @@ void mq__sender_submit(mq_sender *s, const mq_prefill *prefill)
     mq_scheduler *scheduler = atomic_load(&h->scheduler);
     mq_scheduler_stats stats = {0};
     if (s->count + 1 >= h->engine->context) {
-        fail_sender(s, MQ_FAULT_REFUSED,
-                    "hand-off: prompt: expected one that fits into this worker's context, got a longer one");
+        fail_sender(s, MQ_FAULT_REFUSED, "prompt: expected one that fits into this worker's context, got a longer one");
         return;
     }
     if (atomic_load(&h->stopping)) {
-        fail_sender(s, MQ_FAULT_STOPPING, "hand-off: prefill: expected a worker that runs, got one that stops");
+        fail_sender(s, MQ_FAULT_STOPPING, "prefill: expected a worker that runs, got one that stops");
         return;
     }
     const mq_sequence *sequence;
@@ -273,7 +272,7 @@ static bool speaks_next(mq_sender *s, double now, mq_frame *frame)
 bool mq__sender_speaks(mq_sender *s, double now, mq_frame *frame, double *due)
 {
     if (!s->committed && now >= s->deadline) {
-        fail_sender(s, MQ_FAULT_LATE, "hand-off: prefill: expected an end in the time that was given, got none");
+        fail_sender(s, MQ_FAULT_LATE, "prefill: expected an end in the time that was given, got none");
     }
     bool speaks = !s->committed && speaks_next(s, now, frame);
     if (!speaks && !s->committed && now >= s->state_due) {

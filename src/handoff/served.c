@@ -89,6 +89,14 @@ static void refuse_served(mq_served *c, const mq_error *error)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Nothing more is sent. */
+static void end_served(mq_served *c, const mq_error *error)
+{
+    pthread_mutex_lock(&c->lock);
+    break_served(c, error);
+    pthread_mutex_unlock(&c->lock);
+}
+
 static mq_status take_hello(mq_served *c, const mq_frame *frame, mq_error *error)
 {
     mq_hello theirs;
@@ -113,13 +121,12 @@ static mq_status take_prefill(mq_served *c, const mq_frame *frame, mq_error *err
     const bool full = c->count >= 2 * MQ_FRAME_HANDOFFS; /* D may have left some that still leave here */
     pthread_mutex_unlock(&c->lock);
     if (frame->request == 0 || frame->epoch <= c->epoch || full) {
-        return mq__fail(error, MQ_FORMAT,
-                        "hand-off: PREFILL: expected a later epoch than %llu and at most %d at once, got %llu",
+        return mq__fail(error, MQ_FORMAT, "PREFILL: expected a later epoch than %llu and at most %d at once, got %llu",
                         (unsigned long long)c->epoch, MQ_FRAME_HANDOFFS, (unsigned long long)frame->epoch);
     }
     c->epoch = frame->epoch;
     mq_sender *s = mq__sender_new(c, frame, &prefill);
-    if (!s) return mq__fail(error, MQ_NO_MEMORY, "hand-off: PREFILL: expected memory, got none");
+    if (!s) return mq__fail(error, MQ_NO_MEMORY, "PREFILL: expected memory, got none");
     mq__sender_submit(s, &prefill);
     count_sending(c->h, 1);
     add_sender(c, s);
@@ -141,7 +148,7 @@ static mq_status take_leave(mq_served *c, const mq_frame *frame, mq_error *error
     mq__served_news(c);
     pthread_mutex_unlock(&c->lock);
     if (!early) return MQ_OK;
-    return mq__fail(error, MQ_FORMAT, "hand-off: %s: expected it of a hand-off that was %s, got epoch %llu",
+    return mq__fail(error, MQ_FORMAT, "%s: expected it of a hand-off that was %s, got epoch %llu",
                     mq__frame_name(frame->kind), frame->kind == MQ_FRAME_DONE ? "committed" : "begun",
                     (unsigned long long)frame->epoch);
 }
@@ -150,8 +157,7 @@ static mq_status take_frame(mq_served *c, const mq_frame *frame, mq_error *error
 {
     if (frame->kind == MQ_FRAME_PREFILL) return take_prefill(c, frame, error);
     if (frame->kind == MQ_FRAME_DONE || frame->kind == MQ_FRAME_CANCEL) return take_leave(c, frame, error);
-    return mq__fail(error, MQ_FORMAT, "hand-off: expected PREFILL, DONE or CANCEL, got %s",
-                    mq__frame_name(frame->kind));
+    return mq__fail(error, MQ_FORMAT, "expected PREFILL, DONE or CANCEL, got %s", mq__frame_name(frame->kind));
 }
 
 static void reject_frame(mq_served *c, const mq_error *error)
@@ -172,7 +178,7 @@ bool mq__served_arrived(void *context, const uint8_t *head, const void *body, si
     if (refused) return true;
     mq_status status = mq__frame_read(&c->wire.in, head, body, bytes, &frame, &error);
     if (status == MQ_OK && early) {
-        status = mq__fail(&error, MQ_FORMAT, "hand-off: expected nothing before the greeting's answer, got %s",
+        status = mq__fail(&error, MQ_FORMAT, "expected nothing before the greeting's answer, got %s",
                           mq__frame_name(frame.kind));
     }
     if (status == MQ_OK) status = greeted ? take_frame(c, &frame, &error) : take_hello(c, &frame, &error);
@@ -182,16 +188,15 @@ bool mq__served_arrived(void *context, const uint8_t *head, const void *body, si
         refuse_served(c, &error);
         return true;
     }
-    mq__served_ended(c, &error);
+    end_served(c, &error);
     return false;
 }
 
 void mq__served_ended(void *context, const mq_error *error)
 {
     mq_served *c = context;
-    pthread_mutex_lock(&c->lock);
-    break_served(c, error);
-    pthread_mutex_unlock(&c->lock);
+    reject_frame(c, error); /* too long a body */
+    end_served(c, error);
 }
 
 /* ---- what is sent */
@@ -199,7 +204,7 @@ void mq__served_ended(void *context, const mq_error *error)
 static void send_frame(mq_served *c, const mq_frame *frame)
 {
     mq_error error = {0};
-    if (mq__wire_send(&c->wire, frame, c->h->tuning.send, &error) != MQ_OK) mq__served_ended(c, &error);
+    if (mq__wire_send(&c->wire, frame, c->h->tuning.send, &error) != MQ_OK) end_served(c, &error);
 }
 
 static void greet(mq_served *c)
@@ -214,7 +219,7 @@ static void greet(mq_served *c)
     pthread_mutex_unlock(&c->lock);
     mq_status status = mq__wire_send(&c->wire, &frame, c->h->tuning.send, &error);
     if (status == MQ_OK) status = mq__wire_flush(&c->wire, c->h->tuning.send, &error);
-    if (status != MQ_OK) mq__served_ended(c, &error);
+    if (status != MQ_OK) end_served(c, &error);
     mq__auth_key_derive(&c->h->key, 'P', c->theirs.nonce, c->own.nonce, &c->wire.out.key);
 }
 
@@ -228,7 +233,7 @@ static void send_refusal(mq_served *c)
     if (mq__wire_send(&c->wire, &frame, c->h->tuning.greet, &unheard) == MQ_OK) {
         (void)mq__wire_flush(&c->wire, c->h->tuning.greet, &unheard);
     }
-    mq__served_ended(c, &reason);
+    end_served(c, &reason);
 }
 
 /* Its blocks go back when nobody reads them any more: at once, or else with the link. */
@@ -236,7 +241,7 @@ static void end_sender(mq_served *c, mq_sender *s)
 {
     mq_error error = {0};
     if (mq__wire_flush(&c->wire, c->h->tuning.send, &error) != MQ_OK) {
-        mq__served_ended(c, &error);
+        end_served(c, &error);
         add_sender(c, s);
         return;
     }
@@ -336,8 +341,8 @@ static bool wait_served(mq_served *c, double due)
     const double patience = c->is_open ? c->h->tuning.orphan : c->h->tuning.greet;
     const double end = c->since + patience;
     if (c->count == 0 && mq__seconds() >= end) {
-        (void)mq__fail(&late, MQ_IO, "hand-off: expected a %s within %g s, got none",
-                       c->is_open ? "message" : "greeting", patience);
+        (void)mq__fail(&late, MQ_IO, "expected a %s within %g s, got none", c->is_open ? "message" : "greeting",
+                       patience);
         break_served(c, &late);
     }
     if (c->count == 0 && end < due) due = end;

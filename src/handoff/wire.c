@@ -40,12 +40,12 @@ void mq__greeting_make(mq_handoff *h, char role, mq_hello *hello)
 mq_status mq__greeting_check(const mq_handoff *h, const mq_hello *hello, char role, mq_error *error)
 {
     if (hello->role != role) {
-        return mq__fail(error, MQ_FORMAT, "hand-off: greeting: expected one of a %s worker, got another",
+        return mq__fail(error, MQ_FORMAT, "greeting: expected one of a %s worker, got another",
                         role == 'P' ? "prefill" : "decode");
     }
     const char *part = mq__print_differs(&h->print, &hello->print);
     if (!part) return MQ_OK;
-    return mq__fail(error, MQ_UNSUPPORTED, "hand-off: %s: expected the same on both sides, got others", part);
+    return mq__fail(error, MQ_UNSUPPORTED, "%s: expected the same on both sides, got others", part);
 }
 
 /* ---- waiting */

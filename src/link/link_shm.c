@@ -195,7 +195,7 @@ typedef struct greeting {
     struct msghdr message;
 } greeting;
 
-static void prepare(greeting *g)
+static void prepare_greeting(greeting *g)
 {
     memset(g, 0, sizeof *g);
     g->part = (struct iovec){g->text, sizeof g->text};
@@ -206,7 +206,7 @@ static void prepare(greeting *g)
 static bool send_greeting(int fd, const int descriptors[DESCRIPTORS])
 {
     greeting g;
-    prepare(&g);
+    prepare_greeting(&g);
     memcpy(g.text, GREETING, sizeof g.text);
     struct cmsghdr *control = CMSG_FIRSTHDR(&g.message);
     control->cmsg_level = SOL_SOCKET;
@@ -220,7 +220,7 @@ static bool send_greeting(int fd, const int descriptors[DESCRIPTORS])
 static bool receive_greeting(int fd, int descriptors[DESCRIPTORS])
 {
     greeting g;
-    prepare(&g);
+    prepare_greeting(&g);
     const ssize_t count = recvmsg(fd, &g.message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     const struct cmsghdr *control = count >= 0 ? CMSG_FIRSTHDR(&g.message) : NULL;
     if (control && control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_RIGHTS) {
@@ -233,7 +233,7 @@ static bool receive_greeting(int fd, int descriptors[DESCRIPTORS])
 
 /* ---- listening */
 
-static void close_all(int *fds, int count)
+static void close_present(int *fds, int count)
 {
     for (int i = 0; i < count; i++) {
         if (fds[i] >= 0) close(fds[i]);
@@ -249,10 +249,10 @@ static mq_link *welcome_shm(int fd)
     const bool sent = memory && send_greeting(fd, (int[]){fds[3], fds[2]});
     if (!sent) {
         mq__shm_unmap(memory);
-        close_all(fds, 4);
+        close_present(fds, 4);
         return NULL;
     }
-    close_all(fds + 2, 2);
+    close_present(fds + 2, 2);
     return mq__shm_link_new(&mq__link_shm, memory, 0, fds);
 }
 
@@ -314,12 +314,12 @@ static bool wait_readable(int fd, double deadline)
 }
 
 /* Takes the socket and what came with the greeting. */
-static mq_status join(int fd, uint16_t port, mq_link **link, mq_error *error)
+static mq_status join_listener(int fd, uint16_t port, mq_link **link, mq_error *error)
 {
     int fds[3] = {fd, -1, -1}; /* first socket, memory, second socket */
     const bool greeted = receive_greeting(fd, fds + 1);
     if (!greeted || !is_reliable(fds[1])) {
-        close_all(fds, 3);
+        close_present(fds, 3);
         return mq__fail(error, MQ_FORMAT, "link: shm port %u: expected %s, got %s", port,
                         greeted ? "memory of fixed size" : "a greeting", greeted ? "another" : "none");
     }
@@ -347,7 +347,7 @@ static mq_status shm_connect(const char *host, uint16_t port, double seconds, mq
     } else if (!is_ours(fd)) {
         status = mq__fail(error, MQ_IO, "link: shm port %u: expected a process of this user, got another's", port);
     }
-    if (status == MQ_OK) return join(fd, port, link, error);
+    if (status == MQ_OK) return join_listener(fd, port, link, error);
     if (fd >= 0) close(fd);
     return status;
 }

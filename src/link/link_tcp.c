@@ -8,6 +8,7 @@
  *
  * Who connects speaks first. A length beyond what the receiver takes, 10 seconds without the rest of a head or the next 256 KiB of a
  * body, and the end of the connection within a message end the link. Either side ends it by closing. */
+#include "link/link_tcp.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/pool.h"
@@ -43,7 +44,7 @@ static int fd_of(const mq_link *link)
     return ((const tcp_link *)link)->fd;
 }
 
-static void set_options(int fd)
+void mq__tcp_set_options(int fd)
 {
     const int on = 1, idle = KEEP_IDLE, interval = KEEP_INTERVAL, silence = SILENCE_MS;
     const struct timeval patience = {.tv_sec = MQ_LINK_PATIENCE};
@@ -63,7 +64,7 @@ static tcp_link *new_tcp_link(int fd, const char *where)
         close(fd);
         return NULL;
     }
-    set_options(fd);
+    mq__tcp_set_options(fd);
     t->fd = fd;
     mq__link_init(&t->link, &mq__link_tcp, where);
     return t;
@@ -130,19 +131,25 @@ static int connect_any(const struct addrinfo *found, double deadline, int *code)
     return fd;
 }
 
-static mq_status tcp_connect(const char *host, uint16_t port, double seconds, mq_link **link, mq_error *error)
+mq_status mq__tcp_connect_socket(const char *host, uint16_t port, double seconds, int *fd, mq_error *error)
 {
     const double deadline = mq__seconds() + seconds;
     struct addrinfo *found;
     int code = 0;
     const mq_status status = mq__link_resolve(host, port, seconds, &found, error);
     if (status != MQ_OK) return status;
-    const int fd = connect_any(found, deadline, &code);
+    *fd = connect_any(found, deadline, &code);
     freeaddrinfo(found);
-    if (fd < 0) {
-        return mq__fail(error, MQ_IO, "link: %s port %u: expected to connect within %.3g seconds, got %s", host, port,
-                        seconds, strerror(code));
-    }
+    if (*fd >= 0) return MQ_OK;
+    return mq__fail(error, MQ_IO, "link: %s port %u: expected to connect within %.3g seconds, got %s", host, port,
+                    seconds, strerror(code));
+}
+
+static mq_status tcp_connect(const char *host, uint16_t port, double seconds, mq_link **link, mq_error *error)
+{
+    int fd;
+    const mq_status status = mq__tcp_connect_socket(host, port, seconds, &fd, error);
+    if (status != MQ_OK) return status;
     tcp_link *t = new_tcp_link(fd, host);
     if (!t) return mq__fail(error, MQ_NO_MEMORY, "link: %s: expected memory, got none", host);
     *link = &t->link;
@@ -174,37 +181,50 @@ static uint16_t bound_port(int fd)
                                             : ((struct sockaddr_in6 *)&bound)->sin6_port);
 }
 
-static mq_link *welcome_tcp(int fd)
+void mq__tcp_where(int fd, char *where, size_t room)
 {
     struct sockaddr_storage peer = {0};
     socklen_t bytes = sizeof peer;
-    char where[MQ_LINK_WHERE] = "?";
+    snprintf(where, room, "?");
     if (getpeername(fd, (struct sockaddr *)&peer, &bytes) == 0) {
-        mq__link_address_text((struct sockaddr *)&peer, bytes, where, sizeof where);
+        mq__link_address_text((struct sockaddr *)&peer, bytes, where, room);
     }
+}
+
+static mq_link *welcome_tcp(int fd)
+{
+    char where[MQ_LINK_WHERE];
+    mq__tcp_where(fd, where, sizeof where);
     tcp_link *t = new_tcp_link(fd, where);
     return t ? &t->link : NULL;
 }
 
-/* The first of a name's addresses that can be had. */
-static mq_status listen_at(const char *host, uint16_t port, const mq_link_listener *like, mq_link_listener **listener,
-                           mq_error *error)
+mq_status mq__tcp_listen_socket(const char *host, uint16_t port, int *fd, uint16_t *bound, mq_error *error)
 {
     struct addrinfo *found;
-    int fd = -1, code = 0;
+    int code = 0;
     const mq_status status = mq__link_resolve(host, port, LISTEN_SECONDS, &found, error);
     if (status != MQ_OK) return status;
-    for (const struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
-        fd = listen_address(a, &code);
+    *fd = -1;
+    for (const struct addrinfo *a = found; a && *fd < 0; a = a->ai_next) {
+        *fd = listen_address(a, &code);
     }
     freeaddrinfo(found);
-    if (fd < 0) {
+    if (*fd < 0) {
         return mq__fail(error, MQ_USAGE, "link: %s port %u: expected a free address of this machine, got %s", host,
                         port, strerror(code));
     }
+    *bound = bound_port(*fd);
+    return MQ_OK;
+}
+
+static mq_status tcp_listen(const char *host, uint16_t port, const mq_link_listener *like, mq_link_listener **listener,
+                            mq_error *error)
+{
     mq_link_listener bound = *like;
-    bound.port = bound_port(fd);
-    return mq__door_open(fd, &bound, welcome_tcp, listener, error);
+    int fd;
+    const mq_status status = mq__tcp_listen_socket(host, port, &fd, &bound.port, error);
+    return status == MQ_OK ? mq__door_open(fd, &bound, welcome_tcp, listener, error) : status;
 }
 
 /* ---- bytes */
@@ -291,7 +311,7 @@ static void tcp_free(mq_link *link)
 const mq_link_kind mq__link_tcp = {
     .name = "tcp",
     .connect = tcp_connect,
-    .listen = listen_at,
+    .listen = tcp_listen,
     .listener_close = mq__door_close,
     .read = tcp_read,
     .write = tcp_write,

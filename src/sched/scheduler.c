@@ -208,8 +208,7 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
     mq__jobs_init(&s->storing);
     mq__jobs_init(&s->held);
     mq__draft_init(&s->draft);
-    s->stats.kv_blocks = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
-    s->stats.kv_blocks_free = mq__kv_available(s->engine->kv);
+    s->stats.kv_blocks = s->stats.kv_blocks_free = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
     mq_status status = allocate_steps(s, error);
     if (status == MQ_OK) {
         status = mq__prefix_cache_new(s->engine, s->options.cache_bytes, s->options.cache_dir, s->options.disk_bytes,

@@ -77,6 +77,7 @@ static void read_peer_header(mq_server *server, const mq_exchange *x, mq_ask *as
     const char *list = mq__exchange_header(x, "x-prefiller-host-port");
     if (!list || !mq__server_handoff(server)) return;
     list += strspn(list, " ");
+    if (strncmp(list, "http://", 7) == 0) list += 7; /* as older routers write it */
     const size_t count = strcspn(list, ", ");
     if (count == 0) return;
     if (!is_host_text(list, count)) {

@@ -171,7 +171,9 @@ static void note_read(mq_job *job, uint32_t first, double share)
     }
     if (strcmp(where, "none") == 0) return;
     const bool breaks = strcmp(where, "broken") == 0 && share > 0.5; /* the second half had to be computed here */
-    r->arriving = share < 1 && !breaks;
+    const bool lost = strcmp(where, "lost") == 0;
+    if (lost) r->prompt_done = first + rest / 2;
+    r->arriving = (share < 1 || lost) && !breaks;
     if (r->prompt_done >= r->prompt) r->prompt_done = r->prompt - 1; /* the last token is decoded */
     if (!breaks) r->arrived = r->prompt_done - first;
     r->prefilled = breaks ? MQ_PREFILLED_LOCAL : MQ_PREFILLED_REMOTE;

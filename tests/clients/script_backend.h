@@ -6,7 +6,8 @@
  * An answer: {"when": text that the prompt must hold, "answer": what is said, in the model's own form (tool calls and reasoning with
  * their marks), "times": how often it is given (0 or nothing: any number), "prefill_s", "token_s", "error": name of a status,
  * "cancel": true, "hold": true (it stays in the queue until it is released), "prefilled": "local" (as if nothing is said), "remote",
- * "none", "broken" (half of it came from elsewhere), "transfer": true (what failed was a transfer)}.
+ * "none", "broken" (half of it came from elsewhere), "lost" (half of it came, and then nothing), "transfer": true
+ * (what failed was a transfer)}.
  * The first answer that fits a request is taken; "ok" where none does. */
 #ifndef MQ_SCRIPT_BACKEND_H
 #define MQ_SCRIPT_BACKEND_H

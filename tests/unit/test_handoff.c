@@ -62,12 +62,312 @@ static void test_within_the_process(void **state)
     check_family("tiny-qwen3", true);
 }
 
+/* ---- caches on either side */
+
+typedef struct pair_of {
+    worker *p, *d;
+    mq_engine *alone;
+} pair_of;
+
+static pair_of start_both(const mq_handoff_options *of_p, const mq_handoff_options *of_d)
+{
+    pair_of b = {.alone = open_model(model, 1, 128, MQ_LINEAR_NVFP4)};
+    b.p = start_prefill(open_model(model, 6, 64, MQ_LINEAR_NVFP4), of_p);
+    b.d = start_decode(open_model(model, 10, 128, MQ_LINEAR_NVFP4), b.p, of_d);
+    return b;
+}
+
+static void stop_both(pair_of *b)
+{
+    stop_worker(b->d);
+    stop_worker(b->p);
+    mq_engine_close(b->alone);
+}
+
+static uint64_t computed(const worker *w)
+{
+    mq_scheduler_stats stats;
+    mq_scheduler_describe(w->scheduler, &stats);
+    return stats.prompt_tokens;
+}
+
+static mq_report run_one(pair_of *b, worker *w, client *c, uint64_t owner)
+{
+    ask_with(w, c, &(mq_request){.owner = owner});
+    await(c);
+    check_truth(b->alone, c);
+    leave(c);
+    return c->report;
+}
+
+/* A prompt that begins like an earlier one: only the rest moves, and only what is new is computed. */
+static void test_cached_beginnings(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    client *c = new_client(5, 700);
+    const uint64_t token_bytes = mq__kv_token_bytes(&b.alone->kv_layout);
+    c->count = 300;
+    (void)run_one(&b, b.d, c, 7);
+    c->count = 500; /* both have 256 of it */
+    uint64_t moved = handoff_stats(b.d).received_bytes, made = computed(b.p);
+    mq_report report = run_one(&b, b.d, c, 7);
+    assert_int_equal(report.cached, 256);
+    assert_int_equal(report.arrived, 499 - 256);
+    assert_int_equal(handoff_stats(b.d).received_bytes - moved, (499 - 256) * token_bytes);
+    assert_int_equal(computed(b.p) - made, 499 - 256);
+    /* P has all but the last block's tokens: its own client had it read */
+    client *other = new_client(6, 600);
+    (void)run_one(&b, b.p, other, 7);
+    made = computed(b.p);
+    report = run_one(&b, b.d, other, 7);
+    assert_int_equal(report.arrived, 599);
+    assert_true(computed(b.p) - made <= 64);
+    /* another owner's is another one's */
+    moved = handoff_stats(b.d).received_bytes;
+    made = computed(b.p);
+    report = run_one(&b, b.d, other, 8);
+    assert_int_equal(report.arrived, 599);
+    assert_int_equal(handoff_stats(b.d).received_bytes - moved, 599 * token_bytes);
+    assert_int_equal(computed(b.p) - made, 599);
+    /* D has all of it */
+    report = run_one(&b, b.d, other, 8);
+    assert_int_equal(report.arrived, 599 - 576);
+    drop(c);
+    drop(other);
+    stop_both(&b);
+}
+
+/* What the peer reads is remembered: that is what it is thought to have the next time. */
+static void test_peer_is_remembered(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    client *c = new_client(5, 400);
+    uint64_t marks[6];
+    (void)run_one(&b, b.d, c, 3);
+    mq__marks(3, c->prompt, 399, marks);
+    pthread_mutex_lock(&b.d->handoff->peers->lock);
+    assert_int_equal(mq__remembers(&b.d->handoff->peers->first->memory, marks, 6), 384);
+    pthread_mutex_unlock(&b.d->handoff->peers->lock);
+    drop(c);
+    stop_both(&b);
+}
+
+/* ---- many */
+
+static void test_many_at_once(void **state)
+{
+    (void)state;
+    enum { MANY = 24 };
+    pair_of b = start_both(NULL, NULL);
+    client *c[MANY];
+    for (uint32_t i = 0; i < MANY; i++) {
+        c[i] = new_client(i, 60 + i * 83 % 600);
+        c[i]->most = 6;
+        const mq_request request = {.owner = i % 3};
+        ask_with(b.d, c[i], &request);
+    }
+    for (uint32_t i = 0; i < MANY; i++) {
+        await(c[i]);
+        check_truth(b.alone, c[i]);
+        assert_int_equal(c[i]->report.prefilled, MQ_PREFILLED_REMOTE);
+        drop(c[i]);
+    }
+    WAIT_FOR(handoff_stats(b.p).sending == 0);
+    assert_int_equal(handoff_stats(b.d).received, MANY);
+    stop_both(&b);
+}
+
+/* Short ones, one after the other, on one connection. */
+static void test_two_thousand(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    b.d->paired = b.p;
+    client *c = new_client(1, 140);
+    c->most = 1;
+    for (uint32_t i = 0; i < 2000; i++) {
+        c->count = 66 + i % 70;
+        c->prompt[0] = 20 + (int32_t)(i % 200);
+        c->prompt[1] = 20 + (int32_t)(i / 200);
+        ask(b.d, c);
+        await(c);
+        assert_int_equal(c->report.arrived, c->count - 1);
+        if (i % 100 == 0) check_truth(b.alone, c);
+        leave(c);
+    }
+    const mq_handoff_stats stats = handoff_stats(b.d);
+    assert_int_equal(stats.received, 2000);
+    assert_int_equal(stats.receive_failures + stats.refused_frames, 0);
+    assert_int_equal(b.d->handoff->peers->clients->epoch, 2000);
+    WAIT_FOR(handoff_stats(b.p).sending == 0);
+    drop(c);
+    stop_both(&b);
+}
+
+/* ---- connections */
+
+static mq_status dial_counted(void *context, const char *transport, const char *host, uint16_t port, double seconds,
+                              mq_link **link, mq_error *error)
+{
+    worker *w = context;
+    pthread_mutex_lock(&w->lock);
+    w->dialled++;
+    pthread_mutex_unlock(&w->lock);
+    return mq__link_connect(transport, host, port, seconds, link, error);
+}
+
+static uint32_t dialled(worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    const uint32_t count = w->dialled;
+    pthread_mutex_unlock(&w->lock);
+    return count;
+}
+
+static pair_of start_counted(double idle, uint32_t handoffs)
+{
+    pair_of b = {.alone = open_model(model, 1, 128, MQ_LINEAR_NVFP4)};
+    b.p = start_prefill(open_model(model, 6, 64, MQ_LINEAR_NVFP4), NULL);
+    const char *name = b.p->name;
+    b.d = open_decode(open_model(model, 10, 128, MQ_LINEAR_NVFP4), &name, 1, NULL);
+    b.d->handoff->dial = dial_counted;
+    b.d->handoff->dial_context = b.d;
+    b.d->handoff->tuning.idle = idle;
+    b.d->handoff->tuning.recycle_handoffs = handoffs;
+    serve_worker(b.d, NULL);
+    return b;
+}
+
+static void run_some(pair_of *b, uint32_t seed)
+{
+    client *c = new_client(seed, 150);
+    c->most = 2;
+    assert_int_equal(run_one(b, b->d, c, 0).prefilled, MQ_PREFILLED_REMOTE);
+    drop(c);
+}
+
+static void test_connections_are_replaced(void **state)
+{
+    (void)state;
+    pair_of b = start_counted(60, 4);
+    for (uint32_t i = 0; i < 10; i++) {
+        run_some(&b, i);
+    }
+    assert_int_equal(dialled(b.d), 3);
+    assert_int_equal(handoff_stats(b.d).received, 10);
+    stop_both(&b);
+}
+
+static void test_idle_connections_close(void **state)
+{
+    (void)state;
+    pair_of b = start_counted(0.05, 1000);
+    for (uint32_t i = 0; i < 3; i++) {
+        run_some(&b, i);
+        WAIT_FOR(b.d->handoff->peers->clients == NULL); /* the watcher has taken it away */
+    }
+    assert_int_equal(dialled(b.d), 3);
+    assert_int_equal(handoff_stats(b.d).receive_failures, 0);
+    assert_int_equal(strlen(b.d->lines) + strlen(b.p->lines), 0); /* nothing to speak of */
+    stop_both(&b);
+}
+
+/* ---- leases */
+
+typedef struct kept {
+    client *client;
+    mq_job *job;
+    char id[33];
+} kept;
+
+/* A prompt that P reads for somebody who will fetch it. */
+static kept read_for_another(worker *p, uint32_t seed, uint32_t count, double seconds)
+{
+    kept k = {.client = new_client(seed, count)};
+    ask_with(p, k.client, &(mq_request){.prefill_only = true});
+    await(k.client);
+    mq_handoff_lease(p->handoff, k.client->job, seconds, k.id);
+    k.client->job = NULL;
+    return k;
+}
+
+static void test_leases(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    kept k = read_for_another(b.p, 1, 333, 30);
+    assert_int_equal(strlen(k.id), 32);
+    assert_int_equal(handoff_stats(b.p).leased, 1);
+    const uint64_t made = computed(b.p);
+    ask_with(b.d, k.client, &(mq_request){.prefill_peer = b.p->name, .prefill_lease = k.id});
+    await(k.client);
+    check_truth(b.alone, k.client);
+    assert_int_equal(k.client->report.arrived, 332);
+    assert_int_equal(computed(b.p), made); /* straight from what it has, the last block's part as well */
+    WAIT_FOR(handoff_stats(b.p).sending == 0);
+    assert_int_equal(handoff_stats(b.p).leased, 0);
+    assert_int_equal(handoff_stats(b.p).leases_expired, 0);
+    drop(k.client);
+
+    k = read_for_another(b.p, 2, 200, 0.05); /* nobody comes in time: it is read again */
+    WAIT_FOR(handoff_stats(b.p).leases_expired == 1);
+    ask_with(b.d, k.client, &(mq_request){.prefill_peer = b.p->name, .prefill_lease = k.id});
+    await(k.client);
+    check_truth(b.alone, k.client);
+    assert_int_equal(k.client->report.transfer_failures, 0);
+    assert_int_equal(k.client->report.arrived, 199);
+    drop(k.client);
+
+    k = read_for_another(b.p, 3, 200, 30); /* another prompt under its name */
+    client *other = new_client(4, 200);
+    ask_with(b.d, other, &(mq_request){.prefill_peer = b.p->name, .prefill_lease = k.id});
+    await(other);
+    check_truth(b.alone, other);
+    assert_int_equal(other->report.arrived, 199);
+    drop(other);
+    drop(k.client);
+
+    k = read_for_another(b.p, 5, 200, 30); /* it is never fetched: the end finds it */
+    drop(k.client);
+    stop_both(&b);
+}
+
+/* Blocks of a lease that has run out belong to whoever reads them until he is done. */
+static void test_lease_ends_under_a_reader(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    for (uint32_t i = 0; i < 20; i++) {
+        kept k = read_for_another(b.p, 50 + i, 900, 0.001 * i);
+        ask_with(b.d, k.client, &(mq_request){.prefill_peer = b.p->name, .prefill_lease = k.id});
+        client *more = new_client(500 + i, 800); /* wants P's blocks meanwhile */
+        ask(b.p, more);
+        await(k.client);
+        check_truth(b.alone, k.client);
+        await(more);
+        drop(k.client);
+        drop(more);
+    }
+    assert_int_equal(handoff_stats(b.d).receive_failures, 0);
+    stop_both(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_within_the_process),
+        cmocka_unit_test(test_cached_beginnings),
+        cmocka_unit_test(test_peer_is_remembered),
+        cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_two_thousand),
+        cmocka_unit_test(test_connections_are_replaced),
+        cmocka_unit_test(test_idle_connections_close),
+        cmocka_unit_test(test_leases),
+        cmocka_unit_test(test_lease_ends_under_a_reader),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
 }
