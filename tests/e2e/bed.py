@@ -116,6 +116,10 @@ class Bed:
         if healthy:
             wait_until(lambda: self.d.metric("prefill_peers_healthy") == len(peers), 20, "healthy peers")
 
+    def more(self, *options, port=None):
+        """Another worker, which ends with this bed."""
+        return Worker(BUILT, self.model, *COMMON, *options, port=port, group=self.group)
+
     def __enter__(self):
         return self
 
