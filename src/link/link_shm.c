@@ -203,7 +203,7 @@ static void prepare_greeting(greeting *g)
         .msg_iov = &g->part, .msg_iovlen = 1, .msg_control = g->control, .msg_controllen = sizeof g->control};
 }
 
-static bool send_greeting(int fd, const int descriptors[DESCRIPTORS])
+static bool give_memory(int fd, const int descriptors[DESCRIPTORS])
 {
     greeting g;
     prepare_greeting(&g);
@@ -217,7 +217,7 @@ static bool send_greeting(int fd, const int descriptors[DESCRIPTORS])
 }
 
 /* False: it is not one. Descriptors that came are the caller's in both cases; the others -1. */
-static bool receive_greeting(int fd, int descriptors[DESCRIPTORS])
+static bool take_memory(int fd, int descriptors[DESCRIPTORS])
 {
     greeting g;
     prepare_greeting(&g);
@@ -246,7 +246,7 @@ static mq_link *welcome_shm(int fd)
     mq_shm_memory *memory = NULL;
     if (is_ours(fd) && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds + 1) == 0) fds[3] = make_memory();
     if (fds[3] >= 0) memory = mq__shm_map(fds[3]);
-    const bool sent = memory && send_greeting(fd, (int[]){fds[3], fds[2]});
+    const bool sent = memory && give_memory(fd, (int[]){fds[3], fds[2]});
     if (!sent) {
         mq__shm_unmap(memory);
         close_present(fds, 4);
@@ -317,7 +317,7 @@ static bool wait_readable(int fd, double deadline)
 static mq_status join_listener(int fd, uint16_t port, mq_link **link, mq_error *error)
 {
     int fds[3] = {fd, -1, -1}; /* first socket, memory, second socket */
-    const bool greeted = receive_greeting(fd, fds + 1);
+    const bool greeted = take_memory(fd, fds + 1);
     if (!greeted || !is_reliable(fds[1])) {
         close_present(fds, 3);
         return mq__fail(error, MQ_FORMAT, "link: shm port %u: expected %s, got %s", port,

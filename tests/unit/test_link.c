@@ -9,35 +9,33 @@ static uint8_t body[MOST + 1];
 
 static void test_order(void **state)
 {
-    pair p;
     uint64_t bytes = 0;
-    start_pair(&p, *state);
+    pair *p = start_pair(*state);
     for (uint64_t n = 0; n < 2000; n++) {
         const size_t size = n % 3 == 0 ? 0 : (size_t)(mix(n) % 20000); /* many bodies are empty */
-        assert_int_equal(send_number(p.a.link, n, body, size, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(p->a.link, n, body, size, DEADLINE, NULL), MQ_OK);
         bytes += size;
     }
-    assert_true(wait_end(&p.b, 2000, false));
-    assert_int_equal(p.b.bytes, bytes);
-    assert_int_equal(mq__link_sent(p.a.link), bytes);
-    assert_int_equal(mq__link_received(p.b.link), bytes);
-    assert_int_equal(mq__link_sent(p.b.link), 0);
-    close_pair(&p);
-    assert_int_equal(p.a.ended, 0); /* it was closed first */
+    assert_true(wait_end(&p->b, 2000, false));
+    assert_int_equal(p->b.bytes, bytes);
+    assert_int_equal(mq__link_sent(p->a.link), bytes);
+    assert_int_equal(mq__link_received(p->b.link), bytes);
+    assert_int_equal(mq__link_sent(p->b.link), 0);
+    close_pair(p);
+    assert_int_equal(p->a.ended, 0); /* it was closed first */
 }
 
 static void test_big_bodies(void **state)
 {
-    pair p;
     uint64_t n = 0;
-    start_pair(&p, *state);
+    pair *p = start_pair(*state);
     for (; n < 16; n++) {
-        assert_int_equal(send_number(p.a.link, n, body, 4 << 20, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(p->a.link, n, body, 4 << 20, DEADLINE, NULL), MQ_OK);
     }
-    assert_int_equal(send_number(p.a.link, n++, body, MOST, DEADLINE, NULL), MQ_OK);
-    assert_int_equal(send_number(p.a.link, n++, body, 1, DEADLINE, NULL), MQ_OK);
-    assert_true(wait_end(&p.b, n, false));
-    close_pair(&p);
+    assert_int_equal(send_number(p->a.link, n++, body, MOST, DEADLINE, NULL), MQ_OK);
+    assert_int_equal(send_number(p->a.link, n++, body, 1, DEADLINE, NULL), MQ_OK);
+    assert_true(wait_end(&p->b, n, false));
+    close_pair(p);
 }
 
 typedef struct talk {
@@ -60,13 +58,12 @@ static void *send_many(void *argument)
 
 static void test_both_directions(void **state)
 {
-    pair p;
     pthread_t thread[2];
-    start_pair(&p, *state);
-    assert_int_equal(send_number(p.a.link, 0, body, 0, DEADLINE, NULL), MQ_OK);
-    assert_true(wait_end(&p.b, 1, false));
-    p.b.count = 0;
-    talk talks[2] = {{&p.a, 200, MQ_OK}, {&p.b, 200, MQ_OK}};
+    pair *p = start_pair(*state);
+    assert_int_equal(send_number(p->a.link, 0, body, 0, DEADLINE, NULL), MQ_OK);
+    assert_true(wait_end(&p->b, 1, false));
+    p->b.count = 0;
+    talk talks[2] = {{&p->a, 200, MQ_OK}, {&p->b, 200, MQ_OK}};
     for (int i = 0; i < 2; i++) {
         assert_int_equal(pthread_create(&thread[i], NULL, send_many, &talks[i]), 0);
     }
@@ -74,9 +71,9 @@ static void test_both_directions(void **state)
         pthread_join(thread[i], NULL);
         assert_int_equal(talks[i].status, MQ_OK);
     }
-    assert_true(wait_end(&p.a, 200, false));
-    assert_true(wait_end(&p.b, 200, false));
-    close_pair(&p);
+    assert_true(wait_end(&p->a, 200, false));
+    assert_true(wait_end(&p->b, 200, false));
+    close_pair(p);
 }
 
 /* ---- ends */
@@ -93,54 +90,51 @@ static mq_status send_to_the_end(mq_link *link, double seconds, mq_error *error)
 
 static void test_too_big(void **state)
 {
-    pair p;
-    start_pair(&p, *state);
-    assert_int_equal(send_number(p.a.link, 0, body, 10, DEADLINE, NULL), MQ_OK);
-    (void)send_number(p.a.link, 1, body, MOST + 1, DEADLINE, NULL);
-    assert_true(wait_end(&p.b, 1, true));
-    assert_int_equal(p.b.error.status, MQ_FORMAT);
-    assert_non_null(strstr(p.b.error.text, "8388621 bytes, got 8388622"));
-    assert_true(wait_end(&p.a, 0, true)); /* the other end learns of it */
-    assert_int_equal(send_to_the_end(p.a.link, DEADLINE, NULL), MQ_IO);
-    assert_int_equal(p.b.count, 1);
-    close_pair(&p);
+    pair *p = start_pair(*state);
+    assert_int_equal(send_number(p->a.link, 0, body, 10, DEADLINE, NULL), MQ_OK);
+    (void)send_number(p->a.link, 1, body, MOST + 1, DEADLINE, NULL);
+    assert_true(wait_end(&p->b, 1, true));
+    assert_int_equal(p->b.error.status, MQ_FORMAT);
+    assert_non_null(strstr(p->b.error.text, "8388621 bytes, got 8388622"));
+    assert_true(wait_end(&p->a, 0, true)); /* the other end learns of it */
+    assert_int_equal(send_to_the_end(p->a.link, DEADLINE, NULL), MQ_IO);
+    assert_int_equal(p->b.count, 1);
+    close_pair(p);
 }
 
 static void test_takes_nothing(void **state)
 {
-    pair p;
     mq_error error = {0};
-    start_pair(&p, *state);
-    p.b.held = true;
+    pair *p = start_pair(*state);
+    p->b.held = true;
     double start = mq__seconds();
-    assert_int_equal(send_to_the_end(p.a.link, 0.5, &error), MQ_IO);
+    assert_int_equal(send_to_the_end(p->a.link, 0.5, &error), MQ_IO);
     assert_true(mq__seconds() - start < DEADLINE);
     start = mq__seconds();
-    assert_int_equal(send_number(p.a.link, 0, body, 1, DEADLINE, &error), MQ_IO); /* the link is of no more use */
+    assert_int_equal(send_number(p->a.link, 0, body, 1, DEADLINE, &error), MQ_IO); /* the link is of no more use */
     assert_true(mq__seconds() - start < 1);
-    assert_true(wait_end(&p.a, 0, true));
-    assert_int_equal(p.a.error.status, MQ_IO);
-    hold(&p.b, false);
-    assert_true(wait_end(&p.b, 1, true));
-    close_pair(&p);
+    assert_true(wait_end(&p->a, 0, true));
+    assert_int_equal(p->a.error.status, MQ_IO);
+    hold(&p->b, false);
+    assert_true(wait_end(&p->b, 1, true));
+    close_pair(p);
 }
 
 static void test_peer_closes(void **state)
 {
-    pair p;
-    start_pair(&p, *state);
+    pair *p = start_pair(*state);
     for (uint64_t n = 0; n < 50; n++) {
-        assert_int_equal(send_number(p.a.link, n, body, 100000, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(p->a.link, n, body, 100000, DEADLINE, NULL), MQ_OK);
     }
-    close_end(&p.a);
-    assert_true(wait_end(&p.b, 50, true)); /* what was flushed arrives before the end */
-    assert_int_equal(p.b.error.status, MQ_IO);
-    assert_int_equal(p.b.count, 50);
-    assert_int_equal(send_to_the_end(p.b.link, DEADLINE, NULL), MQ_IO);
+    close_end(&p->a);
+    assert_true(wait_end(&p->b, 50, true)); /* what was flushed arrives before the end */
+    assert_int_equal(p->b.error.status, MQ_IO);
+    assert_int_equal(p->b.count, 50);
+    assert_int_equal(send_to_the_end(p->b.link, DEADLINE, NULL), MQ_IO);
     usleep(20000);
-    assert_int_equal(p.b.ended, 1);
-    close_pair(&p);
-    assert_int_equal(p.a.ended, 0);
+    assert_int_equal(p->b.ended, 1);
+    close_pair(p);
+    assert_int_equal(p->a.ended, 0);
 }
 
 static void *close_now(void *argument)
@@ -152,42 +146,40 @@ static void *close_now(void *argument)
 /* What was sent arrives although bytes lie unread where it was sent, and the peer takes its time. */
 static void test_peer_closes_unread(void **state)
 {
-    pair p;
     pthread_t thread;
-    start_pair(&p, *state);
-    p.a.held = p.b.held = true;
+    pair *p = start_pair(*state);
+    p->a.held = p->b.held = true;
     for (uint64_t n = 0; n < 4; n++) {
-        assert_int_equal(send_number(p.b.link, n, body, 1000, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(p->b.link, n, body, 1000, DEADLINE, NULL), MQ_OK);
     }
-    assert_true(wait_end(&p.a, 1, false));
+    assert_true(wait_end(&p->a, 1, false));
     for (uint64_t n = 0; n < 6; n++) {
-        assert_int_equal(send_number(p.a.link, n, body, 50000, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(p->a.link, n, body, 20000, DEADLINE, NULL), MQ_OK);
     }
-    assert_int_equal(pthread_create(&thread, NULL, close_now, p.a.link), 0);
+    assert_int_equal(pthread_create(&thread, NULL, close_now, p->a.link), 0);
     usleep(50000);
-    hold(&p.a, false);
+    hold(&p->a, false);
     pthread_join(thread, NULL);
-    p.a.link = NULL;
-    assert_int_equal(p.a.count, 1);
-    hold(&p.b, false);
-    assert_true(wait_end(&p.b, 6, true));
-    close_pair(&p);
-    assert_int_equal(p.a.ended, 0);
+    p->a.link = NULL;
+    assert_int_equal(p->a.count, 1);
+    hold(&p->b, false);
+    assert_true(wait_end(&p->b, 6, true));
+    close_pair(p);
+    assert_int_equal(p->a.ended, 0);
 }
 
 static void test_wants_no_more(void **state)
 {
-    pair p;
-    start_pair(&p, *state);
-    p.b.wanted = 3;
+    pair *p = start_pair(*state);
+    p->b.wanted = 3;
     for (uint64_t n = 0; n < 5; n++) {
-        (void)send_number(p.a.link, n, body, 100, DEADLINE, NULL);
+        (void)send_number(p->a.link, n, body, 100, DEADLINE, NULL);
     }
-    assert_true(wait_end(&p.b, 3, true));
-    assert_int_equal(p.b.error.status, MQ_CANCELLED);
-    assert_int_equal(p.b.count, 3);
-    assert_true(wait_end(&p.a, 0, true));
-    close_pair(&p);
+    assert_true(wait_end(&p->b, 3, true));
+    assert_int_equal(p->b.error.status, MQ_CANCELLED);
+    assert_int_equal(p->b.count, 3);
+    assert_true(wait_end(&p->a, 0, true));
+    close_pair(p);
 }
 
 static void *stop_soon(void *argument)
@@ -199,53 +191,49 @@ static void *stop_soon(void *argument)
 
 static void test_stop(void **state)
 {
-    pair p;
     pthread_t thread;
     mq_error error = {0};
-    start_pair(&p, *state);
-    p.b.held = true;
-    assert_int_equal(pthread_create(&thread, NULL, stop_soon, p.a.link), 0);
+    pair *p = start_pair(*state);
+    p->b.held = true;
+    assert_int_equal(pthread_create(&thread, NULL, stop_soon, p->a.link), 0);
     const double start = mq__seconds();
-    assert_int_equal(send_to_the_end(p.a.link, 60, &error), MQ_IO);
+    assert_int_equal(send_to_the_end(p->a.link, 60, &error), MQ_IO);
     assert_true(mq__seconds() - start < DEADLINE);
-    assert_true(wait_end(&p.a, 0, true));
-    assert_int_equal(p.a.error.status, MQ_CANCELLED);
+    assert_true(wait_end(&p->a, 0, true));
+    assert_int_equal(p->a.error.status, MQ_CANCELLED);
     pthread_join(thread, NULL);
-    mq__link_stop(p.a.link); /* again */
-    hold(&p.b, false);
-    assert_true(wait_end(&p.b, 1, true));
-    close_pair(&p);
-    assert_int_equal(p.a.ended, 1);
+    mq__link_stop(p->a.link); /* again */
+    hold(&p->b, false);
+    assert_true(wait_end(&p->b, 1, true));
+    close_pair(p);
+    assert_int_equal(p->a.ended, 1);
 }
 
 /* Messages that wait are forgotten, and no event comes after the return. */
 static void test_close_waiting(void **state)
 {
     for (int run = 0; run < 20; run++) {
-        pair p;
-        start_pair(&p, *state);
+        pair *p = start_pair(*state);
         for (uint64_t n = 0; n < 60; n++) {
-            assert_int_equal(send_number(p.a.link, n, body, 50000, DEADLINE, NULL), MQ_OK);
+            assert_int_equal(send_number(p->a.link, n, body, 50000, DEADLINE, NULL), MQ_OK);
         }
-        if (run % 2) assert_true(wait_end(&p.b, 1, false));
-        close_end(&p.b);
-        assert_true(wait_end(&p.a, 0, true));
+        if (run % 2) assert_true(wait_end(&p->b, 1, false));
+        close_end(&p->b);
+        assert_true(wait_end(&p->a, 0, true));
         usleep(1000);
-        close_pair(&p);
+        close_pair(p);
     }
 }
 
 static void test_never_started(void **state)
 {
-    pair p;
-    open_pair(&p, *state);
-    close_pair(&p);
-    open_pair(&p, *state);
-    mq__link_stop(p.b.link);
-    assert_int_equal(start_end(&p.b, MOST), MQ_OK);
-    assert_true(wait_end(&p.b, 0, true));
-    assert_int_equal(p.b.error.status, MQ_CANCELLED);
-    close_pair(&p);
+    close_pair(open_pair(*state));
+    pair *p = open_pair(*state);
+    mq__link_stop(p->b.link);
+    assert_int_equal(start_end(&p->b, MOST), MQ_OK);
+    assert_true(wait_end(&p->b, 0, true));
+    assert_int_equal(p->b.error.status, MQ_CANCELLED);
+    close_pair(p);
 }
 
 /* ---- meetings */
