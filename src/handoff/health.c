@@ -83,7 +83,7 @@ mq_status mq__health_read(const mq_handoff *h, const char *text, size_t bytes, m
 {
     json_t *root;
     *answer = (mq_peer_answer){.unread = 0};
-    mq_status status = mq__json_parse(text, bytes, ANSWER_VALUES, "hand-off", "answer", &root, error);
+    mq_status status = mq__json_parse(text, bytes, ANSWER_VALUES, "answer", "/internal/link", &root, error);
     if (status != MQ_OK) return status;
     status = read_answer(h, root, answer, error);
     json_decref(root);

@@ -214,7 +214,7 @@ static void test_blocks_come_back(void **state)
     client *c = new_client(s.seed++, COUNT);
     ask(s.d, c);
     wait_prefills(s.liar, 1);
-    WAIT_FOR(c->report.prompt_done >= 64);
+    wait_read(c, 64);
     drop(c);
     mq_scheduler_stats stats;
     do {

@@ -45,6 +45,7 @@ typedef struct liar {
     deed
         greets; /* GOOD, DIES, HANGS; FAILS: refuses; FOREIGN: another fingerprint; REPLAYS: an answer to another greeting */
 
+    pthread_mutex_t work; /* a connection's hand-off at a time: the engine, scratch */
     pthread_mutex_t lock; /* what follows */
     deed deed;
     uint32_t at; /* the message that it does it to; what is beyond the last one is the last one */
@@ -267,7 +268,10 @@ static inline bool hear_talk(void *context, const uint8_t *head, const void *bod
     l->cancels += frame.kind == MQ_FRAME_CANCEL;
     pthread_mutex_unlock(&l->lock);
     if (frame.kind == MQ_FRAME_HELLO) do_greeting(t, &frame);
-    if (frame.kind == MQ_FRAME_PREFILL && !t->is_silent) do_prefill(t, &frame);
+    if (frame.kind != MQ_FRAME_PREFILL || t->is_silent) return true;
+    pthread_mutex_lock(&l->work);
+    do_prefill(t, &frame);
+    pthread_mutex_unlock(&l->work);
     return true;
 }
 
@@ -306,6 +310,7 @@ static inline liar *start_liar(const char *dir)
     mq_error error = {0};
     assert_non_null(l);
     pthread_mutex_init(&l->lock, NULL);
+    pthread_mutex_init(&l->work, NULL);
     l->engine = open_model(dir, 3, 128, MQ_LINEAR_NVFP4);
     assert_int_equal(mq__fingerprint(l->engine, l->engine->plan, &l->print, NULL), MQ_OK);
     if (mq__link_listen("tcp", "127.0.0.1", 0, take_talk, l, &l->listener, &error) != MQ_OK) fail_msg("%s", error.text);
@@ -342,6 +347,7 @@ static inline void stop_liar(liar *l)
     }
     mq_engine_close(l->engine);
     pthread_mutex_destroy(&l->lock);
+    pthread_mutex_destroy(&l->work);
     free(l);
 }
 
