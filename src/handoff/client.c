@@ -172,8 +172,10 @@ static void settle_arrival(mq_client *c, mq_kv_arrival *a, bool cut)
     pthread_mutex_lock(&a->lock);
     const bool arrived = a->state == MQ_ARRIVED, declined = a->is_declined, told = a->farewell == 0;
     const mq_error error = a->error;
+    const double link_rate = a->figures.link_rate;
     pthread_mutex_unlock(&a->lock);
     if (!declined) count_arrival(c->h, a, arrived);
+    if (link_rate > 0) mq__peer_linked(c->h, c->peer, link_rate);
     if (arrived) {
         mq__peer_served(c->h, c->peer, a);
     } else if (!declined && !cut) {

@@ -3,6 +3,8 @@
 #include "base/mem.h"
 #include "handoff/peers.h"
 
+#define LINK_MEMORY 60.0 /* seconds after which a link's speed is measured anew */
+
 /* A prompt, and the best peer so far. */
 typedef struct choice {
     const mq_kv_wanted *wanted;
@@ -29,7 +31,7 @@ static mq_pays_facts facts_of(const choice *c, mq_peer *peer, bool is_leased, ui
     facts.computes = is_leased ? 0 : count - *guess;
     facts.peer_unread = is_leased ? 0 : peer->answer.unread > waits ? peer->answer.unread : waits;
     facts.peer_rate = peer->answer.rate;
-    facts.link_rate = peer->link_rate;
+    facts.link_rate = mq__seconds() - peer->linked < LINK_MEMORY ? peer->link_rate : 0;
     facts.round_trip = peer->round_trip;
     return facts;
 }

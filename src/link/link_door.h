@@ -6,7 +6,7 @@
 #include "link/link_impl.h"
 
 #define MQ_DOOR_MOST    256
-#define MQ_DOOR_BACKLOG 64
+#define MQ_DOOR_BACKLOG 256
 
 /* Takes the connection: a link, or NULL and it is closed. Must not wait for the peer. */
 typedef mq_link *mq_door_welcome(int fd);

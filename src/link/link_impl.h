@@ -14,10 +14,10 @@
 #define MQ_LINK_WIRE_HEAD (8 + MQ_LINK_HEAD) /* of a kind that carries bytes: length of the body, u64; the head */
 #define MQ_LINK_WHERE     64                 /* of a peer's address as text */
 
-/* What a peer has begun it goes on with: each step of a message comes within so many seconds, and so does the first message of a link
- * that was accepted. Between two messages a link may be idle. */
+/* What a peer has begun it goes on with: each step of a message comes within so many seconds, or twice as many, and so does the first
+ * message of a link that was accepted. Between two messages a link may be idle. */
 #define MQ_LINK_PATIENCE 10
-#define MQ_LINK_STEP     (256 << 10)
+#define MQ_LINK_STEP     (1u << 20)
 
 typedef struct mq_link_kind {
     const char *name;

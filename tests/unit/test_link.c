@@ -304,7 +304,7 @@ static void *come_again(void *argument)
     comer *c = argument;
     while (!atomic_load(&c->stops)) {
         mq_link *link;
-        if (mq__link_connect(c->kind, "127.0.0.1", c->port, 1, &link, NULL) == MQ_OK) mq__link_close(link);
+        if (mq__link_connect(c->kind, "127.0.0.1", c->port, 0.1, &link, NULL) == MQ_OK) mq__link_close(link);
     }
     return NULL;
 }
