@@ -77,7 +77,7 @@ def dies_at(way, kind, number, forwards=True):
         assert fired.is_set()
         computed = d.worker.metrics()["llamacpp:prompt_tokens_total"] - d.before["llamacpp:prompt_tokens_total"]
         moved = {name: d[name] for name in ("handoff_receive_failures_total", "handoffs_received_total", "transfers_failed_total")}
-        b.ask(where="local", within=2)  # nobody waits for the dead
+        b.ask(where="local", within=2)  # its address is refused
         b.d.wait_idle()
         b.p.process.wait()
         b.p.start()
@@ -168,7 +168,7 @@ def hangs(stop, go):
             assert fired.is_set() and answer.seconds >= 0.8 * TIMEOUT, answer.seconds
             assert d["handoff_receive_failures_total"] == 1
         others = [fresh() for _ in range(4)]
-        before = [b.ask(o, "local", within=2) for o in others]
+        before = [b.ask(o, "local") for o in others]
         b.d.wait_idle()
         go(b)
         time.sleep(1)  # what was held comes now
@@ -241,7 +241,7 @@ def partition(hosts):
         threading.Timer(0.8, hosts.pull).start()
         answer = ask("local")
         assert answer.facts["transfer_failures"] == 1 and answer.seconds < 0.8 + 2 * TIMEOUT + 2 * SLOW, (answer.facts, answer.seconds)
-        assert ask("local").seconds < 2 * SLOW
+        assert ask("local").seconds < 2 * TIMEOUT + 2 * SLOW
         decode.wait_idle()
         hosts.rate(None)
         hosts.plug()
@@ -617,7 +617,7 @@ def case_slow_link():
 
 def case_many_on_one_connection():
     small = ["--kv-bytes", "8M"]  # 16 blocks: each prompt is forgotten before it comes again
-    with Bed(prefill=small, decode=["--handoff-idle", 2, *small]) as b:
+    with Bed(prefill=small, decode=["--handoff-idle", 4, *small]) as b:
         prompts, begun = [fresh(150) for _ in range(20)], time.monotonic()
         for i in range(A.many):
             assert b.ask(prompts[i % 20], "remote", failures=0).facts["arrived_n"] == 149
@@ -627,7 +627,7 @@ def case_many_on_one_connection():
         assert b.relay.connections == 1, b.relay.connections
         late = [count for w in (b.p, b.d) for count in (w.handles(), w.threads())]
         assert all(y <= x + 6 for x, y in zip(early, late)), (early, late)
-        time.sleep(5)  # idle beyond the limit
+        time.sleep(6)  # idle beyond the limit
         b.works(300)
         assert b.relay.connections == 2, b.relay.connections
         return f"{A.many / seconds:.0f} a second"
