@@ -340,9 +340,9 @@ typedef struct mq_generate_options {
     /* ---- of mq_generate only */
     bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
     uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */
-    /* After each token: the text that became certain, complete UTF-8 without any of a stop string. False cancels. */
+    /* text: after each token, what became certain, complete UTF-8 without any of a stop string; false cancels. token: each sampled one,
+     * with its log probability (of the unmodified distribution; NaN unless asked for) and alternatives. */
     bool (*text)(void *context, const char *bytes, size_t count);
-    /* Each sampled token, with its log probability (of the unmodified distribution; NaN unless asked for) and alternatives. */
     void (*token)(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count);
     void *context;
     struct mq_drafter *drafter; /* NULL, or who proposes tokens: the same answer, sooner (mixquant_draft.h) */

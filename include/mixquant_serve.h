@@ -170,7 +170,7 @@ typedef struct mq_report {
     uint32_t prompt, cached, prompt_done; /* tokens: of the prompt; found in the cache; cached or computed so far */
     uint32_t generated;
     mq_status status; /* MQ_OK, or why there is no answer: error has the text */
-    mq_error error;
+    mq_error error;   /* with MQ_OK: none, or why the prompt was not prefilled where it should have been */
     mq_finish finish;
     uint32_t stop;                                /* of MQ_FINISH_STOP: which of options.stops it was */
     bool drafts;                                  /* tokens of the answer may be proposed (not MQ_DRAFT_OFF) */

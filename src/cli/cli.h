@@ -30,7 +30,7 @@ typedef enum cli_kind {
     CLI_TEXTS
 } cli_kind;
 
-#define CLI_TEXTS_MAX 16
+#define CLI_TEXTS_MAX 64
 
 typedef struct cli_texts {
     const char *item[CLI_TEXTS_MAX];
@@ -54,7 +54,7 @@ typedef struct cli_options {
 #define CLI_OPTIONS(array) ((cli_options){(array), sizeof(array) / sizeof((array)[0])})
 #define CLI_GO_ON          (-1)
 
-/* Parses argv against up to three tables. Positional arguments are collected in `rest` (at most rest_max, else usage
+/* Parses argv against tables of options. Positional arguments are collected in `rest` (at most rest_max, else usage
  * error). Returns CLI_GO_ON, or an exit code after -h or a wrong argument. */
 int cli_parse(const cli_command *command, const cli_options *tables, size_t table_count, int argc, char **argv,
               cli_texts *rest, size_t rest_max);

@@ -1,6 +1,7 @@
 /* serve: the server agents connect to. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/serve_handoff.h"
 #include "cli/serve_limits.h"
 
 #include <errno.h>
@@ -19,6 +20,7 @@
 typedef struct serve_settings {
     cli_engine engine;
     cli_serve_limits limits;
+    cli_serve_handoff handoff;
     const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *cache, *disk;
     cli_texts allowed_hosts;
     int port, streams, queue, drain_seconds;
@@ -87,24 +89,27 @@ static void log_line(void *context, const char *line)
 
 /* ---- the parts */
 
+static mq_server_options server_options(const serve_settings *s)
+{
+    return (mq_server_options){.host = s->host,
+                               .port = (uint16_t)s->port,
+                               .unix_socket = s->unix_socket,
+                               .key_file = s->key_file,
+                               .tls_cert = s->tls_cert,
+                               .tls_key = s->tls_key,
+                               .insecure = s->insecure,
+                               .json_keepalive = s->json_keepalive,
+                               .strict_model = s->strict_model,
+                               .allowed_hosts = s->allowed_hosts.item,
+                               .allowed_host_count = s->allowed_hosts.count,
+                               .log = log_line};
+}
+
 static int open_server(const serve_settings *s, serving *v)
 {
     mq_error error = {0};
-    mq_server_limits limits;
-    if (!cli_serve_limits_read(&s->limits, &limits)) return CLI_USAGE;
-    const mq_server_options options = {.host = s->host,
-                                       .port = (uint16_t)s->port,
-                                       .unix_socket = s->unix_socket,
-                                       .key_file = s->key_file,
-                                       .tls_cert = s->tls_cert,
-                                       .tls_key = s->tls_key,
-                                       .insecure = s->insecure,
-                                       .json_keepalive = s->json_keepalive,
-                                       .strict_model = s->strict_model,
-                                       .allowed_hosts = s->allowed_hosts.item,
-                                       .allowed_host_count = s->allowed_hosts.count,
-                                       .limits = limits,
-                                       .log = log_line};
+    mq_server_options options = server_options(s);
+    if (!cli_serve_limits_read(&s->limits, &options.limits)) return CLI_USAGE;
     return mq__server_start(&options, &v->server, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
 }
 
@@ -137,6 +142,12 @@ static int open_model(serve_settings *s, serving *v)
     return status == MQ_OK ? CLI_DONE : cli_report(&error);
 }
 
+static int open_handoff(serve_settings *s, serving *v)
+{
+    const mq_server_options options = server_options(s);
+    return cli_handoff_open(&s->handoff, v->engine, &options);
+}
+
 static int start_requests(const serve_settings *s, serving *v)
 {
     mq_error error = {0};
@@ -148,6 +159,7 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .gap = (double)s->gap,
                                     .cache_dir = folder,
                                     .finish_abandoned = s->finish_abandoned,
+                                    .source = cli_handoff_source(&s->handoff),
                                     .log = log_line};
     int code = CLI_USAGE;
     if (s->no_draft) options.draft = MQ_DRAFT_OFF;
@@ -176,10 +188,12 @@ static void describe_requests(void *self, mq_scheduler_stats *stats)
     mq_scheduler_describe(self, stats);
 }
 
-static void close_all(serving *v)
+static void close_all(serve_settings *s, serving *v)
 {
     mq__server_stop(v->server);
+    cli_handoff_stop(&s->handoff);
     mq_scheduler_stop(v->scheduler);
+    cli_handoff_close(&s->handoff);
     mq_vocabulary_free(v->model.vocabulary);
     mq_engine_close(v->engine);
     mq_text_close(v->text);
@@ -238,7 +252,7 @@ static void reload_keys(serving *v)
     log_line(NULL, mq__server_reload_keys(v->server, &error) == MQ_OK ? "keys: read anew" : error.text);
 }
 
-/* New requests are refused, answers are finished; a second signal ends them. */
+/* New requests are refused, answers are finished, KV that others will fetch stays for them; a second signal ends all that. */
 static void drain(const serve_settings *s, serving *v)
 {
     log_line(NULL, "draining: answers are finished, new requests refused; a second signal ends them");
@@ -247,15 +261,17 @@ static void drain(const serve_settings *s, serving *v)
         mq_scheduler_stats stats;
         mq_scheduler_drain(v->scheduler, 0.1);
         mq_scheduler_describe(v->scheduler, &stats);
-        if (stats.running + stats.waiting == 0 && mq__server_is_idle(v->server)) return;
-        const int number = next_signal(stats.running + stats.waiting ? 0 : 20);
+        const uint32_t left = stats.running + stats.waiting + stats.held;
+        if (left == 0 && mq__server_is_idle(v->server)) return;
+        const int number = next_signal(stats.running + stats.waiting ? 0 : left ? 100 : 20);
         if (number == SIGTERM || number == SIGINT) return;
     }
 }
 
 static void serve_until_told(const serve_settings *s, serving *v)
 {
-    const mq_backend backend = {submit_request, release_job, describe_requests, v->scheduler};
+    const mq_handoff_backend *handoff = s->handoff.handoff ? &s->handoff.backend : NULL;
+    const mq_backend backend = {submit_request, release_job, describe_requests, v->scheduler, handoff};
     is_serving = 1;
     mq__server_ready(v->server, &v->model, &backend);
     print_clients(s, v);
@@ -269,28 +285,32 @@ static void serve_until_told(const serve_settings *s, serving *v)
 static int serve_model(serve_settings *s)
 {
     serving v = {0};
-    int code = catch_signals();
+    int code = cli_handoff_check(&s->handoff);
+    if (code == CLI_DONE) code = catch_signals();
     if (code == CLI_DONE) code = open_server(s, &v);
     if (code == CLI_DONE) code = open_model(s, &v);
+    if (code == CLI_DONE) code = open_handoff(s, &v);
     if (code == CLI_DONE) code = start_requests(s, &v);
+    if (code == CLI_DONE) code = cli_handoff_serve(&s->handoff, v.scheduler);
     if (code == CLI_DONE) serve_until_told(s, &v);
-    close_all(&v);
+    close_all(s, &v);
     return code;
 }
 
 static int run_serve(int argc, char **argv)
 {
     serve_settings s = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30};
-    cli_option engine[CLI_ENGINE_OPTION_COUNT], limits[CLI_SERVE_LIMIT_COUNT];
+    cli_option engine[CLI_ENGINE_OPTION_COUNT], limits[CLI_SERVE_LIMIT_COUNT], handoff[CLI_SERVE_HANDOFF_COUNT];
     cli_engine_options(&s.engine, engine);
     cli_serve_limit_options(&s.limits, limits);
+    cli_serve_handoff_options(&s.handoff, handoff);
     const cli_option own[] = {
         {"host", CLI_TEXT, &s.host, 0, 0, "address to listen on (127.0.0.1); others need keys"},
         {"port", CLI_NUMBER, &s.port, 0, 65535, "port (8080; 0: any free one)"},
         {"unix-socket", CLI_TEXT, &s.unix_socket, 0, 0, "listen on this path instead"},
         {"api-key-file", CLI_TEXT, &s.key_file, 0, 0,
          "API keys, a line each: KEY or blake2b:HEX; SIGHUP reads it anew"},
-        {"insecure", CLI_FLAG, &s.insecure, 0, 0, "an address that others reach, without keys"},
+        {"insecure", CLI_FLAG, &s.insecure, 0, 0, "an address that others reach, without keys (also of a link)"},
         {"allowed-host", CLI_TEXTS, &s.allowed_hosts, 0, 0,
          "a name in Host headers besides loopback's (repeatable; *: any)"},
         {"tls-cert", CLI_TEXT, &s.tls_cert, 0, 0, "PEM file; with --tls-key"},
@@ -310,9 +330,9 @@ static int run_serve(int argc, char **argv)
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},
         {"drain-seconds", CLI_NUMBER, &s.drain_seconds, 0, 86400, "for answers to finish after SIGTERM (30)"},
     };
-    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(limits), CLI_OPTIONS(engine)};
+    const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(handoff), CLI_OPTIONS(limits), CLI_OPTIONS(engine)};
     cli_texts rest = {.count = 0};
-    const int code = cli_parse(&cli_serve, tables, 3, argc, argv, &rest, 1);
+    const int code = cli_parse(&cli_serve, tables, 4, argc, argv, &rest, 1);
     if (code != CLI_GO_ON) return code;
     const int model = cli_positional(&cli_serve, &rest, "m", &s.engine.model);
     return model == CLI_GO_ON ? serve_model(&s) : model;

@@ -81,9 +81,9 @@ struct mq_sequence {
 
 /* ---- step.c */
 
-/* Between two layers of each prefill pass `call` runs, on the thread of its step. It may run steps of decode rows, of sequences that
+/* Between two layers of each prefill pass `call` runs, on the thread of its step; `layers` of the pass are done. It may run steps of decode rows, of sequences that
  * are not in the step which it interrupts. NULL: nobody. */
-void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context), void *context);
+void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context, uint32_t layers), void *context);
 
 /* ---- engine.c */
 

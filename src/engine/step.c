@@ -195,7 +195,7 @@ static void drop_entries(mq_rows *rows, uint32_t count, const mq_sequence *seque
     }
 }
 
-void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context), void *context)
+void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context, uint32_t layers), void *context)
 {
     engine->interlude = (mq_interlude){call, context};
 }

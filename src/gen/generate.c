@@ -105,7 +105,7 @@ static void draft_behind(answering *a, int32_t token)
     mq__draft_propose(a->options->drafter, &draft, 1, 1);
 }
 
-static mq_status run_rows(answering *a, int32_t token, mq_error *error)
+static mq_status run_drafted(answering *a, int32_t token, mq_error *error)
 {
     mq_sequence *sequence = a->sequence;
     const uint32_t count = 1 + a->draft.drafted;
@@ -127,7 +127,7 @@ static mq_status step_timed(answering *a, int32_t token, mq_error *error)
 {
     const double start = mq__seconds();
     if (a->draft.tokens) draft_behind(a, token);
-    const mq_status status = run_rows(a, token, error);
+    const mq_status status = run_drafted(a, token, error);
     if (status == MQ_CANCELLED) { /* by mq_sequence_cancel, perhaps from another thread */
         a->result->finish = MQ_FINISH_CANCELLED;
         return MQ_OK;

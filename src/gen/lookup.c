@@ -39,7 +39,7 @@ static bool allocate_chains(mq_lookup *lookup, uint32_t heads)
     return complete;
 }
 
-static mq_status new_lookup(uint32_t room, bool ring, mq_lookup **out, mq_error *error)
+static mq_status make_lookup(uint32_t room, bool ring, mq_lookup **out, mq_error *error)
 {
     uint32_t heads = 1024;
     while (heads < room && heads < 1u << 20) {
@@ -61,12 +61,12 @@ static mq_status new_lookup(uint32_t room, bool ring, mq_lookup **out, mq_error 
 
 mq_status mq__lookup_new(uint32_t room, mq_lookup **lookup, mq_error *error)
 {
-    return new_lookup(room, false, lookup, error);
+    return make_lookup(room, false, lookup, error);
 }
 
 mq_status mq__lookup_new_ring(uint32_t room, mq_lookup **lookup, mq_error *error)
 {
-    return new_lookup(room, true, lookup, error);
+    return make_lookup(room, true, lookup, error);
 }
 
 void mq__lookup_free(mq_lookup *lookup)

@@ -15,7 +15,8 @@ typedef struct mq_link_listener mq_link_listener;
 typedef struct mq_link_events {
     /* A whole message; the body is the link's, until the return. False: no more are wanted, the link ends. */
     bool (*arrived)(void *context, const uint8_t *head, const void *body, size_t bytes);
-    /* Once, last: no message will come any more (the peer is gone, or sent what it must not). Not after mq__link_close. */
+    /* Once, last: no message will come any more. MQ_IO: the peer is gone; MQ_FORMAT: it sent what it must not; MQ_CANCELLED:
+     * `arrived` wanted no more, or mq__link_stop. Not after mq__link_close. */
     void (*ended)(void *context, const mq_error *error);
     void *context;
 } mq_link_events;
@@ -31,12 +32,13 @@ mq_status mq__link_connect(const char *kind, const char *host, uint16_t port, do
 mq_status mq__link_pair(mq_link **a, mq_link **b, mq_error *error);
 
 /* Listens. `accepted` owns the link that it is given; it is called on a thread of the listener's own and starts it, or closes it. `from` is
- * the peer's address as text, "shm" for a process of this host. port 0: any free one. */
+ * the peer's address as text, "shm" for a process of this host. Who connects speaks first: a started link of tcp or shm ends when no
+ * message comes within 10 seconds. port 0: any free one. */
 mq_status mq__link_listen(const char *kind, const char *host, uint16_t port,
                           void (*accepted)(void *context, mq_link *link, const char *from), void *context,
                           mq_link_listener **listener, mq_error *error);
 uint16_t mq__link_port(const mq_link_listener *listener);
-void mq__link_listener_close(mq_link_listener *listener); /* `accepted` is not called any more */
+void mq__link_listener_close(mq_link_listener *listener); /* `accepted` is not called any more. Not from `accepted` */
 
 /* Messages come from now on. One with a body of more than `most` bytes ends the link. */
 mq_status mq__link_start(mq_link *link, const mq_link_events *events, size_t most, mq_error *error);
@@ -50,7 +52,7 @@ mq_status mq__link_flush(mq_link *link, double seconds, mq_error *error);
 
 /* From any thread: a send that blocks fails soon, `ended` comes soon. The link is still to be closed. */
 void mq__link_stop(mq_link *link);
-/* Frees it. Not from its own events; no send may be under way. No event comes after the return. */
+/* Frees it; what was flushed before arrives. Not from its own events; no send may be under way. No event comes after the return. */
 void mq__link_close(mq_link *link);
 
 uint64_t mq__link_sent(const mq_link *link);     /* bytes of bodies so far */

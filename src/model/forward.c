@@ -143,9 +143,9 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
 }
 
 /* Others run now; this pass goes on where it was. */
-static void give_way(mq_runtime *rt, const mq_pass *pass)
+static void give_way(mq_runtime *rt, const mq_pass *pass, uint32_t layers)
 {
-    pass->interlude->call(pass->interlude->context);
+    pass->interlude->call(pass->interlude->context, layers);
     mq__pass_enter(rt, pass);
 }
 
@@ -158,7 +158,7 @@ void mq__forward(mq_runtime *rt, mq_pass *pass)
     mq__pool_run(rt->pool, embed, rt);
     mq__lap(rt, MQ_STAGE_EMBED);
     for (uint32_t l = 0; l < rt->model->layers; l++) {
-        if (l > 0 && pass->interlude) give_way(rt, pass);
+        if (l > 0 && pass->interlude) give_way(rt, pass, l);
         if (!mq__pass_continues(rt, pass)) return;
         layer_forward(rt, l);
     }

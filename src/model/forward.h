@@ -18,9 +18,10 @@ typedef struct mq_segment {
     const atomic_bool *cancel; /* looked at before each layer; once it is set the segment's rows are dropped */
 } mq_segment;
 
-/* Who runs DECODE passes between two layers of a PREFILL pass, so that answers go on while a long prompt is read. */
+/* Who is called between two layers of a PREFILL pass: it may run DECODE passes, so that answers go on while a long prompt is read, and
+ * may take away the KV of the first `layers` layers, which is there. */
 typedef struct mq_interlude {
-    void (*call)(void *context);
+    void (*call)(void *context, uint32_t layers);
     void *context;
 } mq_interlude;
 

@@ -32,8 +32,10 @@ static bool park_youngest(mq_scheduler *s)
     mq_job **youngest = NULL;
     if (s->running.count < 2) return false;
     for (mq_job **at = &s->running.first; *at; at = &(*at)->next) {
+        if ((*at)->sink) continue;
         if (!youngest || (*at)->admitted >= (*youngest)->admitted) youngest = at;
     }
+    if (!youngest) return false;
     mq_job *job = mq__jobs_remove(&s->running, youngest);
     mq__job_park(s, job);
     mq__jobs_add(&s->waiting, job);
@@ -67,7 +69,7 @@ static int64_t blocks_to_give(const mq_scheduler *s)
 
 static bool fits(mq_scheduler *s, const mq_job *job)
 {
-    if (s->running.count == 0) return true; /* the pool holds a whole context */
+    if (s->running.count + s->held.count == 0) return true; /* the pool holds a whole context */
     const int64_t needed = job->count / MQ_PAGE_TOKENS + 1 + AHEAD_BLOCKS;
     return needed <= blocks_to_give(s);
 }

@@ -50,6 +50,8 @@ static void free_job(mq_job *job)
     mq__draft_end(&job->draft);
     mq_constraint_free(job->constraint);
     pthread_mutex_destroy(&job->lock);
+    mq__free(job->peer);
+    mq__free(job->lease);
     mq__free(job->tokens);
     mq__free(job);
 }
@@ -81,6 +83,13 @@ static double key_of(const mq_request *request, double now)
     return now + request->count / READ_RATE + (request->background ? SIDE_DELAY : 0);
 }
 
+static mq_status copy_text(const char *text, char **copy, mq_error *error)
+{
+    *copy = text ? mq__strdup(text) : NULL;
+    if (!text || *copy) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "scheduler: request: expected memory, got none");
+}
+
 static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *job, mq_error *error)
 {
     const uint32_t room = s->info.context - r->count;
@@ -101,7 +110,10 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     job->top_logprobs = options.top_logprobs < 20 ? options.top_logprobs : 20;
     job->logprobs = options.logprobs || options.top_logprobs;
     job->background = r->background;
-    job->reads_on = s->options.finish_abandoned;
+    job->reads_on = s->options.finish_abandoned && !r->sink;
+    job->sink = r->sink;
+    job->prefill_only = r->prefill_only;
+    job->hold = r->hold || r->sink;
     job->plan = r->plan;
     job->owner = r->owner;
     job->event = r->event;
@@ -109,8 +121,11 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     job->submitted = mq__sched_now();
     job->key = key_of(r, job->submitted);
     job->report = (mq_report){.prompt = r->count, .miss_token = -1, .drafts = s->options.draft != MQ_DRAFT_OFF};
-    mq_status status = mq_generation_new(s->options.text, &options, &start, &job->generation, error);
     job->draft = (mq_draft_answer){.owner = r->owner, .script = r->options.script};
+    mq_status status = copy_text(r->prefill_peer, &job->peer, error);
+    if (status == MQ_OK) status = copy_text(r->prefill_lease, &job->lease, error);
+    if (status != MQ_OK) return status;
+    status = mq_generation_new(s->options.text, &options, &start, &job->generation, error);
     if (status == MQ_OK && options.max_tokens > 1) {
         status = mq__draft_begin(s->drafter, r->count + options.max_tokens, &job->draft, error);
     }
@@ -207,10 +222,26 @@ void mq__job_park(mq_scheduler *s, mq_job *job)
 {
     mq_sequence *sequence = job->sequence;
     if (!sequence) return;
+    mq__arrival_end(job);
     mq__prefix_cache_keep(s->cache, sequence, job->owner, job->background);
     set_sequence(job, NULL);
     mq_sequence_free(sequence);
     job->kept = 0;
+    job->asked = false;
+}
+
+void mq__job_keep(mq_scheduler *s, mq_job *job)
+{
+    const uint32_t blocks = job->sequence->count / MQ_PAGE_TOKENS;
+    if (blocks == job->kept) return;
+    mq__prefix_cache_keep(s->cache, job->sequence, job->owner, job->background);
+    job->kept = blocks;
+}
+
+uint32_t mq__job_unread(const mq_job *job)
+{
+    const uint32_t held = job->sequence ? job->sequence->count : 0;
+    return !job->arrival && held + 1 < job->prompt ? job->prompt - 1 - held : 0;
 }
 
 static void count_end(mq_scheduler *s, const mq_job *job)
@@ -225,15 +256,9 @@ static void count_end(mq_scheduler *s, const mq_job *job)
     pthread_mutex_unlock(&s->lock);
 }
 
-static void end_job(mq_scheduler *s, mq_job *job, const char *bytes, size_t count)
+/* The client has its end; what is left of it is blocks for the prefix cache and the disk. */
+static void put_away(mq_scheduler *s, mq_job *job)
 {
-    const mq_event event = {.kind = MQ_EVENT_END, .bytes = bytes, .count = count, .token = -1, .report = &job->report};
-    mq__job_tell(job, &event);
-    count_end(s, job);
-    mq__draft_keep(s->drafter, job->owner, job->tokens + job->prompt, job->count - job->prompt);
-    pthread_mutex_lock(&job->lock);
-    job->event = NULL;
-    pthread_mutex_unlock(&job->lock);
     if (job->sequence) {
         (void)mq_sequence_truncate(job->sequence, job->sequence->count / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS);
         mq__prefix_cache_keep(s->cache, job->sequence, job->owner, job->background);
@@ -244,6 +269,33 @@ static void end_job(mq_scheduler *s, mq_job *job, const char *bytes, size_t coun
     }
     mq__job_park(s, job);
     mq__job_release(job);
+}
+
+static void end_job(mq_scheduler *s, mq_job *job, const char *bytes, size_t count)
+{
+    const mq_event event = {.kind = MQ_EVENT_END, .bytes = bytes, .count = count, .token = -1, .report = &job->report};
+    mq__arrival_end(job);
+    mq__job_tell(job, &event);
+    count_end(s, job);
+    mq__draft_keep(s->drafter, job->owner, job->tokens + job->prompt, job->count - job->prompt);
+    pthread_mutex_lock(&job->lock);
+    job->event = NULL;
+    const bool held = job->hold && !job->left && job->sequence;
+    pthread_mutex_unlock(&job->lock);
+    if (held)
+        mq__jobs_add(&s->held, job);
+    else
+        put_away(s, job);
+}
+
+void mq__release_held(mq_scheduler *s, bool all)
+{
+    for (mq_job **at = &s->held.first; *at;) {
+        if (all || mq__job_has_left(*at))
+            put_away(s, mq__jobs_remove(&s->held, at));
+        else
+            at = &(*at)->next;
+    }
 }
 
 void mq__job_end(mq_scheduler *s, mq_job *job, mq_finish finish, const char *bytes, size_t count)

@@ -23,12 +23,12 @@
 
 static bool wants_prefill(const mq_job *job)
 {
-    return job->sequence->count + 1 < job->prompt;
+    return !job->arrival && job->sequence->count + 1 < job->prompt;
 }
 
 static bool wants_decode(const mq_job *job)
 {
-    return !wants_prefill(job) && job->sequence->count < job->count;
+    return !job->arrival && !wants_prefill(job) && job->sequence->count < job->count && !job->prefill_only;
 }
 
 /* Before its rows: blocks from disk. */
@@ -169,7 +169,7 @@ static bool gather_drafted(mq_scheduler *s, bool parks)
 
 /* ---- running them */
 
-static void leave_running(mq_scheduler *s, const mq_job *job)
+void mq__leave_running(mq_scheduler *s, const mq_job *job)
 {
     mq_job **at = &s->running.first;
     while (*at != job) {
@@ -187,14 +187,14 @@ static void forget_drafts(mq_job *job)
 
 static void end_running(mq_scheduler *s, mq_job *job, mq_finish finish, const char *bytes, size_t count)
 {
-    leave_running(s, job);
+    mq__leave_running(s, job);
     forget_drafts(job);
     mq__job_end(s, job, finish, bytes, count);
 }
 
 static void fail_running(mq_scheduler *s, mq_job *job, const mq_error *error)
 {
-    leave_running(s, job);
+    mq__leave_running(s, job);
     forget_drafts(job);
     mq__job_fail(s, job, error);
 }
@@ -234,18 +234,12 @@ static void end_broken(mq_scheduler *s, step_rows *step)
     }
 }
 
-static void keep_blocks(mq_scheduler *s, mq_job *job)
-{
-    const uint32_t blocks = job->sequence->count / MQ_PAGE_TOKENS;
-    if (blocks == job->kept) return;
-    mq__prefix_cache_keep(s->cache, job->sequence, job->owner, job->background);
-    job->kept = blocks;
-}
-
 static void prefill_ran(mq_scheduler *s, mq_job *job)
 {
-    keep_blocks(s, job);
+    mq__job_keep(s, job);
+    mq__sink_stored(s, job);
     job->report.prompt_done = job->sequence->count;
+    job->report.prefilled = MQ_PREFILLED_LOCAL;
     job->report.prefill_s = mq__sched_now() - job->admitted;
     mq__job_progress(job);
 }
@@ -360,7 +354,7 @@ static void push_tokens(mq_scheduler *s, mq_job *job)
         draw_token(job, drafted - right);
     }
     forget_drafts(job);
-    keep_blocks(s, job);
+    mq__job_keep(s, job);
 }
 
 /* The last token of a prompt has run: its answer begins. */
@@ -435,13 +429,14 @@ static double allowed_pause(const mq_scheduler *s)
 }
 
 /* Before each layer but the first: a decode step, if the answers' pause would be too long after another such layer. */
-static void answer_between_layers(void *context)
+static void between_layers(void *context, uint32_t layers)
 {
     mq_scheduler *s = context;
     const double now = mq__sched_now(), layer = now - s->reading.layer_began;
     reading *r = &s->reading;
+    mq__tell_sinks(s, layers);
     r->layer_s += r->layer_s > 0 ? SMOOTH * (layer - r->layer_s) : layer;
-    if (now - s->decoded + r->layer_s > allowed_pause(s)) (void)run_decode(s, false);
+    if (r->answers && now - s->decoded + r->layer_s > allowed_pause(s)) (void)run_decode(s, false);
     r->layer_began = mq__sched_now();
     r->others += r->layer_began - now;
 }
@@ -465,7 +460,8 @@ static bool run_prefill(mq_scheduler *s, bool answers)
     const uint32_t rows = rows_of_step(step);
     const double start = r->layer_began = mq__sched_now();
     r->others = 0;
-    mq__engine_set_interlude(s->engine, answers ? answer_between_layers : NULL, s);
+    r->answers = answers;
+    mq__engine_set_interlude(s->engine, between_layers, s);
     run_gathered(s, step);
     mq__engine_set_interlude(s->engine, NULL, NULL);
     const double seconds = mq__sched_now() - start - r->others;
@@ -483,17 +479,30 @@ static bool run_prefill(mq_scheduler *s, bool answers)
     return true;
 }
 
+/* What is not rows: blocks from disk, KV from and to others, and prompts that are only to be read. */
+static bool run_transfers(mq_scheduler *s, uint32_t answers)
+{
+    bool ran = false;
+    for (mq_job *job = s->running.first, *next; job; job = next) {
+        next = job->next;
+        load_blocks(s, job, answers ? 1 : 16);
+        ran = ran || job->loading;
+        if (job->loading) continue;
+        mq__sink_begin(job);
+        if (!job->prefill_only || wants_prefill(job)) continue;
+        end_running(s, job, MQ_FINISH_LENGTH, NULL, 0);
+        ran = true;
+    }
+    return mq__run_arrivals(s, answers) || ran;
+}
+
 bool mq__run_step(mq_scheduler *s)
 {
-    bool answers = false;
+    uint32_t answers = 0;
     for (mq_job *job = s->running.first; job; job = job->next) {
-        answers = answers || (!job->loading && wants_decode(job));
+        answers += !job->loading && wants_decode(job);
     }
-    bool loads = false;
-    for (mq_job *job = s->running.first; job; job = job->next) {
-        load_blocks(s, job, answers ? 1 : 16);
-        loads = loads || job->loading;
-    }
-    const bool read = run_prefill(s, answers);
-    return run_decode(s, true) || read || loads;
+    const bool moved = run_transfers(s, answers);
+    const bool read = run_prefill(s, answers > 0);
+    return run_decode(s, true) || read || moved;
 }

@@ -5,6 +5,7 @@
 #include "gen/drafter.h"
 #include "mixquant_serve.h"
 #include "sched/prefix_cache.h"
+#include "sched/transfer.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -35,10 +36,16 @@ struct mq_job {
     double key;                            /* who comes first: the smaller one */
     double submitted, admitted, read_done; /* seconds; 0: not yet */
     bool loading;                          /* the disk may have the next block */
-    uint32_t kept;                         /* blocks that the prefix cache was offered */
-    uint32_t stored;                       /* blocks that the disk was offered, once it has ended */
-    mq_kv_name name;                       /* of the block before that */
-    int32_t drawn;                         /* the next token, while a step ends */
+    bool asked;                            /* the source was, whether it has the prompt prefilled elsewhere */
+    const struct mq_kv_source *source;
+    mq_kv_arrival *arrival;        /* NULL: no KV is on its way */
+    char *peer, *lease;            /* of the request */
+    const struct mq_kv_sink *sink; /* where its KV goes; `began`: it knows */
+    bool began, prefill_only, hold;
+    uint32_t kept;   /* blocks that the prefix cache was offered */
+    uint32_t stored; /* blocks that the disk was offered, once it has ended */
+    mq_kv_name name; /* of the block before that */
+    int32_t drawn;   /* the next token, while a step ends */
     mq_status draw_status;
     mq_report report;
 };
@@ -62,6 +69,7 @@ typedef struct step_rows {
 
 /* A prefill step while answers run. */
 typedef struct reading {
+    bool answers;       /* there are some */
     uint32_t budget;    /* its rows at most */
     double layer_began; /* the layer in hand */
     double layer_s;     /* what a layer takes, smoothed */
@@ -79,10 +87,12 @@ struct mq_scheduler {
     pthread_cond_t work, idle;
     job_list inbox;
     uint32_t jobs; /* submitted and not ended */
-    bool draining, stopping;
+    bool draining, stopping, woken;
     mq_scheduler_stats stats;
 
-    job_list waiting, running, storing; /* storing: ended, and the disk has not been offered all of its blocks */
+    job_list waiting, running;
+    job_list storing;          /* ended, and the disk has not been offered all of its blocks */
+    job_list held;             /* ended, and their clients want the sequence for a while */
     step_rows step[MQ_PHASES]; /* of the step in hand; a decode step may run between two layers of a prefill step */
     reading reading;
     double decode_s;  /* of a decode step, smoothed */
@@ -109,6 +119,13 @@ void mq__job_end(mq_scheduler *s, mq_job *job, mq_finish finish, const char *byt
 void mq__job_fail(mq_scheduler *s, mq_job *job, const mq_error *error);
 /* Takes its sequence away; full blocks stay in the prefix cache. */
 void mq__job_park(mq_scheduler *s, mq_job *job);
+/* Lets jobs go that are held and whose clients have left; `all`: the others, too. */
+void mq__release_held(mq_scheduler *s, bool all);
+/* The prefix cache gets what it has not of the full blocks. */
+void mq__job_keep(mq_scheduler *s, mq_job *job);
+void mq__leave_running(mq_scheduler *s, const mq_job *job);
+/* Tokens that are still to be computed for its prompt, but for the last one. */
+uint32_t mq__job_unread(const mq_job *job);
 
 /* ---- admit.c */
 
@@ -123,5 +140,17 @@ bool mq__make_blocks(mq_scheduler *s, uint32_t blocks, bool parks);
 bool mq__run_step(mq_scheduler *s);
 /* Blocks that a sequence needs beyond those it holds to have `count` tokens. */
 uint32_t mq__job_blocks_missing(const mq_job *job, uint32_t count);
+
+/* ---- transfer.c: KV that comes from elsewhere, and KV that goes elsewhere */
+
+/* Asks the source for what is to be prefilled, where that has not been done, and takes what has come. True: something has changed. */
+bool mq__run_arrivals(mq_scheduler *s, uint32_t answers);
+/* Ends a job's arrival, if there is one; what is whole of it stays. */
+void mq__arrival_end(mq_job *job);
+/* Tells sinks of the jobs in the step that is run what has been stored in `layers` layers. */
+void mq__tell_sinks(mq_scheduler *s, uint32_t layers);
+void mq__sink_begin(mq_job *job);
+/* All layers have what the sequence holds. */
+void mq__sink_stored(const mq_scheduler *s, mq_job *job);
 
 #endif

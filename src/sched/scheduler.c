@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "sched/sched.h"
 
+#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -10,18 +11,34 @@
 #define QUEUE_DEFAULT   256
 #define GAP_DEFAULT     2.0
 #define DISK_DEFAULT    ((uint64_t)16 << 30)
-#define PUBLISH_EVERY   0.2 /* seconds between counts of what the cache could give */
-#define STORE_AT_ONCE   8   /* blocks that are offered to the disk in a row while nothing else is to do */
+#define PUBLISH_EVERY   0.2   /* seconds between counts of what the cache could give */
+#define DOZE            20e-3 /* seconds between looks at KV that arrives and at jobs that are held, if nobody wakes */
+#define STORE_AT_ONCE   8     /* blocks that are offered to the disk in a row while nothing else is to do */
 
 /* ---- the thread */
 
-static void take_inbox(mq_scheduler *s)
+/* What the clock says so many seconds from now. */
+static struct timespec time_after(double seconds)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    const double end = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 + seconds;
+    return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - floor(end)) * 1e9)};
+}
+
+/* Without jobs it waits for one; when all that there are wait for something that is not here, it looks again soon. */
+static void take_inbox(mq_scheduler *s, bool dozes)
+{
+    const bool busy = s->waiting.count || s->running.count || s->storing.count || s->held.count;
+    const struct timespec until = time_after(DOZE);
     pthread_mutex_lock(&s->lock);
-    const bool busy = s->waiting.count || s->running.count || s->storing.count;
-    while (!busy && !s->inbox.first && !s->stopping) {
-        pthread_cond_wait(&s->work, &s->lock);
+    while ((!busy || dozes) && !s->inbox.first && !s->stopping && !s->woken) {
+        if (!busy)
+            pthread_cond_wait(&s->work, &s->lock);
+        else if (pthread_cond_timedwait(&s->work, &s->lock, &until) != 0)
+            break;
     }
+    s->woken = false;
     while (s->inbox.first) {
         mq__jobs_add(&s->waiting, mq__jobs_remove(&s->inbox, &s->inbox.first));
     }
@@ -70,7 +87,8 @@ static void store_some(mq_scheduler *s, uint32_t blocks)
 
 static void publish_stats(mq_scheduler *s)
 {
-    uint32_t largest = 0, evictable = s->stats.kv_blocks_cached;
+    uint32_t largest = 0, arriving = 0, evictable = s->stats.kv_blocks_cached;
+    uint64_t unread = 0;
     const double now = mq__sched_now();
     if (now - s->published > PUBLISH_EVERY || s->running.count == 0) {
         evictable = mq__prefix_evictable(s->cache->tree);
@@ -78,11 +96,19 @@ static void publish_stats(mq_scheduler *s)
     }
     for (const mq_job *job = s->running.first; job; job = job->next) {
         if (job->sequence->count > largest) largest = job->sequence->count;
+        unread += mq__job_unread(job);
+        arriving += job->arrival != NULL;
+    }
+    for (const mq_job *job = s->waiting.first; job; job = job->next) {
+        unread += mq__job_unread(job);
     }
     const uint32_t free = mq__kv_available(s->engine->kv);
     pthread_mutex_lock(&s->lock);
     s->stats.running = s->running.count;
     s->stats.waiting = s->waiting.count;
+    s->stats.arriving = arriving;
+    s->stats.held = s->held.count;
+    s->stats.unread_tokens = unread;
     s->stats.kv_blocks_free = free;
     s->stats.kv_blocks_cached = evictable;
     s->stats.hit_tokens = s->stats.cached_tokens = s->cache->hit_tokens;
@@ -102,21 +128,25 @@ static void pause_briefly(void)
 static void *run_scheduler(void *context)
 {
     mq_scheduler *s = context;
+    bool dozes = false;
     while (!is_over(s)) {
-        take_inbox(s);
+        take_inbox(s, dozes);
         end_left(s, &s->waiting, false);
         end_left(s, &s->running, false);
+        mq__release_held(s, false);
         mq__admit(s);
         const bool ran = mq__run_step(s);
         const uint32_t before = s->storing.first ? s->storing.first->stored : 0;
         store_some(s, ran ? 1 : STORE_AT_ONCE);
         publish_stats(s);
+        dozes = !ran && !s->storing.first;
         /* The disk has more than it can take, and nothing runs. */
         if (!ran && s->storing.first && s->storing.first->stored == before) pause_briefly();
     }
-    take_inbox(s);
+    take_inbox(s, false);
     end_left(s, &s->waiting, true);
     end_left(s, &s->running, true);
+    mq__release_held(s, true);
     while (s->storing.first) {
         const uint32_t before = s->storing.first->stored;
         store_some(s, STORE_AT_ONCE);
@@ -180,6 +210,7 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
     mq__jobs_init(&s->waiting);
     mq__jobs_init(&s->running);
     mq__jobs_init(&s->storing);
+    mq__jobs_init(&s->held);
     s->stats.kv_blocks = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
     mq_status status = allocate_steps(s, error);
     if (status == MQ_OK) {
@@ -198,11 +229,7 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
 
 void mq_scheduler_drain(mq_scheduler *s, double seconds)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    const double end = (double)until.tv_sec + (double)until.tv_nsec * 1e-9 + seconds;
-    until.tv_sec = (time_t)end;
-    until.tv_nsec = (long)((end - (double)until.tv_sec) * 1e9);
+    const struct timespec until = time_after(seconds);
     pthread_mutex_lock(&s->lock);
     s->draining = true;
     while (s->jobs > 0 && pthread_cond_timedwait(&s->idle, &s->lock, &until) == 0) {}
@@ -230,5 +257,8 @@ void mq_scheduler_describe(mq_scheduler *s, mq_scheduler_stats *stats)
     pthread_mutex_lock(&s->lock);
     *stats = s->stats;
     stats->waiting += s->inbox.count;
+    for (const mq_job *job = s->inbox.first; job; job = job->next) {
+        stats->unread_tokens += mq__job_unread(job);
+    }
     pthread_mutex_unlock(&s->lock);
 }

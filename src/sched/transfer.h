@@ -8,7 +8,7 @@
 /* ---- out: where the KV of a request's prompt goes (mq_request.sink) */
 
 /* The request is admitted: `sequence` has KV of its first `ready` tokens in all layers. From now until mq_job_free its blocks stay where
- * they are, and what `stored` said is there may be read by any thread. A sink's request is never preempted. */
+ * they are, and what `stored` said is there may be read by any thread. A sink's request is never preempted. Nothing is called after mq_job_free. */
 struct mq_kv_sink {
     void (*begin)(void *context, const mq_sequence *sequence, uint32_t ready);
     /* The layer has KV of the first `count` tokens. Layers of a pass come in order, as soon as each is computed. */
@@ -38,6 +38,7 @@ typedef enum mq_arrival_state { MQ_ARRIVING, MQ_ARRIVED, MQ_ARRIVAL_FAILED } mq_
 typedef struct mq_arrival_facts {
     uint32_t whole;         /* KV of positions [first, whole) is there in all layers, and right */
     const uint8_t *precise; /* bits of [first, count): which of them the decode plan computed */
+    bool declined;          /* of FAILED: on second thoughts this engine shall do it; that is no failure */
     mq_error error;         /* of a failure */
 } mq_arrival_facts;
 

@@ -12,6 +12,7 @@
 
 #define BLANKS_AFTER 5.0  /* seconds until blanks before JSON begin */
 #define BLANKS_EVERY 15.0 /* seconds */
+#define PREFILL_WAIT 10.0 /* seconds for which headers wait to say where the prompt was prefilled */
 
 double mq__now(void)
 {
@@ -131,6 +132,7 @@ void mq__call_send_text(mq_call *call, const char *event, const char *data)
 static void send_json(mq_call *call, unsigned status, json_t *body)
 {
     if (!call->begun) {
+        mq__call_set_prefill_header(call);
         mq__reply_json(call->x, status, body);
         return;
     }
@@ -156,6 +158,7 @@ static void fail_call(mq_call *call, const mq_fault *fault)
     } else if (call->begun) {
         send_json(call, 200, call->api->error ? call->api->error(fault) : mq__error_json(fault));
     } else {
+        if (call->submitted) mq__call_set_prefill_header(call);
         mq__reply_fault(call->x, call->api, fault);
     }
     close_call(call, fault->status, "failed");
@@ -177,13 +180,22 @@ static void settle(mq_call *call)
     }
 }
 
+/* What the API says, and, where somebody will fetch the prompt's KV, by what. */
+static json_t *whole_answer(mq_call *call)
+{
+    json_t *whole = call->api->whole(call);
+    mq__call_lend(call);
+    if (call->lease[0]) (void)json_object_set_new(whole, "kv_transfer_params", mq__call_lease(call));
+    return whole;
+}
+
 static void end_call(mq_call *call)
 {
     json_t *whole = NULL;
     if (call->ask.stream)
         call->api->end(call);
     else
-        whole = call->api->whole(call);
+        whole = whole_answer(call);
     note_failures(call);
     if (!call->ask.stream && !whole) call->broken = true;
     if (call->broken || call->left) {
@@ -201,8 +213,9 @@ static void end_call(mq_call *call)
 /* ---- events */
 
 /* Why an answer did not end well. */
-static void fault_of_report(const mq_report *report, mq_fault *fault)
+static void fault_of_report(const mq_call *call, const mq_report *report, mq_fault *fault)
 {
+    if (mq__call_failed_transfer(call, report, fault)) return;
     if (report->status == MQ_OK) { /* cancelled, and not by its client */
         const mq_error error = {MQ_CANCELLED, "the server is shutting down"};
         (void)mq__fault_error(fault, MQ_CANCELLED, &error);
@@ -218,7 +231,7 @@ static void take_end(mq_choice *choice, const mq_event *event)
     mq_call *call = choice->call;
     if (event->report->status != MQ_OK || event->report->finish == MQ_FINISH_CANCELLED) {
         mq_fault fault;
-        fault_of_report(event->report, &fault);
+        fault_of_report(call, event->report, &fault);
         fail_call(call, &fault);
         return;
     }
@@ -228,13 +241,39 @@ static void take_end(mq_choice *choice, const mq_event *event)
     if (++call->ended == call->ask.n) end_call(call);
 }
 
+static bool has_ended_well(const mq_event *event)
+{
+    return event->kind == MQ_EVENT_END && event->report->status == MQ_OK &&
+           event->report->finish != MQ_FINISH_CANCELLED;
+}
+
+static void begin_stream(mq_call *call)
+{
+    mq__call_set_prefill_header(call);
+    mq__exchange_begin(call->x, 200, "text/event-stream");
+    call->begun = true;
+    call->api->begin(call);
+}
+
+/* A stream that has not begun waits to know where its prompt was prefilled: an answer's first token has come then. */
+static void begin_when_known(mq_choice *choice, const mq_event *event)
+{
+    mq_call *call = choice->call;
+    if (!call->ask.stream || call->begun) return;
+    const bool known = choice->number == 0 && mq__call_knows_prefill(call, event->report);
+    const bool begins = event->kind == MQ_EVENT_PROGRESS ? known : event->kind == MQ_EVENT_TOKEN;
+    if (begins || has_ended_well(event)) begin_stream(call);
+}
+
 static void take_event(mq_choice *choice, const mq_event *event)
 {
     mq_call *call = choice->call;
     choice->answered.report = *event->report;
     mq__call_find_miss(call, event->report);
+    begin_when_known(choice, event);
+    if (call->broken || call->left) return;
     if (event->kind == MQ_EVENT_PROGRESS) {
-        if (call->ask.stream && call->api->progress) call->api->progress(call, event->report);
+        if (call->ask.stream && call->begun && call->api->progress) call->api->progress(call, event->report);
     } else if (event->kind == MQ_EVENT_TOKEN) {
         mq__choice_token(choice, event);
     } else {
@@ -258,16 +297,31 @@ void mq__choice_event(void *context, const mq_event *event)
 
 /* ---- while it lasts */
 
+/* For so long a whole answer's headers wait where there are blanks before it. */
+static double blanks_after(const mq_call *call)
+{
+    return mq__call_knows_prefill(call, &call->choices[0].answered.report) ? BLANKS_AFTER : PREFILL_WAIT;
+}
+
 static void keep_blanks(mq_call *call, double now)
 {
     if (!mq__server_options(call->server)->json_keepalive) return;
-    if (!call->begun && now - call->started >= BLANKS_AFTER) {
+    if (!call->begun && now - call->started >= blanks_after(call)) {
+        mq__call_set_prefill_header(call);
         mq__exchange_begin(call->x, 200, "application/json");
         call->begun = true;
         write_bytes(call, " ", 1);
     } else if (call->begun && now - call->sent >= BLANKS_EVERY) {
         write_bytes(call, " ", 1);
     }
+}
+
+/* Long enough: the headers say what is known by now. What the prompt's progress was is not lost. */
+static void begin_late(mq_call *call)
+{
+    const mq_report *report = &call->choices[0].answered.report;
+    begin_stream(call);
+    if (!call->broken && !call->left && report->plan_decode && call->api->progress) call->api->progress(call, report);
 }
 
 static void tick_call(mq_call *call)
@@ -281,6 +335,8 @@ static void tick_call(mq_call *call)
     }
     if (!call->ask.stream) {
         keep_blanks(call, now);
+    } else if (!call->begun && now - call->started >= PREFILL_WAIT) {
+        begin_late(call);
     } else if (call->begun && call->api->alive && now - call->told >= 1) {
         call->told = now;
         call->api->alive(call, now - call->sent);
@@ -323,20 +379,36 @@ static void set_warning(mq_call *call)
     mq__exchange_set_header(call->x, "warning", value);
 }
 
-/* With the lock: events that come meanwhile wait. */
-static void start_call(mq_call *call)
+/* An answer without a token: what the prompt's KV is for happens elsewhere. */
+static void acknowledge(mq_call *call)
+{
+    const mq_report report = {.prompt = (uint32_t)call->prompt.count, .finish = MQ_FINISH_LENGTH, .miss_token = -1};
+    const mq_event event = {.kind = MQ_EVENT_END, .token = -1, .report = &report};
+    for (uint32_t i = 0; i < call->ask.n && !call->over && !call->broken; i++) {
+        take_event(&call->choices[i], &event);
+    }
+}
+
+/* False: it has failed. */
+static bool submit_call(mq_call *call)
 {
     mq_fault fault;
     for (uint32_t i = 0; i < call->ask.n; i++) {
         if (mq__choice_submit(&call->choices[i], &fault)) continue;
         fail_call(call, &fault);
-        return;
+        return false;
     }
-    if (!call->ask.stream) return;
+    call->submitted = true;
+    return true;
+}
+
+/* With the lock: events that come meanwhile wait. */
+static void start_call(mq_call *call)
+{
+    if (!call->ask.handoff.acknowledges && !submit_call(call)) return;
     watch_failures(call);
-    mq__exchange_begin(call->x, 200, "text/event-stream");
-    call->begun = true;
-    call->api->begin(call);
+    if (call->ask.stream && !mq__call_tells_prefill(call)) begin_stream(call);
+    if (call->ask.handoff.acknowledges) acknowledge(call);
     note_failures(call);
     settle(call);
 }

@@ -27,6 +27,15 @@ bool mq__fault_error(mq_fault *fault, mq_status status, const mq_error *error);
 
 typedef enum mq_tool_choice { MQ_CHOICE_AUTO, MQ_CHOICE_NONE, MQ_CHOICE_REQUIRED } mq_tool_choice;
 
+/* What a request says of prefill and decode on different machines (ask_handoff.c). */
+typedef struct mq_ask_handoff {
+    char peer[280]; /* "", or who has prefilled the prompt or shall do it: HOST:PORT, or link://HOST:PORT of its link */
+    char lease[129];   /* "", or what it calls the prompt that it has prefilled already */
+    bool lends;        /* somebody will fetch the prompt's KV when the answer is there */
+    bool acknowledges; /* nothing is to be computed: another worker asks for the prompt's KV over the link */
+    char ignored[360]; /* "", or what it asked for in vain, for people */
+} mq_ask_handoff;
+
 /* A request, whichever API it came by. All owned by the ask. */
 typedef struct mq_ask {
     json_t *
@@ -70,11 +79,14 @@ typedef struct mq_ask {
     char session[128]; /* for log lines; "". Set of headers and prompt_cache_key before `read` */
     char model[128];   /* as the client wrote it */
     char *warning;     /* what was left out ("web_search, ..."), or NULL: header Warning and the log */
-    void *extra;       /* the API's own facts about the request; freed by api->free_extra */
+    mq_ask_handoff handoff;
+    void *extra; /* the API's own facts about the request; freed by api->free_extra */
 } mq_ask;
 
 void mq__ask_defaults(mq_server *server, mq_ask *ask);
 void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask); /* session, background */
+/* ask_handoff.c: kv_transfer_params, bootstrap_room, the header x-prefiller-host-port; after the API's own `read`. */
+bool mq__ask_read_handoff(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);
 /* After messages, tools and schema are read: a side request that names a conversation is background. It is short, without tools, and
  * its schema is a title's, or its instructions begin with what a title shall be (Claude Code, opencode). */
 void mq__ask_note_title(mq_ask *ask);

@@ -47,14 +47,17 @@ struct mq_call {
     double started, sent, told,
         first_token;        /* seconds; sent: the latest event; told: `alive` was asked; first_token: 0 before */
     uint32_t ended;         /* choices */
+    bool submitted;         /* all answers are */
     bool begun;             /* headers are out: a stream, or blanks before JSON */
+    bool told_prefill;      /* x-prefill is among them */
     bool over;              /* nothing is sent any more; what still runs is to be released */
     bool left;              /* a write said that nobody reads */
     bool broken;            /* memory was short */
     unsigned long failures; /* of jansson in this thread, when the work under the lock began */
     uint32_t miss_at;       /* of `miss` */
     char miss[400];
-    mq_buf line; /* scratch of what is sent */
+    char lease[33]; /* "", or what KV that stays for others is called */
+    mq_buf line;    /* scratch of what is sent */
 };
 
 /* answering_parts.c: what a token brings. What goes wrong there sets call->broken. */
@@ -71,6 +74,17 @@ void mq__choice_event(void *context, const mq_event *event); /* answering.c: of 
 void mq__choices_release(mq_call *call);                     /* answering.c: without the lock */
 
 double mq__now(void); /* answering.c: seconds */
+
+/* answering_handoff.c: where the prompt was prefilled. An answer's headers wait, within bounds, until that is known. */
+bool mq__call_tells_prefill(const mq_call *call); /* answers of this worker say it */
+bool mq__call_knows_prefill(const mq_call *call, const mq_report *report);
+void mq__call_set_prefill_header(mq_call *call);                            /* once; before the answer begins */
+json_t *mq__call_prefill(const mq_call *call);                              /* for timings */
+void mq__call_prefill_words(const mq_call *call, char *words, size_t size); /* for the log */
+/* The answer failed because KV did not arrive, and this worker does not make up for it. */
+bool mq__call_failed_transfer(const mq_call *call, const mq_report *report, mq_fault *fault);
+void mq__call_lend(mq_call *call);           /* its answers have ended well: its KV stays, where that was asked for */
+json_t *mq__call_lease(const mq_call *call); /* kv_transfer_params of the answer; NULL: none, or no memory */
 
 /* answering_report.c */
 void mq__call_find_miss(mq_call *call, const mq_report *report);

@@ -163,6 +163,7 @@ json_t *mq__call_timings(const mq_call *call)
         (void)json_object_set_new(timings, "draft_n_accepted", json_integer(all.drafted_right));
     }
     (void)json_object_set_new(timings, "plan", mq__call_plan(call));
+    if (mq__call_tells_prefill(call)) (void)json_object_set_new(timings, "prefill", mq__call_prefill(call));
     if (!has_miss(call, &all)) return timings;
     json_t *miss = json_pack("{sI so ss}", "position", (json_int_t)all.miss_at, "prompt_text",
                              token_text(call, call->prompt.tokens[all.miss_at]), "explanation", call->miss);
@@ -215,12 +216,14 @@ void mq__call_log(mq_call *call, unsigned status, const char *finish)
         if (call->first_token > 0) mq__count_time(&counts->first_token, call->first_token - call->started);
     }
     const mq_report all = call->choices ? report_of_all(call) : (mq_report){.miss_token = -1};
+    char prefilled[400];
+    mq__call_prefill_words(call, prefilled, sizeof prefilled);
     mq__server_log(
         call->server,
         "%s: id %s, status %u, session %s, prompt %zu, cached %u, generated %u, queued %.0f ms, prefill %.0f ms, "
-        "decode %.0f ms, total %.0f ms, finish %s%s%s%s%s",
+        "decode %.0f ms, total %.0f ms, finish %s%s%s%s%s%s",
         call->api->name, call->id, status, call->ask.session[0] ? call->ask.session : "-", call->prompt.count,
         all.cached, all.generated, 1e3 * all.queued_s, 1e3 * (all.prefill_s + all.last_s), 1e3 * all.decode_s,
-        1e3 * took, finish, call->miss[0] ? ", " : "", call->miss, call->ask.warning ? ", left out: " : "",
+        1e3 * took, finish, prefilled, call->miss[0] ? ", " : "", call->miss, call->ask.warning ? ", left out: " : "",
         call->ask.warning ? call->ask.warning : "");
 }

@@ -37,7 +37,8 @@ static bool read_ask(mq_call *call, mq_fault *fault)
     bool read = mq__field_text(body, "model", 4096, &model, fault);
     snprintf(call->ask.model, sizeof call->ask.model, "%s", read && model ? model : "");
     mq__ask_hints(call->x, body, &call->ask);
-    read = read && check_model(call, fault) && call->api->read(call->server, call->x, body, &call->ask, fault);
+    read = read && check_model(call, fault) && call->api->read(call->server, call->x, body, &call->ask, fault) &&
+           mq__ask_read_handoff(call->server, call->x, body, &call->ask, fault);
     if (mq__json_failures() != before)
         read = mq__fault_memory(fault); /* something may look wrong that was only left out */
     json_decref(body);
@@ -210,6 +211,15 @@ bool mq__call_prepare(mq_call *call, mq_fault *fault)
     return make_masks(call, fault);
 }
 
+/* All answers of a request have one prompt: the first one's is fetched or kept, the others find it in the cache. */
+static void set_handoff(const mq_choice *choice, mq_request *request)
+{
+    const mq_ask_handoff *handoff = &choice->call->ask.handoff;
+    if (handoff->peer[0]) request->prefill_peer = handoff->peer;
+    if (handoff->lease[0] && choice->number == 0) request->prefill_lease = handoff->lease;
+    request->hold = handoff->lends && choice->number == 0;
+}
+
 static uint64_t seed_of(const mq_choice *choice)
 {
     const mq_ask *ask = &choice->call->ask;
@@ -252,6 +262,7 @@ bool mq__choice_submit(mq_choice *choice, mq_fault *fault)
         .event = mq__choice_event,
         .context = choice};
     request.options.sampling.seed = seed_of(choice);
+    set_handoff(choice, &request);
     choice->constraint = NULL; /* it is taken in any case */
     mq_error error = {0};
     const mq_status status = backend->submit(backend->self, &request, &choice->job, &error);

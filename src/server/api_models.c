@@ -21,18 +21,18 @@ static json_t *model_meta(const mq_engine_info *info)
 }
 
 /* An entry of `data`. */
-static json_t *model_card(const mq_served_model *model)
+static json_t *model_card(const mq_served_model *model, const char *role)
 {
     char created[32];
     struct tm day;
     const time_t seconds = (time_t)model->created;
     if (!gmtime_r(&seconds, &day) || strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", &day) == 0)
         created[0] = '\0';
-    return json_pack("{ss ss ss sI ss sI ss ss so s{ssss}}", "id", model->name, "object", "model", "type", "model",
+    return json_pack("{ss ss ss sI ss sI ss ss so s{ssss} ss}", "id", model->name, "object", "model", "type", "model",
                      "created", (json_int_t)model->created, "owned_by", "mixquant", "max_model_len",
                      (json_int_t)model->info.context, "display_name", model->name, "created_at", created, "meta",
                      model_meta(&model->info), "plan", "prefill", mq_linear_format_name(model->info.prefill), "decode",
-                     mq_linear_format_name(model->info.decode));
+                     mq_linear_format_name(model->info.decode), "role", role);
 }
 
 static json_t *effort_levels(bool reasons)
@@ -64,9 +64,9 @@ static json_t *codex_card(const mq_served_model *model)
     return card;
 }
 
-static json_t *model_list(const mq_served_model *model)
+static json_t *model_list(const mq_served_model *model, const char *role)
 {
-    return json_pack("{ss s[o] s[o] sb ss ss}", "object", "list", "data", model_card(model), "models",
+    return json_pack("{ss s[o] s[o] sb ss ss}", "object", "list", "data", model_card(model, role), "models",
                      codex_card(model), "has_more", 0, "first_id", model->name, "last_id", model->name);
 }
 
@@ -96,13 +96,15 @@ void mq__api_models(mq_server *server, mq_exchange *x)
 {
     static const char list[] = "/models";
     const mq_served_model *model = mq__server_model(server);
+    const mq_handoff_backend *handoff = mq__server_handoff(server);
+    const char *role = handoff ? handoff->role : "both";
     const char *path = mq__exchange_path(x), *at = strstr(path, list);
     const char *id = at ? at + sizeof list - 1 : "";
     if (*id == '/') id++;
     if (*id == '\0') {
-        mq__reply_json(x, 200, model_list(model));
+        mq__reply_json(x, 200, model_list(model, role));
     } else if (names_model(id, model->name)) {
-        mq__reply_json(x, 200, model_card(model));
+        mq__reply_json(x, 200, model_card(model, role));
     } else {
         mq_fault fault;
         (void)mq__fault(&fault, "model", "the model `%.200s` does not exist: this server has `%.200s`", id,

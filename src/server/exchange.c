@@ -5,6 +5,7 @@
 #include "server/http.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -86,6 +87,20 @@ const char *mq__exchange_body(const mq_exchange *x, size_t *count)
 uint64_t mq__exchange_owner(const mq_exchange *x)
 {
     return x->owner;
+}
+
+bool mq__exchange_local_address(const mq_exchange *x, char *host, size_t size)
+{
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof address;
+    const struct sockaddr *any = (const struct sockaddr *)&address;
+    if (!x->socket || getsockname(x->socket->fd, (struct sockaddr *)&address, &bytes) != 0) return false;
+    if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return false;
+    if (getnameinfo(any, bytes, host, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0) return false;
+    static const char mapped[] = "::ffff:"; /* an IPv4 client of an IPv6 socket */
+    if (strncmp(host, mapped, sizeof mapped - 1) == 0 && strchr(host, '.'))
+        memmove(host, host + sizeof mapped - 1, strlen(host) - sizeof mapped + 2);
+    return true;
 }
 
 const char *mq__exchange_id(const mq_exchange *x)

@@ -15,6 +15,8 @@ const char *mq__exchange_header(const mq_exchange *x, const char *name); /* case
 const char *mq__exchange_query(const mq_exchange *x, const char *key);   /* NULL: none */
 const char *mq__exchange_body(const mq_exchange *x, size_t *count);      /* inflated; NUL-terminated as a convenience */
 uint64_t mq__exchange_owner(const mq_exchange *x);                       /* of the API key; 0: no keys are in use */
+/* This machine's address, as its client sees it; false: there is none (a Unix socket). */
+bool mq__exchange_local_address(const mq_exchange *x, char *host, size_t size);
 const char *mq__exchange_id(const mq_exchange *x); /* request id, 24 letters and digits; also in x-request-id */
 
 /* ---- the answer; from any thread, of one exchange one call at a time */

@@ -34,6 +34,7 @@ const http_route mq__http_routes[] = {
     {"/api/hello", "GET, HEAD", answer_hello, true, true},
     {"/", "GET, HEAD", mq__page, true, true},
     {"/metrics", "GET, HEAD", mq__api_metrics, false, false},
+    {"/internal/link", "GET, HEAD", mq__api_link, true, true},
     BOTH("/chat/completions", "POST", mq__api_chat),
     BOTH("/completions", "POST", mq__api_completions),
     BOTH("/responses", "POST", mq__api_responses),

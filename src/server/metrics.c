@@ -157,29 +157,87 @@ static void put_times(mq_buf *out, const mq_times *times, const char *name, cons
     (void)mq__buf_printf(out, "\"} %llu\n", (unsigned long long)below);
 }
 
+/* Facts as labels of a gauge that is 1. llm-d's scheduler reads the sizes; routers keep pools of different plans apart by the plan. */
+static void put_facts(mq_buf *out, const mq_scheduler_stats *s, const mq_served_model *model, const char *role)
+{
+    put_head(out, "vllm:cache_config_info", "gauge", "Sizes of the KV cache.");
+    (void)mq__buf_puts(out, "vllm:cache_config_info{model_name=\"");
+    put_label(out, model->name);
+    (void)mq__buf_printf(out, "\",block_size=\"64\",num_gpu_blocks=\"%u\"} 1\n", s->kv_blocks);
+    put_head(out, "mixquant:plan_info", "gauge", "Formats of both phases, and what this worker does of them.");
+    (void)mq__buf_printf(out, "mixquant:plan_info{prefill=\"%s\",decode=\"%s\",role=\"%s\"} 1\n",
+                         mq_linear_format_name(model->info.prefill), mq_linear_format_name(model->info.decode), role);
+}
+
+typedef struct own_metric {
+    const char *name;
+    double value;
+    const char *help;
+} own_metric;
+
+static void put_all(mq_buf *out, const own_metric *metrics, size_t count, const char *type)
+{
+    for (size_t i = 0; i < count; i++) {
+        put_metric(out, metrics[i].name, type, metrics[i].value, metrics[i].help);
+    }
+}
+
+static void put_handoff(mq_buf *out, const mq_handoff_stats *h)
+{
+    const own_metric counters[] = {
+        {"mixquant:handoffs_sent_total", (double)h->sent, "Prompts whose KV went to another worker."},
+        {"mixquant:handoff_sent_tokens_total", (double)h->sent_tokens, "Tokens of them."},
+        {"mixquant:handoff_sent_bytes_total", (double)h->sent_bytes, "Bytes of them."},
+        {"mixquant:handoff_send_failures_total", (double)h->send_failures, "Hand-offs to others that failed."},
+        {"mixquant:handoffs_received_total", (double)h->received, "Prompts whose KV came from another worker."},
+        {"mixquant:handoff_received_tokens_total", (double)h->received_tokens, "Tokens of them."},
+        {"mixquant:handoff_received_bytes_total", (double)h->received_bytes, "Bytes of them."},
+        {"mixquant:handoff_receive_failures_total", (double)h->receive_failures, "Hand-offs from others that failed."},
+        {"mixquant:handoff_refused_peers_total", (double)h->refused_peers,
+         "Requests that named a worker which is not allowed."},
+        {"mixquant:handoff_refused_frames_total", (double)h->refused_frames,
+         "Messages that were damaged, foreign, replayed or too large."},
+        {"mixquant:handoff_leases_total", (double)h->leases, "Prompts that were kept for somebody to fetch."},
+        {"mixquant:handoff_leases_expired_total", (double)h->leases_expired, "Those that nobody fetched in time."},
+        {"mixquant:handoff_hidden_seconds_total", h->hidden_s, "Transfers from others while they still computed."},
+        {"mixquant:handoff_exposed_seconds_total", h->exposed_s, "Transfers from others after they had computed."},
+    };
+    const own_metric gauges[] = {
+        {"mixquant:handoffs_sending", h->sending, "Hand-offs to others that are under way."},
+        {"mixquant:handoffs_receiving", h->receiving, "Hand-offs from others that are under way."},
+        {"mixquant:handoff_leased", h->leased, "Prompts that are kept for somebody to fetch."},
+        {"mixquant:prefill_peers", h->peers, "Workers in the list of --prefill-peer."},
+        {"mixquant:prefill_peers_healthy", h->healthy, "Those that can be used."},
+    };
+    put_all(out, counters, sizeof counters / sizeof counters[0], "counter");
+    put_all(out, gauges, sizeof gauges / sizeof gauges[0], "gauge");
+}
+
 static void put_own(mq_buf *out, const mq_scheduler_stats *s)
 {
-    const struct {
-        const char *name;
-        uint64_t value;
-        const char *help;
-    } counters[] = {
-        {"mixquant:prefix_cache_hit_tokens_total", s->hit_tokens, "Prompt tokens that the prefix cache had."},
-        {"mixquant:prefix_cache_miss_tokens_total", s->miss_tokens, "Prompt tokens that it did not have."},
-        {"mixquant:prefix_cache_evict_tokens_total", s->evicted_tokens, "Tokens that it gave up for others."},
-        {"mixquant:disk_read_tokens_total", s->disk_read_tokens, "Tokens whose KV was read from disk."},
-        {"mixquant:disk_written_tokens_total", s->disk_written_tokens, "Tokens whose KV was written to disk."},
-        {"mixquant:requests_total", s->requests, "Requests that were queued."},
-        {"mixquant:requests_cancelled_total", s->cancelled, "Requests that were cancelled."},
-        {"mixquant:requests_failed_total", s->failed, "Requests that failed."},
+    const own_metric counters[] = {
+        {"mixquant:prefix_cache_hit_tokens_total", (double)s->hit_tokens, "Prompt tokens that the prefix cache had."},
+        {"mixquant:prefix_cache_miss_tokens_total", (double)s->miss_tokens, "Prompt tokens that it did not have."},
+        {"mixquant:prefix_cache_evict_tokens_total", (double)s->evicted_tokens, "Tokens that it gave up for others."},
+        {"mixquant:disk_read_tokens_total", (double)s->disk_read_tokens, "Tokens whose KV was read from disk."},
+        {"mixquant:disk_written_tokens_total", (double)s->disk_written_tokens, "Tokens whose KV was written to disk."},
+        {"mixquant:arrived_tokens_total", (double)s->arrived_tokens, "Prompt tokens that were prefilled elsewhere."},
+        {"mixquant:transfers_failed_total", (double)s->transfers_failed,
+         "Prompts of which what was prefilled elsewhere did not arrive."},
+        {"mixquant:requests_total", (double)s->requests, "Requests that were queued."},
+        {"mixquant:requests_cancelled_total", (double)s->cancelled, "Requests that were cancelled."},
+        {"mixquant:requests_failed_total", (double)s->failed, "Requests that failed."},
     };
-    for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++) {
-        put_metric(out, counters[i].name, "counter", (double)counters[i].value, counters[i].help);
-    }
-    put_metric(out, "mixquant:kv_blocks", "gauge", s->kv_blocks, "KV blocks of 64 tokens.");
-    put_metric(out, "mixquant:kv_blocks_free", "gauge", s->kv_blocks_free, "Blocks that nothing holds.");
-    put_metric(out, "mixquant:kv_blocks_cached", "gauge", s->kv_blocks_cached,
-               "Blocks that the prefix cache alone holds.");
+    const own_metric gauges[] = {
+        {"mixquant:kv_blocks", s->kv_blocks, "KV blocks of 64 tokens."},
+        {"mixquant:kv_blocks_free", s->kv_blocks_free, "Blocks that nothing holds."},
+        {"mixquant:kv_blocks_cached", s->kv_blocks_cached, "Blocks that the prefix cache alone holds."},
+        {"mixquant:unread_tokens", (double)s->unread_tokens, "Prompt tokens that wait to be computed here."},
+        {"mixquant:requests_arriving", s->arriving, "Running requests whose prompt is prefilled elsewhere."},
+        {"mixquant:requests_held", s->held, "Ended requests whose KV stays for others."},
+    };
+    put_all(out, counters, sizeof counters / sizeof counters[0], "counter");
+    put_all(out, gauges, sizeof gauges / sizeof gauges[0], "gauge");
 }
 
 static void put_answers(mq_buf *out, const mq_counts *counts)
@@ -193,6 +251,16 @@ static void put_answers(mq_buf *out, const mq_counts *counts)
                                  statuses[s], (unsigned long long)n);
         }
     }
+}
+
+static void put_worker(mq_buf *out, mq_server *server, const mq_scheduler_stats *s)
+{
+    const mq_handoff_backend *handoff = mq__server_handoff(server);
+    mq_handoff_stats stats = {0};
+    put_facts(out, s, mq__server_model(server), handoff ? handoff->role : "both");
+    if (!handoff) return;
+    handoff->count(handoff->self, &stats);
+    put_handoff(out, &stats);
 }
 
 void mq__api_metrics(mq_server *server, mq_exchange *x)
@@ -213,6 +281,7 @@ void mq__api_metrics(mq_server *server, mq_exchange *x)
                   "From a request to its first token.");
         put_times(&out, &counts->whole, "vllm:e2e_request_latency_seconds", model->name, "From a request to its end.");
         put_own(&out, &s);
+        put_worker(&out, server, &s);
         put_answers(&out, counts);
         mq__c_locale_leave(&scope);
     }

@@ -38,6 +38,11 @@ const mq_backend *mq__server_backend(const mq_server *server)
     return &server->backend;
 }
 
+const mq_handoff_backend *mq__server_handoff(const mq_server *server)
+{
+    return atomic_load(&server->is_ready) ? server->backend.handoff : NULL;
+}
+
 const mq_server_limits *mq__server_limits(const mq_server *server)
 {
     return &server->options.limits;

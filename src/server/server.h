@@ -2,10 +2,25 @@
 #ifndef MQ_SERVER_H
 #define MQ_SERVER_H
 
-#include "mixquant_serve.h"
+#include "mixquant_handoff.h"
 #include "server/exchange.h"
 
 #include <jansson.h>
+
+/* What a worker has besides where prefill and decode run on different machines: mixquant_handoff.h, or a script in tests. Same meanings
+ * as mq_handoff_describe, mq_handoff_allows, mq_handoff_lease, mq_handoff_describe_stats. */
+typedef struct mq_handoff_backend {
+    const char *role;      /* "both", "prefill", "decode" */
+    bool receives;         /* prompts may be prefilled elsewhere: answers say where theirs was */
+    bool fails;            /* a transfer that failed fails its request */
+    const char *link_host; /* where it listens for decode workers; NULL: it does not */
+    uint16_t link_port;
+    char *(*describe)(void *self);
+    bool (*allows)(void *self, const char *peer);
+    void (*lease)(void *self, mq_job *job, double seconds, char id[33]);
+    void (*count)(void *self, mq_handoff_stats *stats);
+    void *self;
+} mq_handoff_backend;
 
 /* What runs requests: a scheduler, or a script in tests. Same meanings as mq_scheduler_submit, mq_job_free, mq_scheduler_describe. */
 typedef struct mq_backend {
@@ -13,6 +28,7 @@ typedef struct mq_backend {
     void (*release)(void *self, mq_job *job);
     void (*describe)(void *self, mq_scheduler_stats *stats);
     void *self;
+    const mq_handoff_backend *handoff; /* NULL: none; borrowed until mq__server_stop */
 } mq_backend;
 
 /* Bounds of one request; 0 stands for the default in brackets. */
@@ -77,7 +93,8 @@ void mq__server_stop(mq_server *server);     /* waits for handlers, closes conne
 const mq_served_model *mq__server_model(const mq_server *server);
 bool mq__server_is_private(const mq_server *server); /* only this machine reaches it */
 const mq_backend *mq__server_backend(const mq_server *server);
-const mq_server_limits *mq__server_limits(const mq_server *server); /* defaults filled in */
+const mq_handoff_backend *mq__server_handoff(const mq_server *server); /* NULL: none, or still loading */
+const mq_server_limits *mq__server_limits(const mq_server *server);    /* defaults filled in */
 const mq_server_options *mq__server_options(const mq_server *server);
 void mq__server_log(mq_server *server, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -94,5 +111,6 @@ mq_handler mq__api_count_messages, mq__api_count_responses, mq__api_tokenize, mq
     mq__api_apply_template;
 mq_handler mq__api_models;  /* api_models.c */
 mq_handler mq__api_metrics; /* metrics.c */
+mq_handler mq__api_link;    /* api_link.c: what workers ask each other */
 
 #endif

@@ -33,7 +33,8 @@ struct script_backend {
     known_prompt *known;
     mq_request last;
     char *last_prompt;
-    int *used; /* [answers] */
+    char peer[300], lease[140]; /* of the latest request */
+    int *used;                  /* [answers] */
 };
 
 struct mq_job {
@@ -157,6 +158,27 @@ static void learn_prompt(mq_job *job)
     s->known = k;
 }
 
+/* A share of the prompt has been read, here or elsewhere. */
+static void note_read(mq_job *job, uint32_t first, double share)
+{
+    mq_report *r = &job->report;
+    const char *where = json_string_value(json_object_get(job->answer, "prefilled"));
+    const uint32_t rest = r->prompt - first;
+    r->prompt_done = first + (uint32_t)((double)rest * share);
+    if (!where || strcmp(where, "local") == 0) {
+        r->prefilled = rest ? MQ_PREFILLED_LOCAL : MQ_PREFILLED_NONE;
+        return;
+    }
+    if (strcmp(where, "none") == 0) return;
+    const bool breaks = strcmp(where, "broken") == 0 && share > 0.5; /* the second half had to be computed here */
+    r->arriving = share < 1 && !breaks;
+    if (r->prompt_done >= r->prompt) r->prompt_done = r->prompt - 1; /* the last token is decoded */
+    if (!breaks) r->arrived = r->prompt_done - first;
+    r->prefilled = breaks ? MQ_PREFILLED_LOCAL : MQ_PREFILLED_REMOTE;
+    r->transfer_failures = breaks;
+    if (breaks) snprintf(r->error.text, sizeof r->error.text, "script: the transfer broke");
+}
+
 static bool read_script_prompt(mq_job *job)
 {
     script_backend *s = job->script;
@@ -175,10 +197,10 @@ static bool read_script_prompt(mq_job *job)
     job->report.plan_prefill = "nvfp4";
     job->report.plan_decode = "bf16";
     tell(job, &event);
-    const uint32_t first = job->report.cached, rest = job->report.prompt - first;
+    const uint32_t first = job->report.cached;
     for (int i = 1; i <= steps; i++) {
         if (!pause_for(job, seconds / steps)) return false;
-        job->report.prompt_done = first + (uint32_t)((double)rest * i / steps);
+        note_read(job, first, (double)i / steps);
         job->report.prefill_s = now_s() - begun;
         if (i < steps || steps == 1) tell(job, &event);
     }
@@ -258,6 +280,7 @@ static void refuse_by_name(mq_job *job, const char *name)
         mq_error error = {0};
         if (strcmp(statuses[i].name, name) != 0) continue;
         (void)mq__fail(&error, statuses[i].status, "script: it was asked to fail");
+        job->report.transfer_failures += json_is_true(json_object_get(job->answer, "transfer"));
         fail_with(job, &error);
         return;
     }
@@ -368,6 +391,8 @@ static mq_status submit_script(void *self, const mq_request *request, mq_job **o
         mq_free(s->last_prompt);
         s->last_prompt = prompt;
         s->last = *request;
+        snprintf(s->peer, sizeof s->peer, "%s", request->prefill_peer ? request->prefill_peer : "");
+        snprintf(s->lease, sizeof s->lease, "%s", request->prefill_lease ? request->prefill_lease : "");
         s->requests++;
         s->stats.requests++;
         s->waiting++;
@@ -413,7 +438,7 @@ static void describe_script(void *self, mq_scheduler_stats *stats)
 
 mq_backend script_interface(script_backend *script)
 {
-    return (mq_backend){submit_script, release_script, describe_script, script};
+    return (mq_backend){submit_script, release_script, describe_script, script, NULL};
 }
 
 /* ---- life */
@@ -491,6 +516,14 @@ char *script_last_prompt(script_backend *s)
     char *copy = s->last_prompt ? mq__strdup(s->last_prompt) : NULL;
     pthread_mutex_unlock(&s->lock);
     return copy;
+}
+
+void script_last_handoff(script_backend *s, char peer[300], char lease[140])
+{
+    pthread_mutex_lock(&s->lock);
+    memcpy(peer, s->peer, sizeof s->peer);
+    memcpy(lease, s->lease, sizeof s->lease);
+    pthread_mutex_unlock(&s->lock);
 }
 
 mq_request script_last_request(script_backend *s)

@@ -5,7 +5,8 @@
  * read a prompt, progress events meanwhile, seconds before each token, requests that may wait.
  * An answer: {"when": text that the prompt must hold, "answer": what is said, in the model's own form (tool calls and reasoning with
  * their marks), "times": how often it is given (0 or nothing: any number), "prefill_s", "token_s", "error": name of a status,
- * "cancel": true, "hold": true (it stays in the queue until it is released)}.
+ * "cancel": true, "hold": true (it stays in the queue until it is released), "prefilled": "local" (as if nothing is said), "remote",
+ * "none", "broken" (half of it came from elsewhere), "transfer": true (what failed was a transfer)}.
  * The first answer that fits a request is taken; "ok" where none does. */
 #ifndef MQ_SCRIPT_BACKEND_H
 #define MQ_SCRIPT_BACKEND_H
@@ -27,5 +28,7 @@ void script_drain(script_backend *script);        /* new requests are refused */
 char *script_last_prompt(script_backend *script);
 /* The options of the latest request; its pointers are not valid. */
 mq_request script_last_request(script_backend *script);
+/* Its prefill_peer and prefill_lease; "" where they were NULL. */
+void script_last_handoff(script_backend *script, char peer[300], char lease[140]);
 
 #endif

@@ -38,6 +38,21 @@ const mq_backend *mq__server_backend(const mq_server *s)
     return &s->backend;
 }
 
+static bool allows_all(void *self, const char *peer)
+{
+    (void)self;
+    FUZZ_CHECK(peer[0]);
+    return true;
+}
+
+const mq_handoff_backend *mq__server_handoff(const mq_server *s)
+{
+    static const mq_handoff_backend handoff = {
+        .role = "both", .receives = true, .link_host = "0.0.0.0", .link_port = 8998, .allows = allows_all};
+    (void)s;
+    return &handoff;
+}
+
 const mq_server_limits *mq__server_limits(const mq_server *s)
 {
     return &s->limits;
@@ -96,6 +111,13 @@ uint64_t mq__exchange_owner(const mq_exchange *x)
 {
     (void)x;
     return 0;
+}
+
+bool mq__exchange_local_address(const mq_exchange *x, char *host, size_t size)
+{
+    (void)x;
+    snprintf(host, size, "192.0.2.7");
+    return true;
 }
 
 const char *mq__exchange_id(const mq_exchange *x)
@@ -192,6 +214,21 @@ static void check_ask(const mq_ask *ask)
     mq_sampler_free(sampler);
 }
 
+/* A peer goes to who connects, a lease over the wire: they are bounded, and of few characters. */
+static void check_handoff(const mq_ask *ask)
+{
+    const mq_ask_handoff *h = &ask->handoff;
+    FUZZ_CHECK(!h->peer[0] || strncmp(h->peer, "link://", 7) == 0);
+    FUZZ_CHECK(!h->lease[0] || h->peer[0]);
+    FUZZ_CHECK(!h->lends || !ask->stream);
+    for (const char *c = h->peer; *c; c++) {
+        FUZZ_CHECK(*c > ' ' && *c <= '~' && *c != '"');
+    }
+    for (const char *c = h->lease; *c; c++) {
+        FUZZ_CHECK(*c > ' ' && *c <= '~');
+    }
+}
+
 static void check_fault(const mq_fault *fault)
 {
     FUZZ_CHECK(fault->status >= 400 && fault->status < 600);
@@ -211,6 +248,8 @@ static bool take(const mq_api *api, const json_t *body)
     mq__ask_hints(NULL, body, &ask);
     bool taken = api->read(&server, NULL, body, &ask, &fault);
     if (taken) check_ask(&ask);
+    taken = taken && mq__ask_read_handoff(&server, NULL, body, &ask, &fault);
+    if (taken) check_handoff(&ask);
     taken = taken && mq__ask_tokens(&server, &ask, &tokens, &count, &fault);
     if (taken)
         FUZZ_CHECK(count > 0);

@@ -84,6 +84,13 @@ uint64_t mq__exchange_owner(const mq_exchange *x)
     return x->owner;
 }
 
+bool mq__exchange_local_address(const mq_exchange *x, char *host, size_t size)
+{
+    (void)x;
+    snprintf(host, size, "192.0.2.7");
+    return true;
+}
+
 const char *mq__exchange_id(const mq_exchange *x)
 {
     (void)x;
@@ -183,6 +190,11 @@ const mq_served_model *mq__server_model(const mq_server *server)
 const mq_backend *mq__server_backend(const mq_server *server)
 {
     return &server->backend;
+}
+
+const mq_handoff_backend *mq__server_handoff(const mq_server *server)
+{
+    return server->backend.handoff;
 }
 
 const mq_server_limits *mq__server_limits(const mq_server *server)

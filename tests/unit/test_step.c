@@ -447,12 +447,13 @@ static void test_cancel_from_another_thread(void **state)
 typedef struct interlude {
     mq_sequence *reads, *leaves, *answers;
     int32_t answer[64];
-    uint32_t count;
+    uint32_t count, calls, layers;
 } interlude;
 
-static void answer_once(void *context)
+static void answer_once(void *context, uint32_t layers)
 {
     interlude *in = context;
+    assert_int_equal(layers, 1 + in->calls++ % (in->layers - 1));
     mq_engine *engine = in->answers->engine;
     mq_error error = {0};
     mq_rows row = {.sequence = in->answers, .tokens = tokens, .count = 1, .phase = MQ_PHASE_PREFILL};
@@ -473,7 +474,12 @@ static void test_answers_between_layers(void **state)
     enum { READ = 500, OTHER = 40 };
     mq_engine *engine = open_engine(MQ_LINEAR_BF16, 96, 3);
     const size_t vocab = vocab_of(engine);
-    interlude in = {.reads = new_sequence(engine), .leaves = new_sequence(engine), .answers = new_sequence(engine)};
+    mq_engine_info info;
+    mq_engine_describe(engine, &info);
+    interlude in = {.layers = info.layers,
+                    .reads = new_sequence(engine),
+                    .leaves = new_sequence(engine),
+                    .answers = new_sequence(engine)};
     mq_sequence *alone = new_sequence(engine);
     hold(alone, 0, READ);
     float *expected = malloc(vocab * sizeof *expected);

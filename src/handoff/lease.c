@@ -1,0 +1,120 @@
+/* Prompts that were read for somebody who will fetch their KV soon. */
+#include "base/mem.h"
+#include "handoff/handoff.h"
+#include "sched/sched.h"
+
+#include <string.h>
+
+#define LEASE_ID 33 /* bytes of a name with its end */
+
+struct mq_lease {
+    mq_lease *next;
+    char id[LEASE_ID];
+    mq_job *job;
+    double until;
+};
+
+static void drop_lease(mq_handoff *h, mq_lease *lease)
+{
+    h->release(lease->job);
+    mq__free(lease);
+}
+
+void mq_handoff_lease(mq_handoff *h, mq_job *job, double seconds, char id[33])
+{
+    uint8_t name[16];
+    mq__auth_random(name, sizeof name);
+    mq__hex(name, sizeof name, id);
+    mq_lease *lease = mq__alloc_zero(1, sizeof *lease);
+    if (!lease || atomic_load(&h->stopping)) { /* a lease that has run out already */
+        mq__free(lease);
+        h->release(job);
+        return;
+    }
+    *lease = (mq_lease){.job = job, .until = mq__seconds() + seconds};
+    memcpy(lease->id, id, LEASE_ID);
+    pthread_mutex_lock(&h->lock);
+    lease->next = h->leases;
+    h->leases = lease;
+    h->stats.leases++;
+    h->stats.leased++;
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Under the lock. */
+static mq_lease *unlist(mq_handoff *h, mq_lease **at)
+{
+    mq_lease *lease = *at;
+    *at = lease->next;
+    h->stats.leased--;
+    return lease;
+}
+
+static mq_lease *find_lease(mq_handoff *h, const char *id, size_t bytes)
+{
+    mq_lease *found = NULL;
+    pthread_mutex_lock(&h->lock);
+    for (mq_lease **at = &h->leases; *at && !found; at = &(*at)->next) {
+        if (bytes != LEASE_ID - 1 || memcmp((*at)->id, id, bytes) != 0) continue;
+        found = unlist(h, at);
+        break;
+    }
+    pthread_mutex_unlock(&h->lock);
+    return found;
+}
+
+/* Its job has ended and holds KV of the tokens but the last, made by the engine's own plan. */
+static const mq_sequence *held_prompt(const mq_handoff *h, mq_job *job, const int32_t *tokens, uint32_t count)
+{
+    pthread_mutex_lock(&job->lock);
+    const mq_sequence *sequence = job->event == NULL ? job->sequence : NULL;
+    const bool has = sequence && job->prompt == count && sequence->count + 1 >= count &&
+                     sequence->plan == h->engine->plan && memcmp(job->tokens, tokens, count * sizeof *tokens) == 0;
+    pthread_mutex_unlock(&job->lock);
+    return has ? sequence : NULL;
+}
+
+mq_job *mq__lease_take(mq_handoff *h, const char *id, size_t bytes, const int32_t *tokens, uint32_t count,
+                       const mq_sequence **sequence)
+{
+    mq_lease *lease = bytes ? find_lease(h, id, bytes) : NULL;
+    if (!lease) return NULL;
+    mq_job *job = lease->job;
+    mq__free(lease);
+    *sequence = held_prompt(h, job, tokens, count);
+    if (*sequence) return job;
+    h->release(job); /* its blocks are in the prefix cache: what was asked for finds them there */
+    return NULL;
+}
+
+/* One that has run out, or any. */
+static mq_lease *next_old(mq_handoff *h, double now, bool any)
+{
+    mq_lease *old = NULL;
+    pthread_mutex_lock(&h->lock);
+    for (mq_lease **at = &h->leases; *at && !old;) {
+        if (any || now >= (*at)->until) {
+            old = unlist(h, at);
+            h->stats.leases_expired += !any;
+        } else {
+            at = &(*at)->next;
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+    return old;
+}
+
+void mq__leases_watch(mq_handoff *h, double now)
+{
+    for (mq_lease *old = next_old(h, now, false); old; old = next_old(h, now, false)) {
+        mq__handoff_log(h, "hand-off: lease %.8s: expected to be fetched in time, nobody came", old->id);
+        drop_lease(h, old);
+    }
+}
+
+void mq__leases_end(mq_handoff *h)
+{
+    for (mq_lease *old = next_old(h, 0, true); old; old = next_old(h, 0, true)) {
+        drop_lease(h, old);
+    }
+}
