@@ -379,9 +379,8 @@ MQ_API size_t mq_generation_stop(const mq_generation *generation);    /* MQ_FINI
 typedef struct mq_generate_result {
     uint32_t generated; /* tokens sampled, the end token not counted */
     double decode_s;    /* seconds of the decode steps */
-    uint32_t steps;     /* decode steps timed in decode_s */
-    uint32_t drafted,
-        drafted_right; /* tokens that were proposed, and that were right: a step brings those and one more */
+    uint32_t steps, drafted,
+        drafted_right; /* these steps; tokens proposed, and right: a step brings those and one more */
     mq_finish finish;
 } mq_generate_result;
 
