@@ -633,6 +633,17 @@ def case_a_lease_runs_out():
         right(ask(d.port, "/v1/completions", body), "/v1/completions", body)
 
 
+def case_a_drain_waits_for_who_fetches():
+    with prefill_worker() as p, decode_worker(options=("--prefill-allow", "127.0.0.1")) as d:
+        text = fresh()
+        params = p.completions(text, max_tokens=1, kv_transfer_params={"do_remote_decode": True}).json["kv_transfer_params"]
+        p.process.send_signal(signal.SIGTERM)
+        p.wait_text("draining")
+        body = completion(text, kv_transfer_params=params)
+        assert right(ask(d.port, "/v1/completions", body), "/v1/completions", body).prefill == "remote"
+        assert p.process.wait(20) == 0  # sooner than the lease
+
+
 def case_the_side_car_in_two_steps():
     seen = []
     with pair() as (p, d), router(nixl_side_car(p, d, seen)) as port:
