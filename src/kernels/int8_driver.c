@@ -4,7 +4,7 @@ typedef float tile[INT8_PASS_ROWS][MQ_INT8_NR];
 
 typedef struct int8_workspace {
     _Alignas(64) tile tiles[INT8_PANELS];
-    uint8_t cells[INT8_SLICE * MQ_INT8_CELL]; /* arranged */
+    uint8_t cells[INT8_SLICE * INT8_ARRANGED];
 } int8_workspace;
 
 size_t mq__int8_scratch_bytes(void)

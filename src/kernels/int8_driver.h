@@ -13,12 +13,13 @@ enum {
     INT8_SLICE = 8,
     INT8_PASS_ROWS = 420, /* a multiple of MQ_INT8_MR */
     INT8_PANELS = 10,
+    INT8_ARRANGED = MQ_INT8_CELL + 512,
     INT8_FEW_ROWS = 28, /* up to so many, reading the weights is what takes time: one panel after the other */
 };
 
 /* One slice of K of one panel, for one row group. */
 typedef struct int8_slice {
-    const uint8_t *cells; /* [groups] weight cells */
+    const uint8_t *cells; /* [groups] weight cells, or what arrange made of them */
     size_t groups;
     bool first, last; /* the sums start at zero; the sums are complete and go to y */
     /* where complete sums go */
@@ -36,7 +37,7 @@ typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, fl
 typedef struct int8_core {
     size_t rows; /* of a call, at most: a multiple of MQ_INT8_MR that divides INT8_PASS_ROWS */
     int8_rows_fn *run;
-    /* Weight cells in the order of the level's instructions, of MQ_INT8_CELL bytes as well; NULL: as they are packed. */
+    /* Weight cells in the order of the level's instructions, each at most INT8_ARRANGED bytes; NULL: as they are packed. */
     void (*arrange)(const uint8_t *cells, size_t groups, uint8_t *arranged);
 } int8_core;
 

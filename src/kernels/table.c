@@ -38,8 +38,13 @@ static void fill_arm(mq_kernels t)
     t.isa = MQ_ISA_NEONDOT;
     mq__fill_neondot_nvfp4(&t);
     mq__fill_neondot_int8(&t);
+    mq__fill_neondot_attention(&t);
     tables[MQ_ISA_NEONDOT] = t;
     t.isa = MQ_ISA_NEONI8MM;
+    mq__fill_neoni8mm_nvfp4(&t);
+    mq__fill_neoni8mm_int8(&t);
+    mq__fill_neoni8mm_bf16(&t);
+    mq__fill_neoni8mm_attention(&t);
     tables[MQ_ISA_NEONI8MM] = t;
 }
 #endif

@@ -57,14 +57,6 @@ static inline void find_maxima_neon(float *s, block_state *state, size_t key0, s
         vst1q_f32(state->correction + r, exp2_neon(vld1q_f32(state->correction + r)));
 }
 
-/* One element, in lane 0: no broadcast, which would take a slot of the multiplying units. */
-INLINE float32x4_t load_one(const float *at)
-{
-    float32x4_t v;
-    __asm__("ldr %s0, %1" : "=w"(v) : "m"(*at));
-    return v;
-}
-
 /* acc [6][16] += a [6][k] * b [k][16], k in lanes' worths; a's element (r, i) lies at r*row_step + i*k_step. */
 INLINE void multiply_products_neon(const float *a, size_t row_step, size_t k_step, const float *b, size_t k,
                                    float32x4_t acc[MR][WIDE])

@@ -2,6 +2,7 @@
  *
  * Expanded panels are [2][kc][16]: the halves that the tiles read one after the other, each contiguous. */
 #include "kernels/dense_driver.h"
+#include "kernels/neon/dense_neon.h"
 #include "kernels/neon/vector_neon.h"
 #include "kernels/table.h"
 
@@ -51,8 +52,8 @@ static void expand_dense_neon(const void *weights, size_t panel, size_t k0, size
     }
 }
 
-static void gemm_dense_neon(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                            const mq_epilogue *out, void *scratch)
+void mq__dense_gemm_neon(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                         const mq_epilogue *out, void *scratch)
 {
     const dense_source source = {.core = &mq__dense_core_neon,
                                  .expand = expand_dense_neon,
@@ -80,8 +81,8 @@ static void pack_four(const float *x, size_t ldx, size_t live, size_t k_width, f
     }
 }
 
-static void pack_rows_dense_neon(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
-                                 float *panels)
+void mq__dense_pack_rows_neon(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                              float *panels)
 {
     for (size_t g = g0; g < g1; g++) {
         const size_t live = rows - g * MR < MR ? rows - g * MR : MR;
@@ -97,8 +98,8 @@ static void pack_rows_dense_neon(const float *x, size_t ldx, size_t rows, size_t
 void mq__fill_neon_dense(mq_kernels *table)
 {
     const size_t need = DENSE_SCRATCH_FLOATS * sizeof(float);
-    table->dense_pack_rows = pack_rows_dense_neon;
-    table->dense_gemm = gemm_dense_neon;
+    table->dense_pack_rows = mq__dense_pack_rows_neon;
+    table->dense_gemm = mq__dense_gemm_neon;
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
     mq__fill_neon_thin(table);
     mq__fill_neon_w4a16(table);

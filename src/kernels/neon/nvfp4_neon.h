@@ -23,8 +23,24 @@ INLINE float32x4_t e4m3_neon(const uint8_t *bytes)
     return vbslq_f32(vcltq_u32(x, vdupq_n_u32(8)), vcvtq_n_f32_u32(x, 9), vreinterpretq_f32_u32(normal));
 }
 
+/* A GEMM's rows are numbered through their groups; where row `m` lies in its group's cell. */
+INLINE const uint8_t *row_codes(const uint8_t *a, size_t group_bytes, size_t m)
+{
+    return a + m / MQ_NVFP4_MR * group_bytes + m % MQ_NVFP4_MR * MQ_NVFP4_BLOCK;
+}
+
+INLINE const float *row_scale(const uint8_t *a, size_t group_bytes, size_t m)
+{
+    const uint8_t *cell = a + m / MQ_NVFP4_MR * group_bytes;
+    return (const float *)(const void *)(cell + MQ_NVFP4_ROW_SCALES) + m % MQ_NVFP4_MR;
+}
+
 /* The quantiser of all NEON levels; the file of the GEMM puts it into the table. */
 void mq__nvfp4_quantize_neon(const float *x, size_t ldx, size_t row0, size_t row1, size_t k_width,
                              const mq_nvfp4_rows *out);
+
+/* The slot nvfp4_gemm of the NEONDOT level, which the next one uses for few rows. */
+void mq__nvfp4_gemm_neondot(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                            const mq_epilogue *out, void *scratch);
 
 #endif

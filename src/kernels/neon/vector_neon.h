@@ -49,6 +49,14 @@ INLINE float32x4_t load_anew(const float *at)
     return v;
 }
 
+/* One element, in lane 0: no broadcast, which would take a slot of the multiplying units. */
+INLINE float32x4_t load_one(const float *at)
+{
+    float32x4_t v;
+    __asm__("ldr %s0, %1" : "=w"(v) : "m"(*at));
+    return v;
+}
+
 /* sum + b * x; the element of a register is an operand of the multiplication. As asm, because gcc 12 makes a broadcast of it when
  * it is used twice. */
 INLINE float32x4_t fma_lane(float32x4_t sum, float32x4_t b, float32x4_t x, int lane)

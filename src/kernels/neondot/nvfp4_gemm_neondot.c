@@ -15,7 +15,13 @@ INLINE int32x4_t tile_dot16(int32x4_t t, const int8x16_t w[4], int8x16_t a)
 
 #include "kernels/neon/nvfp4_rows_neon.h"
 
+void mq__nvfp4_gemm_neondot(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                            const mq_epilogue *out, void *scratch)
+{
+    nvfp4_gemm_rows(a, rows, w, p0, p1, out, scratch);
+}
+
 void mq__fill_neondot_nvfp4(mq_kernels *table)
 {
-    table->nvfp4_gemm = nvfp4_gemm_rows;
+    table->nvfp4_gemm = mq__nvfp4_gemm_neondot;
 }
