@@ -21,7 +21,7 @@ static void drop_lease(mq_handoff *h, mq_lease *lease)
 }
 
 /* Under the lock: the first one that came, if there are too many. */
-static mq_lease **too_many(mq_handoff *h)
+static mq_lease **first_beyond(mq_handoff *h)
 {
     mq_lease **at = &h->leases;
     while (h->stats.leased > h->tuning.leases && (*at)->next) {
@@ -57,7 +57,7 @@ void mq_handoff_lease(mq_handoff *h, mq_job *job, double seconds, char id[33])
     h->leases = lease;
     h->stats.leases++;
     h->stats.leased++;
-    mq_lease **first = too_many(h), *gone = first ? unlist(h, first) : NULL;
+    mq_lease **first = first_beyond(h), *gone = first ? unlist(h, first) : NULL;
     h->stats.leases_expired += gone != NULL;
     pthread_mutex_unlock(&h->lock);
     if (gone) drop_lease(h, gone);
