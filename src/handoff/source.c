@@ -54,7 +54,7 @@ static bool consider_named(mq_handoff *h, choice *c, double now)
     if (!c->wanted->peer) return false;
     mq_peer *peer = mq__peers_named(h, c->wanted->peer, &error);
     if (!peer) {
-        mq__handoff_count(h, &h->stats.refused_peers, 1);
+        if (error.status == MQ_USAGE) mq__handoff_count(h, &h->stats.refused_peers, 1);
         mq__handoff_log(h, "%s", error.text);
         return false;
     }
@@ -70,19 +70,24 @@ static void consider_listed(mq_handoff *h, choice *c, double now, bool available
     }
 }
 
+static mq_kv_arrival *try_peer(mq_handoff *h, const choice *c, const mq_kv_wanted *wanted, mq_error *error)
+{
+    mq_kv_arrival *a;
+    mq_client *client = mq__peer_client(h, c->peer, error);
+    if (!client || mq__arriving_new(h, client, wanted, &c->best, &a, error) != MQ_OK) return NULL;
+    a->figures.guess = c->guess;
+    if (mq__client_add(client, a, error) == MQ_OK) return a;
+    mq__arriving_release(a);
+    mq__arriving_release(a);
+    return NULL;
+}
+
 static mq_kv_arrival *ask_peer(mq_handoff *h, const choice *c, bool is_named, bool *refused, mq_error *error)
 {
-    mq_kv_arrival *a = NULL;
     mq_kv_wanted wanted = *c->wanted;
     if (!is_named) wanted.lease = NULL;
-    mq_client *client = mq__peer_client(h, c->peer, error);
-    if (client) (void)mq__arriving_new(h, client, &wanted, &c->best, &a, error);
-    if (a) a->figures.guess = c->guess;
-    if (a && mq__client_add(client, a, error) != MQ_OK) {
-        mq__arriving_release(a);
-        mq__arriving_release(a);
-        a = NULL;
-    }
+    mq_kv_arrival *a = try_peer(h, c, &wanted, error);
+    if (!a) a = try_peer(h, c, &wanted, error); /* its connection has ended just now: over another one */
     *refused = a == NULL;
     c->peer->used = mq__seconds();
     return a;

@@ -262,18 +262,6 @@ static void test_connections_are_replaced(void **state)
     stop_both(&b);
 }
 
-static uint32_t connections_of(const worker *d)
-{
-    uint32_t count = 0;
-    mq_peers *p = d->handoff->peers;
-    pthread_mutex_lock(&p->lock);
-    for (const mq_client *c = p->clients; c; c = c->next) {
-        count++;
-    }
-    pthread_mutex_unlock(&p->lock);
-    return count;
-}
-
 static void test_idle_connections_close(void **state)
 {
     (void)state;

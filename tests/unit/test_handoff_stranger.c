@@ -464,8 +464,7 @@ static void test_flood(void **state)
     for (uint64_t i = 1; i <= 5000 && status == MQ_OK && !is_over(s); i++) {
         status = ask_prefill(s, i, 900, 20000, 20);
     }
-    WAIT_FOR(is_over(s));
-    go(s);
+    go(s); /* sent away, or each one refused: that depends on who is faster */
     check_served(p);
     stop_worker(p);
 }

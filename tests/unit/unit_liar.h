@@ -65,7 +65,7 @@ struct talk {
     uint64_t request, epoch, old_request, old_epoch;
     mq_sequence *sequence, *old;
     mq_kvimage image, old_image;
-    uint32_t message; /* of the hand-off: the next one */
+    uint32_t message;                    /* of the hand-off: the next one */
     bool is_silent, has_failed, is_over; /* has_failed: the hand-off */
 };
 
@@ -92,7 +92,7 @@ static inline void tag_head(talk *t, uint8_t *head, const void *body, size_t byt
 
 static inline void do_deed(talk *t, deed d, mq_frame frame)
 {
-    static uint8_t body[1 << 17];
+    static _Thread_local uint8_t body[1 << 17];
     static const size_t flood = sizeof body;
     uint8_t head[MQ_LINK_HEAD];
     size_t bytes = frame.bytes;
@@ -150,7 +150,7 @@ static inline void say_chunks(talk *t, const mq_sequence *sequence, const mq_kvi
 {
     const mq_kv_layout *layout = &t->by->engine->kv_layout;
     const uint32_t end = image->first + image->count;
-    static uint8_t payload[1 << 16];
+    static _Thread_local uint8_t payload[1 << 16];
     assert_true(mq__kv_chunk_most(layout) <= sizeof payload);
     for (uint32_t at = image->first; at < end; at = (at / MQ_PAGE_TOKENS + 1) * MQ_PAGE_TOKENS) {
         for (uint32_t l = 0; l < layout->layers; l++) {
@@ -192,7 +192,7 @@ static inline void do_prefill(talk *t, const mq_frame *frame)
 {
     liar *l = t->by;
     mq_prefill prefill;
-    static int32_t ids[1024];
+    static _Thread_local int32_t ids[1024];
     assert_int_equal(mq__prefill_read(frame, &prefill, NULL), MQ_OK);
     for (uint32_t i = 0; i <= prefill.count; i++) {
         ids[i] = (int32_t)mq__get_u32(prefill.tokens + 4 * (size_t)i);
