@@ -319,9 +319,8 @@ MQ_API mq_status mq_sampler_accept(mq_sampler *sampler, int32_t token, mq_error 
 MQ_API mq_status mq_sampler_rewind(mq_sampler *sampler, uint32_t count, mq_error *error);
 MQ_API uint64_t mq_sampler_position(const mq_sampler *sampler);
 
-/* NONE: it goes on. */
 typedef enum mq_finish {
-    MQ_FINISH_NONE,
+    MQ_FINISH_NONE, /* it goes on */
     MQ_FINISH_EOS,
     MQ_FINISH_STOP,
     MQ_FINISH_LENGTH,
@@ -334,19 +333,19 @@ typedef struct mq_generate_options {
     /* Generation ends with the token that completes one; of several that end at the same byte the longest counts. It and
      * what follows are not printed. The text of special tokens is searched also when it is not printed. UTF-8. */
     const char *const *stops;
-    size_t stop_count;
     const int32_t *stop_ids; /* besides the model's end tokens */
-    size_t stop_id_count;
-    bool ignore_eos;
-    bool keep_special, keep_markers; /* print special tokens: all; those that mq_token_is_marker knows */
+    size_t stop_count, stop_id_count;
+    bool ignore_eos, keep_special, keep_markers; /* print special tokens: all; those that mq_token_is_marker knows */
+    const struct mq_draft_script *script;        /* NULL; of benchmarks (mixquant_draft.h) */
     /* ---- of mq_generate only */
     bool logprobs;         /* report log probabilities to `token`; implied by top_logprobs */
     uint32_t top_logprobs; /* 0..20: alternatives reported to `token` */
-    /* After each token: the text that became certain, complete UTF-8 without any of a stop string. False cancels. */
+    /* text: after each token, what became certain, complete UTF-8 without any of a stop string; false cancels. token: each sampled one,
+     * with its log probability (of the unmodified distribution; NaN unless asked for) and alternatives. */
     bool (*text)(void *context, const char *bytes, size_t count);
-    /* Each sampled token, with its log probability (of the unmodified distribution; NaN unless asked for) and alternatives. */
     void (*token)(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t top_count);
     void *context;
+    struct mq_drafter *drafter; /* NULL, or who proposes tokens: the same answer, sooner (mixquant_draft.h) */
 } mq_generate_options;
 
 /* One answer in the making: sampler, stop search, detokenising, counts. It sees logits and tokens only, neither engine nor
@@ -380,7 +379,8 @@ MQ_API size_t mq_generation_stop(const mq_generation *generation);    /* MQ_FINI
 typedef struct mq_generate_result {
     uint32_t generated; /* tokens sampled, the end token not counted */
     double decode_s;    /* seconds of the decode steps */
-    uint32_t steps;     /* decode steps timed in decode_s */
+    uint32_t steps, drafted,
+        drafted_right; /* these steps; tokens proposed, and right: a step brings those and one more */
     mq_finish finish;
 } mq_generate_result;
 

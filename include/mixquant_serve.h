@@ -3,7 +3,7 @@
 #ifndef MIXQUANT_SERVE_H
 #define MIXQUANT_SERVE_H
 
-#include "mixquant.h"
+#include "mixquant_draft.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -140,7 +140,7 @@ typedef struct mq_scheduler_options {
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */
-    bool no_draft;         /* else answers are drafted from what they copy: the same tokens, sooner */
+    mq_draft draft;        /* who proposes tokens of answers: the same tokens, sooner (mixquant_draft.h) */
     bool finish_abandoned; /* go on reading a prompt whose client left: its retry finds it */
     const struct mq_kv_source
         *source; /* NULL, or who may prefill prompts in place of the engine (mixquant_handoff.h); borrowed */
@@ -173,7 +173,7 @@ typedef struct mq_report {
     mq_error error;   /* with MQ_OK: none, or why the prompt was not prefilled where it should have been */
     mq_finish finish;
     uint32_t stop;                                /* of MQ_FINISH_STOP: which of options.stops it was */
-    bool drafts;                                  /* tokens of the answer may be proposed (not no_draft) */
+    bool drafts;                                  /* tokens of the answer may be proposed (not MQ_DRAFT_OFF) */
     uint32_t drafted, drafted_right;              /* tokens of the answer that were proposed, and that were right */
     double queued_s, prefill_s, last_s, decode_s; /* waiting; reading the prompt; its last token; decode steps */
     /* Why not more of the prompt was cached: the cache's best candidate differs from the prompt at miss_at, where it has

@@ -12,11 +12,17 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #define NODES 64 /* memory nodes that are looked for */
 
+#if defined(__aarch64__)
+static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "neon", "neondot", "neoni8mm"};
+#else
 static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni", "avx512bf16"};
+#endif
 
 const char *mq__isa_name(mq_isa isa)
 {
@@ -33,6 +39,11 @@ mq_isa mq__cpu_best_isa(void)
                         __builtin_cpu_supports("avx512vnni");
     if (avx512 && __builtin_cpu_supports("avx512bf16")) return MQ_ISA_AVX512BF16;
     return avx512 ? MQ_ISA_AVX512VNNI : avx2 ? MQ_ISA_AVX2 : MQ_ISA_REF;
+#elif defined(__aarch64__)
+    const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    if (!(first & HWCAP_ASIMD)) return MQ_ISA_REF;
+    if (!(first & HWCAP_ASIMDDP)) return MQ_ISA_NEON;
+    return second & HWCAP2_I8MM && second & HWCAP2_BF16 ? MQ_ISA_NEONI8MM : MQ_ISA_NEONDOT;
 #else
     return MQ_ISA_REF;
 #endif
@@ -46,6 +57,15 @@ bool mq__cpu_avx_vnni(void)
     return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 #else
     return false;
+#endif
+}
+
+bool mq__cpu_dot_products(mq_isa isa)
+{
+#if defined(__aarch64__)
+    return isa >= MQ_ISA_NEONDOT;
+#else
+    return isa >= MQ_ISA_AVX512VNNI || (isa >= MQ_ISA_AVX2 && mq__cpu_avx_vnni());
 #endif
 }
 
@@ -82,8 +102,8 @@ mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
         }
         return MQ_OK;
     }
-    return mq__fail(error, MQ_USAGE,
-                    "cpu: MQ_ISA: expected ref, avx2, avx512vnni or avx512bf16 (with ! to require it), got %s", wish);
+    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected %s, %s, %s or %s (with ! to require it), got %s",
+                    isa_names[0], isa_names[1], isa_names[2], isa_names[3], wish);
 }
 
 static size_t cache_bytes(int name)
@@ -158,19 +178,48 @@ int mq__cpu_threads(int online, double quota)
     return threads > 0 ? threads : 1;
 }
 
+/* ARM's kernel gives numbers in the place of a name; these are the designs that servers have. */
+static void name_arm_part(unsigned implementer, unsigned part, char *name, size_t size)
+{
+    static const struct {
+        unsigned part;
+        const char *name;
+    } designs[] = {{0xd08, "Cortex-A72"},  {0xd0b, "Cortex-A76"},  {0xd0c, "Neoverse N1"}, {0xd40, "Neoverse V1"},
+                   {0xd49, "Neoverse N2"}, {0xd4f, "Neoverse V2"}, {0xd8e, "Neoverse N3"}, {0xd84, "Neoverse V3"}};
+    for (size_t i = 0; implementer == 0x41 && i < sizeof designs / sizeof designs[0]; i++) {
+        if (designs[i].part != part) continue;
+        snprintf(name, size, "ARM %s", designs[i].name);
+        return;
+    }
+    snprintf(name, size, "ARM, implementer 0x%02x, part 0x%03x", implementer, part);
+}
+
+static void read_processor_name(char *name, size_t size)
+{
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    unsigned implementer = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        const char *colon = strchr(line, ':');
+        if (!colon || strlen(colon) < 2) continue;
+        if (strncmp(line, "model name", 10) == 0) {
+            snprintf(name, size, "%.90s", colon + 2);
+            name[strcspn(name, "\n")] = '\0';
+            break;
+        }
+        if (strncmp(line, "CPU implementer", 15) == 0) implementer = (unsigned)strtoul(colon + 2, NULL, 0);
+        if (strncmp(line, "CPU part", 8) == 0) {
+            name_arm_part(implementer, (unsigned)strtoul(colon + 2, NULL, 0), name, size);
+            break;
+        }
+    }
+    if (file) fclose(file);
+}
+
 void mq__cpu_info(mq_cpu_info *info)
 {
     *info = (mq_cpu_info){.name = "unknown", .online = 1, .threads = 1, .nodes = 1};
-    FILE *file = fopen("/proc/cpuinfo", "re");
-    char line[256];
-    while (file && fgets(line, sizeof line, file)) {
-        const char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
-        snprintf(info->name, sizeof info->name, "%.90s", colon + 2);
-        info->name[strcspn(info->name, "\n")] = '\0';
-        break;
-    }
-    if (file) fclose(file);
+    read_processor_name(info->name, sizeof info->name);
     info->l1d_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE);
     info->l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
     info->l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);

@@ -7,22 +7,31 @@
 #include <sched.h>
 #include <sys/types.h>
 
-/* Levels of the kernel table, each a superset of the one before. */
+/* Levels of the kernel table on this architecture, each a superset of the one before. */
 typedef enum mq_isa {
-    MQ_ISA_REF,        /* plain C, any machine */
+    MQ_ISA_REF, /* plain C, any machine */
+#if defined(__aarch64__)
+    MQ_ISA_NEON,     /* what every 64-bit ARM has */
+    MQ_ISA_NEONDOT,  /* and the 8-bit dot products (FEAT_DotProd) */
+    MQ_ISA_NEONI8MM, /* and the products of 8-bit and of BF16 matrices (FEAT_I8MM, FEAT_BF16) */
+#else
     MQ_ISA_AVX2,       /* AVX2 + FMA + F16C + BMI2 */
     MQ_ISA_AVX512VNNI, /* AVX-512 F/BW/DQ/VL/VNNI */
     MQ_ISA_AVX512BF16, /* and AVX512_BF16 */
+#endif
     MQ_ISA_COUNT
 } mq_isa;
 
-const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf16" */
+const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf16"; "neon", "neondot", "neoni8mm" */
 
 /* The best level that this processor and its operating system support. */
 mq_isa mq__cpu_best_isa(void);
 
 /* AVX-VNNI, the VEX encoding of vpdpbusd. Not a level: processors with AVX-512 VNNI may lack it. The AVX2 level uses it. */
 bool mq__cpu_avx_vnni(void);
+
+/* Whether the kernels of a level multiply bytes faster than floats: they have an instruction for 8-bit dot products. */
+bool mq__cpu_dot_products(mq_isa isa);
 
 /* AMD's family 0x19 (Zen 3 and 4; with AVX-512 it is Zen 4), whose own prefetchers want to be left alone: docs/PERF.md. */
 bool mq__cpu_zen4(void);

@@ -2,7 +2,7 @@
 #ifndef MQ_CLI_H
 #define MQ_CLI_H
 
-#include "mixquant.h"
+#include "mixquant_draft.h"
 #include "mixquant_tools.h"
 
 #include <stdio.h>
@@ -97,6 +97,12 @@ const char *cli_model(const char *model);
 /* Opens the engine (and the texts, unless text is NULL) that the options describe; on failure reports and returns an exit
  * code, CLI_DONE otherwise. */
 int cli_open(const cli_engine *options, mq_engine **engine, mq_text **text);
+
+#define CLI_DRAFT_HELP                                                                                                 \
+    "who proposes tokens that are verified together: lookup, nvfp4, auto, off; the answer stays the same"
+
+/* What --draft names; *drafter stays NULL for off and for NULL. CLI_DONE, or reports and returns an exit code. */
+int cli_drafter(const char *name, mq_engine *engine, mq_drafter **drafter);
 
 /* ---- reports */
 

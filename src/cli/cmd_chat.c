@@ -65,7 +65,7 @@ static void print_notes(const conversation *c)
     if (!c->stats) return;
     fprintf(stderr, "[%u prompt tokens, %u reused, prefill %.1f tok/s, decode %.1f tok/s]\n", t->prompt_tokens,
             t->sync.cached, cli_rate(t->sync.prefilled, t->sync.prefill_s),
-            cli_rate(t->generated.steps, t->generated.decode_s));
+            cli_rate(cli_decoded(&t->generated), t->generated.decode_s));
 }
 
 /* A turn that does not fit, was stopped or that the template refuses is as if it had not been said: the conversation goes
@@ -162,7 +162,7 @@ static int run_chat(int argc, char **argv)
     cli_engine options;
     cli_sampling given;
     conversation c = {.turn = {.echo = stdout, .stopped = cli_interrupted}};
-    const char *system = NULL;
+    const char *system = NULL, *draft = NULL;
     int max_tokens = 1024;
     cli_option engine[CLI_ENGINE_OPTION_COUNT], sampling[CLI_SAMPLING_OPTION_COUNT];
     cli_engine_options(&options, engine);
@@ -170,6 +170,7 @@ static int run_chat(int argc, char **argv)
     const cli_option own[] = {
         {"system", CLI_TEXT_OR_EMPTY, &system, 0, 0, "system message"},
         {"n", CLI_NUMBER, &max_tokens, 1, 16777216, "tokens of one answer at most (default 1024)"},
+        {"draft", CLI_TEXT, &draft, 0, 0, CLI_DRAFT_HELP " (default off)"},
         {"stats", CLI_FLAG, &c.stats, 0, 0, "print tokens and speeds after each answer"},
     };
     const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(sampling), CLI_OPTIONS(engine)};
@@ -186,10 +187,12 @@ static int run_chat(int argc, char **argv)
     c.turn.max_tokens = (uint32_t)max_tokens;
     c.turn.sampling = cli_sampling_choose(&given, opened);
     c.turn.stops = given.stops;
-    if (mq_sequence_new(opened, &c.turn.sequence, &error) != MQ_OK) code = cli_report(&error);
+    code = cli_drafter(draft, opened, &c.turn.drafter);
+    if (code == CLI_DONE && mq_sequence_new(opened, &c.turn.sequence, &error) != MQ_OK) code = cli_report(&error);
     if (code == CLI_DONE) code = begin_conversation(&c, opened, system);
     json_decref(c.messages);
     cli_turn_clear(&c.turn);
+    mq_drafter_free(c.turn.drafter);
     mq_sequence_free(c.turn.sequence);
     mq_engine_close(opened);
     mq_text_close(text);

@@ -7,7 +7,7 @@
 typedef struct settings {
     cli_engine engine;
     cli_sampling sampling;
-    const char *prompt, *file, *system;
+    const char *prompt, *file, *system, *draft;
     int max_tokens;
     bool chat, stats, ignore_eos, special;
 } settings;
@@ -47,15 +47,16 @@ static void print_stats(const cli_turn *turn, const mq_engine *engine, double lo
 {
     mq_engine_info info;
     mq_engine_describe(engine, &info);
-    json_t *stats =
-        json_pack("{si si si sf sf sf si sf sf sf ss s{ssss} ss si ss}", "prompt_tokens", (int)turn->prompt_tokens,
-                  "cached_tokens", (int)turn->sync.cached, "prefill_tokens", (int)turn->sync.prefilled, "prefill_s",
-                  turn->sync.prefill_s, "prefill_tok_s", cli_rate(turn->sync.prefilled, turn->sync.prefill_s),
-                  "last_token_s", turn->sync.last_s, "generated_tokens", (int)turn->generated.generated, "decode_s",
-                  turn->generated.decode_s, "decode_tok_s", cli_rate(turn->generated.steps, turn->generated.decode_s),
-                  "load_s", load_s, "finish", cli_finish_name(turn->generated.finish), "plan", "prefill",
-                  mq_linear_format_name(info.prefill), "decode", mq_linear_format_name(info.decode), "attention",
-                  mq_attention_format_name(info.attention), "threads", info.threads, "isa", info.isa);
+    json_t *stats = json_pack(
+        "{si si si sf sf sf si sf sf si si sf ss s{ssss} ss si ss}", "prompt_tokens", (int)turn->prompt_tokens,
+        "cached_tokens", (int)turn->sync.cached, "prefill_tokens", (int)turn->sync.prefilled, "prefill_s",
+        turn->sync.prefill_s, "prefill_tok_s", cli_rate(turn->sync.prefilled, turn->sync.prefill_s), "last_token_s",
+        turn->sync.last_s, "generated_tokens", (int)turn->generated.generated, "decode_s", turn->generated.decode_s,
+        "decode_tok_s", cli_rate(cli_decoded(&turn->generated), turn->generated.decode_s), "draft_n",
+        (int)turn->generated.drafted, "draft_n_accepted", (int)turn->generated.drafted_right, "load_s", load_s,
+        "finish", cli_finish_name(turn->generated.finish), "plan", "prefill", mq_linear_format_name(info.prefill),
+        "decode", mq_linear_format_name(info.decode), "attention", mq_attention_format_name(info.attention), "threads",
+        info.threads, "isa", info.isa);
     const mq_sampling *p = &turn->sampling;
     json_t *sampling =
         json_pack("{sf si sf sf sf}", "temperature", (double)p->temperature, "top_k", p->top_k, "top_p",
@@ -84,7 +85,8 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
                      .keep_special = s->special};
     char *prompt = NULL;
     size_t count = 0;
-    if (mq_sequence_new(engine, &turn.sequence, &error) != MQ_OK) code = cli_report(&error);
+    code = cli_drafter(s->draft, engine, &turn.drafter);
+    if (code == CLI_DONE && mq_sequence_new(engine, &turn.sequence, &error) != MQ_OK) code = cli_report(&error);
     const double load_s = cli_seconds() - start;
     if (code == CLI_DONE && s->chat) code = render_chat(text, s, input, bytes, &prompt, &count);
     if (code == CLI_DONE) {
@@ -98,6 +100,7 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     }
     mq_free(prompt);
     cli_turn_clear(&turn);
+    mq_drafter_free(turn.drafter);
     mq_sequence_free(turn.sequence);
     mq_engine_close(engine);
     mq_text_close(text);
@@ -118,6 +121,7 @@ static int run_once(int argc, char **argv)
         {"n", CLI_NUMBER, &s.max_tokens, 0, 16777216, "tokens to generate at most (default 256)"},
         {"stats", CLI_FLAG, &s.stats, 0, 0, "print one JSON line about both phases on stderr"},
         {"ignore-eos", CLI_FLAG, &s.ignore_eos, 0, 0, "go on past the model's end token"},
+        {"draft", CLI_TEXT, &s.draft, 0, 0, CLI_DRAFT_HELP " (default off)"},
         {"special", CLI_FLAG, &s.special, 0, 0, "print special tokens"},
     };
     const cli_options tables[] = {CLI_OPTIONS(own), CLI_OPTIONS(sampling), CLI_OPTIONS(engine)};

@@ -26,6 +26,7 @@ typedef struct serve_settings {
     int port, streams, queue, drain_seconds;
     float gap;
     bool insecure, json_keepalive, strict_model, finish_abandoned, no_draft;
+    const char *draft;
 } serve_settings;
 
 /* All that a running server is made of, in the order in which it is made. */
@@ -157,11 +158,12 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .queue = (uint32_t)s->queue,
                                     .gap = (double)s->gap,
                                     .cache_dir = folder,
-                                    .no_draft = s->no_draft,
                                     .finish_abandoned = s->finish_abandoned,
                                     .source = cli_handoff_source(&s->handoff),
                                     .log = log_line};
     int code = CLI_USAGE;
+    if (s->no_draft) options.draft = MQ_DRAFT_OFF;
+    if (s->draft && mq_draft_parse(s->draft, &options.draft, &error) != MQ_OK) return cli_report(&error);
     if (cli_size("prefix-cache", s->cache, &options.cache_bytes) &&
         cli_size("disk-cache", s->disk, &options.disk_bytes)) {
         code = mq_scheduler_start(&options, &v->scheduler, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
@@ -323,7 +325,8 @@ static int run_serve(int argc, char **argv)
         {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64, also for 0)"},
         {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256, also for 0)"},
         {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2)"},
-        {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "do not draft answers from what they copy"},
+        {"draft", CLI_TEXT, &s.draft, 0, 0, CLI_DRAFT_HELP " (auto)"},
+        {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "the same as --draft off"},
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},
         {"drain-seconds", CLI_NUMBER, &s.drain_seconds, 0, 86400, "for answers to finish after SIGTERM (30)"},
     };

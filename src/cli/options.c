@@ -210,3 +210,13 @@ size_t cli_number_list(const char *text, long low, long high, long *numbers, siz
     }
     return 0;
 }
+
+int cli_drafter(const char *name, mq_engine *engine, mq_drafter **drafter)
+{
+    mq_error error = {0};
+    mq_draft draft = MQ_DRAFT_OFF;
+    *drafter = NULL;
+    if (name && mq_draft_parse(name, &draft, &error) != MQ_OK) return cli_report(&error);
+    if (draft == MQ_DRAFT_OFF) return CLI_DONE;
+    return mq_drafter_new(engine, draft, drafter, &error) == MQ_OK ? CLI_DONE : cli_report(&error);
+}

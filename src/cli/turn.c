@@ -18,6 +18,11 @@ double cli_rate(uint32_t tokens, double seconds)
     return tokens && seconds > 0 ? tokens / seconds : 0;
 }
 
+uint32_t cli_decoded(const mq_generate_result *generated)
+{
+    return generated->steps + generated->drafted_right;
+}
+
 const char *cli_finish_name(mq_finish finish)
 {
     static const char *const names[] = {"none", "eos", "stop", "length", "cancelled"};
@@ -83,6 +88,7 @@ mq_status cli_turn_try(cli_turn *turn, const char *prompt, size_t bytes, unsigne
         .keep_special = turn->keep_special,
         .text = take_text_turn,
         .context = turn,
+        .drafter = turn->drafter,
     };
     return status == MQ_OK ? mq_generate(turn->sequence, turn->text, &options, &turn->generated, error) : status;
 }

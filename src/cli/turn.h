@@ -7,6 +7,7 @@
 typedef struct cli_turn {
     mq_sequence *sequence;
     const mq_text *text;
+    mq_drafter *drafter; /* NULL: nothing is drafted */
     mq_sampling sampling;
     cli_texts stops;
     uint32_t max_tokens;
@@ -28,6 +29,8 @@ mq_status cli_turn_try(cli_turn *turn, const char *prompt, size_t bytes, unsigne
 int cli_turn_run(cli_turn *turn, const char *prompt, size_t bytes, unsigned flags);
 void cli_turn_clear(cli_turn *turn);
 
+/* Tokens that decode steps brought. */
+uint32_t cli_decoded(const mq_generate_result *generated);
 double cli_rate(uint32_t tokens, double seconds); /* tokens per second; 0 when nothing was timed */
 const char *cli_finish_name(mq_finish finish);
 double cli_seconds(void); /* monotonic */

@@ -30,7 +30,7 @@ mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, cha
     if (isa == MQ_ISA_REF) {
         *format = MQ_LINEAR_BF16;
         snprintf(why, size, "bf16: no vector instructions that integer formats gain from");
-    } else if (isa < MQ_ISA_AVX512VNNI && !mq__cpu_avx_vnni()) {
+    } else if (!mq__cpu_dot_products(isa)) {
         *format = MQ_LINEAR_NVFP4;
         snprintf(why, size, "nvfp4: %s has no 8-bit dot products, NVFP4 is the fastest format", mq__isa_name(isa));
     } else if (config.quant_method != MQ_QUANT_NONE) {

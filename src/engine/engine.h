@@ -98,6 +98,8 @@ uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count
 void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
 /* Gives back those beyond its tokens. */
 void mq__sequence_give_blocks(mq_sequence *sequence);
+/* Forgets the last `count` tokens, which were decoded by the last step, and their logits; those of earlier rows stay. */
+void mq__sequence_drop(mq_sequence *sequence, uint32_t count);
 /* Appends tokens whose KV a pass has written. */
 void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise);
 /* An empty sequence begins with full blocks, which it shares with whoever holds them. */

@@ -111,6 +111,13 @@ uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
     return sequence->count;
 }
 
+void mq__sequence_drop(mq_sequence *sequence, uint32_t count)
+{
+    const uint32_t ready = sequence->logits_ready;
+    (void)mq_sequence_truncate(sequence, sequence->count - count);
+    sequence->logits_ready = ready > count ? ready - count : 0;
+}
+
 void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise)
 {
     memcpy(sequence->tokens + sequence->count, tokens, count * sizeof *tokens);

@@ -115,9 +115,10 @@ static void make_needles(mq_ruler_item *item, mq_eval_random *r)
             make_number(r, item->wording, numbers[v]);
             char *fact = item->fact[item->facts++];
             if (english)
-                snprintf(fact, FACT_BYTES, "One of the special magic numbers for %s is: %s.", names[k], numbers[v]);
+                snprintf(fact, FACT_BYTES, "One of the special magic numbers for %.31s is: %.31s.", names[k],
+                         numbers[v]);
             else
-                snprintf(fact, FACT_BYTES, "The %s of %s is %s.", field, names[k], numbers[v]);
+                snprintf(fact, FACT_BYTES, "The %s of %.31s is %.31s.", field, names[k], numbers[v]);
             if (k >= first && k < first + asked) want(item, numbers[v]);
         }
     }

@@ -316,12 +316,16 @@ static void copy_place(mq_automaton *a, const waiting *old, place p)
     add_work(a, p.at, made);
 }
 
+static bool is_roomy(const mq_automaton *a)
+{
+    return !a->full && a->state_count <= STATES_TRIM && a->place_count <= PLACES_MOST / 2 &&
+           a->stack_count <= PLACES_MOST / 2;
+}
+
 uint32_t mq__automaton_trim(mq_automaton *a, uint32_t at)
 {
     a->budget = WORK_MOST;
-    const bool roomy = !a->full && a->state_count <= STATES_TRIM && a->place_count <= PLACES_MOST / 2 &&
-                       a->stack_count <= PLACES_MOST / 2;
-    if (at == MQ_DEAD || roomy) return at;
+    if (at == MQ_DEAD || is_roomy(a)) return at;
     const size_t count = a->states[at]->count;
     const bool final = a->states[at]->final;
     place *keep = mq__alloc_zero(count, sizeof *keep);
@@ -343,6 +347,34 @@ uint32_t mq__automaton_trim(mq_automaton *a, uint32_t at)
     mq__free(keep);
     mq__free(old);
     return now;
+}
+
+uint32_t mq__automaton_adopt(mq_automaton *a, const mq_automaton *from, uint32_t at)
+{
+    const state *s = from->states[at];
+    if (at == MQ_DEAD) return MQ_DEAD;
+    a->budget = WORK_MOST;
+    if (!is_roomy(a)) forget_states(a);
+    begin_work(a);
+    for (uint32_t i = 0; i < s->count && a->stack_count <= PLACES_MOST / 2; i++) {
+        copy_place(a, from->stack, from->places[s->first + i]);
+    }
+    a->final = s->final;
+    return state_of_work(a);
+}
+
+int mq__automaton_forced(const mq_automaton *a, uint32_t at)
+{
+    const state *s = a->states[at];
+    int byte = -1;
+    if (at == MQ_DEAD || s->final) return -1;
+    for (int w = 0; w < 8; w++) {
+        const uint32_t bits = s->any.bits[w];
+        if (bits == 0) continue;
+        if (byte >= 0 || (bits & (bits - 1))) return -1;
+        byte = 32 * w + __builtin_ctz(bits);
+    }
+    return byte;
 }
 
 mq_status mq__automaton_new(const mq_grammar *grammar, mq_automaton **out, mq_error *error)

@@ -20,5 +20,9 @@ bool mq__automaton_is_final(const mq_automaton *a, uint32_t state);
 uint32_t **mq__automaton_mask(mq_automaton *a, uint32_t state);
 /* Forgets all states but one when there are many; returns its new number. Between walks. */
 uint32_t mq__automaton_trim(mq_automaton *a, uint32_t state);
+/* The state of another automaton of the same grammar, as one of this one's. Between walks. */
+uint32_t mq__automaton_adopt(mq_automaton *a, const mq_automaton *from, uint32_t state);
+/* The one byte that can follow, or -1: several can, or none, or the text may end here. */
+int mq__automaton_forced(const mq_automaton *a, uint32_t state);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/json_read.h"
 #include "base/mem.h"
 #include "gen/automaton.h"
+#include "gen/constraint_ahead.h"
 #include "gen/constraint_tools.h"
 #include "gen/vocabulary.h"
 
@@ -29,7 +30,8 @@ struct mq_constraint {
     char *after;
     mq_buf tail; /* the last bytes of free text: a marker may be cut by tokens */
     uint32_t state;
-    uint32_t *ends; /* [words] the mask of the end alone */
+    uint32_t *ends;       /* [words] the mask of the end alone */
+    mq_constraint *ahead; /* NULL: it was not wanted */
 };
 
 static size_t mask_words(const mq_constraint *c)
@@ -223,6 +225,76 @@ mq_status mq_constraint_accept(mq_constraint *c, int32_t token, mq_error *error)
     return c->tail.failed ? mq__fail(error, MQ_NO_MEMORY, "constraint: expected memory, got none") : MQ_OK;
 }
 
+/* ---- ahead */
+
+/* Shares everything but the automaton and the text. */
+static mq_constraint *new_ahead(const mq_constraint *c)
+{
+    mq_constraint *ahead = mq__alloc_zero(1, sizeof *ahead);
+    if (!ahead) return NULL;
+    *ahead = *c;
+    ahead->ahead = NULL;
+    ahead->tail = (mq_buf){0};
+    if (mq__automaton_new(&c->grammar, &ahead->automaton, NULL) == MQ_OK) return ahead;
+    mq__free(ahead);
+    return NULL;
+}
+
+static void free_ahead(mq_constraint *ahead)
+{
+    if (!ahead) return;
+    mq__automaton_free(ahead->automaton);
+    mq__buf_free(&ahead->tail);
+    mq__free(ahead);
+}
+
+mq_constraint *mq__constraint_ahead(mq_constraint *c)
+{
+    if (!c->ahead) c->ahead = new_ahead(c);
+    mq_constraint *ahead = c->ahead;
+    if (!ahead) return NULL;
+    ahead->stage = c->stage;
+    ahead->begun = c->begun;
+    mq__buf_clear(&ahead->tail);
+    if (c->tail.len && !mq__buf_append(&ahead->tail, c->tail.data, c->tail.len)) return NULL;
+    if (c->stage == MASK_RULED) ahead->state = mq__automaton_adopt(ahead->automaton, c->automaton, c->state);
+    return ahead;
+}
+
+/* The bytes that have to come; they end where a call does, or the answer. */
+static size_t forced_bytes(const mq_constraint *c, uint8_t *bytes, size_t most)
+{
+    size_t count = 0;
+    uint32_t at = c->state;
+    while (count < most) {
+        const int byte = mq__automaton_forced(c->automaton, at);
+        if (byte < 0) break;
+        at = mq__automaton_step(c->automaton, at, (uint8_t)byte);
+        if (at == MQ_DEAD) break;
+        bytes[count++] = (uint8_t)byte;
+    }
+    return count;
+}
+
+uint32_t mq__constraint_forced(mq_constraint *c, int32_t *tokens, bool *only, uint32_t most)
+{
+    uint8_t bytes[MQ_TOKEN_BYTES];
+    uint32_t count = 0;
+    if (c->stage != MASK_RULED) return 0;
+    const size_t length = forced_bytes(c, bytes, sizeof bytes);
+    for (size_t at = 0; at < length && count < most; count++) {
+        size_t others;
+        const int32_t token = mq__vocabulary_longest(c->vocabulary, bytes + at, length - at, &others);
+        if (token < 0) break;
+        at += c->vocabulary->token[token].count;
+        if (at == length && others) break; /* what comes then may be the rest of a longer token */
+        if (mq_constraint_accept(c, token, NULL) != MQ_OK) break;
+        tokens[count] = token;
+        only[count] = others == 0;
+    }
+    return count;
+}
+
 /* ---- making one */
 
 static json_t *parse_json(const char *text, size_t bytes, const char *what, mq_error *error)
@@ -359,6 +431,7 @@ mq_status mq_constraint_new(const mq_vocabulary *vocabulary, const mq_constraint
 void mq_constraint_free(mq_constraint *c)
 {
     if (!c) return;
+    free_ahead(c->ahead);
     mq__automaton_free(c->automaton);
     mq__grammar_free(&c->grammar);
     mq__buf_free(&c->tail);

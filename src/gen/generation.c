@@ -1,4 +1,5 @@
 /* One answer: a token in, text that is certain out. */
+#include "gen/generation.h"
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/mem.h"
@@ -190,7 +191,7 @@ static mq_status flush_generation(mq_generation *g, bool *found, mq_error *error
     return *found || mq__stop_search_end(g->stops, &g->out) ? MQ_OK : no_room(error);
 }
 
-static bool is_end(const mq_generation *g, int32_t token)
+bool mq__generation_is_end(const mq_generation *g, int32_t token)
 {
     for (size_t i = 0; i < g->end_count; i++) {
         if (g->ends[i] == token) return true;
@@ -207,7 +208,7 @@ mq_status mq_generation_push(mq_generation *g, int32_t token, const char **bytes
     if (g->ended) return mq__fail(error, MQ_USAGE, "generate: token: expected none after the end, got %d", token);
     mq_status status = mq_sampler_accept(g->sampler, token, error);
     if (status != MQ_OK) return status;
-    if (is_end(g, token)) {
+    if (mq__generation_is_end(g, token)) {
         *finish = MQ_FINISH_EOS;
     } else {
         g->count++;

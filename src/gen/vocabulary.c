@@ -106,3 +106,36 @@ void mq_vocabulary_free(mq_vocabulary *v)
     mq__free(v->eos);
     mq__free(v);
 }
+
+/* The first token in order[low, high) whose byte `at` is not below (past: is above) `byte`; all of them have the bytes before it. */
+static size_t bound_of(const mq_vocabulary *v, size_t low, size_t high, size_t at, uint8_t byte, bool past)
+{
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        const mq_token_bytes *token = &v->token[v->order[middle]];
+        const int is = token->count > at ? v->bytes[token->offset + at] : -1;
+        if (is < byte || (past && is == byte))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+int32_t mq__vocabulary_longest(const mq_vocabulary *v, const uint8_t *bytes, size_t count, size_t *others)
+{
+    size_t low = 0, high = v->ordered, shorter = 0, at = 0;
+    int32_t longest = -1;
+    while (at < count && at < MQ_TOKEN_BYTES) {
+        low = bound_of(v, low, high, at, bytes[at], false);
+        high = bound_of(v, low, high, at, bytes[at], true);
+        at++;
+        for (; low < high && v->token[v->order[low]].count == at; low++) { /* those that end here come first */
+            shorter++;
+            longest = v->order[low];
+        }
+        if (low == high) break;
+    }
+    *others = shorter ? shorter - 1 + (high - low) : 0;
+    return longest;
+}

@@ -22,4 +22,8 @@ struct mq_vocabulary {
     size_t eos_count;
 };
 
+/* The longest token that bytes[0, count) begin with; -1: none does. *others: how many shorter ones there are, or longer ones that the bytes
+ * may go on as. */
+int32_t mq__vocabulary_longest(const mq_vocabulary *v, const uint8_t *bytes, size_t count, size_t *others);
+
 #endif

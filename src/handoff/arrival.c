@@ -4,8 +4,11 @@
 #include "base/mem.h"
 #include "handoff/client.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#define LINK_BEHIND_S 2.0 /* seconds of the link's work that make it what an arrival waits for */
 
 /* ---- life */
 
@@ -177,6 +180,24 @@ static mq_status take_begin(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
     return MQ_OK;
 }
 
+/* KV that is computed and has not come waits for the link: whether it is worth waiting. */
+static void watch_link(mq_kv_arrival *a, uint32_t computed)
+{
+    const double seconds = a->heard - a->figures.began, token = (double)a->pays.bytes / (a->count - a->first);
+    const uint64_t bytes = a->figures.bytes;
+    mq_pays_facts rest = a->pays;
+    if (computed <= a->whole || !(seconds > 0)) return;
+    rest.link_rate = fmax((double)bytes / seconds, 1);
+    if ((computed - a->whole) * token < rest.link_rate * LINK_BEHIND_S) return;
+    a->figures.link_rate = rest.link_rate;
+    rest.wanted = a->count - a->whole;
+    rest.computes = a->count - computed;
+    rest.bytes = rest.bytes > bytes ? rest.bytes - bytes : 0;
+    if (mq__pays_still(&rest)) return;
+    a->is_declined = true;
+    end_arrival(a, MQ_ARRIVAL_FAILED, MQ_FRAME_CANCEL);
+}
+
 static mq_status take_state(mq_kv_arrival *a, const mq_frame *frame, mq_error *error)
 {
     uint32_t computed;
@@ -190,6 +211,7 @@ static mq_status take_state(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
         a->figures.computed = a->heard;
         a->figures.bytes_before = a->figures.bytes;
     }
+    if (a->stage == MQ_STAGE_BEGUN) watch_link(a, computed);
     return MQ_OK;
 }
 
@@ -201,8 +223,9 @@ static mq_status take_commit(mq_kv_arrival *a, const mq_frame *frame, mq_error *
     if (status != MQ_OK) return status;
     const mq_digest own = mq__tokens_digest(a->tokens, a->count + 1);
     const uint64_t all = (uint64_t)a->blocks * layout_of(a)->layers;
-    if (a->stage != MQ_STAGE_BEGUN || chunks != all || a->chunks != all ||
-        memcmp(digest.bytes, own.bytes, sizeof own.bytes) != 0) {
+    const bool is_ours = memcmp(digest.bytes, own.bytes, sizeof own.bytes) == 0;
+    if (!is_ours) a->whole = a->first; /* P has computed other tokens: nothing of it is of use */
+    if (a->stage != MQ_STAGE_BEGUN || chunks != all || a->chunks != all || !is_ours) {
         return breaks("COMMIT: expected it after all chunks, of these tokens, got another", error);
     }
     end_arrival(a, MQ_ARRIVED, MQ_FRAME_DONE);

@@ -20,6 +20,7 @@ typedef struct mq_arriving_figures {
     double asked, began, computed, ended; /* PREFILL, BEGIN, the STATE that says that all is computed, COMMIT */
     uint32_t guess, ready;                /* tokens that the peer was thought to have, and had */
     uint64_t bytes, bytes_before;         /* of payloads; and of those that had come when all was computed */
+    double link_rate;                     /* bytes a second, where the link was what it waited for; 0: it was not */
 } mq_arriving_figures;
 
 /* Two hold it: its connection, while it is in its table, and the scheduler until `end`. */

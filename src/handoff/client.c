@@ -89,11 +89,14 @@ mq_status mq__client_add(mq_client *c, mq_kv_arrival *a, mq_error *error)
         c->count++;
         a->epoch = ++c->epoch;
         note_news(c);
+    } else if (c->is_broken && c->reason.status != MQ_OK) {
+        *error = c->reason; /* it could not connect, and that soon */
+    } else {
+        (void)mq__fail(error, MQ_LIMIT, "hand-off: %s: expected at most %d hand-offs at once, got another", c->name,
+                       MQ_FRAME_HANDOFFS);
     }
     pthread_mutex_unlock(&c->lock);
-    if (takes) return MQ_OK;
-    return mq__fail(error, MQ_LIMIT, "hand-off: %s: expected at most %d hand-offs at once, got another", c->name,
-                    MQ_FRAME_HANDOFFS);
+    return takes ? MQ_OK : error->status;
 }
 
 uint64_t mq__client_waits(mq_client *c)
@@ -172,8 +175,10 @@ static void settle_arrival(mq_client *c, mq_kv_arrival *a, bool cut)
     pthread_mutex_lock(&a->lock);
     const bool arrived = a->state == MQ_ARRIVED, declined = a->is_declined, told = a->farewell == 0;
     const mq_error error = a->error;
+    const double link_rate = a->figures.link_rate;
     pthread_mutex_unlock(&a->lock);
     if (!declined) count_arrival(c->h, a, arrived);
+    if (link_rate > 0) mq__peer_linked(c->h, c->peer, link_rate);
     if (arrived) {
         mq__peer_served(c->h, c->peer, a);
     } else if (!declined && !cut) {
@@ -187,7 +192,10 @@ static void settle_arrival(mq_client *c, mq_kv_arrival *a, bool cut)
 void mq__client_watch(mq_client *c, double now)
 {
     const double silence = c->h->options.timeout_s;
-    for (uint32_t i = 0; i < MQ_FRAME_HANDOFFS; i++) {
+    pthread_mutex_lock(&c->lock);
+    const bool is_idle = c->count == 0;
+    pthread_mutex_unlock(&c->lock);
+    for (uint32_t i = 0; i < MQ_FRAME_HANDOFFS && !is_idle; i++) {
         pthread_mutex_lock(&c->lock);
         mq_kv_arrival *a = c->table[i];
         if (a) mq__arriving_hold(a);

@@ -55,7 +55,7 @@ const char *mq__client_name(const mq_client *c);
 
 /* Whether it takes hand-offs. One that is too old does not, from then on. */
 bool mq__client_takes(mq_client *c, double now);
-/* MQ_LIMIT: it has as many as it may have. */
+/* MQ_LIMIT: it has as many as it may have; or why it has ended. */
 mq_status mq__client_add(mq_client *c, mq_kv_arrival *a, mq_error *error);
 /* Tokens that wait for this peer on this connection. */
 uint64_t mq__client_waits(mq_client *c);

@@ -31,9 +31,10 @@ static const mq_handoff_tuning default_tuning = {.connect = 5,
                                                  .done = 10,
                                                  .health = 2,
                                                  .health_wait = 2,
-                                                 .watch = 0.05,
+                                                 .watch = 0.1,
                                                  .served = 256,
-                                                 .peers = 64};
+                                                 .peers = 64,
+                                                 .leases = 256};
 
 /* ---- small things */
 

@@ -2,7 +2,7 @@
  * here. P: serve.c accepts connections, served.c is one, sender.c KV on its way out, lease.c prompts that wait to be fetched.
  *
  * Locks, in the order in which they may be held together: peers, client, arrival; server, served. A job's own lock (src/sched) may be
- * held above `served`: never the other way round. Nobody calls the scheduler or a link with one of these held. */
+ * held above `served`: never the other way round. Nobody calls the scheduler, or sends, with one of these held. */
 #ifndef MQ_HANDOFF_H
 #define MQ_HANDOFF_H
 
@@ -31,7 +31,7 @@ typedef struct mq_handoff_tuning {
     double done;                        /* P: waits for DONE after COMMIT */
     double health, health_wait;         /* D asks each peer so often; an answer takes so long at most */
     double watch;                       /* between two looks at all deadlines */
-    uint32_t served, peers;             /* connections, and peers beside those of the list, at most */
+    uint32_t served, peers, leases;     /* at most: connections, peers beside those of the list, prompts kept */
 } mq_handoff_tuning;
 
 typedef struct mq_peers mq_peers;

@@ -69,6 +69,11 @@ static mq_status read_answer(const mq_handoff *h, const json_t *root, mq_peer_an
     if (status == MQ_OK) status = mq__json_string(root, "instance", &instance, error);
     if (status == MQ_OK) status = mq__json_integer(root, "unread_tokens", 0, INT64_MAX, 0, &unread, error);
     if (status == MQ_OK) status = mq__json_integer(root, "context", 0, UINT32_MAX, 0, &context, error);
+    char own[33];
+    mq__hex(h->instance, sizeof h->instance, own);
+    if (status == MQ_OK && instance && strcmp(instance, own) == 0) {
+        status = mq__fail(error, MQ_UNSUPPORTED, "instance: expected another worker, got this one itself");
+    }
     if (status == MQ_OK) {
         status = mq__json_number(root, "prompt_tokens_per_second", 0, 1e12, 0, &answer->rate, error);
     }
@@ -83,7 +88,7 @@ mq_status mq__health_read(const mq_handoff *h, const char *text, size_t bytes, m
 {
     json_t *root;
     *answer = (mq_peer_answer){.unread = 0};
-    mq_status status = mq__json_parse(text, bytes, ANSWER_VALUES, "hand-off", "answer", &root, error);
+    mq_status status = mq__json_parse(text, bytes, ANSWER_VALUES, "answer", "/internal/link", &root, error);
     if (status != MQ_OK) return status;
     status = read_answer(h, root, answer, error);
     json_decref(root);

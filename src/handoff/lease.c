@@ -20,6 +20,25 @@ static void drop_lease(mq_handoff *h, mq_lease *lease)
     mq__free(lease);
 }
 
+/* Under the lock: the first one that came, if there are too many. */
+static mq_lease **first_beyond(mq_handoff *h)
+{
+    mq_lease **at = &h->leases;
+    while (h->stats.leased > h->tuning.leases && (*at)->next) {
+        at = &(*at)->next;
+    }
+    return h->stats.leased > h->tuning.leases ? at : NULL;
+}
+
+/* Under the lock. */
+static mq_lease *unlist(mq_handoff *h, mq_lease **at)
+{
+    mq_lease *lease = *at;
+    *at = lease->next;
+    h->stats.leased--;
+    return lease;
+}
+
 void mq_handoff_lease(mq_handoff *h, mq_job *job, double seconds, char id[33])
 {
     uint8_t name[16];
@@ -38,16 +57,10 @@ void mq_handoff_lease(mq_handoff *h, mq_job *job, double seconds, char id[33])
     h->leases = lease;
     h->stats.leases++;
     h->stats.leased++;
+    mq_lease **first = first_beyond(h), *gone = first ? unlist(h, first) : NULL;
+    h->stats.leases_expired += gone != NULL;
     pthread_mutex_unlock(&h->lock);
-}
-
-/* Under the lock. */
-static mq_lease *unlist(mq_handoff *h, mq_lease **at)
-{
-    mq_lease *lease = *at;
-    *at = lease->next;
-    h->stats.leased--;
-    return lease;
+    if (gone) drop_lease(h, gone);
 }
 
 static mq_lease *find_lease(mq_handoff *h, const char *id, size_t bytes)

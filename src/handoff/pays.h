@@ -21,6 +21,8 @@ typedef struct mq_pays_times {
 
 mq_pays_times mq__pays_times(const mq_pays_facts *facts);
 bool mq__pays(const mq_pays_facts *facts);
+/* Under way, of what is still missing: whether it goes on. */
+bool mq__pays_still(const mq_pays_facts *facts);
 
 /* Prompt tokens a second, as a scheduler measured them; 0: too few so far. */
 double mq__prompt_rate(const mq_scheduler_stats *stats);

@@ -314,6 +314,15 @@ static void measure_link(mq_peer *peer, const mq_arriving_figures *f)
     if (bytes < LINK_MEASURE || !(seconds > 0)) return;
     const double rate = (double)bytes / seconds;
     peer->link_rate += peer->link_rate > 0 ? SMOOTH_LINK * (rate - peer->link_rate) : rate;
+    peer->linked = mq__seconds();
+}
+
+void mq__peer_linked(mq_handoff *h, mq_peer *peer, double rate)
+{
+    pthread_mutex_lock(&h->peers->lock);
+    peer->link_rate = rate;
+    peer->linked = mq__seconds();
+    pthread_mutex_unlock(&h->peers->lock);
 }
 
 void mq__peer_served(mq_handoff *h, mq_peer *peer, const mq_kv_arrival *a)
@@ -340,7 +349,10 @@ void mq__peer_answered(mq_handoff *h, mq_peer *peer, const mq_peer_answer *answe
     const bool was_healthy = peer->is_healthy, first = peer->answer.address.port == 0 && peer->trouble[0] == '\0';
     peer->is_healthy = answer != NULL;
     if (answer) {
-        if (strcmp(answer->instance, peer->answer.instance) != 0) peer->memory = (mq_remembered){.slot = {0}};
+        if (strcmp(answer->instance, peer->answer.instance) != 0) { /* another process: it may do better */
+            peer->memory = (mq_remembered){.slot = {0}};
+            peer->away_until = 0;
+        }
         peer->answer = *answer;
         if (!was_healthy) peer->trouble[0] = '\0';
     } else {

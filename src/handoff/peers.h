@@ -25,6 +25,7 @@ struct mq_peer {
     unsigned failures;            /* in a row */
     double away_until;            /* it is not asked before */
     double link_rate, round_trip; /* 0: not measured */
+    double linked;                /* when link_rate was */
     mq_remembered memory;
     mq_client *client; /* NULL, or the connection that takes hand-offs */
     uint32_t clients;  /* connections, closing ones included */
@@ -68,6 +69,8 @@ void mq__peer_failed(mq_handoff *h, mq_peer *peer, const mq_error *error, bool b
 /* It refused the greeting: for as long as a peer may be left alone. */
 void mq__peer_refused(mq_handoff *h, mq_peer *peer, const mq_error *error);
 void mq__peer_greeted(mq_handoff *h, mq_peer *peer, const mq_hello *hello, double round_trip);
+/* What the link gave a hand-off that waited for it. */
+void mq__peer_linked(mq_handoff *h, mq_peer *peer, double rate);
 void mq__peer_served(mq_handoff *h, mq_peer *peer, const mq_kv_arrival *a);
 void mq__peer_answered(mq_handoff *h, mq_peer *peer, const mq_peer_answer *answer, const mq_error *error);
 

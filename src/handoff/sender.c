@@ -120,8 +120,6 @@ static void job_event(void *context, const mq_event *event)
         fail_sender(s, MQ_FAULT_FAILED, event->report->error.text);
     else if (event->report->finish == MQ_FINISH_CANCELLED)
         fail_sender(s, MQ_FAULT_STOPPING, "prefill: expected an end, got a cancellation");
-    else
-        s->is_read = true;
     mq__served_news(c);
     pthread_mutex_unlock(&c->lock);
 }
@@ -133,7 +131,6 @@ static void take_lease(mq_sender *s, mq_job *job, const mq_sequence *sequence)
     s->job = job;
     s->accept.cached = s->count;
     sink_begin(s, sequence, s->count);
-    s->is_read = true;
 }
 
 static bool is_too_much(mq_sender *s, const mq_scheduler_stats *stats)
@@ -261,7 +258,7 @@ static bool speaks_next(mq_sender *s, double now, mq_frame *frame)
     } else if (s->begun && !s->computed && computed_of(s) == s->count) {
         s->computed = true;
         *frame = mq__state_frame(s->count, 0);
-    } else if (s->computed && s->is_read && is_sent(s)) {
+    } else if (s->computed && is_sent(s)) {
         *frame = make_commit(s, now);
     } else {
         return false;

@@ -28,7 +28,6 @@ typedef struct mq_sender {
     uint32_t ready;          /* tokens that were there at that time */
     uint8_t *precise;        /* bits of [first, count) */
     uint32_t *stored, *sent; /* [layers]: positions that are there, and that are sent */
-    bool is_read;            /* its job has ended well */
     bool is_left;            /* D wants nothing more: DONE or CANCEL */
     mq_handoff_fault fault;  /* 0, or why it fails; `text` says so */
     char text[MQ_FRAME_TEXT + 1];

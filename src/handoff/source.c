@@ -3,6 +3,8 @@
 #include "base/mem.h"
 #include "handoff/peers.h"
 
+#define LINK_MEMORY 60.0 /* seconds after which a link's speed is measured anew */
+
 /* A prompt, and the best peer so far. */
 typedef struct choice {
     const mq_kv_wanted *wanted;
@@ -29,7 +31,7 @@ static mq_pays_facts facts_of(const choice *c, mq_peer *peer, bool is_leased, ui
     facts.computes = is_leased ? 0 : count - *guess;
     facts.peer_unread = is_leased ? 0 : peer->answer.unread > waits ? peer->answer.unread : waits;
     facts.peer_rate = peer->answer.rate;
-    facts.link_rate = peer->link_rate;
+    facts.link_rate = mq__seconds() - peer->linked < LINK_MEMORY ? peer->link_rate : 0;
     facts.round_trip = peer->round_trip;
     return facts;
 }
@@ -52,7 +54,7 @@ static bool consider_named(mq_handoff *h, choice *c, double now)
     if (!c->wanted->peer) return false;
     mq_peer *peer = mq__peers_named(h, c->wanted->peer, &error);
     if (!peer) {
-        mq__handoff_count(h, &h->stats.refused_peers, 1);
+        if (error.status == MQ_USAGE) mq__handoff_count(h, &h->stats.refused_peers, 1);
         mq__handoff_log(h, "%s", error.text);
         return false;
     }
@@ -68,19 +70,24 @@ static void consider_listed(mq_handoff *h, choice *c, double now, bool available
     }
 }
 
+static mq_kv_arrival *try_peer(mq_handoff *h, const choice *c, const mq_kv_wanted *wanted, mq_error *error)
+{
+    mq_kv_arrival *a;
+    mq_client *client = mq__peer_client(h, c->peer, error);
+    if (!client || mq__arriving_new(h, client, wanted, &c->best, &a, error) != MQ_OK) return NULL;
+    a->figures.guess = c->guess;
+    if (mq__client_add(client, a, error) == MQ_OK) return a;
+    mq__arriving_release(a);
+    mq__arriving_release(a);
+    return NULL;
+}
+
 static mq_kv_arrival *ask_peer(mq_handoff *h, const choice *c, bool is_named, bool *refused, mq_error *error)
 {
-    mq_kv_arrival *a = NULL;
     mq_kv_wanted wanted = *c->wanted;
     if (!is_named) wanted.lease = NULL;
-    mq_client *client = mq__peer_client(h, c->peer, error);
-    if (client) (void)mq__arriving_new(h, client, &wanted, &c->best, &a, error);
-    if (a) a->figures.guess = c->guess;
-    if (a && mq__client_add(client, a, error) != MQ_OK) {
-        mq__arriving_release(a);
-        mq__arriving_release(a);
-        a = NULL;
-    }
+    mq_kv_arrival *a = try_peer(h, c, &wanted, error);
+    if (!a) a = try_peer(h, c, &wanted, error); /* its connection has ended just now: over another one */
     *refused = a == NULL;
     c->peer->used = mq__seconds();
     return a;

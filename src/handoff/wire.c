@@ -43,6 +43,9 @@ mq_status mq__greeting_check(const mq_handoff *h, const mq_hello *hello, char ro
         return mq__fail(error, MQ_FORMAT, "greeting: expected one of a %s worker, got another",
                         role == 'P' ? "prefill" : "decode");
     }
+    if (memcmp(hello->instance, h->instance, sizeof h->instance) == 0) {
+        return mq__fail(error, MQ_UNSUPPORTED, "greeting: expected another worker, got this one itself");
+    }
     const char *part = mq__print_differs(&h->print, &hello->print);
     if (!part) return MQ_OK;
     return mq__fail(error, MQ_UNSUPPORTED, "%s: expected the same on both sides, got others", part);

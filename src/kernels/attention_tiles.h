@@ -158,6 +158,15 @@ static void run_block(const pass *p, size_t block, size_t key0)
     tile_weigh(s, block_part(p, p->l->values, 0, 0), state, p->l->panels, count, o);
 }
 
+/* The tile of the rows themselves, which begins at key `own`: the end of a pass whose earlier tiles are done. */
+static inline void own_tile(const pass *p, size_t own)
+{
+    load_tile_attention_tiles(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
+    for (size_t b = 0; b < p->blocks; b++) {
+        run_block(p, b, own);
+    }
+}
+
 static void store_block(const pass *p, size_t block)
 {
     const mq_attention *a = p->a;

@@ -76,6 +76,22 @@ static void finish_decode_driver(const decode_core *core, const place *p, size_t
     }
 }
 
+void mq__decode_split(const float *pairs, size_t count, float scale, float *even, float *odd)
+{
+    for (size_t i = 0; i < count; i++) {
+        even[i] = pairs[2 * i] * scale;
+        odd[i] = pairs[2 * i + 1] * scale;
+    }
+}
+
+void mq__decode_join(const float *even, const float *odd, size_t count, float *pairs)
+{
+    for (size_t i = 0; i < count; i++) {
+        pairs[2 * i] = even[i];
+        pairs[2 * i + 1] = odd[i];
+    }
+}
+
 size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_dim)
 {
     const size_t groups = MQ_DECODE_KV_HEADS * ((heads + core->heads - 1) / core->heads);

@@ -66,6 +66,10 @@ typedef struct decode_core {
 
 size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_t head_dim);
 
+/* split and join, value by value. */
+void mq__decode_split(const float *pairs, size_t count, float scale, float *even, float *odd);
+void mq__decode_join(const float *even, const float *odd, size_t count, float *pairs);
+
 /* The slot attention_decode_span. */
 void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
                      float *partial, size_t stride);

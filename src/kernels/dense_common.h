@@ -12,6 +12,8 @@ void mq__fill_avx512_thin(mq_kernels *table);
 void mq__fill_ref_w4a16(mq_kernels *table);
 void mq__fill_avx2_w4a16(mq_kernels *table);
 void mq__fill_avx512_w4a16(mq_kernels *table);
+void mq__fill_neon_thin(mq_kernels *table);
+void mq__fill_neon_w4a16(mq_kernels *table);
 
 static inline float f32_of_bits(uint32_t bits)
 {

@@ -55,5 +55,8 @@ void mq__dense_run(const float *rows_panels, size_t rows, const dense_source *so
 #ifdef MQ_X86
 extern const dense_core mq__dense_core_avx2, mq__dense_core_avx512;
 #endif
+#ifdef MQ_ARM
+extern const dense_core mq__dense_core_neon;
+#endif
 
 #endif

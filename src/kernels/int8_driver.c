@@ -2,19 +2,24 @@
 
 typedef float tile[INT8_PASS_ROWS][MQ_INT8_NR];
 
+typedef struct int8_workspace {
+    _Alignas(64) tile tiles[INT8_PANELS];
+    uint8_t cells[INT8_SLICE * INT8_ARRANGED];
+} int8_workspace;
+
 size_t mq__int8_scratch_bytes(void)
 {
-    return INT8_PANELS * sizeof(tile);
+    return sizeof(int8_workspace);
 }
 
 /* All rows of a pass through one slice. cold: the slice of the activations is not in L2 yet; each row group's part of it is
  * short, over before the processor would fetch ahead. next: the `bytes` of weights that come after, brought to L2 on the way. */
-static void run_pass_int8_driver(int8_rows_fn *run, int8_slice *s, size_t rows, const uint8_t *a, size_t group_bytes,
-                                 bool cold, float (*sums)[MQ_INT8_NR], const uint8_t *next, size_t bytes)
+static void run_pass_int8_driver(const int8_core *core, int8_slice *s, size_t rows, const uint8_t *a, bool cold,
+                                 float (*sums)[MQ_INT8_NR], const uint8_t *next, size_t bytes)
 {
-    const size_t row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR, lines = (bytes / 64 + row_groups - 1) / row_groups;
-    for (size_t row = 0; row < rows; row += MQ_INT8_MR) {
-        const size_t n = rows - row < MQ_INT8_MR ? rows - row : MQ_INT8_MR;
+    const size_t calls = (rows + core->rows - 1) / core->rows, lines = (bytes / 64 + calls - 1) / calls;
+    for (size_t row = 0; row < rows; row += core->rows) {
+        const size_t n = rows - row < core->rows ? rows - row : core->rows;
         for (size_t r = 0; s->last && r < n; r++) {
             __builtin_prefetch(s->y + r * s->ldy, 1, 2);
             __builtin_prefetch(s->y + r * s->ldy + 16, 1, 2);
@@ -22,19 +27,22 @@ static void run_pass_int8_driver(int8_rows_fn *run, int8_slice *s, size_t rows, 
         for (size_t i = 0; i < lines; i++, next += 64) {
             __builtin_prefetch(next, 0, 2);
         }
-        for (size_t i = 0; cold && i < s->groups * MQ_INT8_ROW_CELL; i += 64) {
-            __builtin_prefetch(a + group_bytes + i, 0, 2); /* may be past the end: only prefetched */
+        const uint8_t *after = a + core->rows / MQ_INT8_MR * s->group_bytes;
+        for (const uint8_t *group = after; cold && group < after + (after - a); group += s->group_bytes) {
+            for (size_t i = 0; i < s->groups * MQ_INT8_ROW_CELL; i += 64) {
+                __builtin_prefetch(group + i, 0, 2); /* may be past the end: only prefetched */
+            }
         }
-        run(s, n, a, sums + row);
-        a += group_bytes;
-        s->y += MQ_INT8_MR * s->ldy;
+        core->run(s, n, a, sums + row);
+        a = after;
+        s->y += core->rows * s->ldy;
     }
 }
 
-void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                   const mq_epilogue *out, void *scratch)
 {
-    tile *tiles = scratch;
+    int8_workspace *ws = scratch;
     const size_t groups = w->groups, slices = (groups + INT8_SLICE - 1) / INT8_SLICE;
     const size_t step = (groups + slices - 1) / slices, batch = rows <= INT8_FEW_ROWS ? 1 : INT8_PANELS;
     const size_t group_bytes = groups * MQ_INT8_ROW_CELL, row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR;
@@ -50,18 +58,21 @@ void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const m
                                 .first = g == 0,
                                 .last = g + step >= groups,
                                 .ldy = out->ldy,
-                                .accumulate = out->accumulate};
+                                .accumulate = out->accumulate,
+                                .group_bytes = group_bytes};
                 for (size_t q = 0; q < count; q++) {
                     const size_t n0 = (p + q) * MQ_INT8_NR;
-                    s.cells = mq__int8_panel(w, p + q) + g * MQ_INT8_CELL;
+                    const uint8_t *packed = mq__int8_panel(w, p + q) + g * MQ_INT8_CELL;
+                    if (core->arrange) core->arrange(packed, s.groups, ws->cells);
+                    s.cells = core->arrange ? ws->cells : packed;
                     s.features = w->n - n0 < MQ_INT8_NR ? w->n - n0 : MQ_INT8_NR;
                     s.y = out->y + m0 * out->ldy + n0;
                     s.bias = out->bias ? out->bias + n0 : NULL;
-                    const uint8_t *next = q + 1 < count ? s.cells + groups * MQ_INT8_CELL
+                    const uint8_t *next = q + 1 < count ? packed + groups * MQ_INT8_CELL
                                           : s.last      ? mq__int8_panel(w, p + count) /* only prefetched */
                                                         : mq__int8_panel(w, p) + (g + step) * MQ_INT8_CELL;
-                    run_pass_int8_driver(run, &s, pass, cells + g * MQ_INT8_ROW_CELL, group_bytes, q == 0, tiles[q],
-                                         next, s.groups * MQ_INT8_CELL);
+                    run_pass_int8_driver(core, &s, pass, cells + g * MQ_INT8_ROW_CELL, q == 0, ws->tiles[q], next,
+                                         s.groups * MQ_INT8_CELL);
                 }
             }
         }

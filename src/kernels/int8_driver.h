@@ -2,7 +2,8 @@
  *
  * A slice of INT8_SLICE groups of one weight panel (18 KiB: it stays in L1) is used by all rows of a pass; the sums wait in
  * a tile. INT8_PANELS panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows,
- * comes from L2 all but once. The last slice of K writes to y. Weights are read as they are packed. */
+ * comes from L2 all but once. The last slice of K writes to y. Weights are read as they are packed, or arranged anew for
+ * each pass. */
 #ifndef MQ_KERNELS_INT8_DRIVER_H
 #define MQ_KERNELS_INT8_DRIVER_H
 
@@ -12,12 +13,13 @@ enum {
     INT8_SLICE = 8,
     INT8_PASS_ROWS = 420, /* a multiple of MQ_INT8_MR */
     INT8_PANELS = 10,
+    INT8_ARRANGED = MQ_INT8_CELL + 512,
     INT8_FEW_ROWS = 28, /* up to so many, reading the weights is what takes time: one panel after the other */
 };
 
 /* One slice of K of one panel, for one row group. */
 typedef struct int8_slice {
-    const uint8_t *cells; /* [groups] weight cells */
+    const uint8_t *cells; /* [groups] weight cells, or what arrange made of them */
     size_t groups;
     bool first, last; /* the sums start at zero; the sums are complete and go to y */
     /* where complete sums go */
@@ -25,14 +27,22 @@ typedef struct int8_slice {
     size_t ldy;
     const float *bias; /* of the panel, or NULL */
     bool accumulate;
-    size_t features; /* of the panel that exist, 1..32 */
+    size_t features;    /* of the panel that exist, 1..32 */
+    size_t group_bytes; /* from a row group to the next, at the same k */
 } int8_slice;
 
-/* One row group of `rows` <= MQ_INT8_MR rows through a slice. a: its cells at the slice; tile: its sums, 64-byte aligned. */
+/* `rows` rows through a slice. a: the first row group's cells at the slice; tile: the rows' sums, 64-byte aligned. */
 typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR]);
 
-/* The slot int8_gemm by way of `run`. scratch: mq__int8_scratch_bytes, 64-byte aligned. */
-void mq__int8_run(int8_rows_fn *run, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+typedef struct int8_core {
+    size_t rows; /* of a call, at most: a multiple of MQ_INT8_MR that divides INT8_PASS_ROWS */
+    int8_rows_fn *run;
+    /* Weight cells in the order of the level's instructions, each at most INT8_ARRANGED bytes; NULL: as they are packed. */
+    void (*arrange)(const uint8_t *cells, size_t groups, uint8_t *arranged);
+} int8_core;
+
+/* The slot int8_gemm by way of `core`. scratch: mq__int8_scratch_bytes, 64-byte aligned. */
+void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                   const mq_epilogue *out, void *scratch);
 
 /* The same for a single row group, rows <= MQ_INT8_MR, and levels that read a cell once: a panel is one slice, read as it lies in

@@ -23,6 +23,32 @@ static void choose_ways(mq_kernels *t)
     t->attention_decode_span = zen4 ? t->attention_decode_span_to_l2 : t->attention_decode_span_to_l1;
 }
 
+#ifdef MQ_ARM
+static void fill_arm(mq_kernels t)
+{
+    t.isa = MQ_ISA_NEON;
+    mq__fill_neon_elementwise(&t);
+    mq__fill_neon_nvfp4(&t);
+    mq__fill_neon_int8(&t);
+    mq__fill_neon_dense(&t);
+    mq__fill_neon_attention(&t);
+    bf16_from_dense(&t);
+    choose_ways(&t);
+    tables[MQ_ISA_NEON] = t;
+    t.isa = MQ_ISA_NEONDOT;
+    mq__fill_neondot_nvfp4(&t);
+    mq__fill_neondot_int8(&t);
+    mq__fill_neondot_attention(&t);
+    tables[MQ_ISA_NEONDOT] = t;
+    t.isa = MQ_ISA_NEONI8MM;
+    mq__fill_neoni8mm_nvfp4(&t);
+    mq__fill_neoni8mm_int8(&t);
+    mq__fill_neoni8mm_bf16(&t);
+    mq__fill_neoni8mm_attention(&t);
+    tables[MQ_ISA_NEONI8MM] = t;
+}
+#endif
+
 static void fill_table(void)
 {
     mq_kernels t = {.isa = MQ_ISA_REF};
@@ -56,6 +82,9 @@ static void fill_table(void)
     t.isa = MQ_ISA_AVX512BF16;
     mq__fill_avx512bf16(&t);
     tables[MQ_ISA_AVX512BF16] = t;
+#endif
+#ifdef MQ_ARM
+    fill_arm(t);
 #endif
 }
 

@@ -29,4 +29,21 @@ void mq__fill_avx512_attention(mq_kernels *table);
 void mq__fill_avx512bf16(mq_kernels *table);
 #endif
 
+#ifdef MQ_ARM
+void mq__fill_neon_elementwise(mq_kernels *table);
+void mq__fill_neon_nvfp4(mq_kernels *table);
+void mq__fill_neon_int8(mq_kernels *table);
+void mq__fill_neon_dense(mq_kernels *table);
+void mq__fill_neon_attention(mq_kernels *table);
+
+void mq__fill_neondot_nvfp4(mq_kernels *table);
+void mq__fill_neondot_int8(mq_kernels *table);
+void mq__fill_neondot_attention(mq_kernels *table);
+
+void mq__fill_neoni8mm_nvfp4(mq_kernels *table);
+void mq__fill_neoni8mm_int8(mq_kernels *table);
+void mq__fill_neoni8mm_bf16(mq_kernels *table);
+void mq__fill_neoni8mm_attention(mq_kernels *table);
+#endif
+
 #endif

@@ -40,6 +40,11 @@ mq_status mq__link_listen(const char *kind, const char *host, uint16_t port,
 uint16_t mq__link_port(const mq_link_listener *listener);
 void mq__link_listener_close(mq_link_listener *listener); /* `accepted` is not called any more. Not from `accepted` */
 
+/* For kinds whose library believes whatever a peer says (ucx): peers prove to each other that they know this, before it hears of them.
+ * Of links that begin from now on; NULL: none, the network is trusted. */
+#define MQ_LINK_SECRET 32
+void mq__link_set_secret(const uint8_t secret[MQ_LINK_SECRET]);
+
 /* Messages come from now on. One with a body of more than `most` bytes ends the link. */
 mq_status mq__link_start(mq_link *link, const mq_link_events *events, size_t most, mq_error *error);
 

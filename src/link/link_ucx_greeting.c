@@ -1,5 +1,5 @@
 /* How two ends of a link over UCX meet. UCX has a listener of its own, but one that ends the process when strangers connect to it:
- * what comes first is read here, and UCX sees an address only when it came whole from a peer that knows the way. */
+ * what comes first is read here. */
 #include "base/error.h"
 #include "base/little_endian.h"
 #include "base/pool.h"
@@ -8,13 +8,18 @@
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
+#include <sodium.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
-#include <xxhash.h>
+#include <unistd.h>
 
-#define FIXED   32u /* bytes before the address */
-#define HASH_AT 24
+#define NONCE    16u
+#define PROOF    32u
+#define NONCE_AT 8
+#define PLACE_AT 40
+#define REST_AT  68
+#define PROOF_AT 72
+#define FIXED    104u /* bytes of a greeting, and more may follow */
 
 static const uint8_t magic[8] = "MQUCX\1";
 
@@ -22,16 +27,28 @@ typedef struct greeting {
     uint8_t bytes[FIXED + MQ_UCX_ADDRESS];
 } greeting;
 
+static bool is_stopping(mq_ucx_link *u)
+{
+    uint64_t scrap;
+    pthread_mutex_lock(&u->lock);
+    (void)!read(u->kick, &scrap, sizeof scrap);
+    const bool stops = u->is_stopping;
+    u->is_asleep = !stops;
+    pthread_mutex_unlock(&u->lock);
+    return stops;
+}
+
 /* Waits until the connection is ready. False: too late, or the link is to stop. */
 static bool wait_for_peer(mq_ucx_link *u, short events)
 {
     struct pollfd both[2] = {{.fd = u->fd, .events = events}, {.fd = u->kick, .events = POLLIN}};
-    int ready;
-    do {
+    while (!is_stopping(u)) {
         const double left = fmin(fmax(u->deadline - mq__seconds(), 0), 1e6);
-        ready = poll(both, 2, (int)ceil(left * 1e3));
-    } while (ready < 0 && errno == EINTR);
-    return ready > 0 && both[1].revents == 0;
+        const int ready = poll(both, 2, (int)ceil(left * 1e3));
+        if (ready == 0) return false;
+        if (ready > 0 && both[0].revents != 0) return true;
+    }
+    return false;
 }
 
 static mq_status fail_greeting(const mq_ucx_link *u, const char *got, mq_error *error)
@@ -62,54 +79,162 @@ static mq_status write_exactly(mq_ucx_link *u, const uint8_t *from, size_t bytes
     return MQ_OK;
 }
 
-static uint64_t hash_of(greeting *g, size_t bytes)
+/* ---- the secret */
+
+static pthread_mutex_t secret_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint8_t secret[MQ_LINK_SECRET]; /* under secret_lock; zeros: there is none */
+
+void mq__link_set_secret(const uint8_t bytes[MQ_LINK_SECRET])
 {
-    uint8_t kept[8];
-    memcpy(kept, g->bytes + HASH_AT, sizeof kept);
-    memset(g->bytes + HASH_AT, 0, sizeof kept);
-    const uint64_t hash = XXH3_64bits(g->bytes, bytes);
-    memcpy(g->bytes + HASH_AT, kept, sizeof kept);
-    return hash;
+    pthread_mutex_lock(&secret_lock);
+    if (bytes) {
+        memcpy(secret, bytes, sizeof secret);
+    } else {
+        sodium_memzero(secret, sizeof secret);
+    }
+    pthread_mutex_unlock(&secret_lock);
 }
 
-static mq_status send_greeting(mq_ucx_link *u, mq_error *error)
+/* Of a greeting that answers a nonce; from_connector: who sends it. */
+static void prove(const greeting *g, size_t bytes, const uint8_t nonce[NONCE], bool from_connector,
+                  uint8_t proof[PROOF])
+{
+    static const uint8_t none[PROOF];
+    const uint8_t side = from_connector ? 'C' : 'L';
+    crypto_generichash_state state;
+    pthread_mutex_lock(&secret_lock);
+    (void)crypto_generichash_init(&state, secret, sizeof secret, PROOF);
+    pthread_mutex_unlock(&secret_lock);
+    (void)crypto_generichash_update(&state, &side, 1);
+    (void)crypto_generichash_update(&state, nonce, NONCE);
+    (void)crypto_generichash_update(&state, g->bytes, PROOF_AT);
+    (void)crypto_generichash_update(&state, none, PROOF);
+    (void)crypto_generichash_update(&state, g->bytes + FIXED, bytes - FIXED);
+    (void)crypto_generichash_final(&state, proof, PROOF);
+}
+
+/* ---- greetings */
+
+static uint32_t own_version(void)
+{
+    unsigned major, minor, release;
+    mq__ucx.ucp_get_version(&major, &minor, &release);
+    return major << 16 | minor;
+}
+
+static void put_place(uint8_t *at, const mq_ucx_place *place)
+{
+    mq__put_u64(at, place->uid);
+    mq__put_u32(at + 8, place->port | (uint32_t)place->host_bytes << 16);
+    memcpy(at + 12, place->host, sizeof place->host);
+}
+
+static mq_ucx_place get_place(const uint8_t *at)
+{
+    const uint32_t both = mq__get_u32(at + 8);
+    mq_ucx_place place = {
+        .uid = mq__get_u64(at), .port = (uint16_t)(both & 0xffff), .host_bytes = (uint16_t)(both >> 16)};
+    memcpy(place.host, at + 12, sizeof place.host);
+    return place;
+}
+
+static mq_status send_greeting(mq_ucx_link *u, const uint8_t own_nonce[NONCE], const uint8_t nonce[NONCE],
+                               mq_error *error)
 {
     mq_ucx_worker *w = &u->work;
     greeting g = {0};
-    const size_t bytes = FIXED + w->address_bytes;
+    const size_t rest = w->place.port ? 0 : w->address_bytes;
     memcpy(g.bytes, magic, sizeof magic);
-    mq__put_u64(g.bytes + 8, w->token);
-    mq__put_u32(g.bytes + 16, (uint32_t)w->address_bytes);
-    mq__put_u32(g.bytes + 20, MQ_UCX_PART);
-    memcpy(g.bytes + FIXED, w->address, w->address_bytes);
-    mq__put_u64(g.bytes + HASH_AT, hash_of(&g, bytes));
-    return write_exactly(u, g.bytes, bytes, error);
+    memcpy(g.bytes + NONCE_AT, own_nonce, NONCE);
+    mq__put_u64(g.bytes + 24, w->token);
+    mq__put_u32(g.bytes + 32, MQ_UCX_PART);
+    mq__put_u32(g.bytes + 36, own_version());
+    put_place(g.bytes + PLACE_AT, &w->place);
+    mq__put_u32(g.bytes + REST_AT, (uint32_t)rest);
+    memcpy(g.bytes + FIXED, w->address, rest);
+    prove(&g, FIXED + rest, nonce, u->has_connected, g.bytes + PROOF_AT);
+    return write_exactly(u, g.bytes, FIXED + rest, error);
 }
 
-static mq_status receive_greeting(mq_ucx_link *u, greeting *g, mq_error *error)
+static mq_status check_version(const mq_ucx_link *u, uint32_t version, mq_error *error)
 {
+    const uint32_t own = own_version();
+    if (version == own) return MQ_OK;
+    return mq__fail(error, MQ_UNSUPPORTED, "link: %s: expected a peer with UCX %u.%u, got %u.%u", u->link.where,
+                    own >> 16, own & 0xffff, version >> 16, version & 0xffff);
+}
+
+static mq_status receive_greeting(mq_ucx_link *u, greeting *g, const uint8_t own_nonce[NONCE], mq_error *error)
+{
+    uint8_t proof[PROOF];
     if (read_exactly(u, g->bytes, FIXED, error) != MQ_OK) return error->status;
     if (memcmp(g->bytes, magic, sizeof magic) != 0) return fail_greeting(u, "other bytes", error);
-    const uint32_t bytes = mq__get_u32(g->bytes + 16), part = mq__get_u32(g->bytes + 20);
-    if (bytes == 0 || bytes > MQ_UCX_ADDRESS) return fail_greeting(u, "an address of impossible length", error);
-    if (part != MQ_UCX_PART) return fail_greeting(u, "parts of another size", error);
-    if (read_exactly(u, g->bytes + FIXED, bytes, error) != MQ_OK) return error->status;
-    if (mq__get_u64(g->bytes + HASH_AT) != hash_of(g, FIXED + bytes)) return fail_greeting(u, "a damaged one", error);
-    u->work.peer_token = mq__get_u64(g->bytes + 8);
+    const uint32_t rest = mq__get_u32(g->bytes + REST_AT);
+    if (rest > MQ_UCX_ADDRESS) return fail_greeting(u, "one of impossible length", error);
+    if (read_exactly(u, g->bytes + FIXED, rest, error) != MQ_OK) return error->status;
+    prove(g, FIXED + rest, own_nonce, !u->has_connected, proof);
+    if (sodium_memcmp(proof, g->bytes + PROOF_AT, PROOF) != 0) {
+        return fail_greeting(u, "one that is damaged, or of another secret", error);
+    }
+    if (mq__get_u32(g->bytes + 32) != MQ_UCX_PART) return fail_greeting(u, "parts of another size", error);
+    u->work.peer_token = mq__get_u64(g->bytes + 24);
+    return check_version(u, mq__get_u32(g->bytes + 36), error);
+}
+
+/* A peer that sent back what it got: UCX would connect to itself. */
+static bool is_own_place(const mq_ucx_place *own, const mq_ucx_place *place)
+{
+    return place->uid == own->uid || (place->port == own->port && memcmp(place->host, own->host, own->host_bytes) == 0);
+}
+
+/* The address of the peer's worker. */
+static mq_status connect_worker(mq_ucx_link *u, const greeting *g, mq_error *error)
+{
+    mq_ucx_worker *w = &u->work;
+    uint8_t address[MQ_UCX_ADDRESS];
+    const mq_ucx_place place = get_place(g->bytes + PLACE_AT);
+    const bool is_alike = place.host_bytes == w->place.host_bytes && (place.port == 0) == (w->place.port == 0);
+    const bool has_rest = mq__get_u32(g->bytes + REST_AT) > 0;
+    if (!is_alike || has_rest != (place.port == 0)) {
+        return fail_greeting(u, "an address of another kind (is one side's UCX set by its environment?)", error);
+    }
+    if (has_rest) return mq__ucx_worker_connect(u, g->bytes + FIXED, error);
+    if (is_own_place(&w->place, &place)) return fail_greeting(u, "our own address", error);
+    mq__ucx_address_write(address, (const uint8_t *)w->address, w->address_bytes, &w->shape, &place);
+    return mq__ucx_worker_connect(u, address, error);
+}
+
+/* Nonces: of who listens, and the other's. */
+static mq_status exchange_nonces(mq_ucx_link *u, uint8_t own[NONCE], uint8_t other[NONCE], mq_error *error)
+{
+    uint8_t first[sizeof magic + NONCE];
+    randombytes_buf(own, NONCE);
+    if (!u->has_connected) {
+        memcpy(first, magic, sizeof magic);
+        memcpy(first + sizeof magic, own, NONCE);
+        return write_exactly(u, first, sizeof first, error);
+    }
+    if (read_exactly(u, first, sizeof first, error) != MQ_OK) return error->status;
+    if (memcmp(first, magic, sizeof magic) != 0) return fail_greeting(u, "other bytes", error);
+    memcpy(other, first + sizeof magic, NONCE);
     return MQ_OK;
 }
 
-/* Who accepted makes no worker before the peer has shown that it is one. */
+/* Who accepted makes no worker before the peer has proved that it knows the secret. */
 mq_status mq__ucx_greet(mq_ucx_link *u, mq_error *error)
 {
     greeting g = {0};
-    mq_status status = MQ_OK;
-    if (getrandom(&u->work.token, sizeof u->work.token, 0) != (ssize_t)sizeof u->work.token) {
-        return mq__fail(error, MQ_IO, "link: %s: expected random bytes, got %s", u->link.where, strerror(errno));
+    uint8_t own[NONCE], other[NONCE];
+    if (sodium_init() < 0)
+        return mq__fail(error, MQ_UNSUPPORTED, "link: ucx: expected libsodium to start, got a failure");
+    randombytes_buf(&u->work.token, sizeof u->work.token);
+    mq_status status = exchange_nonces(u, own, other, error);
+    if (status == MQ_OK && !u->has_connected) {
+        status = receive_greeting(u, &g, own, error);
+        memcpy(other, g.bytes + NONCE_AT, NONCE);
     }
-    if (!u->has_connected) status = receive_greeting(u, &g, error);
     if (status == MQ_OK) status = mq__ucx_worker_open(u, error);
-    if (status == MQ_OK) status = send_greeting(u, error);
-    if (status == MQ_OK && u->has_connected) status = receive_greeting(u, &g, error);
-    return status == MQ_OK ? mq__ucx_worker_connect(u, g.bytes + FIXED, error) : status;
+    if (status == MQ_OK) status = send_greeting(u, own, other, error);
+    if (status == MQ_OK && u->has_connected) status = receive_greeting(u, &g, own, error);
+    return status == MQ_OK ? connect_worker(u, &g, error) : status;
 }

@@ -1,14 +1,21 @@
 /* Links over UCX: active messages between two workers, of which each belongs to one link and to the thread that moves it.
  *
- * The wire. Peers meet over a TCP connection, which stays: its end is the peer's end. Each sends a greeting, who connects first, all
- * numbers little-endian:
+ * The wire. Peers meet over a TCP connection, which stays: its end is the peer's end. All numbers are little-endian. Who listens sends
+ * 8 bytes, "MQUCX\1\0\0", and a nonce of 16. Then each sends a greeting, who connects first:
  *
  *      0   "MQUCX\1\0\0"
- *      8   u64     token: the peer puts it into each of its messages
- *     16   u32     bytes of the address
- *     20   u32     most bytes of a part
- *     24   u64     XXH3-64 of the greeting with a zero here
- *     32   address of a UCX worker
+ *      8   u8[16]  a nonce; of who listens the same
+ *     24   u64     token: the peer puts it into each of its messages
+ *     32   u32     most bytes of a part
+ *     36   u32     UCX's version, major * 65536 + minor
+ *     40   u64     its worker: uid
+ *     48   u16     port
+ *     50   u16     bytes of its address: 4, 16; 0: this host's
+ *     52   u8[16]  address
+ *     68   u32     bytes that follow: 0; a whole address of a UCX worker where the environment chooses interfaces or transports
+ *     72   u8[32]  BLAKE2b-256 of the other's nonce, the greeting with zeros here, and what follows; the key is the shared secret,
+ *                  or 32 zeros; before all that stands 'C' from who connects, 'L' from who listens
+ *    104   what follows
  *
  * From then on they send active messages of id 1. The header of one:
  *
@@ -25,6 +32,7 @@
 #define MQ_LINK_UCX_IMPL_H
 
 #include "link/link_impl.h"
+#include "link/link_ucx_address.h"
 #include "link/link_ucx_inbox.h"
 #include "link/link_ucx_library.h"
 #include "link/link_ucx_port.h"
@@ -35,9 +43,8 @@
 #define MQ_UCX_NUMBERS 4
 #define MQ_UCX_BARE    (16 + 8 * MQ_UCX_NUMBERS) /* bytes of a note */
 #define MQ_UCX_HEADER  (MQ_UCX_BARE + MQ_LINK_HEAD)
-#define MQ_UCX_FLIGHT  4u    /* parts that UCX has at a time */
-#define MQ_UCX_QUEUE   32u   /* messages that wait to be sent */
-#define MQ_UCX_ADDRESS 4096u /* most bytes of a worker's address */
+#define MQ_UCX_FLIGHT  4u  /* parts that UCX has at a time */
+#define MQ_UCX_QUEUE   32u /* messages that wait to be sent */
 
 typedef enum mq_ucx_note {
     MQ_UCX_READY, /* the first message of each side */
@@ -74,7 +81,9 @@ typedef struct mq_ucx_worker {
     ucp_ep_h peer;
     ucp_address_t *address;
     size_t address_bytes;
-    int wakes; /* readable when the worker has something to do */
+    mq_ucx_shape shape; /* of the address */
+    mq_ucx_place place; /* what it says; port 0: the environment chose, and the address is whatever UCX says */
+    int wakes;          /* readable when the worker has something to do */
     mq_ucx_port port;
     uint64_t token, peer_token;
     mq_error failure; /* the first; of callbacks, too */

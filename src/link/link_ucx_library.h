@@ -12,7 +12,8 @@
         call(ucp_worker_create) call(ucp_worker_destroy) call(ucp_worker_get_efd) call(ucp_worker_arm)                 \
             call(ucp_worker_progress) call(ucp_worker_get_address) call(ucp_worker_release_address)                    \
                 call(ucp_worker_set_am_recv_handler) call(ucp_am_send_nbx) call(ucp_am_recv_data_nbx)                  \
-                    call(ucp_ep_create) call(ucp_ep_close_nbx) call(ucp_request_free) call(ucs_status_string)
+                    call(ucp_ep_create) call(ucp_ep_close_nbx) call(ucp_request_free) call(ucs_status_string)          \
+                        call(ucp_get_version) call(ucp_worker_address_query)
 
 typedef struct mq_ucx_calls {
 #define MQ_UCX_FIELD(name) __typeof__(name) *name;

@@ -292,6 +292,7 @@ static void end_move(mq_ucx_link *u)
 {
     mq_ucx_worker *w = &u->work;
     mq__ucx_worker_close(u);
+    (void)shutdown(u->fd, SHUT_RDWR); /* whoever closes the link may take his time */
     if (w->failure.status != MQ_OK) mq__link_give_up(&u->link, &w->failure);
     pthread_mutex_lock(&u->lock);
     begin_inbox(u); /* it is freed with the mover's */

@@ -82,16 +82,20 @@ static bool choose_number(struct sockaddr_storage *address)
     return is_free;
 }
 
-void mq__ucx_port_choose(mq_ucx_port *port, int connected)
+bool mq__ucx_port_is_given(void)
+{
+    return getenv("UCX_TLS") || getenv("UCX_NET_DEVICES") || getenv("UCX_TCP_PORT_RANGE");
+}
+
+bool mq__ucx_port_choose(mq_ucx_port *port, int connected)
 {
     struct sockaddr_storage own = {0};
     socklen_t bytes = sizeof own;
     memset(port, 0, sizeof *port);
-    if (getsockname(connected, (struct sockaddr *)&own, &bytes) != 0) return;
+    if (getsockname(connected, (struct sockaddr *)&own, &bytes) != 0) return false;
     unmap(&own);
     find_device(port, &own);
-    const bool is_ours = port->device[0] && !getenv("UCX_TCP_PORT_RANGE") && !getenv("UCX_NET_DEVICES");
-    if (!is_ours || !choose_number(&port->address)) port->address.ss_family = AF_UNSPEC;
+    return port->device[0] && choose_number(&port->address);
 }
 
 uint16_t mq__ucx_port_number(const mq_ucx_port *port)

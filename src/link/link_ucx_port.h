@@ -14,8 +14,10 @@ typedef struct mq_ucx_port {
     struct sockaddr_storage address; /* where UCX will listen; ss_family 0: it chooses itself */
 } mq_ucx_port;
 
-/* Finds the interface, and a port of it that is free now. */
-void mq__ucx_port_choose(mq_ucx_port *port, int connected);
+/* Whether the environment chooses interfaces, transports or ports. */
+bool mq__ucx_port_is_given(void);
+/* Finds the interface, and a port of it that is free now. False: there is none. */
+bool mq__ucx_port_choose(mq_ucx_port *port, int connected);
 uint16_t mq__ucx_port_number(const mq_ucx_port *port); /* 0: UCX chooses */
 /* Who connects from now on gets no answer. Not before UCX listens there. */
 void mq__ucx_port_deafen(const mq_ucx_port *port);

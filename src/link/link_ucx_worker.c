@@ -123,16 +123,13 @@ typedef struct setting {
     bool is_open; /* the environment may say otherwise */
 } setting;
 
-/* By measurement (docs/perf/ucx-links.md). A part travels in one segment, so both ends must have the same. */
+/* By measurement (docs/perf/ucx-links.md). */
 static const setting settings[] = {
     {"TCP_TX_SEG_SIZE", "16384", false},
-    {"TCP_RX_BUFS_GROW", "1", true},
-    {"TCP_TX_BUFS_GROW", "4", true},
     {"TCP_CONN_NB", "y", true}, /* a connect that waits would hold up the moving thread */
 };
 
-/* Where the environment chooses transports, it chooses this, too. */
-static const setting tcp_settings[] = {{"TLS", "tcp", true}, {"RNDV_THRESH", "inf", true}};
+static const setting tcp_settings[] = {{"TLS", "tcp", false}, {"RNDV_THRESH", "inf", true}};
 
 static bool is_in_environment(const char *name)
 {
@@ -147,6 +144,11 @@ static ucs_status_t apply(ucp_config_t *config, const setting *some, size_t coun
     for (size_t i = 0; i < count && status == UCS_OK; i++) {
         if (some[i].is_open && is_in_environment(some[i].name)) continue;
         status = mq__ucx.ucp_config_modify(config, some[i].name, some[i].value);
+        const bool is_of_tcp =
+            strncmp(some[i].name, "TCP_", 4) == 0; /* before UCX 1.17 without this, from then on with it */
+        if (is_of_tcp && status == UCS_OK) {
+            status = mq__ucx.ucp_config_modify(config, some[i].name + 4, some[i].value);
+        }
     }
     return status;
 }
@@ -156,12 +158,13 @@ static ucs_status_t configure(const mq_ucx_port *port, ucp_config_t *config)
     char segment[16], number[8];
     snprintf(segment, sizeof segment, "%u", MQ_UCX_PART + HEADERS);
     snprintf(number, sizeof number, "%u", mq__ucx_port_number(port));
+    /* A part travels in one segment; both ends must have the same, or UCX ends the process. */
     const setting own[] = {
-        {"TCP_RX_SEG_SIZE", segment, false}, {"NET_DEVICES", port->device, true}, {"TCP_PORT_RANGE", number, true}};
-    const size_t count = !port->device[0] ? 1 : mq__ucx_port_number(port) == 0 ? 2 : 3;
-    ucs_status_t status = apply(config, own, count);
-    if (status == UCS_OK) status = apply(config, settings, sizeof settings / sizeof settings[0]);
-    if (status != UCS_OK || is_in_environment("TLS")) return status;
+        {"TCP_RX_SEG_SIZE", segment, false}, {"NET_DEVICES", port->device, false}, {"TCP_PORT_RANGE", number, false}};
+    const bool is_given = mq__ucx_port_is_given();
+    ucs_status_t status = apply(config, settings, sizeof settings / sizeof settings[0]);
+    if (status == UCS_OK) status = apply(config, own, is_given ? 1 : 3);
+    if (status != UCS_OK || is_given) return status;
     return apply(config, tcp_settings, sizeof tcp_settings / sizeof tcp_settings[0]);
 }
 
@@ -216,23 +219,41 @@ static void free_worker(mq_ucx_worker *w)
     w->context = NULL;
 }
 
-mq_status mq__ucx_worker_open(mq_ucx_link *u, mq_error *error)
+/* What the address says: another port where that cannot be told. */
+static ucs_status_t read_address(mq_ucx_worker *w)
+{
+    ucp_worker_address_attr_t attributes = {.field_mask = UCP_WORKER_ADDRESS_ATTR_FIELD_UID};
+    const uint8_t *address = (const uint8_t *)w->address;
+    if (w->address_bytes > MQ_UCX_ADDRESS) return UCS_ERR_EXCEEDS_LIMIT;
+    if (mq__ucx_port_is_given()) return UCS_OK;
+    const ucs_status_t status = mq__ucx.ucp_worker_address_query(w->address, &attributes);
+    if (status != UCS_OK) return status;
+    const bool is_known =
+        mq__ucx_address_read(address, w->address_bytes, attributes.worker_uid, &w->port, &w->shape, &w->place);
+    return is_known ? UCS_OK : UCS_ERR_INVALID_ADDR;
+}
+
+static ucs_status_t open_all(mq_ucx_link *u)
 {
     mq_ucx_worker *w = &u->work;
+    if (!mq__ucx_port_is_given() && !mq__ucx_port_choose(&w->port, u->fd)) return UCS_ERR_NO_DEVICE;
+    ucs_status_t status = open_context(w);
+    if (status == UCS_OK) status = open_worker(u);
+    if (status == UCS_OK) status = read_address(w);
+    if (status != UCS_OK) free_worker(w);
+    return status;
+}
+
+mq_status mq__ucx_worker_open(mq_ucx_link *u, mq_error *error)
+{
     ucs_status_t status = UCS_ERR_LAST;
     if (mq__ucx_load(error) != MQ_OK) return error->status;
     pthread_mutex_lock(&life_lock);
     for (int i = 0; i < PORT_TRIES && status != UCS_OK; i++) {
-        mq__ucx_port_choose(&w->port, u->fd);
-        status = open_context(w);
-        if (status == UCS_OK) status = open_worker(u);
-        if (status != UCS_OK) free_worker(w);
+        status = open_all(u);
     }
     pthread_mutex_unlock(&life_lock);
-    if (status != UCS_OK) return fail_call(u, "a worker", status, error);
-    if (w->address_bytes <= MQ_UCX_ADDRESS) return MQ_OK;
-    return mq__fail(error, MQ_UNSUPPORTED, "link: %s: ucx: expected an address of at most %u bytes, got %zu",
-                    u->link.where, MQ_UCX_ADDRESS, w->address_bytes);
+    return status == UCS_OK ? MQ_OK : fail_call(u, "a worker", status, error);
 }
 
 static void peer_failed(void *link, ucp_ep_h peer, ucs_status_t status)

@@ -47,7 +47,7 @@ static void free_job(mq_job *job)
 {
     mq_sequence_free(job->sequence);
     mq_generation_free(job->generation);
-    mq__lookup_free(job->lookup);
+    mq__draft_end(&job->draft);
     mq_constraint_free(job->constraint);
     pthread_mutex_destroy(&job->lock);
     mq__free(job->peer);
@@ -120,13 +120,14 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     job->context = r->context;
     job->submitted = mq__sched_now();
     job->key = key_of(r, job->submitted);
-    job->report = (mq_report){.prompt = r->count, .miss_token = -1, .drafts = !s->options.no_draft};
+    job->report = (mq_report){.prompt = r->count, .miss_token = -1, .drafts = s->options.draft != MQ_DRAFT_OFF};
+    job->draft = (mq_draft_answer){.owner = r->owner, .script = r->options.script};
     mq_status status = copy_text(r->prefill_peer, &job->peer, error);
     if (status == MQ_OK) status = copy_text(r->prefill_lease, &job->lease, error);
     if (status != MQ_OK) return status;
     status = mq_generation_new(s->options.text, &options, &start, &job->generation, error);
-    if (status == MQ_OK && !s->options.no_draft && options.max_tokens > 1) {
-        status = mq__lookup_new(r->count + options.max_tokens, &job->lookup, error);
+    if (status == MQ_OK && options.max_tokens > 1) {
+        status = mq__draft_begin(s->drafter, r->count + options.max_tokens, &job->draft, error);
     }
     return status;
 }
@@ -276,6 +277,7 @@ static void end_job(mq_scheduler *s, mq_job *job, const char *bytes, size_t coun
     mq__arrival_end(job);
     mq__job_tell(job, &event);
     count_end(s, job);
+    mq__draft_keep(s->drafter, job->owner, job->tokens + job->prompt, job->count - job->prompt);
     pthread_mutex_lock(&job->lock);
     job->event = NULL;
     const bool held = job->hold && !job->left && job->sequence;

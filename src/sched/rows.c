@@ -53,7 +53,7 @@ static void add_rows(step_rows *step, mq_job *job, mq_phase phase, uint32_t rows
                                           .tokens = job->tokens + first,
                                           .count = rows,
                                           .phase = phase,
-                                          .logits = last ? 1 + job->draft_count : 0};
+                                          .logits = last ? 1 + job->draft.drafted : 0};
 }
 
 /* Prefill rows in the order of admission keys: the one that came first is read first, and others fill the rest of the pass. */
@@ -74,33 +74,12 @@ static void gather_prefill(mq_scheduler *s, step_rows *step, uint32_t budget)
     }
 }
 
-/* Tokens that the answer may go on with, behind the ones that are known. `rows`: of the step so far. */
-static void draft_tokens(mq_scheduler *s, mq_job *job, uint32_t rows)
-{
-    int32_t draft[MQ_DRAFT_MOST];
-    const uint32_t left = job->prompt + job->max_tokens - job->count; /* the last one is never run */
-    job->draft_count = 0;
-    if (!job->lookup || left < 2) return;
-    mq__lookup_grow(job->lookup, job->tokens, job->count);
-    const uint32_t most = left - 1 < MQ_DRAFT_MOST ? left - 1 : MQ_DRAFT_MOST;
-    if (mq__lookup_draft(job->lookup, job->tokens, most, draft, &job->draft_length) == 0) return;
-    job->draft_count = mq__draft_tokens(&s->draft, job->draft_length, rows, most);
-    memcpy(job->tokens + job->count, draft, job->draft_count * sizeof *draft);
-}
-
 static void gather_decode(mq_scheduler *s, step_rows *step)
 {
-    uint32_t rows = 0;
-    for (mq_job *job = s->running.first; job; job = job->next) {
-        rows += !job->loading && wants_decode(job);
-    }
     for (mq_job *job = s->running.first; job; job = job->next) {
         if (job->loading || !wants_decode(job)) continue;
         const uint32_t left = job->count - job->sequence->count;
-        job->draft_count = 0;
-        if (left == 1) draft_tokens(s, job, rows);
-        rows += job->draft_count;
-        add_rows(step, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left + job->draft_count : MQ_DECODE_ROWS);
+        add_rows(step, job, MQ_PHASE_DECODE, left < MQ_DECODE_ROWS ? left + job->draft.drafted : MQ_DECODE_ROWS);
     }
 }
 
@@ -109,6 +88,15 @@ static uint32_t rows_of_step(const step_rows *step)
     uint32_t rows = 0;
     for (uint32_t i = 0; i < step->count; i++) {
         rows += step->rows[i].count;
+    }
+    return rows;
+}
+
+static uint32_t drafted_of_step(const step_rows *step)
+{
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < step->count; i++) {
+        rows += step->job[i]->draft.drafted;
     }
     return rows;
 }
@@ -139,6 +127,46 @@ static bool gather_with_room(mq_scheduler *s, mq_phase phase, uint32_t budget, b
     }
 }
 
+/* ---- drafts */
+
+/* Before the rows of a decode step are gathered: what each answer may go on with, behind its known tokens. */
+static void propose_drafts(mq_scheduler *s)
+{
+    uint32_t count = 0, rows = 0;
+    for (mq_job *job = s->running.first; job; job = job->next) {
+        job->draft.drafted = 0;
+        if (job->loading || !wants_decode(job)) continue;
+        rows++;
+        const uint32_t left = job->prompt + job->max_tokens - job->count; /* the last one is never run */
+        if (job->count - job->sequence->count > 1 || left < 2) continue;
+        mq_draft_answer *a = &job->draft;
+        a->sequence = job->sequence;
+        a->generation = job->generation;
+        a->constraint = job->constraint;
+        a->tokens = job->tokens;
+        a->count = job->count;
+        a->most = left - 1;
+        s->drafting[count++] = a;
+    }
+    if (count) mq__draft_propose(s->drafter, s->drafting, count, rows);
+}
+
+static void drop_drafts(mq_scheduler *s)
+{
+    for (mq_job *job = s->running.first; job; job = job->next) {
+        job->draft.drafted = 0;
+    }
+}
+
+/* Nobody is parked for the sake of drafts. */
+static bool gather_drafted(mq_scheduler *s, bool parks)
+{
+    propose_drafts(s);
+    if (gather_with_room(s, MQ_PHASE_DECODE, 0, false)) return true;
+    drop_drafts(s);
+    return gather_with_room(s, MQ_PHASE_DECODE, 0, parks);
+}
+
 /* ---- running them */
 
 void mq__leave_running(mq_scheduler *s, const mq_job *job)
@@ -153,8 +181,8 @@ void mq__leave_running(mq_scheduler *s, const mq_job *job)
 /* KV behind the last token but one is of drafts that were wrong, or of tokens that need not be run. */
 static void forget_drafts(mq_job *job)
 {
-    if (job->draft_count) (void)mq_sequence_truncate(job->sequence, job->count - 1);
-    job->draft_count = 0;
+    if (job->draft.drafted) (void)mq_sequence_truncate(job->sequence, job->count - 1);
+    job->draft.drafted = 0;
 }
 
 static void end_running(mq_scheduler *s, mq_job *job, mq_finish finish, const char *bytes, size_t count)
@@ -226,6 +254,8 @@ static void draw_token(mq_job *job, uint32_t before_last)
     job->draw_status = mq_sampler_draw(mq_generation_sampler(job->generation),
                                        mq_sequence_logits_of(job->sequence, before_last), mask, &job->drawn, &error);
     if (job->draw_status != MQ_OK) job->report.error = error;
+    const mq_draft_script *script = job->draft.script;
+    if (script) job->drawn = mq__draft_scripted(script, mq_generation_count(job->generation));
 }
 
 /* The first draw of a part of the jobs: draws of different jobs share nothing. */
@@ -236,7 +266,7 @@ static void draw_first(void *context, int thread, int threads)
     mq__partition(s->draws, thread, threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         mq_job *job = s->step[MQ_PHASE_DECODE].job[i];
-        draw_token(job, job->draft_count);
+        draw_token(job, job->draft.drafted);
     }
 }
 
@@ -246,7 +276,7 @@ static void collect_draws(mq_scheduler *s, step_rows *step)
     s->draws = 0;
     for (uint32_t i = 0; i < step->count; i++) {
         mq_job *job = step->job[i];
-        if (job && job->sequence->count == job->count + job->draft_count) step->job[s->draws++] = job;
+        if (job && job->sequence->count == job->count + job->draft.drafted) step->job[s->draws++] = job;
     }
 }
 
@@ -310,14 +340,12 @@ static bool push_token(mq_scheduler *s, mq_job *job, uint32_t before_last)
  * has the bits that it has alone, and a draw depends on logits, seed and position only. */
 static void push_tokens(mq_scheduler *s, mq_job *job)
 {
-    const uint32_t drafted = job->draft_count, known = job->count;
+    const uint32_t drafted = job->draft.drafted;
     uint32_t right = 0;
-    int32_t draft[MQ_DRAFT_MOST];
-    memcpy(draft, job->tokens + known, drafted * sizeof *draft);
     job->report.drafted += drafted;
     s->drafted += drafted;
     for (;;) {
-        const bool is_right = job->draw_status == MQ_OK && right < drafted && job->drawn == draft[right];
+        const bool is_right = job->draw_status == MQ_OK && mq__draft_judge(s->drafter, &job->draft, right, job->drawn);
         job->report.drafted_right += is_right;
         s->drafted_right += is_right;
         if (!push_token(s, job, drafted - right)) return;
@@ -325,7 +353,6 @@ static void push_tokens(mq_scheduler *s, mq_job *job)
         right++;
         draw_token(job, drafted - right);
     }
-    if (drafted) mq__draft_verified(&s->draft, job->draft_length, drafted, right);
     forget_drafts(job);
     mq__job_keep(s, job);
 }
@@ -372,12 +399,13 @@ static void note_decode(mq_scheduler *s, double seconds)
 static bool run_decode(mq_scheduler *s, bool parks)
 {
     step_rows *step = &s->step[MQ_PHASE_DECODE];
-    if (!gather_with_room(s, MQ_PHASE_DECODE, 0, parks)) return false;
     const double start = mq__sched_now();
+    if (!gather_drafted(s, parks)) return false;
+    const double drafted = mq__sched_now();
     run_gathered(s, step);
-    const double seconds = mq__sched_now() - start;
+    const double ended = mq__sched_now(), seconds = ended - start;
     const uint32_t rows = rows_of_step(step), answers = step->count;
-    if (rows <= MQ_DECODE_ROWS) mq__draft_stepped(&s->draft, rows, seconds);
+    mq__draft_stepped(s->drafter, rows, drafted_of_step(step) > 0, ended - drafted);
     note_decode(s, seconds);
     s->tokens_drawn = s->drafted = s->drafted_right = 0;
     decode_ran(s, step, start);

@@ -2,9 +2,8 @@
 #ifndef MQ_SCHED_H
 #define MQ_SCHED_H
 
-#include "gen/lookup.h"
+#include "gen/drafter.h"
 #include "mixquant_serve.h"
-#include "sched/draft.h"
 #include "sched/prefix_cache.h"
 #include "sched/transfer.h"
 
@@ -27,9 +26,7 @@ struct mq_job {
     uint32_t max_tokens, top_logprobs;
     bool logprobs, background, reads_on; /* reads_on: its prompt is read to the end though its client leaves */
     mq_generation *generation;
-    mq_lookup *lookup;     /* NULL: nothing is drafted */
-    uint32_t draft_count;  /* tokens behind tokens[count] that the step in hand verifies */
-    uint32_t draft_length; /* of the match that they come from */
+    mq_draft_answer draft; /* the tokens behind tokens[count] that the step in hand verifies */
     mq_constraint *constraint;
     const mq_plan *plan;
     uint64_t owner;
@@ -101,7 +98,8 @@ struct mq_scheduler {
     double decode_s;  /* of a decode step, smoothed */
     double decoded;   /* when the last one ended */
     double published; /* when the statistics that cost something were last made */
-    mq_draft_model draft;
+    mq_drafter *drafter;
+    mq_draft_answer **drafting;                    /* [streams] of the step in hand */
     uint32_t draws;                                /* of the step in hand: jobs with logits, the first ones */
     uint32_t tokens_drawn, drafted, drafted_right; /* of the step in hand */
 };

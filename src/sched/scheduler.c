@@ -169,6 +169,8 @@ static void set_defaults(mq_scheduler_options *o)
 static void free_scheduler(mq_scheduler *s)
 {
     mq__prefix_cache_free(s->cache);
+    mq_drafter_free(s->drafter);
+    mq__free(s->drafting);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->work);
     pthread_cond_destroy(&s->idle);
@@ -187,7 +189,9 @@ static mq_status allocate_steps(mq_scheduler *s, mq_error *error)
         if (s->step[phase].rows && s->step[phase].job) continue;
         return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
     }
-    return MQ_OK;
+    s->drafting = mq__alloc_zero(s->options.streams, sizeof(mq_draft_answer *));
+    if (!s->drafting) return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
+    return mq_drafter_new(s->engine, s->options.draft, &s->drafter, error);
 }
 
 mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler **out, mq_error *error)
@@ -207,7 +211,6 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
     mq__jobs_init(&s->running);
     mq__jobs_init(&s->storing);
     mq__jobs_init(&s->held);
-    mq__draft_init(&s->draft);
     s->stats.kv_blocks = s->stats.kv_blocks_free = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
     mq_status status = allocate_steps(s, error);
     if (status == MQ_OK) {

@@ -30,7 +30,7 @@ static bool is_host_text(const char *text, size_t count)
     return count > 0 && count <= HOST_BYTES;
 }
 
-static bool is_printable(const char *text)
+static bool is_printable_lease(const char *text)
 {
     for (; *text; text++) {
         if (*text <= ' ' || *text > '~') return false;
@@ -91,7 +91,7 @@ static void read_peer_header(mq_server *server, const mq_exchange *x, mq_ask *as
 /* ---- kv_transfer_params */
 
 /* False with a fault: a host that cannot be one, a port beyond its range. *host NULL, or *port 0: there is none. */
-static bool read_address(const json_t *object, const char *host_name, const char *port_name, const char **host,
+static bool read_peer_address(const json_t *object, const char *host_name, const char *port_name, const char **host,
                          int64_t *port, mq_fault *fault)
 {
     if (!mq__field_text(object, host_name, HOST_BYTES, host, fault) ||
@@ -120,14 +120,14 @@ static bool read_fetch(mq_server *server, const json_t *params, mq_ask *ask, mq_
     const json_t *blocks = json_object_get(params, "remote_block_ids");
     const char *host = NULL, *lease = NULL, *engine = NULL;
     int64_t port = 0;
-    if (!read_address(params, "remote_host", "remote_port", &host, &port, fault) ||
+    if (!read_peer_address(params, "remote_host", "remote_port", &host, &port, fault) ||
         !mq__field_text(params, "remote_request_id", LEASE_BYTES, &lease, fault) ||
         !mq__field_text(params, "remote_engine_id", LEASE_BYTES, &engine, fault)) {
         return false;
     }
     if (blocks && !json_is_null(blocks) && !json_is_array(blocks))
         return mq__fault(fault, "remote_block_ids", "remote_block_ids: expected a list, got another value");
-    if (lease && !is_printable(lease))
+    if (lease && !is_printable_lease(lease))
         return mq__fault(fault, "remote_request_id", "remote_request_id: expected printable ASCII, got other text");
     if (!host || !port || !lease || !lease[0]) {
         ignore_handoff(server, ask,
@@ -179,7 +179,7 @@ static bool read_bootstrap(mq_server *server, const mq_exchange *x, const json_t
     const mq_handoff_backend *handoff = mq__server_handoff(server);
     const char *host = NULL;
     int64_t port = 0, room = -1;
-    if (!read_address(body, "bootstrap_host", "bootstrap_port", &host, &port, fault) ||
+    if (!read_peer_address(body, "bootstrap_host", "bootstrap_port", &host, &port, fault) ||
         !mq__field_integer(body, "bootstrap_room", 0, INT64_MAX, &room, fault)) {
         return false;
     }

@@ -6,7 +6,8 @@ go on in its place. Names that begin with "forged" have tags that are right agai
 import os
 import struct
 
-OWN = 56  # offset of what is the kind's own
+from relay import OWN
+
 REQUEST, EPOCH, SEQUENCE, BYTES = 8, 16, 24, 32
 
 
@@ -79,6 +80,9 @@ def is_forged(name):
     return name.startswith("forged")
 
 
+# What a peer in its right mind could say: it is told no, and the connection goes on.
+ANSWERED = {"forged: PREFILL of no vocabulary", "forged: PREFILL of a negative token"}
+
 FROM_P = [
     ("a bit of a payload", "P", "KV", 20, spoil("body", 12345)),
     ("a bit of a chunk's head", "P", "KV", 20, spoil("head", OWN + 8)),
@@ -99,6 +103,8 @@ FROM_P = [
     ("a spoilt COMMIT", "P", "COMMIT", 1, spoil("head", OWN)),
     ("COMMIT is lost", "P", "COMMIT", 1, nothing),
     ("COMMIT twice", "P", "COMMIT", 1, twice),
+    ("forged: another payload's length", "P", "KV", 20, forge(OWN + 16, "<Q", lambda n: n - 64)),
+    ("forged: a shorter chunk", "P", "KV", 20, forge_body(lambda b: b[:len(b) // 2])),
     ("forged: a chunk of another layer", "P", "KV", 20, forge(OWN + 4, "<I", lambda n: n ^ 1)),
     ("forged: a chunk of layer 2^31", "P", "KV", 20, forge(OWN + 4, "<I", 1 << 31)),
     ("forged: a chunk of other positions", "P", "KV", 20, forge(OWN + 8, "<I", lambda n: n ^ 64)),

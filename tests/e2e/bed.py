@@ -1,5 +1,6 @@
 """What checks of failing hand-offs are made of: a prefill and a decode worker, a bad network between them, one process that is right.
 Python's standard library only."""
+import itertools
 import threading
 import time
 
@@ -16,8 +17,8 @@ BUILT = None      # path of mixquant
 MODEL = None
 _local = {}       # (model, options): one process without hand-offs
 kept = []         # those processes: they outlive a bed
-_right = {}
-_seed = [1000]
+_right, _lock = {}, threading.RLock()
+_seed = itertools.count(1001)
 
 
 def setup(binary, model):
@@ -27,19 +28,19 @@ def setup(binary, model):
 
 def fresh(tokens=LONG):
     """A prompt that nobody has seen."""
-    _seed[0] += 1
-    return prompt(tokens, _seed[0])
+    return prompt(tokens, next(_seed))
 
 
 def right(ids, tokens=6, model=None, options=()):
     """What one process answers."""
     key = (tuple(ids), tokens, model or MODEL, options)
-    if key not in _right:
-        worker = _local.get(key[2:])
-        if not worker:
-            worker = _local[key[2:]] = Worker(BUILT, model or MODEL, *COMMON, *options, group=kept)
-        _right[key] = worker.ask(ids, tokens)
-    return _right[key]
+    with _lock:
+        if key not in _right:
+            worker = _local.get(key[2:])
+            if not worker:
+                worker = _local[key[2:]] = Worker(BUILT, model or MODEL, *COMMON, *options, group=kept)
+            _right[key] = worker.ask(ids, tokens)
+        return _right[key]
 
 
 def end_kept():
@@ -104,15 +105,20 @@ class Asked(threading.Thread):
 
 class Bed:
     def __init__(self, prefill=(), decode=(), more_peers=(), model=None, prefill_model=None, healthy=True, **relay):
-        self.traps = Traps()
+        self.traps, self.group = Traps(), []
         self.model, self.fails = model or MODEL, "fail" in decode
-        self.p = Worker(BUILT, prefill_model or self.model, *COMMON, "--role", "prefill", *prefill)
+        self.p = Worker(BUILT, prefill_model or self.model, *COMMON, "--role", "prefill", *prefill, group=self.group)
         self.front = Front(("127.0.0.1", self.p.port), hook=self.traps, **relay)
         self.relay = self.front.relay
         peers = [self.front.name, *more_peers]
-        self.d = Worker(BUILT, self.model, *COMMON, *DECODE, *(o for peer in peers for o in ("--prefill-peer", peer)), *decode)
+        self.d = Worker(BUILT, self.model, *COMMON, *DECODE, *(o for peer in peers for o in ("--prefill-peer", peer)), *decode,
+                        group=self.group)
         if healthy:
             wait_until(lambda: self.d.metric("prefill_peers_healthy") == len(peers), 20, "healthy peers")
+
+    def more(self, *options, port=None):
+        """Another worker, which ends with this bed."""
+        return Worker(BUILT, self.model, *COMMON, *options, port=port, group=self.group)
 
     def __enter__(self):
         return self
@@ -124,7 +130,7 @@ class Bed:
                 for worker in (self.d, self.p):
                     if worker.process.poll() is None:
                         worker.wait_idle()
-            end_workers(well=not kind)
+            end_workers(well=not kind, group=self.group)
         finally:
             self.front.close()
 

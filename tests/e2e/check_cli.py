@@ -6,6 +6,7 @@ Needs Python's standard library only. Every function named test_* runs; a failed
 import argparse
 import json
 import os
+import platform
 import resource
 import shutil
 import struct
@@ -103,7 +104,7 @@ def test_json_documents():
     assert {r["format"] for r in bench["ratios"]} == {"nvfp4", "w4a16"} and bench["cpu"]["read_gb_s"] > 0
     assert all(r["tok_s"]["min"] <= r["tok_s"]["median"] <= r["tok_s"]["max"] for r in bench["results"])
     cpu = json.loads(mixquant("cpu", "--json", "--quick")[0])
-    assert cpu["isa"] in ("ref", "avx2", "avx512vnni", "avx512bf16") and "nvfp4_gemm" in cpu["kernels"]
+    assert cpu["isa"] in ("ref", "avx2", "avx512vnni", "avx512bf16", "neon", "neondot", "neoni8mm") and "nvfp4_gemm" in cpu["kernels"]
     assert isinstance(json.loads(mixquant("inspect", "-m", m, "--json")[0]), dict)
 
 
@@ -111,7 +112,7 @@ def test_levels_agree():
     m = model()
     plans = ["--prefill", "nvfp4", "--decode", "nvfp4"]
     best = logits(m, *plans)
-    for level in ("ref", "avx2"):
+    for level in ("ref", "neon" if platform.machine() == "aarch64" else "avx2"):
         lower = logits(m, *plans, MQ_ISA=level)
         far = max(abs(a - b) for a, b in zip(struct.unpack(f"<{len(best) // 4}f", best),
                                              struct.unpack(f"<{len(best) // 4}f", lower)))

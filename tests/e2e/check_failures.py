@@ -5,6 +5,7 @@ Real processes on loopback, with relay.py between them; the partition needs root
 haproxy, the program, where a decode worker dies. Every function named case_* runs.
 """
 import argparse
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -17,18 +18,30 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 import bed
-from bad_frames import FROM_D, FROM_P, is_forged
+from bad_frames import ANSWERED, FROM_D, FROM_P, is_forged
 from bed import Asked, COMMON, DECODE, LONG, PASS, TIMEOUT, Bed, end_kept, fresh, right
 from hosts import Hosts, Unavailable
-from http_wire import run_cases
+from http_wire import in_threads
 from relay import xxh3_128
 from workers import BLOCK, Moved, SLOW, Worker, ask_body, end_workers, free_port, wait_until
 
 A = None        # the arguments
 SCRATCH = None  # a folder
 MIDDLE = 60     # of a LONG prompt's 190 chunks: some passes are whole by then
+
+
+@contextlib.contextmanager
+def ended(group):
+    """Workers that end with what is done with them."""
+    well = False
+    try:
+        yield
+        well = True
+    finally:
+        end_workers(well, group)
 
 
 def scratch(name, data):
@@ -64,7 +77,7 @@ def dies_at(way, kind, number, forwards=True):
         assert fired.is_set()
         computed = d.worker.metrics()["llamacpp:prompt_tokens_total"] - d.before["llamacpp:prompt_tokens_total"]
         moved = {name: d[name] for name in ("handoff_receive_failures_total", "handoffs_received_total", "transfers_failed_total")}
-        b.ask(where="local", within=2)  # nobody waits for the dead
+        b.ask(where="local", within=2)  # its address is refused
         b.d.wait_idle()
         b.p.process.wait()
         b.p.start()
@@ -105,9 +118,10 @@ def case_prefill_killed_after_it_commits():
 
 
 def case_another_prefills_instead():
-    with contextlib.ExitStack() as stack:
-        other = Worker(bed.BUILT, bed.MODEL, *COMMON, "--role", "prefill")
-        b = stack.enter_context(Bed(more_peers=[f"127.0.0.1:{other.port}"]))
+    port = free_port()
+    with Bed(more_peers=[f"127.0.0.1:{port}"], healthy=False) as b:
+        other = b.more("--role", "prefill", port=port)
+        wait_until(lambda: b.d.metric("prefill_peers_healthy") == 2, 20, "healthy peers")
         failed = remote = 0
         for _ in range(4):  # whoever is asked first
             fired = b.traps.set("P", "KV", MIDDLE, lambda m: b.p.kill())
@@ -154,7 +168,7 @@ def hangs(stop, go):
             assert fired.is_set() and answer.seconds >= 0.8 * TIMEOUT, answer.seconds
             assert d["handoff_receive_failures_total"] == 1
         others = [fresh() for _ in range(4)]
-        before = [b.ask(o, "local", within=2) for o in others]
+        before = [b.ask(o, "local") for o in others]
         b.d.wait_idle()
         go(b)
         time.sleep(1)  # what was held comes now
@@ -208,35 +222,31 @@ def case_partition():
 
 
 def partition(hosts):
-    key = scratch("key", b"a secret of both sides")
-    prefill = Worker(bed.BUILT, bed.MODEL, *COMMON, "--role", "prefill", "--host", hosts.address["a"], "--insecure", "--link-host",
-                     hosts.address["a"], "--peer-key-file", key, host=hosts.address["a"], enter=lambda c: hosts.enter("a", c),
-                     dial=lambda to, timeout: hosts.dial("a", to, timeout))
-    decode = Worker(bed.BUILT, bed.MODEL, *COMMON, *DECODE, "--prefill-peer", f"{hosts.address['a']}:{prefill.port}", "--peer-key-file", key,
-                    enter=lambda c: hosts.enter("b", c), dial=lambda to, timeout: hosts.dial("b", to, timeout))
-    well = False
-    try:
-        def ask(where, ids=None):
-            ids = ids or fresh()
-            answer = decode.ask(ids).is_as(right(ids))
-            assert where is None or answer.prefill == where, (answer.prefill, answer.facts)
-            return answer
+    key, group, a = scratch("key", b"a secret of both sides"), [], hosts.address["a"]
+    prefill = Worker(bed.BUILT, bed.MODEL, *COMMON, "--role", "prefill", "--host", a, "--insecure", "--link-host", a, "--peer-key-file", key, host=a,
+                     enter=lambda c: hosts.enter("a", c), dial=lambda to, timeout: hosts.dial("a", to, timeout), group=group)
+    decode = Worker(bed.BUILT, bed.MODEL, *COMMON, *DECODE, "--prefill-peer", f"{a}:{prefill.port}", "--peer-key-file", key,
+                    enter=lambda c: hosts.enter("b", c), dial=lambda to, timeout: hosts.dial("b", to, timeout), group=group)
 
+    def ask(where, ids=None):
+        ids = ids or fresh()
+        answer = decode.ask(ids).is_as(right(ids))
+        assert where is None or answer.prefill == where, (answer.prefill, answer.facts)
+        return answer
+
+    with ended(group):
         wait_until(lambda: decode.metric("prefill_peers_healthy") == 1, 20, "a healthy peer")
         ask("remote")
         hosts.rate("40mbit")  # a transfer of 2.4 s
         threading.Timer(0.8, hosts.pull).start()
         answer = ask("local")
         assert answer.facts["transfer_failures"] == 1 and answer.seconds < 0.8 + 2 * TIMEOUT + 2 * SLOW, (answer.facts, answer.seconds)
-        assert ask("local").seconds < 2 * SLOW
+        assert ask("local").seconds < 2 * TIMEOUT + 2 * SLOW
         decode.wait_idle()
         hosts.rate(None)
         hosts.plug()
         wait_until(lambda: ask(None, fresh(300)).prefill == "remote" or time.sleep(0.1), 40, "a hand-off that works again")
         prefill.wait_idle(40)
-        well = True
-    finally:
-        end_workers(well)
 
 
 # ---------------------------------------------------------------- the decode worker dies, or its client leaves
@@ -299,7 +309,7 @@ def case_decode_killed_behind_a_proxy():
     if not (shutil.which("haproxy") or os.path.exists("/usr/sbin/haproxy")):
         return "skipped: no haproxy here"
     with Bed() as b:
-        other = Worker(bed.BUILT, bed.MODEL, *COMMON, *DECODE, "--prefill-peer", b.front.name)
+        other = b.more(*DECODE, "--prefill-peer", b.front.name)
         wait_until(lambda: other.metric("prefill_peers_healthy") == 1, 20, "a healthy peer")
         with edge(b.d.port, other.port) as port:
             client = Worker.__new__(Worker)
@@ -333,7 +343,6 @@ def case_decode_killed_behind_a_proxy():
             connection.close()
             b.d.process.wait()
         b.p.wait_idle()
-        other.end()
 
 
 def case_client_leaves_while_prefill_streams():
@@ -481,8 +490,8 @@ def case_link_says_nothing():
         for mode in ("silent", "close", "refuse"):
             b.relay.set_mode(mode)
             b.relay.cut()
-            answer = b.ask(where="local", within=2 * TIMEOUT + 2)
-            assert b.ask(where="local").seconds < 1.5 * SLOW, "the peer is not suspect"
+            answer = b.ask(fresh(300), "local", within=2 * TIMEOUT + 2)
+            assert b.ask(fresh(300), "local").seconds < 1.5 * SLOW, "the peer is not suspect"
             b.relay.set_mode("pass")
             b.recovers()
             assert answer.facts["transfer_failures"] <= 2, answer.facts
@@ -533,8 +542,9 @@ def case_mismatch_is_refused():
 
 # ---------------------------------------------------------------- bad bytes, slow bytes, many of them
 
-def bad_frame(b, name, way, kind, number, change):
-    before = b.relay.connections
+def bad_frame(b, has_key, name, way, kind, number, change):
+    """The answer is right, and the connection is not used again."""
+    before, said = b.relay.connections, (len(b.d.log()), len(b.p.log()))
     fired = b.traps.set(way, kind, number, change)
     with Moved(b.d) as d, Moved(b.p) as p:
         answer = b.ask(fresh(700), within=2 * TIMEOUT + 3)
@@ -542,21 +552,28 @@ def bad_frame(b, name, way, kind, number, change):
         refused = d["handoff_refused_frames_total"] + p["handoff_refused_frames_total"]
     b.traps.clear()
     b.recovers()
-    assert b.p.process.poll() is None and b.d.process.poll() is None, name
+    assert b.p.process.poll() is None and b.d.process.poll() is None, "a worker is gone"
+    is_of_tags = "frame: tag" in b.d.log()[said[0]:] + b.p.log()[said[1]:]
+    assert not is_forged(name) or is_of_tags == has_key, "its tag is wrong, too" if is_of_tags else "it is believed without the key"
+    assert b.relay.connections == before + (name not in ANSWERED or has_key), f"{b.relay.connections - before} new connections"
     return f"{name:45} {answer.prefill:6} {answer.seconds:5.2f} s, {refused:.0f} refused, {b.relay.connections - before} new connections"
 
 
-def bad_frames(frames, **options):
+def some_bad_frames(frames, **options):
     with Bed(**options) as b:
         b.works(700)
         for frame in frames:
-            if is_forged(frame[0]) and not xxh3_128():
-                continue
             try:
-                print("   " + bad_frame(b, *frame), flush=True)
-            except BaseException as e:
+                print("   " + bad_frame(b, "decode" in options, *frame), flush=True)
+            except Exception as e:
                 raise AssertionError(f"{frame[0]}: {e}") from e
         b.works()
+
+
+def bad_frames(frames, **options):
+    """Four beds at once: most of the time a suspect peer is waited for."""
+    frames = [f for f in frames if xxh3_128() or not is_forged(f[0])]
+    in_threads(4, lambda i: some_bad_frames(frames[i::4], **options))
 
 
 def case_bad_frames_of_prefill():
@@ -571,12 +588,13 @@ def case_forged_frames_with_a_key():
     """Right tags of no key: each is refused, and nothing else is looked at."""
     key = scratch("forged-key", b"known to both, and to nobody else")
     rng = random.Random(5)
-    bad_frames(rng.sample([f for f in FROM_P + FROM_D if is_forged(f[0])], 8), prefill=["--peer-key-file", key], decode=["--peer-key-file", key])
+    bad_frames(rng.sample([f for f in FROM_P + FROM_D if is_forged(f[0])], 12), prefill=["--peer-key-file", key], decode=["--peer-key-file", key])
 
 
 def case_slow_link():
     """1 Mbit/s, where a prompt's KV has 12 MB: nothing piles up on either side, and the answer does not wait for it for minutes."""
-    with Bed(room=1 << 16, depth=1, decode=["--handoff-tokens", 0]) as b:
+    small = ["--kv-bytes", "16M"]
+    with Bed(room=1 << 16, depth=1, prefill=small, decode=["--handoff-tokens", 0, *small]) as b:
         b.relay.set_rate(1e6 / 8)
         memory = {}
 
@@ -595,73 +613,91 @@ def case_slow_link():
             assert answer.seconds < 60 * SLOW, f"it took {answer.seconds:.0f} s"
             waits.append((answer.prefill, round(answer.seconds, 1), answer.facts["arrived_n"]))
         growth = max(max(m) - m[0] for m in memory.values())
-        assert growth < 40 << 20, f"memory grew by {growth >> 20} MiB"  # KV of these prompts, and no more
+        assert growth < 28 << 20, f"memory grew by {growth >> 20} MiB"  # blocks that are used for the first time, and not much more
         b.relay.set_rate(None)
         return f"{waits}, memory grew by {growth >> 20} MiB"
 
 
 def case_many_on_one_connection():
-    with Bed(decode=["--handoff-idle", 2]) as b:
-        begun = time.monotonic()
+    small = ["--kv-bytes", "8M"]  # 16 blocks: each prompt is forgotten before it comes again
+    with Bed(prefill=small, decode=["--handoff-idle", 4, *small]) as b:
+        prompts, begun = [fresh(150) for _ in range(20)], time.monotonic()
         for i in range(A.many):
-            b.ask(fresh(150), "remote", failures=0)
-            if i == 200:
-                handles = b.p.handles(), b.d.handles(), b.p.threads(), b.d.threads()
+            assert b.ask(prompts[i % 20], "remote", failures=0).facts["arrived_n"] == 149
+            if i == min(200, A.many - 1):
+                early = [count for w in (b.p, b.d) for count in (w.handles(), w.threads())]
         seconds = time.monotonic() - begun
         assert b.relay.connections == 1, b.relay.connections
-        assert (b.p.handles(), b.d.handles(), b.p.threads(), b.d.threads()) == handles, "handles or threads grow"
-        time.sleep(5)  # idle beyond the limit
-        b.works()
-        return f"{A.many / seconds:.0f} a second; {b.relay.connections} connections after an idle one"
+        late = [count for w in (b.p, b.d) for count in (w.handles(), w.threads())]
+        assert all(y <= x + 6 for x, y in zip(early, late)), (early, late)
+        time.sleep(6)  # idle beyond the limit
+        b.works(300)
+        assert b.relay.connections == 2, b.relay.connections
+        return f"{A.many / seconds:.0f} a second"
 
 
 # ---------------------------------------------------------------- other links
 
-def case_link_kinds():
+def link_kind(kind):
     """Killed, and stopped, without anything between the two."""
-    notes = []
-    for kind in ("shm", "ucx"):
-        with contextlib.ExitStack() as stack:
-            stack.callback(end_workers, False)
-            port = free_port()
-            try:
-                p = Worker(bed.BUILT, bed.MODEL, *COMMON, "--role", "prefill", "--link", kind, port=port)
-            except AssertionError as e:
-                if "ucx" in str(e) and kind == "ucx":
-                    notes.append("no ucx in this build")
-                    stack.pop_all()
-                    continue
-                raise
-            d = Worker(bed.BUILT, bed.MODEL, *COMMON, *DECODE, "--link", kind, "--prefill-peer", f"127.0.0.1:{port}")
-            notes.append(f"{kind}: {kind_fails(p, d)}")
-            stack.pop_all()
-            end_workers()
-    return "; ".join(notes)
+    group = []
+    with ended(group):
+        p = Worker(bed.BUILT, bed.MODEL, *COMMON, "--role", "prefill", "--link", kind, group=group)
+        d = Worker(bed.BUILT, bed.MODEL, *COMMON, *DECODE, "--link", kind, "--prefill-peer", f"127.0.0.1:{p.port}", group=group)
+
+        def is_remote():
+            ids = fresh()
+            return d.ask(ids).is_as(right(ids)).prefill == "remote" or time.sleep(0.1)
+
+        wait_until(is_remote, 20, "a hand-off")
+        rng, outcomes = random.Random(7), {}
+        for i in range(4):
+            ids = fresh()
+            expected = right(ids)
+            threading.Timer(rng.random() * expected.seconds, lambda: p.signal(signal.SIGSTOP if i % 2 else signal.SIGKILL)).start()
+            answer = d.ask(ids).is_as(expected)
+            assert answer.seconds < 2 * TIMEOUT + 3 * SLOW + 2 * expected.seconds, answer.seconds
+            outcomes[answer.prefill] = outcomes.get(answer.prefill, 0) + 1
+            time.sleep(expected.seconds)
+            p.restart()
+            wait_until(is_remote, 30, "a hand-off after a restart")
+            d.wait_idle()
+            p.wait_idle()
+        return outcomes
 
 
-def kind_fails(p, d):
-    def remote():
-        ids = fresh()
-        return d.ask(ids).is_as(right(ids)).prefill == "remote" or time.sleep(0.1)
+def case_link_shm():
+    return link_kind("shm")
 
-    wait_until(remote, 20, "a hand-off")
-    rng, outcomes = random.Random(7), {}
-    for i in range(8):
-        ids = fresh()
-        expected = right(ids)
-        if i % 4 == 3:
-            threading.Timer(rng.random() * expected.seconds, p.signal, [signal.SIGSTOP]).start()
-        else:
-            threading.Timer(rng.random() * expected.seconds, p.kill).start()
-        answer = d.ask(ids).is_as(expected)
-        assert answer.seconds < 2 * TIMEOUT + 3 * SLOW + 2 * expected.seconds, answer.seconds
-        outcomes[answer.prefill] = outcomes.get(answer.prefill, 0) + 1
-        time.sleep(expected.seconds)
-        p.restart()
-        wait_until(remote, 30, "a hand-off after a restart")
-        d.wait_idle()
-        p.wait_idle()
-    return outcomes
+
+def case_link_ucx():
+    try:
+        return link_kind("ucx")
+    except AssertionError as e:
+        if "transport: expected one of tcp, shm, got ucx" not in str(e):
+            raise
+        return "skipped: a build without it"
+
+
+# ---------------------------------------------------------------- running
+
+def run_case(name):
+    """False: it failed."""
+    begun = time.monotonic()
+    try:
+        note = globals()[name]() or ""
+        print(f"ok     {name[5:].replace('_', ' ')} ({time.monotonic() - begun:.1f} s){': ' if note else ''}{note}", flush=True)
+        return True
+    except Exception:
+        print(f"FAILED {name[5:].replace('_', ' ')}\n{traceback.format_exc()}", flush=True)
+        return False
+
+
+def run_all():
+    """Several at once: most of the time a deadline is waited for."""
+    names = [name for name in globals() if name.startswith("case_") and A.only in name]
+    with concurrent.futures.ThreadPoolExecutor(A.jobs) as pool:
+        return list(pool.map(run_case, names)).count(False)
 
 
 def main():
@@ -671,11 +707,12 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--only", default="")
     parser.add_argument("--many", type=int, default=1000, help="hand-offs on one connection")
+    parser.add_argument("--jobs", type=int, default=3, help="cases at once")
     A = parser.parse_args()
     bed.setup(A.mixquant, A.model)
     with tempfile.TemporaryDirectory() as SCRATCH:
         try:
-            return 1 if run_cases(globals(), "case_", A.only) else 0
+            return 1 if run_all() else 0
         finally:
             end_kept()
 

@@ -623,14 +623,25 @@ def case_two_steps_with_strangers():
 
 
 def case_a_lease_runs_out():
-    with pair("--prefill-allow", "127.0.0.1") as (p, d):
+    with pair("--prefill-allow", "127.0.0.1", of_prefill=("--handoff-lease", 2)) as (p, d):
         text = fresh()
         params = p.completions(text, max_tokens=1, kv_transfer_params={"do_remote_decode": True}).json["kv_transfer_params"]
         assert p.metric("mixquant:handoff_leased") == 1
-        wait_for(lambda: p.metric("mixquant:handoff_leases_expired_total") == 1, 45, "a lease that has run out")
+        wait_for(lambda: p.metric("mixquant:handoff_leases_expired_total") == 1, 20, "a lease that has run out")
         wait_for(lambda: p.metric("mixquant:requests_held") == 0, 5, "nothing that is held")
         body = completion(text, kv_transfer_params=params)
         right(ask(d.port, "/v1/completions", body), "/v1/completions", body)
+
+
+def case_a_drain_waits_for_who_fetches():
+    with prefill_worker() as p, decode_worker(options=("--prefill-allow", "127.0.0.1")) as d:
+        text = fresh()
+        params = p.completions(text, max_tokens=1, kv_transfer_params={"do_remote_decode": True}).json["kv_transfer_params"]
+        p.process.send_signal(signal.SIGTERM)
+        p.wait_text("draining")
+        body = completion(text, kv_transfer_params=params)
+        assert right(ask(d.port, "/v1/completions", body), "/v1/completions", body).prefill == "remote"
+        assert p.process.wait(20) == 0  # sooner than the lease
 
 
 def case_the_side_car_in_two_steps():

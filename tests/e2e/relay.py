@@ -16,7 +16,7 @@ import threading
 import time
 
 PIECE = 1 << 16           # bytes that are carried at once
-LENGTH, HEAD, TAG = 8, 112, 40
+LENGTH, HEAD, TAG, OWN = 8, 112, 40, 56
 KINDS = ["", "HELLO", "REFUSE", "PREFILL", "ACCEPT", "BEGIN", "KV", "STATE", "COMMIT", "FAIL", "DONE", "CANCEL"]
 
 
@@ -73,8 +73,10 @@ class Message:
         xxh3 = xxh3_128()
         if not xxh3:
             return False
+        if self.kind == "KV":  # a chunk's head has a hash of its own
+            self.head[OWN + 32:OWN + 48] = xxh3(bytes(self.head[OWN:OWN + 32]) + xxh3(bytes(self.body)))
         covered = bytes(self.head[:TAG]) + bytes(self.head[TAG + 16:])
-        self.head[TAG:TAG + 16] = xxh3(covered if self.kind == "KV" else covered + bytes(self.body))
+        self.head[TAG:TAG + 16] = xxh3(covered if self.kind == "KV" else covered + xxh3(bytes(self.body)))
         return True
 
 

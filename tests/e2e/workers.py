@@ -23,9 +23,12 @@ started = []  # workers that end_workers ends
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that nobody gets by chance while its worker restarts: below those that connections come from."""
+    while True:
+        port = random.randrange(15000, 32000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def prompt(tokens, seed):

@@ -472,7 +472,7 @@ static mq_isa level_named(const char *name)
 int main(int argc, char **argv)
 {
     mq_isa last = mq__cpu_best_isa();
-    mq_isa first = last > MQ_ISA_REF ? MQ_ISA_AVX2 : MQ_ISA_REF;
+    mq_isa first = last > MQ_ISA_REF ? (mq_isa)(MQ_ISA_REF + 1) : MQ_ISA_REF;
     int (*mode)(mq_isa, mq_isa) = check_levels;
     bool list_only = false;
     for (int i = 1; i < argc; i++) {

@@ -66,6 +66,7 @@ static inline scripted_handoff *handoff_of(mq_server *server, const char *role)
                                       .receives = !prefills,
                                       .link_host = prefills ? "0.0.0.0" : NULL,
                                       .link_port = prefills ? 8998 : 0,
+                                      .lease_seconds = 30,
                                       .describe = script_describe,
                                       .allows = script_allows,
                                       .lease = script_lease,

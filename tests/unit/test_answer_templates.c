@@ -44,7 +44,7 @@ static const char *shared_path(const char *folder, const char *name)
     static char path[512];
     const char *const shared = getenv("MQ_SHARED");
     if (!shared) skip();
-    snprintf(path, sizeof path, "%s/data/%s/%s", shared, folder, name);
+    snprintf(path, sizeof path, "%s/data/%s/%s", shared ? shared : "", folder, name);
     return path;
 }
 

@@ -26,6 +26,12 @@ static void test_before_measuring(void **state)
     f.rate = 0;
     f.peer_rate = 1;
     assert_true(mq__pays(&f));
+    f.peer_rate = 1000;
+    f.bytes = 1000;
+    f.link_rate = 1000; /* a second, where reading would take a quarter, if this engine is as fast as the peer */
+    assert_false(mq__pays(&f));
+    f.link_rate = 1e6;
+    assert_true(mq__pays(&f));
     f = (mq_pays_facts){.wanted = 64, .computes = 0}; /* all is there */
     assert_true(mq__pays(&f));
 }
@@ -39,6 +45,20 @@ static void test_least(void **state)
     assert_false(mq__pays(&f));
     f.wanted = 100;
     assert_true(mq__pays(&f));
+}
+
+/* Of what is missing: twice as long as here, and a second. */
+static void test_under_way(void **state)
+{
+    (void)state;
+    mq_pays_facts f = measured(1000);
+    f.bytes = 3000;
+    f.link_rate = 1001;
+    assert_true(mq__pays_still(&f));
+    f.link_rate = 999;
+    assert_false(mq__pays_still(&f));
+    f.least = 1;
+    assert_true(mq__pays_still(&f));
 }
 
 static void test_measured(void **state)
@@ -218,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_before_measuring),
         cmocka_unit_test(test_least),
         cmocka_unit_test(test_measured),
+        cmocka_unit_test(test_under_way),
         cmocka_unit_test(test_link),
         cmocka_unit_test(test_rates),
         cmocka_unit_test(test_names),

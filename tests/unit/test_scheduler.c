@@ -198,7 +198,7 @@ static void test_small_pool_parks(void **state)
         c[i]->most = 400;
         answer_alone(engine, c[i], i, alone[i]);
     }
-    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 3, .no_draft = true});
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 3, .draft = MQ_DRAFT_OFF});
     for (uint32_t i = 0; i < 3; i++) {
         must_submit(s, c[i], i);
     }
@@ -228,7 +228,7 @@ static void test_drafts_change_nothing(void **state)
         answer_alone(engine, c[i], i, alone[i]);
     }
     for (int drafts = 0; drafts < 2; drafts++) {
-        mq_scheduler *s = start(engine, &(mq_scheduler_options){.no_draft = !drafts});
+        mq_scheduler *s = start(engine, &(mq_scheduler_options){.draft = drafts ? MQ_DRAFT_LOOKUP : MQ_DRAFT_OFF});
         for (uint32_t i = 0; i < 4; i++) {
             must_submit(s, c[i], i);
         }

@@ -30,7 +30,7 @@ static void test_answers_go_on_beside_a_prompt(void **state)
 {
     (void)state;
     mq_engine *engine = open_engine(4, 512);
-    mq_scheduler *s = start(engine, &(mq_scheduler_options){.gap = 1.1, .no_draft = true});
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.gap = 1.1, .draft = MQ_DRAFT_OFF});
     client *talks = new_client(60, 40), *reads = new_client(61, LONG);
     between.reads = reads;
     talks->most = 400;

@@ -47,6 +47,19 @@ static inline mq_handoff_stats handoff_stats(const worker *w)
     return stats;
 }
 
+/* Of a decode worker. */
+static inline uint32_t connections_of(const worker *d)
+{
+    uint32_t count = 0;
+    mq_peers *p = d->handoff->peers;
+    pthread_mutex_lock(&p->lock);
+    for (const mq_client *c = p->clients; c; c = c->next) {
+        count++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return count;
+}
+
 /* Everything happens soon. */
 static inline void make_hasty(mq_handoff *h)
 {

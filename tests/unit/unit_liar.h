@@ -45,6 +45,7 @@ typedef struct liar {
     deed
         greets; /* GOOD, DIES, HANGS; FAILS: refuses; FOREIGN: another fingerprint; REPLAYS: an answer to another greeting */
 
+    pthread_mutex_t work; /* a connection's hand-off at a time: the engine, scratch */
     pthread_mutex_t lock; /* what follows */
     deed deed;
     uint32_t at; /* the message that it does it to; what is beyond the last one is the last one */
@@ -64,7 +65,7 @@ struct talk {
     uint64_t request, epoch, old_request, old_epoch;
     mq_sequence *sequence, *old;
     mq_kvimage image, old_image;
-    uint32_t message; /* of the hand-off: the next one */
+    uint32_t message;                    /* of the hand-off: the next one */
     bool is_silent, has_failed, is_over; /* has_failed: the hand-off */
 };
 
@@ -91,7 +92,7 @@ static inline void tag_head(talk *t, uint8_t *head, const void *body, size_t byt
 
 static inline void do_deed(talk *t, deed d, mq_frame frame)
 {
-    static uint8_t body[1 << 17];
+    static _Thread_local uint8_t body[1 << 17];
     static const size_t flood = sizeof body;
     uint8_t head[MQ_LINK_HEAD];
     size_t bytes = frame.bytes;
@@ -149,7 +150,7 @@ static inline void say_chunks(talk *t, const mq_sequence *sequence, const mq_kvi
 {
     const mq_kv_layout *layout = &t->by->engine->kv_layout;
     const uint32_t end = image->first + image->count;
-    static uint8_t payload[1 << 16];
+    static _Thread_local uint8_t payload[1 << 16];
     assert_true(mq__kv_chunk_most(layout) <= sizeof payload);
     for (uint32_t at = image->first; at < end; at = (at / MQ_PAGE_TOKENS + 1) * MQ_PAGE_TOKENS) {
         for (uint32_t l = 0; l < layout->layers; l++) {
@@ -191,7 +192,7 @@ static inline void do_prefill(talk *t, const mq_frame *frame)
 {
     liar *l = t->by;
     mq_prefill prefill;
-    static int32_t ids[1024];
+    static _Thread_local int32_t ids[1024];
     assert_int_equal(mq__prefill_read(frame, &prefill, NULL), MQ_OK);
     for (uint32_t i = 0; i <= prefill.count; i++) {
         ids[i] = (int32_t)mq__get_u32(prefill.tokens + 4 * (size_t)i);
@@ -267,7 +268,10 @@ static inline bool hear_talk(void *context, const uint8_t *head, const void *bod
     l->cancels += frame.kind == MQ_FRAME_CANCEL;
     pthread_mutex_unlock(&l->lock);
     if (frame.kind == MQ_FRAME_HELLO) do_greeting(t, &frame);
-    if (frame.kind == MQ_FRAME_PREFILL && !t->is_silent) do_prefill(t, &frame);
+    if (frame.kind != MQ_FRAME_PREFILL || t->is_silent) return true;
+    pthread_mutex_lock(&l->work);
+    do_prefill(t, &frame);
+    pthread_mutex_unlock(&l->work);
     return true;
 }
 
@@ -306,6 +310,7 @@ static inline liar *start_liar(const char *dir)
     mq_error error = {0};
     assert_non_null(l);
     pthread_mutex_init(&l->lock, NULL);
+    pthread_mutex_init(&l->work, NULL);
     l->engine = open_model(dir, 3, 128, MQ_LINEAR_NVFP4);
     assert_int_equal(mq__fingerprint(l->engine, l->engine->plan, &l->print, NULL), MQ_OK);
     if (mq__link_listen("tcp", "127.0.0.1", 0, take_talk, l, &l->listener, &error) != MQ_OK) fail_msg("%s", error.text);
@@ -342,6 +347,7 @@ static inline void stop_liar(liar *l)
     }
     mq_engine_close(l->engine);
     pthread_mutex_destroy(&l->lock);
+    pthread_mutex_destroy(&l->work);
     free(l);
 }
 

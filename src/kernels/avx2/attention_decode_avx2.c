@@ -252,27 +252,11 @@ static void run_heads(const decode_group *t, size_t heads, const decode_side *ke
     }
 }
 
-static void split_decode_avx2(const float *pairs, size_t count, float scale, float *even, float *odd)
-{
-    for (size_t i = 0; i < count; i++) {
-        even[i] = pairs[2 * i] * scale;
-        odd[i] = pairs[2 * i + 1] * scale;
-    }
-}
-
-static void join_decode_avx2(const float *even, const float *odd, size_t count, float *pairs)
-{
-    for (size_t i = 0; i < count; i++) {
-        pairs[2 * i] = even[i];
-        pairs[2 * i + 1] = odd[i];
-    }
-}
-
 static const decode_core core = {.heads = HEADS,
                                  .columns = COLUMNS,
                                  .ahead = 4096,
-                                 .split = split_decode_avx2,
-                                 .join = join_decode_avx2,
+                                 .split = mq__decode_split,
+                                 .join = mq__decode_join,
                                  .run = run_heads};
 _Static_assert((int)KEYS <= (int)DECODE_KEYS && REST == 3 * COLUMNS / 2, "as the driver lays them out");
 

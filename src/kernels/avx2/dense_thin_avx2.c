@@ -30,7 +30,7 @@ static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __
 }
 
 /* Features n, n + apart, ... (W of them), rows [row, row + R); W * R <= 4 keeps the sums in registers. */
-INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
+INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
                       const mq_epilogue *out, const mq_dense_type type, const int W, const int R)
 {
     const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
@@ -75,49 +75,15 @@ INLINE void thin_tile(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     }
 }
 
-/* All rows of W features: four, two and one at a time. */
-INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n, size_t apart,
-                          const mq_epilogue *out, const mq_dense_type type, const int W)
-{
-    size_t row = 0;
-    for (; row + 4 <= rows && W == 1; row += 4) {
-        thin_tile(x, ldx, w, n, apart, row, out, type, 1, 4);
-    }
-    for (; row + 2 <= rows && W <= 2; row += 2) {
-        thin_tile(x, ldx, w, n, apart, row, out, type, W, 2);
-    }
-    for (; row < rows; row++) {
-        thin_tile(x, ldx, w, n, apart, row, out, type, W, 1);
-    }
-}
-
-INLINE void thin_typed_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                  const mq_epilogue *out, const mq_dense_type type)
-{
-    const size_t streams = rows < 4 ? 2 : 1, each = (n1 - n0) / streams;
-    for (size_t n = n0; n < n0 + each; n++) {
-        if (streams == 2) {
-            thin_features(x, ldx, rows, w, n, each, out, type, 2);
-        } else {
-            thin_features(x, ldx, rows, w, n, each, out, type, 1);
-        }
-    }
-    for (size_t n = n0 + each * streams; n < n1; n++) {
-        thin_features(x, ldx, rows, w, n, 0, out, type, 1);
-    }
-}
+#include "kernels/dense_thin_tiles.h"
 
 static void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                             const mq_epilogue *out, void *scratch)
 {
     if (rows > THIN_FEW) {
         mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
-    } else if (w->type == MQ_DENSE_BF16) {
-        thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16);
-    } else if (w->type == MQ_DENSE_F16) {
-        thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16);
     } else {
-        thin_typed_dense_avx2(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32);
+        thin_few_rows(x, ldx, rows, w, n0, n1, out);
     }
 }
 

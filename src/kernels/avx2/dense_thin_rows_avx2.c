@@ -1,24 +1,21 @@
-/* Thin dense products of 9 to 64 rows on the AVX2 level: a small GEMM that keeps the thin product's sixteen chains per output.
+/* Thin dense products of 9 to 64 rows on the AVX2 level, by kernels/dense_thin_rows.h.
  *
- * Idea. A block of tiles of 3 features takes a slice of K at a time: its weights are widened to FP32 once, then groups of at
- * most 4 rows multiply them. Sixteen chains are two registers, which never meet before the end: a tile is taken twice, for
- * lanes 0..7 and for lanes 8..15, so that 3 x 4 sums, 3 weight vectors and 1 activation vector fill the 16 registers.
+ * Idea. Tiles are of 3 features and at most 4 rows. Sixteen chains are two registers, which never meet before the end: a tile is
+ * taken twice, for lanes 0..7 and for lanes 8..15, so that 3 x 4 sums, 3 weight vectors and 1 activation vector fill the 16
+ * registers.
  * Throughput model per 8 k of a tile: 3 x 4 FMA beside 7 loads; widening is 2 operations a vector, once for all rows. */
 #include "kernels/avx2/dense_thin_avx2.h"
-#include "kernels/dense_driver.h"
 
 enum {
     WIDE = 3,    /* features of a tile */
     GROUP = 4,   /* rows of a tile, at most */
     TILES = 16,  /* of a block */
     SLICE = 512, /* of K, a multiple of 16: 8 KiB of activations */
-    MOST = MQ_THIN_MOST,
-    GROUPS = MOST / GROUP,
     HALF_FLOATS = WIDE * SLICE / 2,
+    WIDE_STEP = 8,
     TILE_FLOATS = 2 * HALF_FLOATS,
     SUM_FLOATS = WIDE * GROUP * 16,
 };
-_Static_assert(TILES *TILE_FLOATS + GROUPS * TILES * SUM_FLOATS <= DENSE_SCRATCH_FLOATS, "fits the scratch");
 
 /* Lanes [first, first + 8) of the `count` that a vector of 16 has. */
 INLINE __m256i lanes_below(size_t count, size_t first)
@@ -43,7 +40,7 @@ INLINE void widen_feature(const mq_dense *w, size_t at, size_t kc, float *wide, 
     }
 }
 
-static void widen_tile(const mq_dense *w, size_t at, size_t kc, float *wide, size_t ahead)
+static void tile_widen(const mq_dense *w, size_t at, size_t kc, float *wide, size_t ahead)
 {
     const char *line = (const char *)w->data + ahead * (w->type == MQ_DENSE_F32 ? 4 : 2);
     if (w->type == MQ_DENSE_BF16) {
@@ -107,7 +104,7 @@ INLINE void multiply_tile(const float *x, size_t ldx, size_t kc, const float *wi
     multiply_half(x, ldx, kc, wide + HALF_FLOATS, 8, kept + WIDE * R * 8, fresh, R);
 }
 
-static void multiply_rows(const float *x, size_t ldx, size_t rows, size_t kc, const float *wide, float *kept,
+static void tile_multiply(const float *x, size_t ldx, size_t rows, size_t kc, const float *wide, float *kept,
                           bool fresh)
 {
     switch (rows) {
@@ -127,8 +124,7 @@ static void multiply_rows(const float *x, size_t ldx, size_t rows, size_t kc, co
 }
 
 /* Features [n, n + features) of `rows` rows from their kept sums. */
-static void finish_rows_tile(const mq_epilogue *out, size_t row, size_t rows, size_t n, size_t features,
-                             const float *kept)
+static void tile_finish(const mq_epilogue *out, size_t row, size_t rows, size_t n, size_t features, const float *kept)
 {
     for (size_t i = 0; i < features; i++) {
         for (size_t r = 0; r < rows; r++) {
@@ -138,71 +134,10 @@ static void finish_rows_tile(const mq_epilogue *out, size_t row, size_t rows, si
     }
 }
 
-/* A block of tiles at work. */
-typedef struct thin_block {
-    const float *x;
-    size_t ldx, rows, groups;
-    const mq_dense *w;
-    size_t n, n1, tiles; /* the first feature, the last one's end; tiles of WIDE */
-    const mq_epilogue *out;
-    float *wide, *kept;
-} thin_block;
-
-/* Features of tile t; the last tile of all may have fewer than WIDE, and what it computes beyond them is left. */
-static size_t features_of(const thin_block *b, size_t t)
-{
-    const size_t left = b->n1 - (b->n + t * WIDE);
-    return left < WIDE ? left : WIDE;
-}
-
-static void run_slice_thin_avx2(const thin_block *b, size_t k0, size_t kc)
-{
-    const size_t width = b->w->k_width;
-    const bool last = k0 + kc == width;
-    for (size_t t = 0; t < b->tiles; t++) {
-        for (size_t i = 0; i < WIDE; i++) {
-            const size_t at = (b->n + t * WIDE + i) * width + k0;
-            float *wide = b->wide + t * TILE_FLOATS + i * 8;
-            if (i < features_of(b, t)) {
-                widen_tile(b->w, at, kc, wide, at + WIDE * width);
-            } else {
-                widen_tile(b->w, at - i * width, kc, wide, at); /* the first feature once more: it is not stored */
-            }
-        }
-    }
-    for (size_t g = 0; g < b->groups; g++) {
-        const size_t row = b->rows * g / b->groups, count = b->rows * (g + 1) / b->groups - row;
-        for (size_t t = 0; t < b->tiles; t++) {
-            float *kept = b->kept + (g * TILES + t) * SUM_FLOATS;
-            multiply_rows(b->x + row * b->ldx + k0, b->ldx, count, kc, b->wide + t * TILE_FLOATS, kept, k0 == 0);
-            if (last) finish_rows_tile(b->out, row, count, b->n + t * WIDE, features_of(b, t), kept);
-        }
-    }
-}
+#include "kernels/dense_thin_rows.h"
 
 void mq__dense_thin_rows_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                               const mq_epilogue *out, void *scratch)
 {
-    const size_t passes = (rows + MOST - 1) / MOST;
-    for (size_t i = 0; i < passes; i++) {
-        const size_t row = rows * i / passes, count = rows * (i + 1) / passes - row;
-        mq_epilogue part = *out;
-        part.y += row * part.ldy;
-        thin_block b = {.x = x + row * ldx,
-                        .ldx = ldx,
-                        .rows = count,
-                        .groups = (count + GROUP - 1) / GROUP,
-                        .w = w,
-                        .n1 = n1,
-                        .out = &part,
-                        .wide = scratch,
-                        .kept = (float *)scratch + TILES * TILE_FLOATS};
-        for (b.n = n0; b.n < n1; b.n += b.tiles * WIDE) {
-            const size_t left = (n1 - b.n + WIDE - 1) / WIDE;
-            b.tiles = left < TILES ? left : TILES;
-            for (size_t k0 = 0; k0 < w->k_width; k0 += SLICE) {
-                run_slice_thin_avx2(&b, k0, w->k_width - k0 < SLICE ? w->k_width - k0 : SLICE);
-            }
-        }
-    }
+    thin_many_rows(x, ldx, rows, w, n0, n1, out, scratch);
 }

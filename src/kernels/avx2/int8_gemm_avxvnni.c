@@ -103,5 +103,6 @@ static void run_int8_avxvnni(const int8_slice *s, size_t rows, const uint8_t *a,
 void mq__int8_gemm_avxvnni(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                            const mq_epilogue *out, void *scratch)
 {
-    mq__int8_run(run_int8_avxvnni, a, rows, w, p0, p1, out, scratch);
+    static const int8_core core = {.rows = MQ_INT8_MR, .run = run_int8_avxvnni};
+    mq__int8_run(&core, a, rows, w, p0, p1, out, scratch);
 }

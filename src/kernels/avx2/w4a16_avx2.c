@@ -113,10 +113,10 @@ static void thin_finish_w4a16_avx2(__m256 sum, size_t row, size_t n, const mq_nv
     }
 }
 
-/* 16 features from part `part` of a panel, rows [row, row + R). */
-INLINE void thin_part(const float *x, size_t ldx, size_t row, const mq_nvfp4 *w, size_t panel, size_t part,
+INLINE void tile_part(const float *x, size_t ldx, size_t row, const mq_nvfp4 *w, size_t panel, size_t first,
                       const mq_epilogue *out, const int R)
 {
+    const size_t part = first / 8;
     const uint8_t *cell = mq__nvfp4_panel(w, panel);
     const size_t whole = w->k_width / MQ_NVFP4_BLOCK, rest = w->k_width % MQ_NVFP4_BLOCK;
     __m256 sum[4][2];
@@ -129,7 +129,7 @@ INLINE void thin_part(const float *x, size_t ldx, size_t row, const mq_nvfp4 *w,
         thin_block_w4a16_avx2(cell, part, x, ldx, MQ_NVFP4_BLOCK, sum, R);
     }
     if (rest) thin_block_w4a16_avx2(cell, part, x, ldx, (unsigned)rest, sum, R);
-    const size_t n = panel * MQ_NVFP4_NR + part * 8;
+    const size_t n = panel * MQ_NVFP4_NR + first;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
         thin_finish_w4a16_avx2(sum[r][0], row + (size_t)r, n, w, out);
@@ -137,53 +137,22 @@ INLINE void thin_part(const float *x, size_t ldx, size_t row, const mq_nvfp4 *w,
     }
 }
 
-static void thin_few_w4a16_avx2(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                                const mq_epilogue *out)
-{
-    for (size_t p = p0; p < p1; p++) {
-        size_t row = 0;
-        for (; row + 4 <= rows; row += 4) {
-            thin_part(x, ldx, row, w, p, 0, out, 4);
-            thin_part(x, ldx, row, w, p, 2, out, 4);
-        }
-        for (; row + 2 <= rows; row += 2) {
-            thin_part(x, ldx, row, w, p, 0, out, 2);
-            thin_part(x, ldx, row, w, p, 2, out, 2);
-        }
-        if (row < rows) {
-            thin_part(x, ldx, row, w, p, 0, out, 1);
-            thin_part(x, ldx, row, w, p, 2, out, 1);
-        }
-    }
-}
-
 /* ------------------------------------------------------------------ many rows */
 
-enum {
-    ROWS_FEW = 8,
-    ROWS_MOST = MQ_THIN_MOST,
-    ROWS_GROUP = 6,  /* rows together: 6 x 2 block sums in registers; their totals wait in the scratch */
-    ROWS_BLOCKS = 8, /* blocks decoded together: 16 KiB */
-    ROWS_CODES = ROWS_BLOCKS * MQ_NVFP4_BLOCK * MQ_NVFP4_NR,
-    ROWS_SCALES = ROWS_BLOCKS * MQ_NVFP4_NR,
-};
-_Static_assert(ROWS_CODES + ROWS_SCALES + ROWS_MOST * MQ_NVFP4_NR <= DENSE_SCRATCH_FLOATS, "fits the scratch");
+enum { FEW_WIDE = 16, ROWS_GROUP = 6 }; /* 6 x 2 block sums in registers; their totals wait in the scratch */
 
-/* A slice of a panel as FP32: the codes' values [half][k][16] and the scales [half][block][16]. */
-typedef struct decoded {
-    float *codes, *scales, *totals; /* totals: [half][row][16], of the slices before */
-} decoded;
+#include "kernels/w4a16_rows.h"
 
-static void decode_cells_w4a16_avx2(const uint8_t *cell, size_t blocks, const decoded *d)
+static void tile_decode(const uint8_t *cell, size_t blocks, float *codes, float *scales)
 {
     for (size_t b = 0; b < blocks; b++, cell += MQ_NVFP4_CELL) {
         for (size_t part = 0; part < 4; part++) {
-            float *to = d->codes + part / 2 * (ROWS_CODES / 2) + b * MQ_NVFP4_BLOCK * 16 + part % 2 * 8;
+            float *to = codes + part / 2 * CODES_HALF + b * MQ_NVFP4_BLOCK * 16 + part % 2 * 8;
 #pragma GCC unroll 16
             for (unsigned k = 0; k < MQ_NVFP4_BLOCK; k++) {
                 _mm256_store_ps(to + k * 16, decode(load_codes(cell, k, part), code_shift_w4a16_avx2(k)));
             }
-            _mm256_store_ps(d->scales + part / 2 * (ROWS_SCALES / 2) + b * 16 + part % 2 * 8,
+            _mm256_store_ps(scales + part / 2 * SCALES_HALF + b * 16 + part % 2 * 8,
                             load_scales_w4a16_avx2(cell + MQ_NVFP4_CELL_SCALES + 8 * part));
         }
     }
@@ -220,10 +189,9 @@ INLINE void add_decoded_w4a16_avx2(const float *x, size_t ldx, size_t kc, const 
     }
 }
 
-static void add_group_w4a16_avx2(const float *x, size_t ldx, size_t rows, size_t kc, const decoded *d, size_t half,
-                                 float *totals)
+static void tile_add(const float *x, size_t ldx, size_t rows, size_t kc, const float *codes, const float *scales,
+                     float *totals)
 {
-    const float *codes = d->codes + half * (ROWS_CODES / 2), *scales = d->scales + half * (ROWS_SCALES / 2);
     switch (rows) {
     case 4:
         add_decoded_w4a16_avx2(x, ldx, kc, codes, scales, totals, 4);
@@ -237,53 +205,8 @@ static void add_group_w4a16_avx2(const float *x, size_t ldx, size_t rows, size_t
     }
 }
 
-/* 9 to ROWS_MOST rows of a panel, in groups of 4 to ROWS_GROUP whose sizes differ by one at most. */
-static void thin_many_w4a16_avx2(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t panel,
-                                 const mq_epilogue *out, const decoded *d)
-{
-    const uint8_t *cells = mq__nvfp4_panel(w, panel);
-    const size_t groups = (rows + ROWS_GROUP - 1) / ROWS_GROUP, slice = ROWS_BLOCKS * MQ_NVFP4_BLOCK;
-    memset(d->totals, 0, rows * MQ_NVFP4_NR * sizeof(float));
-    for (size_t k0 = 0; k0 < w->k_width; k0 += slice) {
-        const size_t kc = w->k_width - k0 < slice ? w->k_width - k0 : slice;
-        decode_cells_w4a16_avx2(cells + k0 / MQ_NVFP4_BLOCK * MQ_NVFP4_CELL, (kc + MQ_NVFP4_BLOCK - 1) / MQ_NVFP4_BLOCK,
-                                d);
-        for (size_t g = 0; g < groups; g++) {
-            const size_t row = rows * g / groups, count = rows * (g + 1) / groups - row;
-            for (size_t half = 0; half < 2; half++) {
-                add_group_w4a16_avx2(x + row * ldx + k0, ldx, count, kc, d, half, d->totals + (half * rows + row) * 16);
-            }
-        }
-    }
-    for (size_t r = 0; r < 2 * rows; r++) {
-        const size_t n = panel * MQ_NVFP4_NR + r / rows * 16;
-        thin_finish_w4a16_avx2(_mm256_load_ps(d->totals + r * 16), r % rows, n, w, out);
-        thin_finish_w4a16_avx2(_mm256_load_ps(d->totals + r * 16 + 8), r % rows, n + 8, w, out);
-    }
-}
-
-static void thin_w4a16_avx2(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                            const mq_epilogue *out, void *scratch)
-{
-    if (rows <= ROWS_FEW) {
-        thin_few_w4a16_avx2(x, ldx, rows, w, p0, p1, out);
-        return;
-    }
-    float *memory = scratch;
-    const decoded d = {memory, memory + ROWS_CODES, memory + ROWS_CODES + ROWS_SCALES};
-    const size_t passes = (rows + ROWS_MOST - 1) / ROWS_MOST;
-    for (size_t i = 0; i < passes; i++) {
-        const size_t row = rows * i / passes, count = rows * (i + 1) / passes - row;
-        mq_epilogue part = *out;
-        part.y += row * part.ldy;
-        for (size_t p = p0; p < p1; p++) {
-            thin_many_w4a16_avx2(x + row * ldx, ldx, count, w, p, &part, &d);
-        }
-    }
-}
-
 void mq__fill_avx2_w4a16(mq_kernels *table)
 {
     table->w4a16_gemm = gemm_w4a16_avx2;
-    table->w4a16_thin = thin_w4a16_avx2;
+    table->w4a16_thin = thin_rows_w4a16;
 }

@@ -1,15 +1,9 @@
-/* Prefill attention in INT8, AVX-512 VNNI: QK^T and PV of all tiles of keys before the row's own as integer products.
+/* Prefill attention in INT8, AVX-512 VNNI: QK^T and PV of all tiles of keys before the row's own as integer products, by
+ * kernels/attention_int8_tiles.h: blocks of 14 query rows, panels of 32 columns.
  *
- * The frame is that of the FP32 kernel (kernels/attention_tiles.h): blocks of 14 query rows take turns at a tile of 256 keys
- * with a running softmax. Here a tile of earlier keys is quantised once for all rows of a pass, and a pass is as tall as one
- * tile of tokens, so that this costs little:
- *     keys    int8, one scale a key, less the tile's mean       [TILE/32][width/4][32][4 of width]
- *     values  int8, one scale a channel                         [width/32][TILE/4][32][4 of TILE]
- *     queries int8 + 128 (unsigned), one scale a row            [14][width]
- *     weights round(255 * 2^(s - max)), unsigned                [14][TILE]
- * Scores start at -128 times the key's sum, which takes the queries' offset out, so that they end as the integers dot, exact as
- * floats at all widths; s = dot * key_scale * query_scale + query . mean. Both products use a 14 x 32 tile of int32 sums: per 4 k 28 vpdpbusd
- * beside 16 loads. The sum of a row's weights is that of the rounded ones.
+ * Queries are unsigned, keys and values signed. Scores start at -128 times the key's sum, which takes the queries' offset out, so
+ * that they end as the integers dot, exact as floats at all widths. Both products use a 14 x 32 tile of int32 sums: per 4 k 28
+ * vpdpbusd beside 16 loads.
  *
  * Throughput at width 128: per 16 scores 64 vpdpbusd and about 17 instructions of scaling and softmax where FP32 has 256
  * FMA and 17.
@@ -18,66 +12,11 @@
  * keys, 2.6 to 2.7 at 8k, 2.7 to 2.8 at 32k, 3.0 to 3.2 times the FP32 kernel; width 64 at 8k 2.34. */
 #include "kernels/avx512/attention_tiles_avx512.h"
 
-_Static_assert(TILE == MQ_ATTENTION_TILE, "one tile size for all of a level");
+enum { QUERY_ZERO = 128 };
 
-enum { MOST_ROWS = 2048 };
-_Static_assert(1024 * 127 * 127 <= 1 << 24, "the dot product of the widest head is exact as a float");
-
-/* 2^r on [0, 1], relative error 7.5e-5. */
-#define EXP2_C0 0x1.fff626p-1f
-#define EXP2_C1 0x1.64449p-1f
-#define EXP2_C2 0x1.cefbc6p-3f
-#define EXP2_C3 0x1.3f951ep-4f
+#include "kernels/attention_int8_tiles.h"
 
 #define INLINE static inline __attribute__((always_inline))
-
-/* Where the INT8 parts lie in the scratch, in bytes from its start, behind those of the FP32 kernel. */
-typedef struct int8_layout {
-    layout f32;
-    size_t words; /* groups of 4 of a head's width */
-    size_t keys, key_scales, key_starts, means, values, value_scales, queries, query_step, weights, row_bytes, total;
-} int8_layout;
-
-static size_t take_attention_int8_avx512(int8_layout *l, size_t bytes)
-{
-    const size_t at = l->total;
-    l->total += (bytes + 63) / 64 * 64;
-    return at;
-}
-
-static int8_layout make_int8_layout(size_t heads, size_t width)
-{
-    const size_t wanted = heads * TILE, rows = wanted < MOST_ROWS ? wanted : MOST_ROWS;
-    int8_layout l = {.f32 = make_layout(heads, width, rows), .words = (width + 3) / 4};
-    l.total = l.f32.total_floats * sizeof(float);
-    l.row_bytes = (4 * l.words + 63) / 64 * 64;
-    l.keys = take_attention_int8_avx512(&l, (size_t)TILE * 4 * l.words);
-    l.key_scales = take_attention_int8_avx512(&l, TILE * sizeof(float));
-    l.key_starts = take_attention_int8_avx512(&l, TILE * sizeof(int32_t));
-    l.means = take_attention_int8_avx512(&l, (width + 15) / 16 * 16 * sizeof(float));
-    l.values = take_attention_int8_avx512(&l, (size_t)TILE * NR * l.f32.panels);
-    l.value_scales = take_attention_int8_avx512(&l, NR * l.f32.panels * sizeof(float));
-    l.weights = take_attention_int8_avx512(&l, (size_t)MR * TILE + 16 * l.row_bytes); /* quantising keys borrows it */
-    l.query_step = (size_t)MR * l.row_bytes + 16 * sizeof(float);
-    l.queries = take_attention_int8_avx512(&l, l.f32.blocks * l.query_step);
-    return l;
-}
-
-typedef struct int8_pass {
-    pass f32;
-    const int8_layout *l;
-    uint8_t *scratch;
-} int8_pass;
-
-static uint8_t *query_block(const int8_pass *p, size_t block)
-{
-    return p->scratch + p->l->queries + block * p->l->query_step;
-}
-
-static float *query_scales(const int8_pass *p, size_t block) /* [MR] */
-{
-    return (float *)(void *)(query_block(p, block) + MR * p->l->row_bytes);
-}
 
 INLINE __m512 load_bf16(const uint16_t *from, __mmask16 mask)
 {
@@ -85,51 +24,20 @@ INLINE __m512 load_bf16(const uint16_t *from, __mmask16 mask)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-/* 127/amax, and the scale amax/127. */
-static float inverse_of(float amax, float *scale)
+static float tile_quantize_query(const float *q, size_t width, uint8_t *codes)
 {
-    const bool zero = amax < 0x1p-100f;
-    *scale = zero ? 0 : amax * (1.0f / 127.0f);
-    return zero ? 0 : 127.0f / amax;
-}
-
-/* The rows of a block as bytes q + 128, with scales that turn dot products into the exponent's base 2. */
-static void quantize_queries(const int8_pass *p, size_t block)
-{
-    const mq_attention *a = p->f32.a;
-    const size_t width = p->l->f32.width;
-    const float base = a->scale * 0x1.715476p+0f;
-    uint8_t *rows = query_block(p, block);
-    float *scales = query_scales(p, block);
-    size_t row = block * MR, token = p->f32.token0 + row / a->heads, head = row % a->heads;
-    memset(rows, 128, MR * p->l->row_bytes);
-    memset(scales, 0, 16 * sizeof *scales);
-    for (size_t r = 0; r < MR && row < p->f32.rows; r++, row++) {
-        const float *q = a->q + token * a->q_stride + head * width;
-        __m512 most = _mm512_setzero_ps();
-        for (size_t c = 0; c < width; c += 16)
-            most = _mm512_max_ps(most,
-                                 _mm512_abs_ps(_mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c)));
-        float scale;
-        const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), &scale));
-        for (size_t c = 0; c < width; c += 16) {
-            const __m512 x = _mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c);
-            const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
-            _mm_storeu_si128((__m128i *)(void *)(rows + r * p->l->row_bytes + c),
-                             _mm512_cvtepi32_epi8(_mm512_add_epi32(code, _mm512_set1_epi32(128))));
-        }
-        scales[r] = scale * base;
-        if (++head == a->heads) {
-            head = 0;
-            token++;
-        }
+    __m512 most = _mm512_setzero_ps();
+    for (size_t c = 0; c < width; c += 16)
+        most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c)));
+    float scale;
+    const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), &scale));
+    for (size_t c = 0; c < width; c += 16) {
+        const __m512 x = _mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c);
+        const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
+        _mm_storeu_si128((__m128i *)(void *)(codes + c),
+                         _mm512_cvtepi32_epi8(_mm512_add_epi32(code, _mm512_set1_epi32(QUERY_ZERO))));
     }
-}
-
-/* Row `key` of a tile: keys (offset k_offset) or values. */
-INLINE const uint16_t *tile_row(const mq_kv_view *kv, size_t offset, size_t key)
-{
-    return kv->pages[key / MQ_PAGE_TOKENS] + offset + key % MQ_PAGE_TOKENS * kv->head_dim;
+    return scale;
 }
 
 static void tile_means(const int8_pass *p, size_t key0)
@@ -177,7 +85,7 @@ static void quantize_key(const int8_pass *p, size_t key0, size_t key, int8_t *co
     ((int32_t *)(void *)(p->scratch + p->l->key_starts))[key] = -128 * _mm512_reduce_add_epi32(sum);
 }
 
-static void load_keys(const int8_pass *p, size_t key0)
+static void tile_load_keys(const int8_pass *p, size_t key0)
 {
     const size_t words = p->l->words;
     int8_t *codes = (int8_t *)(p->scratch + p->l->weights); /* [16][row_bytes] */
@@ -213,7 +121,7 @@ INLINE __m512i interleave(const __m512i code[4])
     return _mm512_or_si512(low, high);
 }
 
-static void load_values(const int8_pass *p, size_t key0)
+static void tile_load_values(const int8_pass *p, size_t key0)
 {
     const mq_kv_view *kv = &p->f32.a->kv;
     const size_t width = p->l->f32.width;
@@ -281,7 +189,7 @@ static void mean_scores(const int8_pass *p, size_t block, float out[16])
     _mm512_store_ps(out, _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
-static void score_bytes(const int8_pass *p, size_t block, float *s)
+static void tile_score_bytes(const int8_pass *p, size_t block, float *s)
 {
     _Alignas(64) float mean[16];
     mean_scores(p, block, mean);
@@ -322,7 +230,7 @@ INLINE __m128i exp2_bytes(__m512 x)
 }
 
 /* Weights of all rows as bytes [MR][TILE]; the running maximum, the correction and the sum move on. */
-static void soften_bytes(const float *s, block_state *state, uint8_t *weights)
+static void tile_soften_bytes(const float *s, block_state *state, uint8_t *weights)
 {
     for (size_t r = 0; r < MR; r++) {
         const float *row = s + r * TILE;
@@ -342,7 +250,7 @@ static void soften_bytes(const float *s, block_state *state, uint8_t *weights)
     _mm512_store_ps(state->correction, exp2_16(_mm512_load_ps(state->correction)));
     const __m512i ones = _mm512_set1_epi8(1);
     for (size_t r = 0; r < MR; r++, weights += TILE) {
-        const __m512 top = _mm512_set1_ps(state->max[r] - 7.9943534368588576f); /* log2(255): the largest becomes 255 */
+        const __m512 top = _mm512_set1_ps(state->max[r] - WEIGHT_LOG2);
         __m512i sum = _mm512_setzero_si512();
         for (size_t i = 0; i < TILE; i += 64) {
             for (size_t j = 0; j < 64; j += 16) {
@@ -358,7 +266,7 @@ static void soften_bytes(const float *s, block_state *state, uint8_t *weights)
     }
 }
 
-static void weigh_bytes(const int8_pass *p, const block_state *state, const uint8_t *weights, float *o)
+static void tile_weigh_bytes(const int8_pass *p, const block_state *state, const uint8_t *weights, float *o)
 {
     const int32_t *values = (const int32_t *)(const void *)(p->scratch + p->l->values);
     const float *scales = (const float *)(const void *)(p->scratch + p->l->value_scales);
@@ -381,51 +289,9 @@ static void weigh_bytes(const int8_pass *p, const block_state *state, const uint
     }
 }
 
-static void run_int8_block(const int8_pass *p, size_t block)
-{
-    const layout *l = &p->l->f32;
-    float *s = block_part(&p->f32, l->scores, 0, 0);
-    uint8_t *weights = p->scratch + p->l->weights;
-    score_bytes(p, block, s);
-    soften_bytes(s, block_softmax(&p->f32, block), weights);
-    weigh_bytes(p, block_softmax(&p->f32, block), weights, block_part(&p->f32, l->outputs, l->output_step, block));
-}
-
-/* Tokens [token, token + tokens) of the call, all of one tile of positions that starts at key `own`. */
-static void run_pass_attention_int8_avx512(int8_pass *p, size_t tokens, size_t own, mq_own_tile *finish)
-{
-    const mq_attention *a = p->f32.a;
-    p->f32.rows = tokens * a->heads;
-    p->f32.blocks = (p->f32.rows + MR - 1) / MR;
-    for (size_t b = 0; b < p->f32.blocks; b++) {
-        load_block_attention_tiles(&p->f32, b);
-        quantize_queries(p, b);
-    }
-    for (size_t key = 0; key < own; key += TILE) {
-        tile_means(p, key);
-        load_keys(p, key);
-        load_values(p, key);
-        for (size_t b = 0; b < p->f32.blocks; b++)
-            run_int8_block(p, b);
-    }
-    finish(&p->f32, own);
-    for (size_t b = 0; b < p->f32.blocks; b++) {
-        store_block(&p->f32, b);
-    }
-}
-
 void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish)
 {
-    const int8_layout l = make_int8_layout(a->heads, a->kv.head_dim);
-    const size_t most = l.f32.blocks * MR / a->heads;
-    int8_pass p = {.f32 = {.a = a, .l = &l.f32}, .l = &l, .scratch = a->scratch};
-    for (size_t token = 0, tokens; token < a->rows; token += tokens) {
-        const size_t at = a->first + token, own = at / TILE * TILE, room = own + TILE - at, left = a->rows - token;
-        tokens = left < room ? left : room;
-        tokens = tokens < most ? tokens : most;
-        p.f32.token0 = token;
-        run_pass_attention_int8_avx512(&p, tokens, own, finish);
-    }
+    attention_int8_passes(a, finish);
 }
 
 void mq__attention_int8_avx512(const mq_attention *a)
@@ -435,5 +301,5 @@ void mq__attention_int8_avx512(const mq_attention *a)
 
 size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_dim)
 {
-    return make_int8_layout(heads, head_dim).total;
+    return attention_int8_bytes(heads, head_dim);
 }

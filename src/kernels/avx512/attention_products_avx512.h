@@ -127,13 +127,4 @@ static void tile_weigh(const float *s, const float *values, const block_state *s
     }
 }
 
-/* The tile of the rows themselves, which begins at key `own`: the end of a pass whose earlier tiles are done. */
-static inline void own_tile(const pass *p, size_t own)
-{
-    load_tile_attention_tiles(p, own, p->a->first + p->token0 + p->rows / p->a->heads - own);
-    for (size_t b = 0; b < p->blocks; b++) {
-        run_block(p, b, own);
-    }
-}
-
 #endif

@@ -138,7 +138,12 @@ static void run_int8_avx512(const int8_slice *s, size_t rows, const uint8_t *a, 
 static void gemm_int8_avx512(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                              const mq_epilogue *out, void *scratch)
 {
-    (rows <= MQ_INT8_MR ? mq__int8_run_few : mq__int8_run)(run_int8_avx512, a, rows, w, p0, p1, out, scratch);
+    static const int8_core core = {.rows = MQ_INT8_MR, .run = run_int8_avx512};
+    if (rows <= MQ_INT8_MR) {
+        mq__int8_run_few(run_int8_avx512, a, rows, w, p0, p1, out, scratch);
+    } else {
+        mq__int8_run(&core, a, rows, w, p0, p1, out, scratch);
+    }
 }
 
 /* One group of `left` values (64 when whole). */

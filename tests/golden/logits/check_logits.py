@@ -5,6 +5,7 @@ Prints one line per comparison and exits with 1 when one fails. --self-test spoi
 """
 import argparse
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ OTHER_EXPERT_LIMIT = 0.15
 # NVFP4: most prompts agree to 1e-6, but an activation that lies within FP32 rounding of a tie changes by a whole E2M1
 # step, and every row after it with it. So: several short prompts, of which most must agree throughout.
 NVFP4_LIMIT, NVFP4_PROMPTS, NVFP4_AGREE = 2e-3, 8, 5
+LEVELS = ("ref", "neon", "neondot") if platform.machine() == "aarch64" else ("ref", "avx2", "avx512vnni")
 failures = 0
 
 
@@ -80,14 +82,14 @@ def check_case(binary, name, directory, spoil):
             limit = ROUNDED_LIMIT.get(plan, LIMIT)
             flips = plan in ROUNDED_LIMIT and "num_experts" in model.config
             compare(f"{name} {plan}", got, want, limit, flips)
-            for level in ("ref", "avx2", "avx512vnni"):
+            for level in LEVELS:
                 lower = run(binary, directory, tokens, plan, {"MQ_ISA": level}.items())
                 compare(f"{name} {plan} {level}", lower, want, limit, flips)
         if spoil:
             return
         same(f"{name} {plan} chunks of 7", run(binary, directory, tokens, plan, extra=["--chunk", "7"]), got)
         same(f"{name} {plan} 1 thread", run(binary, directory, tokens, plan, extra=["-t", "1"]), got)
-    for level in ("avx512vnni", "avx2", "ref"):
+    for level in reversed(LEVELS):
         check_nvfp4(binary, name, directory, rng, level)
 
 
