@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/cache_dir.h"
@@ -75,18 +76,22 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
 #define SETTLE_AFTER 512                  /* decode steps: the move takes as long as 40, and saves 2 to 10% of each */
 #define SETTLE_SLICE ((size_t)16 << 20)   /* bytes a step: some milliseconds */
 
-/* Prepares the move of what decoding reads (the head only with dense layers), where large pages are to be had and memory is
- * plentiful. */
-static void settle_begin(mq_engine *e)
+/* Also what draft steps read. */
+static bool decoding_reads(const mq_engine *e, mq_face face)
+{
+    return phase_needs(e->weights, &e->plan->phase[MQ_PHASE_DECODE], face) || (e->draft && face == MQ_FACE_NVFP4);
+}
+
+/* Of what decoding reads (the head only with dense layers), where large pages are to be had and memory is plentiful. */
+void mq__engine_settle_begin(mq_engine *e)
 {
     mq_engine_info info;
-    const mq_phase_plan *decode = &e->plan->phase[MQ_PHASE_DECODE];
     mq_engine_describe(e, &info);
     e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && !e->weights->experts &&
                   info.decode_bytes >= SETTLE_FROM && mq__large_pages() &&
                   mq__memory_available() >= 2 * info.decode_bytes;
     for (int face = 0; e->settling && face < MQ_FACES; face++) {
-        if (phase_needs(e->weights, decode, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face);
+        if (decoding_reads(e, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face);
     }
 }
 
@@ -94,7 +99,7 @@ static void settle_begin(mq_engine *e)
 static bool settle_engine(mq_engine *e, size_t bytes)
 {
     for (int face = 0; face < MQ_FACES; face++) {
-        if (!phase_needs(e->weights, &e->plan->phase[MQ_PHASE_DECODE], (mq_face)face)) continue;
+        if (!decoding_reads(e, (mq_face)face)) continue;
         if (mq__weights_settle(e->weights, (mq_face)face, e->pool, bytes)) return true;
     }
     return false;
@@ -165,7 +170,7 @@ mq_status mq_engine_set_plan(mq_engine *engine, const mq_plan_options *options, 
     const mq_status status = mq_engine_plan(engine, options, &plan, error);
     if (status != MQ_OK) return status;
     engine->plan = plan;
-    settle_begin(engine);
+    mq__engine_settle_begin(engine);
     return MQ_OK;
 }
 
@@ -227,7 +232,7 @@ static mq_status allocate_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
     const size_t rows = e->chunk > MQ_DECODE_ROWS ? e->chunk : MQ_DECODE_ROWS;
-    e->batch_logits = mq__alloc_aligned((size_t)MQ_DECODE_ROWS * m->vocab * sizeof *e->batch_logits);
+    e->batch_logits = mq__alloc_aligned(MQ_DECODE_ROWS * mq__round_up(m->vocab, MQ_NVFP4_NR) * sizeof *e->batch_logits);
     bool complete = e->batch_logits != NULL;
     for (int phase = 0; phase < MQ_PHASES; phase++) {
         mq_pass_rows *pass = &e->pass[phase];
@@ -310,6 +315,7 @@ void mq_engine_close(mq_engine *e)
         mq__free(e->pass[phase].segments);
         mq__free(e->pass[phase].owner);
     }
+    mq__draft_head_free(e->draft_head);
     mq__runtime_free(e->runtime);
     mq__kv_pool_free(e->kv);
     free_plans(e);

@@ -3,6 +3,7 @@
 #define MQ_ENGINE_H
 
 #include "base/pool.h"
+#include "engine/draft_head.h"
 #include "engine/fingerprint.h"
 #include "engine/weights.h"
 #include "kv/kv_blocks.h"
@@ -51,6 +52,9 @@ struct mq_engine {
     mq_interlude interlude; /* of prefill passes; call is NULL: none */
     float *batch_logits;    /* [MQ_DECODE_ROWS, V] */
     mq_logits_visitor visitor;
+    const mq_plan *draft;      /* NULL: there are no draft steps (draft.h) */
+    mq_draft_head *draft_head; /* of these */
+    bool drafting;             /* the step in hand is one */
 
     mq_fingerprint fingerprint; /* without the plan's part */
     mq_digest checkpoint[2];    /* of its weights: the model's with config.json, the prefill checkpoint's */
@@ -87,6 +91,8 @@ void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context, uin
 
 /* ---- engine.c */
 
+/* Prepares the move of what decode passes read to large pages, where that is worth it. */
+void mq__engine_settle_begin(mq_engine *engine);
 /* To be called after each decode pass. */
 void mq__engine_stepped(mq_engine *engine);
 

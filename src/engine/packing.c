@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-static mq_nvfp4_rule rule_of_packing(mq_scale_rule rule)
+mq_nvfp4_rule mq__nvfp4_rule_of(mq_scale_rule rule)
 {
     return rule == MQ_SCALES_FOUR_SIX ? MQ_NVFP4_FOUR_SIX : rule == MQ_SCALES_SWEEP ? MQ_NVFP4_SWEEP : MQ_NVFP4_RTN;
 }
@@ -169,7 +169,7 @@ static mq_status build_nvfp4(mq_weights *w, const mq_packing *how, mq_error *err
         if (w->module[i].linear->k_width > widest) widest = w->module[i].linear->k_width;
     }
     const size_t blocks = mq__nvfp4_blocks(widest);
-    build b = {.rule = rule_of_packing(how->rule), .scratch_each = mq__round_up(blocks * 9 * MQ_NVFP4_NR, 64)};
+    build b = {.rule = mq__nvfp4_rule_of(how->rule), .scratch_each = mq__round_up(blocks * 9 * MQ_NVFP4_NR, 64)};
     b.scratch = mq__alloc_aligned(b.scratch_each * (size_t)mq__pool_threads(how->pool));
     if (!b.scratch) return mq__fail(error, MQ_NO_MEMORY, "model: packing: expected memory, got none");
     mq_status status = MQ_OK;

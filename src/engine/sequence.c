@@ -102,11 +102,20 @@ void mq__sequence_give_blocks(mq_sequence *sequence)
     }
 }
 
+/* Of what stood behind the tokens in their last block. */
+static void forget_provenance(mq_sequence *sequence)
+{
+    const uint32_t slot = sequence->count % MQ_PAGE_TOKENS;
+    if (slot == 0 || shares_last(sequence)) return; /* others may have tokens there */
+    mq__kv_mark(sequence->blocks[sequence->count / MQ_PAGE_TOKENS], slot, MQ_PAGE_TOKENS - slot, false);
+}
+
 uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
 {
     if (count < sequence->count) sequence->count = count;
     if (sequence->prompt > sequence->count) sequence->prompt = sequence->count;
     mq__sequence_give_blocks(sequence);
+    forget_provenance(sequence);
     sequence->logits_ready = 0;
     return sequence->count;
 }

@@ -102,18 +102,19 @@ static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_
 static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_phase phase, mq_pass *pass)
 {
     const uint32_t most = phase == MQ_PHASE_PREFILL ? engine->chunk : MQ_DECODE_ROWS;
-    const mq_plan *plan = NULL;
+    const mq_plan *plan = NULL, *draft = engine->drafting ? engine->draft : NULL;
     const bool gives_way = phase == MQ_PHASE_PREFILL && engine->interlude.call;
     *pass = (mq_pass){.phase = phase,
                       .tokens = engine->pass[phase].tokens,
                       .segments = engine->pass[phase].segments,
+                      .draft_head = draft ? mq__draft_head_linear(engine->draft_head) : NULL,
                       .observer = engine->observed ? &engine->observer : NULL,
                       .interlude = gives_way ? &engine->interlude : NULL};
     for (uint32_t i = 0; i < count && pass->rows < most; i++) {
         if (rows[i].phase != phase || rows[i].done == rows[i].count) continue;
         if (cancelled(rows[i].sequence)) rows[i].status = MQ_CANCELLED;
-        if (rows[i].status == MQ_CANCELLED || (plan && rows[i].sequence->plan != plan)) continue;
-        plan = rows[i].sequence->plan;
+        if (rows[i].status == MQ_CANCELLED || (plan && !draft && rows[i].sequence->plan != plan)) continue;
+        plan = draft ? draft : rows[i].sequence->plan;
         add_segment(engine, pass, &rows[i], most);
     }
     if (plan) pass->plan = plan->phase[phase];
@@ -145,11 +146,15 @@ static void run_head(mq_engine *engine, const mq_pass *pass, head_rows *head)
     const size_t vocab = engine->weights->model.vocab;
     if (head->count == 0) return;
     mq__logits(engine->runtime, pass, head->row, head->count, engine->batch_logits);
+    const size_t width = pass->draft_head ? pass->draft_head->n : vocab;
     bool all = true;
     for (uint32_t i = 0; i < head->count; i++) {
-        const float *logits = engine->batch_logits + i * vocab;
-        all = check_logits(head, i, logits, vocab) && all;
-        if (head->to[i]) memcpy(head->to[i], logits, vocab * sizeof *logits);
+        const float *logits = engine->batch_logits + i * width;
+        all = check_logits(head, i, logits, width) && all;
+        if (pass->draft_head)
+            mq__draft_head_spread(engine->draft_head, logits, head->to[i]);
+        else if (head->to[i])
+            memcpy(head->to[i], logits, vocab * sizeof *logits);
     }
     if (engine->visitor.visit && all) {
         engine->visitor.visit(engine->visitor.context, head->first, head->count, engine->batch_logits);
@@ -218,11 +223,12 @@ static mq_error *run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *row
             continue;
         }
         add_head_rows(engine, pass, &head, segment, entry);
-        mq__sequence_append(sequence, entry->tokens + entry->done, segment->rows, pass->phase == MQ_PHASE_DECODE);
+        mq__sequence_append(sequence, entry->tokens + entry->done, segment->rows,
+                            pass->phase == MQ_PHASE_DECODE && !engine->drafting);
         entry->done += segment->rows;
     }
     run_head(engine, pass, &head);
-    if (pass->phase == MQ_PHASE_DECODE) mq__engine_stepped(engine);
+    if (pass->phase == MQ_PHASE_DECODE && !engine->drafting) mq__engine_stepped(engine);
     return head.error;
 }
 

@@ -5,6 +5,7 @@
 #include "base/pool.h"
 #include "format/checkpoint.h"
 #include "format/model_config.h"
+#include "format/nvfp4.h"
 #include "format/packfile.h"
 #include "model/family.h"
 
@@ -122,6 +123,8 @@ typedef struct mq_packing {
 /* Gives every group that can have it one packed face, from the cache or made anew. A cache that cannot be written is only
  * logged. Does nothing the second time. */
 mq_status mq__weights_pack(mq_weights *weights, mq_face face, const mq_packing *how, mq_error *error);
+
+mq_nvfp4_rule mq__nvfp4_rule_of(mq_scale_rule rule);
 
 /* Whether linear layer `index` has a face or can get it. */
 bool mq__weights_can_have(const mq_weights *weights, size_t index, mq_face face);

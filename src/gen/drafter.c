@@ -1,24 +1,14 @@
-#include "gen/drafter.h"
-
 #include "base/error.h"
 #include "base/mem.h"
-#include "engine/engine.h"
 #include "gen/constraint_ahead.h"
+#include "gen/drafter_impl.h"
 #include "gen/generation.h"
-#include "gen/history.h"
-#include "gen/step_cost.h"
 
 #include <string.h>
 
-#define HISTORY_BYTES ((uint64_t)64 << 20)
-
-struct mq_drafter {
-    mq_engine *engine;
-    mq_draft kind;
-    mq_odds odds;
-    mq_step_cost cost;
-    mq_history *history; /* NULL: no texts are looked at */
-};
+#define HISTORY_BYTES   ((uint64_t)64 << 20)
+#define AGREEMENT_FIRST 0.75 /* what is said of the model until it is known */
+#define AGREEMENT_RATE  0.03 /* weight of one token */
 
 static const char *const draft_names[MQ_DRAFTS] = {"auto", "lookup", "nvfp4", "off"};
 
@@ -52,7 +42,10 @@ mq_status mq_drafter_new(mq_engine *engine, mq_draft draft, mq_drafter **out, mq
     *d = (mq_drafter){.engine = engine, .kind = draft};
     mq__odds_init(&d->odds);
     mq__cost_init(&d->cost);
-    const mq_status status = looks_up(d) ? mq__history_new(HISTORY_BYTES, &d->history, error) : MQ_OK;
+    d->agreement = AGREEMENT_FIRST;
+    d->models = draft == MQ_DRAFT_NVFP4 || (draft == MQ_DRAFT_AUTO && mq__engine_can_draft(engine));
+    mq_status status = looks_up(d) ? mq__history_new(HISTORY_BYTES, &d->history, error) : MQ_OK;
+    if (status == MQ_OK && d->models) status = mq__engine_draft_open(engine, error);
     if (status == MQ_OK)
         *out = d;
     else
@@ -65,6 +58,11 @@ void mq_drafter_free(mq_drafter *d)
     if (!d) return;
     mq__history_free(d->history);
     mq__free(d);
+}
+
+void mq__drafter_force(mq_drafter *d, uint32_t tokens)
+{
+    d->forced = tokens;
 }
 
 mq_status mq__draft_begin(mq_drafter *d, uint32_t room, mq_draft_answer *answer, mq_error *error)
@@ -137,6 +135,7 @@ static uint32_t worth(const mq_drafter *d, const mq_drafted *draft, uint32_t cou
 {
     double chance[MQ_DRAFT_MOST];
     if (count + rows > MQ_DECODE_ROWS) count = rows < MQ_DECODE_ROWS ? MQ_DECODE_ROWS - rows : 0;
+    if (d->forced) return count < d->forced ? count : d->forced;
     for (uint32_t i = 0; i < count; i++) {
         chance[i] = draft[i].chance;
     }
@@ -146,28 +145,60 @@ static uint32_t worth(const mq_drafter *d, const mq_drafted *draft, uint32_t cou
 static void take_draft(mq_draft_answer *a, const mq_drafted *draft, uint32_t count)
 {
     a->drafted = count;
-    memcpy(a->draft, draft, count * sizeof *draft);
+    memmove(a->draft, draft, count * sizeof *draft);
     for (uint32_t i = 0; i < count; i++) {
         a->tokens[a->count + i] = draft[i].token;
+    }
+}
+
+/* Whether the model's draft would bring more tokens a second than what the text promises, seen for this answer alone. */
+static bool model_is_better(const mq_drafter *d, const mq_draft_answer *a, const mq_drafted *draft, uint32_t count)
+{
+    if (d->forced) return count == 0 || a->count % 2;
+    const double rate = mq__rounds_rate(d, 1, 1, 1);
+    double tokens = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        tokens += draft[i].chance;
+    }
+    return rate > tokens / mq__cost_of(&d->cost, MQ_COST_DECODE, 1 + count);
+}
+
+/* From texts, if that pays; else the model's turn comes when all texts have been looked at. */
+static void draft_text(mq_drafter *d, mq_draft_answer *a, uint32_t *rows, double *expected)
+{
+    mq_drafted draft[MQ_DRAFT_MOST];
+    double with = *expected;
+    uint32_t proposed = propose_text(d, a, draft);
+    if (proposed > a->most) proposed = a->most;
+    const uint32_t some = worth(d, draft, proposed, *rows, &with);
+    if (proposed && some == 0) mq__odds_age(&d->odds, draft[0].class);
+    if (d->models && model_is_better(d, a, draft, some) && mq__rounds_add(d, a)) return;
+    take_draft(a, draft, some);
+    *rows += some;
+    *expected = with;
+}
+
+/* What the model drafted, as much as is worth its rows. */
+static void draft_modelled(mq_drafter *d, uint32_t rows, double expected)
+{
+    const uint32_t count = d->rounds;
+    mq__rounds_run(d, rows, expected);
+    for (uint32_t i = 0; i < count; i++) {
+        mq_draft_answer *a = d->round[i].answer;
+        take_draft(a, a->draft, worth(d, a->draft, a->drafted, rows, &expected));
+        rows += a->drafted;
     }
 }
 
 void mq__draft_propose(mq_drafter *d, mq_draft_answer *const *answers, uint32_t count, uint32_t rows)
 {
     double expected = rows;
-    const bool plain = mq__cost_wants_plain(&d->cost);
+    const bool plain = !d->forced && mq__cost_wants_plain(&d->cost);
     for (uint32_t i = 0; i < count; i++) {
-        mq_draft_answer *a = answers[i];
-        mq_drafted draft[MQ_DRAFT_MOST];
-        a->drafted = 0;
-        if (plain || !a->on || a->most == 0) continue;
-        uint32_t proposed = propose_text(d, a, draft);
-        if (proposed > a->most) proposed = a->most;
-        const uint32_t some = worth(d, draft, proposed, rows, &expected);
-        take_draft(a, draft, some);
-        if (proposed && some == 0) mq__odds_age(&d->odds, draft[0].class);
-        rows += some;
+        answers[i]->drafted = 0;
+        if (!plain && answers[i]->on && answers[i]->most > 0) draft_text(d, answers[i], &rows, &expected);
     }
+    if (d->rounds) draft_modelled(d, rows, expected);
 }
 
 /* ---- what came of it */
@@ -177,6 +208,7 @@ bool mq__draft_judge(mq_drafter *d, const mq_draft_answer *a, uint32_t at, int32
     if (at >= a->drafted) return false;
     const bool right = a->draft[at].token == drawn;
     mq__odds_learn(&d->odds, a->draft[at].class, right);
+    if (a->draft[at].class >= MQ_ODDS_MODEL) d->agreement += AGREEMENT_RATE * ((right ? 1 : 0) - d->agreement);
     return right;
 }
 

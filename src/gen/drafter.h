@@ -19,6 +19,7 @@ typedef struct mq_draft_answer {
     mq_constraint *constraint; /* NULL: none; the same */
     int32_t *tokens;           /* [count + most] known ones, and behind them where a draft goes */
     uint32_t count, most;
+    uint32_t known; /* tokens that the model's draft head has been told of */
     /* The draft: */
     uint32_t drafted;
     mq_drafted draft[MQ_DRAFT_MOST];
@@ -37,6 +38,9 @@ bool mq__draft_judge(mq_drafter *drafter, const mq_draft_answer *answer, uint32_
 void mq__draft_stepped(mq_drafter *drafter, uint32_t rows, bool drafted, double seconds);
 /* An answer is complete: later ones of its owner may be like it. */
 void mq__draft_keep(mq_drafter *drafter, uint64_t owner, const int32_t *tokens, uint32_t count);
+
+/* For tests: drafts of so many tokens wherever something can be proposed, whatever they cost; from texts and the model in turn. */
+void mq__drafter_force(mq_drafter *drafter, uint32_t tokens);
 
 /* The token that the script has at a place of the answer. */
 static inline int32_t mq__draft_scripted(const mq_draft_script *script, uint32_t at)

@@ -13,7 +13,7 @@ static float first_odds(uint32_t class)
 {
     if (class == MQ_ODDS_ONLY) return 1;
     if (class == MQ_ODDS_CERTAIN_TEXT) return 0.8f;
-    if (class >= MQ_ODDS_MODEL) return ((float)(class - MQ_ODDS_MODEL) + 0.5f) / MQ_ODDS_BINS;
+    if (class >= MQ_ODDS_MODEL) return ((float)((class - MQ_ODDS_MODEL) % MQ_ODDS_BINS) + 0.5f) / MQ_ODDS_BINS;
     const uint32_t share = class % MQ_ODDS_SHARES, length = class / MQ_ODDS_SHARES % MQ_ODDS_LENGTHS;
     if (class < MQ_ODDS_LENGTHS * MQ_ODDS_SHARES) return alone[length];
     return agreed[length] * (float)(share + 1) / MQ_ODDS_SHARES;
@@ -41,14 +41,14 @@ uint32_t mq__odds_of_text(uint32_t length, double share, bool several)
     return MQ_ODDS_TEXT + ((several ? MQ_ODDS_LENGTHS : 0) + l) * MQ_ODDS_SHARES + s;
 }
 
-uint32_t mq__odds_of_model(double probability)
+uint32_t mq__odds_of_model(double probability, bool greedy)
 {
     static const double more[MQ_ODDS_BINS - 1] = {0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.93, 0.97, 0.99};
     uint32_t bin = 0;
     while (bin < MQ_ODDS_BINS - 1 && probability >= more[bin]) {
         bin++;
     }
-    return MQ_ODDS_MODEL + bin;
+    return MQ_ODDS_MODEL + (greedy ? 0u : MQ_ODDS_BINS) + bin;
 }
 
 void mq__odds_learn(mq_odds *odds, uint32_t class, bool right)

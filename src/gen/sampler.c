@@ -1,6 +1,7 @@
 /* From logits to a token. Order of operations: penalties, biases and mask on the logits; temperature; min-p, top-k, top-p,
  * each keeping at least the best token; draw. Ties are broken towards the lower id, and the draw walks the kept tokens in
  * the order of ids, so a token depends on nothing but logits, settings, seed and position. */
+#include "gen/sampler.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "gen/select.h"
@@ -393,4 +394,17 @@ double mq_sampler_probability(const mq_sampler *sampler, int32_t token)
     }
     const bool found = low < last->kept && sampler->candidates[low].token == token;
     return found ? sampler->candidates[low].weight / last->sum : 0;
+}
+
+bool mq__sampler_is_greedy(const mq_sampler *sampler)
+{
+    return !(sampler->s.temperature > 0);
+}
+
+double mq__sampler_confidence(mq_sampler *sampler, int32_t token)
+{
+    const last_draw *last = &sampler->last;
+    if (!mq__sampler_is_greedy(sampler)) return mq_sampler_probability(sampler, token);
+    if (!last->logits || token != last->best_token) return 0;
+    return 1 / mq__block_sums(last->logits, sampler->vocab, last->best, 1, sampler->sums);
 }

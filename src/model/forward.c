@@ -169,13 +169,14 @@ void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows
     assert(row + rows <= pass->rows);
     mq__pass_enter(rt, pass);
     rt->clock.head = true;
-    mq__linear_group(rt, MQ_LINEAR_BF16,
+    const mq_linear *head = pass->draft_head ? pass->draft_head : &rt->model->head;
+    mq__linear_group(rt, pass->draft_head ? MQ_LINEAR_NVFP4 : MQ_LINEAR_BF16,
                      (mq_input){.kind = MQ_INPUT_NORM,
                                 .norm_weight = rt->model->final_norm,
                                 .rows = rt->x,
                                 .width = rt->model->width,
                                 .row0 = row,
                                 .count = rows},
-                     (mq_output[]){{&rt->model->head, logits, false}}, 1);
+                     (mq_output[]){{head, logits, false}}, 1);
     rt->clock.head = false;
 }

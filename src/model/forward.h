@@ -32,6 +32,7 @@ typedef struct mq_pass {
     uint32_t rows;
     mq_segment *segments; /* in the order of their rows */
     uint32_t segment_count;
+    const mq_linear *draft_head;   /* NULL, or the NVFP4 head of a draft pass */
     const mq_observer *observer;   /* NULL: nobody watches */
     const mq_interlude *interlude; /* of a PREFILL pass; NULL: nobody */
 } mq_pass;
@@ -51,7 +52,7 @@ void mq__runtime_profile(const mq_runtime *runtime, mq_profile *profile);
  * Does not allocate. */
 void mq__forward(mq_runtime *runtime, mq_pass *pass);
 
-/* Logits [rows, V] of rows [row, row + rows) of the last pass, through the final norm and lm_head. A decode pass uses the
+/* Logits [rows, V] of rows [row, row + rows) of the last pass, through the final norm and lm_head (or [rows, n] through the draft head). A decode pass uses the
  * thin kernel, a prefill pass the tall one. rows <= max_rows. */
 void mq__logits(mq_runtime *runtime, const mq_pass *pass, uint32_t row, uint32_t rows, float *logits);
 

@@ -1,7 +1,7 @@
 /* Linear layers in any format: a parallel stage that makes and packs the input rows, then one that multiplies.
  *
  * Norm and SwiGLU happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
- * quantised; one or two plain rows each thread makes for itself, which takes less time than waiting for another one. The
+ * quantised; one or two rows each thread makes for itself (and quantises), which takes less time than waiting for another one. The
  * second stage partitions the weight panels of all outputs together over the threads: each thread reads its own weights
  * once for all rows, and each output has one writer. Where threads outnumber panels, rows are cut as well. */
 #include "model/runtime.h"
@@ -47,12 +47,26 @@ static void prepare_rows(void *context, int thread, int threads)
     }
 }
 
+/* All of the rows for one thread. */
+static void make_own(const job *j, int thread)
+{
+    mq_packed_rows *x = &j->rt->own_packed[thread];
+    const size_t rows = j->input.count;
+    const bool as_it_is = j->input.kind == MQ_INPUT_PLAIN;
+    float *made = as_it_is ? j->input.rows : j->rt->own_rows[thread];
+    if (!as_it_is) make_rows(j, 0, rows, made);
+    x->format = j->x.format;
+    x->layout = j->x.layout;
+    x->width = j->x.width;
+    x->plain = made;
+    mq__pack_rows(j->rt->kernels, x, 0, made, rows);
+}
+
 /* Panels [begin, end) of all outputs, one after the other, for rows [row0, row1). */
 static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0, size_t row1, int thread)
 {
-    mq_packed_rows x = j->x;
+    const mq_packed_rows x = j->own ? j->rt->own_packed[thread] : j->x;
     size_t base = 0;
-    if (j->own) x.plain = j->rt->own_rows[thread];
     for (int i = 0; i < j->count; i++) {
         const mq_output *out = &j->outputs[i];
         const size_t n = out->linear->n, panels = mq__panels_of(out->linear);
@@ -73,7 +87,7 @@ static void multiply_linear(void *context, int thread, int threads)
     for (int i = 0; i < j->count; i++) {
         panels += mq__panels_of(j->outputs[i].linear);
     }
-    if (j->own) make_rows(j, 0, j->input.count, j->rt->own_rows[thread]);
+    if (j->own) make_own(j, thread);
     const size_t rows = j->input.count, groups = (rows + MQ_ROW_GRAIN - 1) / MQ_ROW_GRAIN;
     const size_t pieces = j->x.layout == MQ_ROWS_PLAIN ? 1 : mq__row_pieces(panels, rows, threads);
     mq__partition(panels * pieces, thread, threads, &begin, &end);
@@ -99,7 +113,8 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
              .count = count};
     const bool plain = j.x.layout == MQ_ROWS_PLAIN;
     const bool as_it_is = plain && input.kind == MQ_INPUT_PLAIN && format != MQ_LINEAR_W16A16;
-    j.own = plain && input.kind != MQ_INPUT_PLAIN && input.count <= MQ_OWN_ROWS && !rt->pass->observer && !input.keep;
+    const bool few = input.count <= MQ_OWN_ROWS && !rt->pass->observer && !input.keep;
+    j.own = few && (plain ? input.kind != MQ_INPUT_PLAIN : j.x.layout == MQ_ROWS_NVFP4);
     if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare_rows, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
     mq__pool_run(rt->pool, multiply_linear, &j);

@@ -66,10 +66,11 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     rt->partials = floats((size_t)MQ_DECODE_ROWS * rt->max_spans, (size_t)m->heads * (m->head_dim + 2));
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     rt->own_rows = mq__alloc_zero((size_t)threads, sizeof *rt->own_rows);
+    rt->own_packed = mq__alloc_zero((size_t)threads, sizeof *rt->own_packed);
     bool complete = new_stream(m, rows, &rt->stream[MQ_PHASE_PREFILL]) &&
                     new_stream(m, MQ_DECODE_ROWS, &rt->stream[MQ_PHASE_DECODE]) && rt->x && rt->q && rt->k && rt->v &&
                     rt->gate && rt->up && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels &&
-                    rt->nvfp4.multiplier && rt->partials && rt->thread_scratch && rt->own_rows;
+                    rt->nvfp4.multiplier && rt->partials && rt->thread_scratch && rt->own_rows && rt->own_packed;
     if (m->experts) rt->experts = mq__experts_new(m, rows, threads);
     complete = complete && (rt->experts || !m->experts);
     const size_t scratch =
@@ -77,7 +78,10 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     for (int t = 0; complete && t < threads; t++) {
         rt->thread_scratch[t] = mq__alloc_aligned(scratch);
         rt->own_rows[t] = floats(MQ_OWN_ROWS, widest);
-        complete = rt->thread_scratch[t] && rt->own_rows[t];
+        mq_nvfp4_rows *packed = &rt->own_packed[t].nvfp4;
+        packed->panels = mq__alloc_aligned(mq__nvfp4_row_bytes(MQ_OWN_ROWS, widest));
+        packed->multiplier = floats(MQ_NVFP4_MR, 1);
+        complete = rt->thread_scratch[t] && rt->own_rows[t] && packed->panels && packed->multiplier;
     }
     if (!complete) {
         mq__runtime_free(rt);
@@ -114,12 +118,15 @@ void mq__runtime_free(mq_runtime *rt)
     for (int t = 0; t < mq__pool_threads(rt->pool); t++) {
         if (rt->thread_scratch) mq__free_aligned(rt->thread_scratch[t]);
         if (rt->own_rows) mq__free_aligned(rt->own_rows[t]);
+        if (rt->own_packed) mq__free_aligned(rt->own_packed[t].nvfp4.panels);
+        if (rt->own_packed) mq__free_aligned(rt->own_packed[t].nvfp4.multiplier);
     }
     for (int phase = 0; phase < MQ_PHASES; phase++) {
         free_stream(&rt->stream[phase]);
     }
     mq__free(rt->thread_scratch);
     mq__free(rt->own_rows);
+    mq__free(rt->own_packed);
     mq__experts_free(rt->experts);
     float *const all[] = {rt->x,       rt->q, rt->k, rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
                           rt->partials};

@@ -44,6 +44,7 @@ struct mq_runtime {
     uint8_t **thread_scratch;   /* [threads], gemm or attention scratch */
     struct mq_experts *experts; /* NULL: no layer has experts */
     float **own_rows;           /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
+    mq_packed_rows *own_packed; /* [threads] the same as its products read it */
 };
 
 /* ---- runtime.c */

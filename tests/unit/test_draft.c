@@ -195,10 +195,11 @@ static void test_odds_follow_what_is_right(void **state)
         mq__odds_age(&o, good);
     }
     assert_in_range(chances, 50, 500);
-    uint32_t last = mq__odds_of_model(0);
+    uint32_t last = mq__odds_of_model(0, true);
     for (double p = 0; p <= 1; p += 0.01) {
-        assert_in_range(mq__odds_of_model(p), last, MQ_ODDS_CLASSES - 1);
-        last = mq__odds_of_model(p);
+        assert_in_range(mq__odds_of_model(p, true), last, MQ_ODDS_CLASSES - 1);
+        assert_true(mq__odds_of_model(p, false) != mq__odds_of_model(p, true));
+        last = mq__odds_of_model(p, true);
     }
 }
 
