@@ -283,12 +283,11 @@ static void test_many_beside_a_transfer(void **state)
 {
     enum { THREADS = 4, VISITS = 50 };
     (void)state;
-    pair running;
     visited all = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     mq_link_listener *listener;
     pthread_t threads[THREADS];
     visitor visitors[THREADS];
-    start_pair(&running, "ucx");
+    pair *running = start_pair("ucx");
     assert_int_equal(mq__link_listen("ucx", "127.0.0.1", 0, accept_visit, &all, &listener, NULL), MQ_OK);
     for (int i = 0; i < THREADS; i++) {
         visitors[i] = (visitor){.port = mq__link_port(listener), .visits = VISITS};
@@ -297,7 +296,7 @@ static void test_many_beside_a_transfer(void **state)
     uint64_t n = 0;
     bool goes_on = true;
     while (goes_on) {
-        assert_int_equal(send_number(running.a.link, n++, body, STREAM, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(running->a.link, n++, body, STREAM, DEADLINE, NULL), MQ_OK);
         pthread_mutex_lock(&all.lock);
         goes_on = all.ended < THREADS * VISITS;
         pthread_mutex_unlock(&all.lock);
@@ -306,8 +305,8 @@ static void test_many_beside_a_transfer(void **state)
         pthread_join(threads[i], NULL);
         if (visitors[i].failures) fail_msg("%d failures: %s", visitors[i].failures, visitors[i].error.text);
     }
-    assert_true(wait_end(&running.b, n, false));
-    close_pair(&running);
+    assert_true(wait_end(&running->b, n, false));
+    close_pair(running);
     mq__link_listener_close(listener);
     for (int i = 0; i < all.done_count; i++) {
         mq__link_close(all.done[i]);
@@ -553,12 +552,11 @@ static int find_listening(uint16_t ports[16])
 static void test_deaf_port(void **state)
 {
     (void)state;
-    pair p;
     uint16_t ports[16];
-    start_pair(&p, "ucx");
-    assert_int_equal(send_number(p.a.link, 0, body, 10, DEADLINE, NULL), MQ_OK);
-    assert_int_equal(send_number(p.b.link, 0, body, 10, DEADLINE, NULL), MQ_OK);
-    assert_true(wait_end(&p.a, 1, false) && wait_end(&p.b, 1, false));
+    pair *p = start_pair("ucx");
+    assert_int_equal(send_number(p->a.link, 0, body, 10, DEADLINE, NULL), MQ_OK);
+    assert_int_equal(send_number(p->b.link, 0, body, 10, DEADLINE, NULL), MQ_OK);
+    assert_true(wait_end(&p->a, 1, false) && wait_end(&p->b, 1, false));
     const int count = find_listening(ports);
     assert_int_equal(count, 3); /* the listener's, and one of each end's worker */
     int answers = 0;
@@ -573,10 +571,10 @@ static void test_deaf_port(void **state)
     }
     assert_int_equal(answers, 1);
     for (uint64_t n = 1; n < 20; n++) {
-        assert_int_equal(send_number(p.a.link, n, body, STREAM, DEADLINE, NULL), MQ_OK);
+        assert_int_equal(send_number(p->a.link, n, body, STREAM, DEADLINE, NULL), MQ_OK);
     }
-    assert_true(wait_end(&p.b, 20, false));
-    close_pair(&p);
+    assert_true(wait_end(&p->b, 20, false));
+    close_pair(p);
 }
 
 int main(int count, char **words)
