@@ -148,24 +148,22 @@ def handed_off(worker, ids, expected):
 
 
 def measure_first_tokens(stage):
-    """Samples of each way, all ways in turn: the machine's speed drifts."""
+    """Samples of each way, each beside one process with the same prompt, all ways in turn: the machine's speed drifts."""
     samples, rates = {"one process": []}, {}
     rows = [(name, pair[1], None) for name, pair in stage.pairs.items()] + [(f"two hosts, {rate}", stage.two[1], rate) for rate in A.rates]
     for run in range(A.runs + 1):  # the first warms up
-        ids = prompt(A.prompt, next(seeds))
-        answer, expected = first_token(stage.one, ids)
-        if run:
-            samples["one process"].append({"seconds": answer.seconds})
         for name, worker, rate in rows:
             if rate:
                 stage.hosts.rate(rate)
                 if name not in rates:
                     rates[name] = wire_rate(stage.hosts)
+            ids = prompt(A.prompt, next(seeds))
+            answer, expected = first_token(stage.one, ids)
             seconds, moved = handed_off(worker, ids, expected)
             if run:
+                samples["one process"].append({"seconds": answer.seconds})
                 samples.setdefault(name, []).append({"seconds": seconds, "beyond": seconds - answer.seconds, **moved})
-        log(f"first tokens: {run} of {A.runs}: one process {answer.seconds:.2f} s, " +
-            ", ".join(f"{name} {samples[name][-1]['seconds']:.2f} s" for name in samples if run and name != "one process"))
+                log(f"first tokens: {run} of {A.runs}: one process {answer.seconds:.2f} s, {name} {seconds:.2f} s")
     stage.hosts.rate(None)
     return samples, rates
 

@@ -105,16 +105,22 @@ class Asked(threading.Thread):
 
 class Bed:
     def __init__(self, prefill=(), decode=(), more_peers=(), model=None, prefill_model=None, healthy=True, **relay):
-        self.traps, self.group = Traps(), []
+        self.traps, self.group, self.front = Traps(), [], None
         self.model, self.fails = model or MODEL, "fail" in decode
-        self.p = Worker(BUILT, prefill_model or self.model, *COMMON, "--role", "prefill", *prefill, group=self.group)
+        try:
+            self.start(prefill, [*DECODE, *decode], more_peers, prefill_model or self.model, relay)
+            if healthy:
+                wait_until(lambda: self.d.metric("prefill_peers_healthy") == 1 + len(more_peers), 20, "healthy peers")
+        except BaseException:
+            self.end(False)
+            raise
+
+    def start(self, prefill, decode, more_peers, prefill_model, relay):
+        self.p = Worker(BUILT, prefill_model, *COMMON, "--role", "prefill", *prefill, group=self.group)
         self.front = Front(("127.0.0.1", self.p.port), hook=self.traps, **relay)
         self.relay = self.front.relay
-        peers = [self.front.name, *more_peers]
-        self.d = Worker(BUILT, self.model, *COMMON, *DECODE, *(o for peer in peers for o in ("--prefill-peer", peer)), *decode,
-                        group=self.group)
-        if healthy:
-            wait_until(lambda: self.d.metric("prefill_peers_healthy") == len(peers), 20, "healthy peers")
+        peers = [option for peer in (self.front.name, *more_peers) for option in ("--prefill-peer", peer)]
+        self.d = Worker(BUILT, self.model, *COMMON, *decode, *peers, group=self.group)
 
     def more(self, *options, port=None):
         """Another worker, which ends with this bed."""
@@ -124,15 +130,23 @@ class Bed:
         return self
 
     def __exit__(self, kind, error, trace):
+        well = False
         try:
             if not kind:
                 self.relay.go()
                 for worker in (self.d, self.p):
                     if worker.process.poll() is None:
                         worker.wait_idle()
-            end_workers(well=not kind, group=self.group)
+                well = True
         finally:
-            self.front.close()
+            self.end(well)
+
+    def end(self, well):
+        try:
+            end_workers(well, self.group)
+        finally:
+            if self.front:
+                self.front.close()
 
     def ask(self, ids=None, where=None, within=None, failures=None, tokens=6, **more):
         """The answer: right, soon enough, and where it should have been prefilled."""

@@ -152,7 +152,7 @@ def case_a_failure_fails_where_that_is_wanted():
         b.p.start()
         wait_until(lambda: b.d.ask(fresh(300)).status == 200, 30)
         b.works()
-        return f"{b.d.log().count('kv_transfer')} lines; {answer.status} where nobody is there"
+        return f"{answer.status} where nobody is there"
 
 
 # ---------------------------------------------------------------- it hangs, or the network does
@@ -397,7 +397,8 @@ def case_leases():
         with Moved(b.p) as p:
             ids = fresh()
             params = lend(b, ids)
-            assert p["handoff_leases_total"] == 1 and b.p.metric("requests_held") == 1
+            assert p["handoff_leases_total"] == 1
+            wait_until(lambda: b.p.metric("requests_held") == 1, 1.5)
             answer = fetch(b, ids, params, where="remote", failures=0)
             assert answer.facts["arrived_n"] == LONG - 1
             b.p.wait_idle()
@@ -710,6 +711,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=3, help="cases at once")
     A = parser.parse_args()
     bed.setup(A.mixquant, A.model)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # workers end, too
     with tempfile.TemporaryDirectory() as SCRATCH:
         try:
             return 1 if run_all() else 0

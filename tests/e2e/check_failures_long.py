@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import http.client
 import random
+import signal
 import sys
 import threading
 import time
@@ -125,6 +126,7 @@ def main():
     parser.add_argument("--link", default="tcp")
     A = parser.parse_args()
     bed.setup(A.mixquant, A.model)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # workers end, too
     well = False
     try:
         for name in A.which or ["kills", "many", "idle"]:
