@@ -21,7 +21,7 @@ typedef struct mq_round_answer {
 struct mq_drafter {
     mq_engine *engine;
     mq_draft kind;
-    bool models; /* the NVFP4 copy proposes */
+    bool models;     /* the NVFP4 copy proposes */
     uint32_t forced; /* of tests: so many tokens are drafted, whether that pays or not; 0: as it pays */
     mq_odds odds;
     mq_step_cost cost;

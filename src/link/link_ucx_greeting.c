@@ -27,7 +27,7 @@ typedef struct greeting {
     uint8_t bytes[FIXED + MQ_UCX_ADDRESS];
 } greeting;
 
-static bool is_stopping(mq_ucx_link *u)
+static bool asks_to_stop(mq_ucx_link *u)
 {
     uint64_t scrap;
     pthread_mutex_lock(&u->lock);
@@ -42,7 +42,7 @@ static bool is_stopping(mq_ucx_link *u)
 static bool wait_for_peer(mq_ucx_link *u, short events)
 {
     struct pollfd both[2] = {{.fd = u->fd, .events = events}, {.fd = u->kick, .events = POLLIN}};
-    while (!is_stopping(u)) {
+    while (!asks_to_stop(u)) {
         const double left = fmin(fmax(u->deadline - mq__seconds(), 0), 1e6);
         const int ready = poll(both, 2, (int)ceil(left * 1e3));
         if (ready == 0) return false;

@@ -40,7 +40,8 @@ void mq__ucx_sent(mq_ucx_slot *slot)
     w->moves++;
 }
 
-static void put_header(const mq_ucx_worker *w, mq_ucx_slot *slot, uint32_t kind, const uint64_t numbers[MQ_UCX_NUMBERS])
+static void put_ucx_header(const mq_ucx_worker *w, mq_ucx_slot *slot, uint32_t kind,
+                           const uint64_t numbers[MQ_UCX_NUMBERS])
 {
     mq__put_u64(slot->header, w->peer_token);
     mq__put_u32(slot->header + 8, kind);
@@ -59,7 +60,7 @@ static void post_notes(mq_ucx_link *u, uint64_t freed)
         if (!w->wanted[note] || slot->is_busy) continue;
         w->wanted[note] = false;
         if (note == MQ_UCX_ROOM) w->granted = freed;
-        put_header(w, slot, note, note == MQ_UCX_ROOM ? room : none);
+        put_ucx_header(w, slot, note, note == MQ_UCX_ROOM ? room : none);
         mq__ucx_post(u, slot, MQ_UCX_BARE, NULL, 0);
     }
 }
@@ -79,7 +80,7 @@ static void post_part(mq_ucx_link *u, mq_ucx_message *m, mq_ucx_slot *slot)
     const size_t left = m->bytes - (size_t)w->at, all = left < MQ_UCX_PART ? left : MQ_UCX_PART;
     const size_t count = m->bytes <= w->outbox.most ? all : 0;
     const uint8_t *from = count > 0 ? m->body + w->at : NULL;
-    put_header(w, slot, MQ_UCX_A_PART, (uint64_t[]){w->begun, m->bytes, w->position, w->at});
+    put_ucx_header(w, slot, MQ_UCX_A_PART, (uint64_t[]){w->begun, m->bytes, w->position, w->at});
     memcpy(slot->header + MQ_UCX_BARE, m->head, MQ_LINK_HEAD);
     slot->message = m;
     m->pending++;
@@ -126,7 +127,7 @@ static void begin_inbox(mq_ucx_link *u)
     w->stirred = mq__seconds();
 }
 
-static view look(mq_ucx_link *u)
+static view look_for_work(mq_ucx_link *u)
 {
     pthread_mutex_lock(&u->lock);
     if (u->work.is_up) begin_inbox(u);
@@ -276,9 +277,9 @@ static void rest(mq_ucx_link *u, const view *v)
 }
 
 /* False: the link is at its end. */
-static bool turn(mq_ucx_link *u)
+static bool move_turn(mq_ucx_link *u)
 {
-    const view v = look(u);
+    const view v = look_for_work(u);
     if (u->work.failure.status != MQ_OK || has_stopped(u, &v)) return false;
     const bool worked = do_work(u, &v);
     check_farewell(u);
@@ -311,7 +312,7 @@ void *mq__ucx_move(void *link)
         u->work.failure = error;
     } else {
         u->work.wanted[MQ_UCX_READY] = true;
-        while (turn(u)) {}
+        while (move_turn(u)) {}
     }
     end_move(u);
     return NULL;

@@ -34,7 +34,7 @@ static void take_note(mq_ucx_link *u, mq_ucx_note note, const uint8_t *header)
     }
 }
 
-static uint8_t *take_part(mq_ucx_link *u, const uint8_t *header, size_t bytes, mq_ucx_record **record)
+static uint8_t *take_ucx_part(mq_ucx_link *u, const uint8_t *header, size_t bytes, mq_ucx_record **record)
 {
     mq_ucx_worker *w = &u->work;
     const mq_ucx_part part = {.number = mq__get_u64(header + 16),
@@ -65,7 +65,7 @@ uint8_t *mq__ucx_take(mq_ucx_link *u, const uint8_t *header, size_t header_bytes
     const bool is_ours = (is_part || header_bytes == MQ_UCX_BARE) && mq__get_u64(header) == w->token;
     const uint32_t kind = is_ours ? mq__get_u32(header + 8) : UINT32_MAX;
     if (w->failure.status != MQ_OK) return NULL; /* the link ends */
-    if (is_part && kind == MQ_UCX_A_PART && bytes <= MQ_UCX_PART) return take_part(u, header, bytes, record);
+    if (is_part && kind == MQ_UCX_A_PART && bytes <= MQ_UCX_PART) return take_ucx_part(u, header, bytes, record);
     if (!is_part && kind < MQ_UCX_NOTES && bytes == 0) {
         take_note(u, (mq_ucx_note)kind, header);
     } else {

@@ -22,7 +22,7 @@ void mq__ucx_fail(mq_ucx_link *u, mq_status status, const char *text)
     (void)mq__fail(&u->work.failure, status, "link: %s: %s", u->link.where, text);
 }
 
-static mq_status fail_call(const mq_ucx_link *u, const char *what, ucs_status_t got, mq_error *error)
+static mq_status fail_ucx_call(const mq_ucx_link *u, const char *what, ucs_status_t got, mq_error *error)
 {
     return mq__fail(error, MQ_IO, "link: %s: ucx: expected %s, got %s", u->link.where, what,
                     mq__ucx.ucs_status_string(got));
@@ -30,7 +30,7 @@ static mq_status fail_call(const mq_ucx_link *u, const char *what, ucs_status_t 
 
 static void note_failure(mq_ucx_link *u, const char *what, ucs_status_t got)
 {
-    if (u->work.failure.status == MQ_OK) (void)fail_call(u, what, got, &u->work.failure);
+    if (u->work.failure.status == MQ_OK) (void)fail_ucx_call(u, what, got, &u->work.failure);
 }
 
 /* ---- sending */
@@ -138,7 +138,7 @@ static bool is_in_environment(const char *name)
     return getenv(variable) != NULL;
 }
 
-static ucs_status_t apply(ucp_config_t *config, const setting *some, size_t count)
+static ucs_status_t apply_setting(ucp_config_t *config, const setting *some, size_t count)
 {
     ucs_status_t status = UCS_OK;
     for (size_t i = 0; i < count && status == UCS_OK; i++) {
@@ -162,10 +162,10 @@ static ucs_status_t configure(const mq_ucx_port *port, ucp_config_t *config)
     const setting own[] = {
         {"TCP_RX_SEG_SIZE", segment, false}, {"NET_DEVICES", port->device, false}, {"TCP_PORT_RANGE", number, false}};
     const bool is_given = mq__ucx_port_is_given();
-    ucs_status_t status = apply(config, settings, sizeof settings / sizeof settings[0]);
-    if (status == UCS_OK) status = apply(config, own, is_given ? 1 : 3);
+    ucs_status_t status = apply_setting(config, settings, sizeof settings / sizeof settings[0]);
+    if (status == UCS_OK) status = apply_setting(config, own, is_given ? 1 : 3);
     if (status != UCS_OK || is_given) return status;
-    return apply(config, tcp_settings, sizeof tcp_settings / sizeof tcp_settings[0]);
+    return apply_setting(config, tcp_settings, sizeof tcp_settings / sizeof tcp_settings[0]);
 }
 
 /* ---- life */
@@ -220,7 +220,7 @@ static void free_worker(mq_ucx_worker *w)
 }
 
 /* What the address says: another port where that cannot be told. */
-static ucs_status_t read_address(mq_ucx_worker *w)
+static ucs_status_t read_ucx_address(mq_ucx_worker *w)
 {
     ucp_worker_address_attr_t attributes = {.field_mask = UCP_WORKER_ADDRESS_ATTR_FIELD_UID};
     const uint8_t *address = (const uint8_t *)w->address;
@@ -239,7 +239,7 @@ static ucs_status_t open_all(mq_ucx_link *u)
     if (!mq__ucx_port_is_given() && !mq__ucx_port_choose(&w->port, u->fd)) return UCS_ERR_NO_DEVICE;
     ucs_status_t status = open_context(w);
     if (status == UCS_OK) status = open_worker(u);
-    if (status == UCS_OK) status = read_address(w);
+    if (status == UCS_OK) status = read_ucx_address(w);
     if (status != UCS_OK) free_worker(w);
     return status;
 }
@@ -253,7 +253,7 @@ mq_status mq__ucx_worker_open(mq_ucx_link *u, mq_error *error)
         status = open_all(u);
     }
     pthread_mutex_unlock(&life_lock);
-    return status == UCS_OK ? MQ_OK : fail_call(u, "a worker", status, error);
+    return status == UCS_OK ? MQ_OK : fail_ucx_call(u, "a worker", status, error);
 }
 
 static void peer_failed(void *link, ucp_ep_h peer, ucs_status_t status)
@@ -274,7 +274,7 @@ mq_status mq__ucx_worker_connect(mq_ucx_link *u, const uint8_t *address, mq_erro
     const ucs_status_t status = mq__ucx.ucp_ep_create(u->work.worker, &params, &u->work.peer);
     if (status == UCS_OK) return MQ_OK;
     u->work.peer = NULL;
-    return fail_call(u, "to reach the peer's worker", status, error);
+    return fail_ucx_call(u, "to reach the peer's worker", status, error);
 }
 
 static bool has_work(const mq_ucx_worker *w)

@@ -92,7 +92,7 @@ static void read_peer_header(mq_server *server, const mq_exchange *x, mq_ask *as
 
 /* False with a fault: a host that cannot be one, a port beyond its range. *host NULL, or *port 0: there is none. */
 static bool read_peer_address(const json_t *object, const char *host_name, const char *port_name, const char **host,
-                         int64_t *port, mq_fault *fault)
+                              int64_t *port, mq_fault *fault)
 {
     if (!mq__field_text(object, host_name, HOST_BYTES, host, fault) ||
         !mq__field_integer(object, port_name, 1, UINT16_MAX, port, fault)) {

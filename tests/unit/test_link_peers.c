@@ -375,9 +375,9 @@ int main(int count, char **words)
         OF("tcp", test_patience),        OF("tcp", test_addresses),
         OF("shm", test_killed_sender),   OF("shm", test_killed_receiver),
         OF("shm", test_stranger),        OF("shm", test_no_descriptors),
-        OF("ucx", test_killed_sender), /* the last two: where it is built in */
+        OF("ucx", test_killed_sender), /* the last two: on demand */
         OF("ucx", test_killed_receiver),
     };
-    const size_t ucx = mq__link_has_kind("ucx") ? 0 : 2;
+    const size_t ucx = tests_ucx() ? 0 : 2;
     return _cmocka_run_group_tests("link_peers", tests, sizeof tests / sizeof tests[0] - ucx, NULL, NULL);
 }

@@ -587,6 +587,7 @@ int main(int count, char **words)
         cmocka_unit_test(test_secret),
     };
     own_path = "/proc/self/exe";
+    if (count < 4 && !tests_ucx()) return 77; /* skipped */
     if (count == 4) {
         const uint16_t port = (uint16_t)atoi(words[2]);
         const uint64_t messages = strtoull(words[3], NULL, 10);

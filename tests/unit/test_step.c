@@ -431,7 +431,7 @@ static void test_cancel_from_another_thread(void **state)
         (void)mq_sequence_truncate(a, 0);
         assert_int_equal(pthread_create(&thread, NULL, cancel_later, a), 0);
         mq_status status = MQ_OK;
-        for (int k = 0; status == MQ_OK && k < 1000; k++) {
+        for (int k = 0; status == MQ_OK && k < 1000000; k++) {
             status = mq_sequence_sync(a, tokens, 600 + (uint32_t)k % 2, NULL, NULL, NULL);
         }
         cancelled += status == MQ_CANCELLED;
