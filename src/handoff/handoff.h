@@ -38,6 +38,8 @@ typedef struct mq_peers mq_peers;
 typedef struct mq_server_side mq_server_side;
 typedef struct mq_lease mq_lease;
 
+#define MQ_LEASE_STRAYS 8
+
 struct mq_handoff {
     mq_handoff_options options; /* strings owned, in the fields below; peers and networks are in mq_peers */
     char *transport, *host;
@@ -68,7 +70,8 @@ struct mq_handoff {
     pthread_cond_t stopped;
     mq_handoff_stats stats;
     mq_lease *leases;
-    double log_since; /* lines since then, and lines that were left out */
+    mq_job *strays[MQ_LEASE_STRAYS]; /* NULL, or jobs that got no lease: the watch lets them go */
+    double log_since;                /* lines since then, and lines that were left out */
     uint32_t log_lines, log_left_out;
 };
 

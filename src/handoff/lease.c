@@ -39,15 +39,38 @@ static mq_lease *unlist(mq_handoff *h, mq_lease **at)
     return lease;
 }
 
+/* A lease is made in the last event of its job, where the job must not be freed: the watch does it. */
+static void stray_later(mq_handoff *h, mq_job *job)
+{
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; job && i < MQ_LEASE_STRAYS; i++) {
+        if (h->strays[i]) continue;
+        h->strays[i] = job;
+        job = NULL;
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (job) mq__handoff_log(h, "hand-off: leases: expected memory, got none: blocks of a prompt stay until the end");
+}
+
+static void free_strays(mq_handoff *h)
+{
+    for (size_t i = 0; i < MQ_LEASE_STRAYS; i++) {
+        pthread_mutex_lock(&h->lock);
+        mq_job *job = h->strays[i];
+        h->strays[i] = NULL;
+        pthread_mutex_unlock(&h->lock);
+        if (job) h->release(job);
+    }
+}
+
 void mq_handoff_lease(mq_handoff *h, mq_job *job, double seconds, char id[33])
 {
     uint8_t name[16];
     mq__auth_random(name, sizeof name);
     mq__hex(name, sizeof name, id);
     mq_lease *lease = mq__alloc_zero(1, sizeof *lease);
-    if (!lease || atomic_load(&h->stopping)) { /* a lease that has run out already */
-        mq__free(lease);
-        h->release(job);
+    if (!lease) { /* as one that has run out already */
+        stray_later(h, job);
         return;
     }
     *lease = (mq_lease){.job = job, .until = mq__seconds() + seconds};
@@ -119,6 +142,7 @@ static mq_lease *next_old(mq_handoff *h, double now, bool any)
 
 void mq__leases_watch(mq_handoff *h, double now)
 {
+    free_strays(h);
     for (mq_lease *old = next_old(h, now, false); old; old = next_old(h, now, false)) {
         mq__handoff_log(h, "hand-off: lease %.8s: expected to be fetched in time, nobody came", old->id);
         drop_lease(h, old);
@@ -127,6 +151,7 @@ void mq__leases_watch(mq_handoff *h, double now)
 
 void mq__leases_end(mq_handoff *h)
 {
+    free_strays(h);
     for (mq_lease *old = next_old(h, 0, true); old; old = next_old(h, 0, true)) {
         drop_lease(h, old);
     }

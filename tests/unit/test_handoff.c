@@ -1,4 +1,5 @@
 /* Hand-offs between workers: the KV that comes is the KV that would have been computed here, and so is the answer. */
+#include "base/mem.h"
 #include "unit_handoff.h"
 
 static void check_family(const char *name, bool paired)
@@ -336,6 +337,64 @@ static void test_leases(void **state)
     stop_both(&b);
 }
 
+static uint32_t held_jobs(const worker *w)
+{
+    mq_scheduler_stats stats;
+    mq_scheduler_describe(w->scheduler, &stats);
+    return stats.held;
+}
+
+/* A lease in the job's last event, where a server makes it, and where the job cannot be freed. */
+typedef struct lent {
+    worker *p;
+    client *client;
+    bool fails;
+    char id[33];
+} lent;
+
+static void lend_at_the_end(void *context, const mq_event *event)
+{
+    lent *l = context;
+    if (event->kind == MQ_EVENT_END) {
+        pthread_mutex_lock(&l->client->lock); /* until it was submitted */
+        mq_job *job = l->client->job;
+        pthread_mutex_unlock(&l->client->lock);
+        if (l->fails) (void)mq__alloc_fail_at(1);
+        mq_handoff_lease(l->p->handoff, job, 30, l->id);
+        (void)mq__alloc_fail_at(0);
+    }
+    hear(l->client, event);
+}
+
+static void test_leases_in_events(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    for (uint32_t i = 0; i < 2; i++) {
+        lent l = {.p = b.p, .client = new_client(700 + i, 333), .fails = i == 1};
+        mq_error error = {0};
+        mq_request request = {.tokens = l.client->prompt,
+                              .count = l.client->count,
+                              .options = options_of(0, 1),
+                              .hold = true,
+                              .event = lend_at_the_end,
+                              .context = &l};
+        pthread_mutex_lock(&l.client->lock);
+        assert_int_equal(mq_scheduler_submit(b.p->scheduler, &request, &l.client->job, &error), MQ_OK);
+        pthread_mutex_unlock(&l.client->lock);
+        await(l.client);
+        l.client->job = NULL;
+        assert_int_equal(handoff_stats(b.p).leased, !l.fails);
+        ask_with(b.d, l.client, &(mq_request){.prefill_peer = b.p->name, .prefill_lease = l.id});
+        await(l.client);
+        check_truth(b.alone, l.client);
+        assert_int_equal(l.client->report.transfer_failures, 0);
+        WAIT_FOR(held_jobs(b.p) == 0); /* also of the one that got no lease */
+        drop(l.client);
+    }
+    stop_both(&b);
+}
+
 /* Blocks of a lease that has run out belong to whoever reads them until he is done. */
 static void test_lease_ends_under_a_reader(void **state)
 {
@@ -369,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_connections_are_replaced),
         cmocka_unit_test(test_idle_connections_close),
         cmocka_unit_test(test_leases),
+        cmocka_unit_test(test_leases_in_events),
         cmocka_unit_test(test_lease_ends_under_a_reader),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
