@@ -15,7 +15,7 @@ typedef struct scene {
 static scene open_scene(const mq_handoff_options *more)
 {
     scene s = {.seed = 1};
-    mq_handoff_options options = {.least = 1, .timeout_s = 1};
+    mq_handoff_options options = {.least = 1, .timeout_s = 0.4};
     if (more) options = *more;
     s.liar = start_liar(model);
     const char *name = s.liar->name;
@@ -87,8 +87,12 @@ static void check_deed(scene *s, deed d, uint32_t at)
         WAIT_FOR(handoff_stats(s->d).refused_frames > before.refused_frames);
     else
         assert_int_equal(handoff_stats(s->d).refused_frames, before.refused_frames);
-    const mq_report next = request(s);
-    assert_int_equal(next.transfer_failures, 0);
+    mq_report next = request(s);
+    /* One that was on its way to a connection which ends just then may fail, too; not again and again. */
+    for (int i = 0; i < 3 && next.transfer_failures; i++) {
+        next = request(s);
+    }
+    if (next.transfer_failures) fail_msg("after deed %d at %u: %s", d, at, next.error.text);
     assert_int_equal(next.prefilled, MQ_PREFILLED_REMOTE);
     assert_int_equal(next.arrived, COUNT - 1);
     WAIT_FOR(handoff_stats(s->d).receiving == 0);
@@ -125,14 +129,14 @@ static void test_greetings(void **state)
         deed deed;
         const char *names;
     } cases[] = {{DIES, "the end of the connection"},
-                 {HANGS, "expected a greeting within 1 s"},
+                 {HANGS, "expected a greeting within 0.3 s"},
                  {FAILS, "got a refusal: no room for liars"},
                  {FOREIGN, "tokenizer: expected the same on both sides"},
                  {REPLAYS, "greeting: expected the answer to this one"},
                  {REVERSES, "expected one of a prefill worker"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         scene s = open_scene(NULL);
-        s.d->handoff->tuning.connect = 1;
+        s.d->handoff->tuning.connect = 0.3;
         s.liar->greets = cases[i].deed;
         const mq_report report = request(&s);
         assert_int_equal(report.transfer_failures, 2);
@@ -151,7 +155,7 @@ static void test_keys(void **state)
     (void)state;
     unit_puts("key", "0123456789abcdef");
     unit_puts("other", "0123456789abcdeg");
-    const mq_handoff_options options = {.least = 1, .timeout_s = 1, .key_file = unit_path("key")};
+    const mq_handoff_options options = {.least = 1, .timeout_s = 0.4, .key_file = unit_path("key")};
     scene s = open_scene(&options);
     static const char *const wrong[] = {NULL, "other"};
     for (size_t i = 0; i < 2; i++) {
@@ -230,7 +234,7 @@ static void test_blocks_come_back(void **state)
 static void test_failing_is_asked_for(void **state)
 {
     (void)state;
-    const mq_handoff_options options = {.least = 1, .timeout_s = 1, .fails = true};
+    const mq_handoff_options options = {.least = 1, .timeout_s = 0.4, .fails = true};
     scene s = open_scene(&options);
     s.d->handoff->tuning.suspect_first = s.d->handoff->tuning.suspect_most = 0.3;
     set_deed(s.liar, FAILS, AT_BEGIN);
