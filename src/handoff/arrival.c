@@ -186,7 +186,7 @@ static void watch_link(mq_kv_arrival *a, uint32_t computed)
     const double seconds = a->heard - a->figures.began, token = (double)a->pays.bytes / (a->count - a->first);
     const uint64_t bytes = a->figures.bytes;
     mq_pays_facts rest = a->pays;
-    if (computed <= a->whole || !(seconds > 0)) return;
+    if (computed <= a->whole || seconds < LINK_BEHIND_S) return; /* too soon to know */
     rest.link_rate = fmax((double)bytes / seconds, 1);
     if ((computed - a->whole) * token < rest.link_rate * LINK_BEHIND_S) return;
     a->figures.link_rate = rest.link_rate;

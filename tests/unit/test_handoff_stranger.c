@@ -155,7 +155,7 @@ static mq_status say_short(stranger *s, mq_frame_kind kind, uint64_t epoch)
 static worker *start_p(const mq_handoff_options *more)
 {
     worker *p = start_prefill(open_model(model, 4, 64, MQ_LINEAR_NVFP4), more);
-    p->handoff->tuning.greet = 0.3;
+    p->handoff->tuning.greet = 1;
     p->handoff->tuning.send = 0.5;
     p->handoff->tuning.done = 0.2;
     return p;
@@ -243,7 +243,7 @@ static void test_greetings(void **state)
     }
     stranger *silent = come(p, NULL, false); /* says nothing */
     WAIT_FOR(is_over(silent));
-    assert_true(has_line(p, "expected a greeting within 0.3 s"));
+    assert_true(has_line(p, "expected a greeting within 1 s"));
     go(silent);
     stranger *hasty = come(p, NULL, false); /* asks at once */
     assert_int_equal(ask_prefill(hasty, 1, 100, 1000, 20), MQ_OK);
