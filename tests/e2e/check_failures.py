@@ -30,7 +30,8 @@ from workers import BLOCK, Moved, SLOW, Worker, ask_body, end_workers, free_port
 
 A = None        # the arguments
 SCRATCH = None  # a folder
-MIDDLE = 60     # of a LONG prompt's 190 chunks: some passes are whole by then
+CHUNKS = 192    # of a LONG prompt: 24 blocks in 8 layers
+MIDDLE = 60     # of them: some passes are whole by then
 
 
 @contextlib.contextmanager
@@ -204,12 +205,15 @@ def case_late_chunks_are_not_applied():
             fired = b.traps.set("P", "KV", MIDDLE)
             leave = b.d.leave(fresh())
             assert fired.wait(10)
+            left = b.relay.seen["KV"]
             leave()
-            b.ask(within=8)
+            b.ask(where="remote", failures=0, within=8)
             b.relay.delay = 0
-            b.ask()
-        b.recovers()
-        return f"{b.relay.connections} connections"
+            b.ask(where="remote", failures=0)
+            late = b.relay.seen["KV"] - left - 2 * CHUNKS
+            assert late > 0, "no chunk came late"
+        assert b.relay.connections == 1, b.relay.connections
+        return f"{late} of {CHUNKS} chunks came late"
 
 
 def case_partition():
