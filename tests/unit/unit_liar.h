@@ -45,7 +45,7 @@ typedef struct liar {
     deed
         greets; /* GOOD, DIES, HANGS; FAILS: refuses; FOREIGN: another fingerprint; REPLAYS: an answer to another greeting */
 
-    pthread_mutex_t work; /* a connection's hand-off at a time: the engine, scratch */
+    pthread_mutex_t work; /* the engine. Not while sending: who is flooded stops reading, and others must not wait for that */
     pthread_mutex_t lock; /* what follows */
     deed deed;
     uint32_t at; /* the message that it does it to; what is beyond the last one is the last one */
@@ -146,6 +146,14 @@ static inline void say(talk *t, mq_frame frame, bool last)
 
 /* ---- a hand-off */
 
+static inline void forget(talk *t, mq_sequence **sequence)
+{
+    pthread_mutex_lock(&t->by->work);
+    mq_sequence_free(*sequence);
+    pthread_mutex_unlock(&t->by->work);
+    *sequence = NULL;
+}
+
 static inline void say_chunks(talk *t, const mq_sequence *sequence, const mq_kvimage *image)
 {
     const mq_kv_layout *layout = &t->by->engine->kv_layout;
@@ -181,8 +189,7 @@ static inline void say_old(talk *t)
     t->epoch = t->old_epoch;
     t->message = 1000;
     say_chunks(t, t->old, &t->old_image);
-    mq_sequence_free(t->old);
-    t->old = NULL;
+    forget(t, &t->old);
     t->request = request;
     t->epoch = epoch;
     t->message = 0;
@@ -209,8 +216,10 @@ static inline void do_prefill(talk *t, const mq_frame *frame)
                             .layers = l->engine->kv_layout.layers,
                             .first = prefill.first,
                             .count = prefill.count - prefill.first};
+    pthread_mutex_lock(&l->work);
     assert_int_equal(mq_sequence_new(l->engine, &t->sequence, NULL), MQ_OK);
     assert_int_equal(mq_sequence_sync(t->sequence, ids, prefill.count + 1, NULL, NULL, NULL), MQ_OK);
+    pthread_mutex_unlock(&l->work);
     pthread_mutex_lock(&l->lock);
     const bool holds = l->holds;
     const mq_accept accept = l->accept;
@@ -231,8 +240,7 @@ static inline void do_prefill(talk *t, const mq_frame *frame)
     say_chunks(t, t->sequence, &t->image);
     const uint64_t blocks = (prefill.count - 1) / 64 - prefill.first / 64 + 1;
     say(t, mq__commit_frame(mq__tokens_digest(ids, prefill.count + 1), blocks * t->image.layers), true);
-    mq_sequence_free(t->sequence);
-    t->sequence = NULL;
+    forget(t, &t->sequence);
 }
 
 /* ---- a connection */
@@ -269,9 +277,7 @@ static inline bool hear_talk(void *context, const uint8_t *head, const void *bod
     pthread_mutex_unlock(&l->lock);
     if (frame.kind == MQ_FRAME_HELLO) do_greeting(t, &frame);
     if (frame.kind != MQ_FRAME_PREFILL || t->is_silent) return true;
-    pthread_mutex_lock(&l->work);
     do_prefill(t, &frame);
-    pthread_mutex_unlock(&l->work);
     return true;
 }
 
