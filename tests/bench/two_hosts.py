@@ -2,7 +2,9 @@
 thread a worker. Two network namespaces stand for the hosts; their wire is limited. Needs root, iproute2, taskset and two processors that
 nobody else uses. Python's standard library only.
 
-usage: two_hosts.py MIXQUANT [--shape qwen3-0.6b] [--layers N] [--runs 5] [--rates 1gbit,10gbit] [--prompt 4096] [--long 8192] [--json FILE]
+usage: two_hosts.py MIXQUANT [--shape qwen3-0.6b] [--layers N] [--runs 5] [--rates 1gbit,10gbit] [--prompt 4096] [--long 8192] [--only first|pauses]
+                    [--links shm,tcp] [--free] [--json FILE]
+With --free a worker computes with one thread on any core, so that others are left for the network, as on a host with more cores than one.
 
     first token   of a prompt: by one process, by two on one host (shared memory, TCP), by two hosts at each rate, in turn
     last chunk    what the KV of the prompt's last pass takes on the wire, at the wire's rate as plain read and write measure it
@@ -66,7 +68,7 @@ def make_model(folder):
 # ---------------------------------------------------------------- workers and wires
 
 def pin(core, enter=None):
-    return lambda command: ["taskset", "-c", str(core), *(enter(command) if enter else command)]
+    return lambda command: [*([] if A.free else ["taskset", "-c", str(core)]), *(enter(command) if enter else command)]
 
 
 class Stage:
@@ -79,7 +81,7 @@ class Stage:
         self.decode = ["--role", "decode", "--handoff-tokens", CHUNK]
         self.one = self.worker(0, [])
         self.pairs = {}
-        for kind in ("shm", "tcp"):
+        for kind in A.links:
             p = self.worker(0, ["--role", "prefill", "--link", kind])
             self.pairs[f"two processes, {kind}"] = (p, self.worker(1, [*self.decode, "--link", kind, "--prefill-peer", f"127.0.0.1:{p.port}"]))
         key = os.path.join(cache, "key")
@@ -151,13 +153,13 @@ def measure_first_tokens(stage):
     """Samples of each way, each beside one process with the same prompt, all ways in turn: the machine's speed drifts."""
     samples, rates = {"one process": []}, {}
     rows = [(name, pair[1], None) for name, pair in stage.pairs.items()] + [(f"two hosts, {rate}", stage.two[1], rate) for rate in A.rates]
-    for run in range(A.runs + 1):  # the first warms up
+    for run in range(A.runs + 1):  # the first warms up, with a short prompt
         for name, worker, rate in rows:
             if rate:
                 stage.hosts.rate(rate)
                 if name not in rates:
                     rates[name] = wire_rate(stage.hosts)
-            ids = prompt(A.prompt, next(seeds))
+            ids = prompt(A.prompt if run else 2 * CHUNK, next(seeds))
             answer, expected = first_token(stage.one, ids)
             seconds, moved = handed_off(worker, ids, expected)
             if run:
@@ -285,7 +287,7 @@ def show(value, unit=1.0, digits=2):
 
 
 def report(found):
-    print(f"{A.shape}, {A.layers or 'all'} layers, {found['kv_bytes_per_token']} bytes of KV a token, a core and a thread a worker; "
+    print(f"{A.shape}, {A.layers or 'all'} layers, {found['kv_bytes_per_token']} bytes of KV a token, a thread a worker{'' if A.free else ' on its core'}; "
           f"medians of {A.runs} (least to most)")
     print(f"\nfirst token of {A.prompt} tokens, seconds")
     for name, one in found["first_token"].items():
@@ -312,6 +314,7 @@ def run(hosts):
         kv_token = make_model(model)
         well = False
         try:
+            hosts.receive_on({"a": 0, "b": 1})
             stage = Stage(model, cache, hosts, kv_token)
             found = {"shape": A.shape, "layers": A.layers, "runs": A.runs, "prompt": A.prompt, "long": A.long, "kv_bytes_per_token": kv_token}
             samples, rates = measure_first_tokens(stage) if not A.only or A.only == "first" else ({}, {})
@@ -333,6 +336,8 @@ def main():
     parser.add_argument("--rates", type=lambda text: text.split(","), default=["1gbit", "10gbit"])
     parser.add_argument("--prompt", type=int, default=4096)
     parser.add_argument("--long", type=int, default=8192)
+    parser.add_argument("--links", type=lambda text: [kind for kind in text.split(",") if kind], default=["shm", "tcp"])
+    parser.add_argument("--free", action="store_true")
     parser.add_argument("--only", choices=["first", "pauses"])
     parser.add_argument("--json", metavar="FILE")
     A = parser.parse_args()

@@ -65,6 +65,11 @@ class Hosts:
                 # The burst holds a segment as the kernel cuts it last; the queue is 20 ms long.
                 run("tc", "-n", name, "qdisc", "add", "dev", "wire", "root", "tbf", "rate", rate, "burst", "256kb", "latency", "20ms")
 
+    def receive_on(self, cores):
+        """{"a": core, "b": core}: who receives does the work of it. A veth pair has it done by the sender's core, which no cable does."""
+        for end, core in cores.items():
+            run(*self.enter(end, ["sh", "-c", f"echo {1 << core:x} > /sys/class/net/wire/queues/rx-0/rps_cpus"]))
+
     def pull(self):
         run("ip", "-n", self.names["a"], "link", "set", "wire", "down")
 
