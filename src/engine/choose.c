@@ -140,7 +140,8 @@ mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool at
     if (isa == MQ_ISA_REF) { /* slow in every format */
         if (prefill) plan->prefill = MQ_LINEAR_BF16;
         if (attention) plan->attention = MQ_ATTENTION_BF16;
-        mq__buf_puts(&text, "prefill bf16: no vector instructions that other formats gain from");
+        mq__buf_printf(&text, "%s bf16: no vector instructions that other formats gain from",
+                       prefill ? "prefill" : "attention");
     } else {
         if (prefill) choose_linear(&config, &tuning, plan, &text);
         if (attention) choose_attention(&tuning, plan, &text);
