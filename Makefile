@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: all deps demo check check-fast check-agents san bench eval eval-quick eval-gptq lint install clean
+.PHONY: all deps demo check check-fast check-agents check-arm san bench eval eval-quick eval-gptq lint install clean
 
 all:
 	cmake -S . -B $(BUILD) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
@@ -29,6 +29,11 @@ check-fast: all
 check-agents:
 	$(MAKE) all CMAKE_FLAGS="$(CMAKE_FLAGS) -DMQ_AGENT_TESTS=ON"
 	scripts/run-tests $(BUILD) -L agents
+
+# Cross-built for 64-bit ARM: every NEON level's kernels and the unit tests under qemu-user. Half an hour and more on two cores.
+check-arm:
+	scripts/install-deps arm
+	scripts/check-arm $(abspath $(BUILD))
 
 # The tests once more under AddressSanitizer and UBSan, and the threaded ones under ThreadSanitizer.
 san: deps
@@ -63,4 +68,4 @@ install: all
 	cmake --install $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-sanitizers $(BUILD)-asserts-off $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-sanitizers $(BUILD)-asserts-off $(BUILD)-tsan $(BUILD)-arm

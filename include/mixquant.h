@@ -128,6 +128,8 @@ typedef struct mq_plan_options {
     mq_linear_format prefill, decode;
     const char *file; /* NULL, or the path of a plan file that overrides single layers */
     mq_attention_format attention;
+    mq_linear_format
+        head; /* of lm_head: BF16 (the checkpoint's own type), W4A16 or NVFP4; rows of the embedding stay as they are */
 } mq_plan_options;
 
 /* Where weights lie. */

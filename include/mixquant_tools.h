@@ -177,10 +177,12 @@ MQ_API mq_status mq_sensitivity_plan(const mq_sensitivity_options *options, char
  * JSON object. Checks the checkpoint as opening it does. *text is owned by the caller: mq_free. */
 MQ_API mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error);
 
-/* The prefill format for this machine: INT8 where it is the fastest and its copy fits in half of the free memory, NVFP4 where
- * it is not or does not, BF16 without vector units. `why` (of `size` bytes) says so in a line. */
-MQ_API mq_status mq_choose_prefill(const char *model_dir, mq_linear_format *format, char *why, size_t size,
-                                   mq_error *error);
+/* The fastest formats of this machine, measured in a fraction of a second (and kept in the cache folder): those of `prefill` and of
+ * `attention` go into *plan where they are asked for. The more precise format wins where two are equally fast. INT8 only where its
+ * copy fits in half of the free memory; what is not asked for is taken as it is in *plan. `why` (of `size` bytes) says so in a line.
+ * Of the options model_dir and cache_dir count. Another machine may choose otherwise. */
+MQ_API mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool attention, mq_plan_options *plan,
+                                char *why, size_t size, mq_error *error);
 
 /* This machine: level, caches, and (when measured) its limits, the yardsticks of every benchmark. */
 typedef struct mq_machine {
@@ -194,6 +196,17 @@ typedef struct mq_machine {
 MQ_API mq_status mq_machine_measure(int threads, bool measure, mq_machine *machine, mq_error *error);
 /* Kernel slots: returns false past the last; *isa names the level that provides the slot. */
 MQ_API bool mq_machine_kernel(size_t slot, const char **name, const char **isa);
+
+/* Of what is chosen by measuring: operations with several kernels of equal results, and the formats of prefill and attention. */
+typedef struct mq_candidate {
+    const char *choice, *name; /* "dense_thin", "plain"; "prefill", "int8" */
+    double seconds;            /* of equal pieces of work; 0: there was no memory to measure */
+    bool winner, pinned;       /* pinned: by MQ_VARIANTS */
+} mq_candidate;
+
+/* At most `room` of them; *count: how many there are. Measures what the cache folder (NULL: the usual one) does not have. */
+MQ_API mq_status mq_machine_candidates(const char *cache_dir, mq_candidate *candidates, size_t room, size_t *count,
+                                       mq_error *error);
 
 #ifdef __cplusplus
 }

@@ -60,29 +60,6 @@ bool mq__cpu_avx_vnni(void)
 #endif
 }
 
-bool mq__cpu_dot_products(mq_isa isa)
-{
-#if defined(__aarch64__)
-    return isa >= MQ_ISA_NEONDOT;
-#else
-    return isa >= MQ_ISA_AVX512VNNI || (isa >= MQ_ISA_AVX2 && mq__cpu_avx_vnni());
-#endif
-}
-
-bool mq__cpu_zen4(void)
-{
-#if defined(__x86_64__)
-    unsigned a, b, c, d;
-    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || d != signature_AMD_edx || c != signature_AMD_ecx ||
-        !__get_cpuid(1, &a, &b, &c, &d)) {
-        return false;
-    }
-    return (a >> 8 & 0xf) + (a >> 20 & 0xff) == 0x19; /* base and extended family */
-#else
-    return false;
-#endif
-}
-
 mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
 {
     const mq_isa best = mq__cpu_best_isa();

@@ -30,12 +30,6 @@ mq_isa mq__cpu_best_isa(void);
 /* AVX-VNNI, the VEX encoding of vpdpbusd. Not a level: processors with AVX-512 VNNI may lack it. The AVX2 level uses it. */
 bool mq__cpu_avx_vnni(void);
 
-/* Whether the kernels of a level multiply bytes faster than floats: they have an instruction for 8-bit dot products. */
-bool mq__cpu_dot_products(mq_isa isa);
-
-/* AMD's family 0x19 (Zen 3 and 4; with AVX-512 it is Zen 4), whose own prefetchers want to be left alone: docs/PERF.md. */
-bool mq__cpu_zen4(void);
-
 /* The level to use: the best one, lowered by the environment variable MQ_ISA=<name>. A name above what the machine has
  * is clamped to what it has; "<name>!" demands the level and fails with MQ_UNSUPPORTED without it; an unknown name is
  * MQ_USAGE. */

@@ -66,11 +66,12 @@ int cli_positional(const cli_command *command, const cli_texts *rest, const char
 /* ---- the options of an engine and of sampling */
 
 typedef struct cli_engine {
-    const char *model, *prefill, *decode, *attention, *plan, *prefill_model, *scales, *cache_dir, *numa;
+    const char *model, *prefill, *decode, *attention, *head, *plan, *prefill_model, *scales, *cache_dir, *numa;
     int threads, context, chunk;
     uint32_t sequences; /* not an option: how many the command holds at once; 0: 1 */
     uint64_t kv_bytes;  /* not an option either: of KV in all; 0: as `sequences` says */
     bool no_cache, quiet;
+    bool worker; /* not an option: it exchanges KV with others, which must have its plan */
 } cli_engine;
 
 /* NAN and -1 where the user gave nothing. */
@@ -81,7 +82,7 @@ typedef struct cli_sampling {
     cli_texts stops;
 } cli_sampling;
 
-#define CLI_ENGINE_OPTION_COUNT   13
+#define CLI_ENGINE_OPTION_COUNT   14
 #define CLI_SAMPLING_OPTION_COUNT 9
 
 void cli_engine_options(cli_engine *engine, cli_option options[CLI_ENGINE_OPTION_COUNT]); /* sets defaults as well */

@@ -23,6 +23,7 @@ typedef struct settings {
 
 typedef struct bench {
     const settings *s;
+    const char *model;
     mq_engine *engine;
     mq_engine_info info;
     mq_machine machine; /* its limits: those of the latest run */
@@ -33,11 +34,13 @@ typedef struct bench {
     json_t *results, *ratios;
 } bench;
 
-/* "nvfp4", or "nvfp4/int8": the format of the linear layers, and that of attention. */
+/* "nvfp4", or "nvfp4/int8": the format of the linear layers, and that of attention. "auto" is "auto/auto", "nvfp4/auto" what a
+ * user gets who gives no option. */
 typedef struct variant {
     char name[24];
     mq_linear_format linear;
     mq_attention_format attention;
+    bool auto_linear, auto_attention;
 } variant;
 
 typedef struct formats {
@@ -84,10 +87,32 @@ static int parse_formats_bench(const char *text, formats *list)
         snprintf(v->name, sizeof v->name, "%s", name);
         char *slash = strchr(name, '/');
         if (slash) *slash = '\0';
-        if (mq_linear_format_parse(name, &v->linear, &error) != MQ_OK) return cli_report(&error);
-        if (slash && mq_attention_format_parse(slash + 1, &v->attention, &error) != MQ_OK) return cli_report(&error);
+        v->auto_linear = strcmp(name, "auto") == 0;
+        v->auto_attention = slash ? strcmp(slash + 1, "auto") == 0 : v->auto_linear;
+        if (!v->auto_linear && mq_linear_format_parse(name, &v->linear, &error) != MQ_OK) return cli_report(&error);
+        if (slash && !v->auto_attention && mq_attention_format_parse(slash + 1, &v->attention, &error) != MQ_OK)
+            return cli_report(&error);
     }
     return list->count ? CLI_DONE : cli_usage_error("bench: expected a list of formats, got none");
+}
+
+/* What `auto` stands for on this machine. */
+static int choose_variants(const bench *b, formats *list)
+{
+    const mq_engine_options options = {.model_dir = b->model, .cache_dir = b->s->engine.cache_dir};
+    for (size_t i = 0; i < list->count; i++) {
+        variant *v = &list->item[i];
+        char why[512];
+        mq_error error = {0};
+        mq_plan_options plan = {.prefill = v->linear, .attention = v->attention};
+        if (!v->auto_linear && !v->auto_attention) continue;
+        if (mq_choose_plan(&options, v->auto_linear, v->auto_attention, &plan, why, sizeof why, &error) != MQ_OK)
+            return cli_report(&error);
+        v->linear = plan.prefill;
+        v->attention = plan.attention;
+        fprintf(stderr, "mixquant: %s: %s\n", v->name, why);
+    }
+    return CLI_DONE;
 }
 
 /* Multiply-adds of a prefill of n tokens: linear layers, and attention over the keys that each token sees. */
@@ -198,12 +223,14 @@ static void add_ratio(bench *b, const point *p, const formats *list, size_t whic
 }
 
 /* How depths are filled before decoding is timed: fast. */
-static const variant mix = {"nvfp4", MQ_LINEAR_NVFP4, MQ_ATTENTION_INT8};
+static const variant mix = {.name = "nvfp4", .linear = MQ_LINEAR_NVFP4, .attention = MQ_ATTENTION_INT8};
 
 static int set_plan(bench *b, const variant *prefill, mq_linear_format decode)
 {
     mq_error error = {0};
-    const mq_plan_options plan = {.prefill = prefill->linear, .decode = decode, .attention = prefill->attention};
+    mq_plan_options plan = {.prefill = prefill->linear, .decode = decode, .attention = prefill->attention};
+    if (b->s->engine.head && mq_linear_format_parse(b->s->engine.head, &plan.head, &error) != MQ_OK)
+        return cli_report(&error);
     if (mq_engine_set_plan(b->engine, &plan, &error) != MQ_OK) return cli_report(&error);
     mq_engine_settle(b->engine);
     mq_engine_describe(b->engine, &b->info);
@@ -402,6 +429,7 @@ static int run_all(bench *b, const long *prompts, size_t prompt_count, const lon
 {
     formats prefill, decode;
     int code = parse_formats_bench(b->s->prefill, &prefill);
+    if (code == CLI_DONE) code = choose_variants(b, &prefill);
     if (code == CLI_DONE) code = parse_formats_bench(b->s->decode, &decode);
     if (code == CLI_DONE && !b->s->json) {
         printf("%s, %s, %d threads: read %.1f GB/s, FP32 FMA %.1f GMAC/s\n", b->machine.cpu, b->machine.isa,
@@ -476,9 +504,11 @@ static int bench_model(const settings *s, const char *model, const char *name)
     if (!batch_count) return cli_usage_error("bench: -b: expected batches from 1 to 64, got %s", s->batches);
     const long deepest = largest_bench(depths, depth_count) + s->steps, longest = largest_bench(prompts, prompt_count);
     const long context = (deepest > longest ? deepest : longest) + 64;
-    bench b = {.s = s};
+    bench b = {.s = s, .model = model};
     formats decode;
     int code = parse_formats_bench(s->decode, &decode);
+    if (strstr(s->decode, "auto"))
+        code = cli_usage_error("bench: --decode: expected formats by name, got %s", s->decode);
     const size_t sequences = (size_t)largest_bench(batches, batch_count) * (code == CLI_DONE ? decode.count : 0);
     if (code == CLI_DONE) code = open_bench(&b, model, context, sequences);
     if (code == CLI_DONE) code = run_all(&b, prompts, prompt_count, depths, depth_count, batches, batch_count);

@@ -250,8 +250,8 @@ static int run_eval(int argc, char **argv)
     int code = cli_parse(&cli_eval, tables, 2, argc, argv, &rest, 1);
     if (code == CLI_GO_ON) code = cli_positional(&cli_eval, &rest, "--task", &s.tasks);
     if (code != CLI_GO_ON) return code;
-    if (s.engine.plan || s.engine.prefill || s.engine.decode || s.engine.attention) {
-        return cli_usage_error("eval: expected --plans, got --plan, --prefill, --decode or --attention");
+    if (s.engine.plan || s.engine.prefill || s.engine.decode || s.engine.attention || s.engine.head) {
+        return cli_usage_error("eval: expected --plans, got --plan, --prefill, --decode, --attention or --head");
     }
     return evaluate(&s);
 }

@@ -118,6 +118,7 @@ static int open_model(serve_settings *s, serving *v)
 {
     if (!cli_size("kv-bytes", s->kv, &s->engine.kv_bytes)) return CLI_USAGE;
     if (s->engine.kv_bytes == 0) s->engine.kv_bytes = mq__memory_total() / 2;
+    s->engine.worker = s->handoff.used;
     const int code = cli_open(&s->engine, &v->engine, &v->text);
     if (code != CLI_DONE) return code;
     mq_error error = {0};

@@ -103,6 +103,57 @@ static void print_log(void *context, const char *line)
     if (isatty(STDERR_FILENO) || getenv("MQ_LOG")) fprintf(stderr, "mixquant: %s\n", line);
 }
 
+static bool is_auto(const char *format)
+{
+    return format && strcmp(format, "auto") == 0;
+}
+
+/* Beside products of fewer bits than BF16, attention in fewer loses nothing (docs/EVALUATION.md). */
+static bool is_quantised(mq_linear_format format)
+{
+    return format == MQ_LINEAR_NVFP4 || format == MQ_LINEAR_INT8;
+}
+
+/* Workers that exchange KV have the same plan, and machines may differ in what is the fastest: there, formats go by name. */
+static mq_status refuse_auto(const cli_engine *o, const mq_engine_options *options, mq_error *error)
+{
+    mq_plan_options here = options->plan;
+    const mq_status status = mq_choose_plan(options, is_auto(o->prefill), is_auto(o->attention), &here, NULL, 0, error);
+    if (status != MQ_OK) return status;
+    snprintf(error->text, sizeof error->text,
+             "serve: %s: expected a format by name, the same on all workers, got auto (the fastest here: --prefill %s "
+             "--attention %s)",
+             is_auto(o->prefill) ? "--prefill" : "--attention", mq_linear_format_name(here.prefill),
+             mq_attention_format_name(here.attention));
+    return error->status = MQ_USAGE;
+}
+
+/* Formats by measurement: those for which auto is given, and attention beside a quantised prefill unless it is named. */
+static mq_status choose_formats(const cli_engine *o, mq_engine_options *options, mq_error *error)
+{
+    char why[512];
+    mq_plan_options *plan = &options->plan;
+    mq_status status = MQ_OK;
+    if (o->worker && (is_auto(o->prefill) || is_auto(o->attention))) return refuse_auto(o, options, error);
+    if (is_auto(o->prefill)) {
+        status = mq_choose_plan(options, true, false, plan, why, sizeof why, error);
+        if (status == MQ_OK) fprintf(stderr, "mixquant: %s\n", why);
+    }
+    if (status != MQ_OK || (o->attention && !is_auto(o->attention))) return status;
+    if (!o->attention && !is_quantised(plan->prefill)) return MQ_OK;
+    if (o->worker) {
+        plan->attention = MQ_ATTENTION_INT8; /* whatever the machine: so that workers agree */
+        print_log(NULL, "attention int8: the same on all workers");
+        return MQ_OK;
+    }
+    status = mq_choose_plan(options, false, true, plan, why, sizeof why, error);
+    if (status == MQ_OK && (is_auto(o->attention) || is_auto(o->prefill)))
+        fprintf(stderr, "mixquant: %s\n", why);
+    else if (status == MQ_OK)
+        print_log(NULL, why);
+    return status;
+}
+
 static mq_status engine_options_of(const cli_engine *o, mq_engine_options *options, mq_error *error)
 {
     *options = (mq_engine_options){
@@ -120,18 +171,11 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
     };
     mq_status status = o->numa ? mq_placement_parse(o->numa, &options->placement, error) : MQ_OK;
     if (status != MQ_OK) return status;
-    if (o->prefill && strcmp(o->prefill, "auto") == 0) {
-        char why[256];
-        status = mq_choose_prefill(options->model_dir, &options->plan.prefill, why, sizeof why, error);
-        if (status == MQ_OK) fprintf(stderr, "mixquant: prefill %s\n", why);
-        /* Beside 4- or 8-bit products, BF16 queries lose nothing (docs/EVALUATION.md) and gain where AVX512_BF16 is. */
-        if (options->plan.prefill != MQ_LINEAR_BF16) options->plan.attention = MQ_ATTENTION_W16A16;
-    } else if (o->prefill) {
-        status = mq_linear_format_parse(o->prefill, &options->plan.prefill, error);
-    }
-    if (status == MQ_OK && o->attention) {
+    if (o->prefill && !is_auto(o->prefill)) status = mq_linear_format_parse(o->prefill, &options->plan.prefill, error);
+    if (status == MQ_OK && o->attention && !is_auto(o->attention))
         status = mq_attention_format_parse(o->attention, &options->plan.attention, error);
-    }
+    if (status == MQ_OK) status = choose_formats(o, options, error);
+    if (status == MQ_OK && o->head) status = mq_linear_format_parse(o->head, &options->plan.head, error);
     if (status == MQ_OK && o->decode) status = mq_linear_format_parse(o->decode, &options->plan.decode, error);
     if (status == MQ_OK) status = mq_scale_rule_parse(o->scales, &options->scales, error);
     return status;

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/cache_dir.h"
+#include "engine/tuning.h"
 #include "format/checkpoint_locate.h"
 
 #include <string.h>
@@ -62,6 +63,9 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
         if (needs_face(e->weights, plan, (mq_face)face)) {
             status = mq__weights_pack(e->weights, (mq_face)face, &how, error);
         }
+    }
+    if (status == MQ_OK && plan[MQ_PHASE_DECODE].head != MQ_LINEAR_BF16) {
+        status = mq__weights_pack_head(e->weights, &how, error);
     }
     for (int face = 0; status == MQ_OK && e->placed && face < MQ_FACES; face++) {
         if (face == MQ_FACE_DENSE || needs_face(e->weights, plan, (mq_face)face)) /* the head is dense */
@@ -125,7 +129,9 @@ static bool same_plan(const mq_plan *a, const mq_plan *b, uint32_t layers)
 {
     for (int phase = 0; phase < MQ_PHASES; phase++) {
         const mq_phase_plan *x = &a->phase[phase], *y = &b->phase[phase];
-        if (x->attention != y->attention || memcmp(x->format, y->format, layers * sizeof *x->format) != 0) return false;
+        if (x->attention != y->attention || x->head != y->head ||
+            memcmp(x->format, y->format, layers * sizeof *x->format) != 0)
+            return false;
     }
     return a->prefill == b->prefill && a->decode == b->decode;
 }
@@ -288,8 +294,9 @@ mq_status mq_engine_open(const mq_engine_options *options, mq_engine **out, mq_e
     mq__cpu_info(&cpu);
     mq_status s = copy_options(e, options, error);
     if (s == MQ_OK) s = mq__cpu_choose_isa(&isa, error);
+    if (s == MQ_OK) s = mq__tuned_kernels(isa, e->cache_dir, &e->tuned, error);
     if (s == MQ_OK) {
-        e->kernels = mq__kernels_get(isa);
+        e->kernels = &e->tuned;
         s = mq__pool_new(options->threads ? options->threads : cpu.threads, &e->pool, error);
     }
     e->placed = options->placement == MQ_PLACEMENT_COPY || (options->placement == MQ_PLACEMENT_AUTO && cpu.nodes > 1);
@@ -367,7 +374,9 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .decode = e->plan->decode,
     };
     info->head_weights = (uint64_t)m->vocab * m->width;
-    info->decode_bytes = dense_bytes_engine(&m->head.dense);
+    const mq_face head = mq__face_of(e->plan->phase[MQ_PHASE_DECODE].head);
+    info->decode_bytes = head == MQ_FACE_DENSE ? dense_bytes_engine(&m->head.dense) : mq__face_bytes(head, &m->head);
+    if (w->head_panels) info->packed_bytes += mq__face_bytes(MQ_FACE_NVFP4, &m->head);
     for (size_t i = 0; i < w->module_count; i++) {
         const mq_linear *linear = w->module[i].linear;
         const uint8_t format =

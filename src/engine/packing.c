@@ -216,6 +216,34 @@ static mq_status build_int8(mq_weights *w, const mq_packing *how, mq_error *erro
     return MQ_OK;
 }
 
+mq_status mq__weights_pack_head(mq_weights *w, const mq_packing *how, mq_error *error)
+{
+    mq_linear *head = &w->model.head;
+    if (w->head_panels) return MQ_OK;
+    const size_t threads = (size_t)mq__pool_threads(how->pool), blocks = mq__nvfp4_blocks(head->k_width);
+    const mq_linear_source source = {.dense = head->dense};
+    build b = {.source = &source,
+               .n = head->n,
+               .k_width = head->k_width,
+               .rule = mq__nvfp4_rule_of(how->rule),
+               .scratch_each = mq__round_up(blocks * 9 * MQ_NVFP4_NR, 64)};
+    float amax = 0;
+    mq__pool_run(how->pool, find_amax_packing, &b);
+    for (size_t t = 0; t < threads; t++) {
+        if (isnan(b.amax[t])) return mq__fail(error, MQ_FORMAT, "model: lm_head: expected finite weights, got others");
+        amax = fmaxf(amax, b.amax[t]);
+    }
+    b.scale = mq__nvfp4_scale(b.rule, amax);
+    b.scratch = mq__alloc_aligned(b.scratch_each * threads);
+    b.panels = w->head_panels = b.scratch ? mq__alloc_aligned(mq__face_bytes(MQ_FACE_NVFP4, head)) : NULL;
+    if (w->head_panels) {
+        mq__pool_run(how->pool, make_panels, &b);
+        mq__face_set(head, MQ_FACE_NVFP4, b.panels, b.scale.multiplier);
+    }
+    mq__free_aligned(b.scratch);
+    return w->head_panels ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "model: lm_head: expected memory, got none");
+}
+
 mq_status mq__weights_pack(mq_weights *w, mq_face face, const mq_packing *how, mq_error *error)
 {
     if (w->face[face].is_ready) return MQ_OK;

@@ -144,9 +144,10 @@ static void copy_slice(void *context, int thread, int threads)
     memcpy(s->to + begin, s->from + begin, end - begin);
 }
 
+/* Plans with a packed head do not read the dense one. */
 static size_t face_linears(const mq_weights *w, mq_face face)
 {
-    return w->module_count + (face == MQ_FACE_DENSE);
+    return w->module_count + (face == MQ_FACE_DENSE && !w->head_panels);
 }
 
 void mq__weights_settle_begin(mq_weights *w, mq_face face)

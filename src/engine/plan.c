@@ -48,7 +48,7 @@ mq_status mq_attention_format_parse(const char *name, mq_attention_format *forma
             return MQ_OK;
         }
     }
-    return mq__fail(error, MQ_USAGE, "plan: attention: expected bf16 or int8, got %s", name);
+    return mq__fail(error, MQ_USAGE, "plan: attention: expected bf16, int8 or w16a16, got %s", name);
 }
 
 const char *mq_scale_rule_name(mq_scale_rule rule)
@@ -165,14 +165,23 @@ static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *pl
     status = mq__json_read(data, bytes, 0, MQ_JSON_ROUND_NUMBERS, file, &root, error);
     mq__free(data);
     if (status != MQ_OK) return mq__fail_within(error, status, "plan");
-    const json_t *rules = json_object_get(root, "layers"), *attention = json_object_get(root, "attention");
+    const json_t *rules = json_object_get(root, "layers"), *attention = json_object_get(root, "attention"),
+                 *head = json_object_get(root, "head");
     mq_attention_format format;
+    mq_linear_format head_format;
     if (attention && !json_is_string(attention)) {
         status =
             mq__fail(error, MQ_FORMAT, "plan: %s: attention: expected \"bf16\" or \"int8\", got something else", file);
     } else if (attention) {
         status = mq_attention_format_parse(json_string_value(attention), &format, error);
         if (status == MQ_OK) plan[MQ_PHASE_PREFILL].attention = format;
+    }
+    if (status == MQ_OK && head && !json_is_string(head)) {
+        status = mq__fail(error, MQ_FORMAT,
+                          "plan: %s: head: expected \"bf16\", \"w4a16\" or \"nvfp4\", got something else", file);
+    } else if (status == MQ_OK && head) {
+        status = mq_linear_format_parse(json_string_value(head), &head_format, error);
+        if (status == MQ_OK) plan[MQ_PHASE_PREFILL].head = plan[MQ_PHASE_DECODE].head = head_format;
     }
     if (status == MQ_OK && !json_is_array(rules)) {
         status = mq__fail(error, MQ_FORMAT,
@@ -189,7 +198,8 @@ mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phas
 {
     const mq_linear_format defaults[MQ_PHASES] = {options->prefill, options->decode};
     for (int phase = 0; phase < MQ_PHASES; phase++) {
-        plan[phase] = (mq_phase_plan){.attention = phase == MQ_PHASE_PREFILL ? options->attention : MQ_ATTENTION_BF16};
+        plan[phase] = (mq_phase_plan){.attention = phase == MQ_PHASE_PREFILL ? options->attention : MQ_ATTENTION_BF16,
+                                      .head = options->head};
     }
     for (int phase = 0; phase < MQ_PHASES; phase++) {
         plan[phase].format = mq__alloc_zero(layers, sizeof *plan[phase].format);
@@ -199,7 +209,12 @@ mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phas
         }
         set_formats(plan[phase], NULL, 0, layers - 1, defaults[phase]);
     }
-    const mq_status status = options->file ? apply_file(options->file, layers, plan, error) : MQ_OK;
+    mq_status status = options->file ? apply_file(options->file, layers, plan, error) : MQ_OK;
+    const mq_linear_format head = plan[MQ_PHASE_DECODE].head;
+    if (status == MQ_OK && head != MQ_LINEAR_BF16 && mq__face_of(head) != MQ_FACE_NVFP4) {
+        status =
+            mq__fail(error, MQ_USAGE, "plan: head: expected bf16, w4a16 or nvfp4, got %s", mq_linear_format_name(head));
+    }
     if (status != MQ_OK) mq__plan_free(plan);
     return status;
 }

@@ -323,6 +323,7 @@ void mq__weights_close(mq_weights *w)
     mq__free_aligned((void *)(uintptr_t)w->model.inv_freq);
     mq__free(w->vectors);
     mq__free(w->packed_available);
+    mq__free_aligned(w->head_panels);
     mq__free(w->module);
     mq__free(w->experts);
     mq__free(w->model.layer);

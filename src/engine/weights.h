@@ -60,6 +60,7 @@ typedef struct mq_weights {
     mq_mlp *experts;                     /* of all layers; NULL: none */
     bool (*packed_available)[MQ_GROUPS]; /* [L] groups that have (or can get) an NVFP4 face */
     mq_packed_face face[MQ_FACES];       /* of MQ_FACE_DENSE only `placed` and `settling` are used */
+    uint8_t *head_panels;                /* owned: lm_head's NVFP4 face; NULL until a plan asks for it */
     float **vectors;                     /* owned norms, biases, frequencies and re-aligned tensors */
     size_t vector_count, vector_cap;
     const int32_t *eos;
@@ -123,6 +124,9 @@ typedef struct mq_packing {
 /* Gives every group that can have it one packed face, from the cache or made anew. A cache that cannot be written is only
  * logged. Does nothing the second time. */
 mq_status mq__weights_pack(mq_weights *weights, mq_face face, const mq_packing *how, mq_error *error);
+
+/* The same for lm_head's NVFP4 face, which no cache keeps: of the dense weights, at once on all threads. */
+mq_status mq__weights_pack_head(mq_weights *weights, const mq_packing *how, mq_error *error);
 
 mq_nvfp4_rule mq__nvfp4_rule_of(mq_scale_rule rule);
 

@@ -41,11 +41,28 @@ static mq_status parse_formats_eval_plan(const char *name, mq_plan_options *opti
     return parse_pair(name, prefill, slash ? slash + 1 : prefill, options, error);
 }
 
+/* "int8-attention", "w4a16-head". */
+static mq_status parse_suffix(const char *name, char *part, mq_plan_options *options, mq_error *error)
+{
+    char *dash = strrchr(part, '-');
+    if (dash && strcmp(dash, "-attention") == 0) {
+        *dash = '\0';
+        return mq_attention_format_parse(part, &options->attention, error);
+    }
+    if (dash && strcmp(dash, "-head") == 0) {
+        *dash = '\0';
+        return mq_linear_format_parse(part, &options->head, error);
+    }
+    return mq__fail(error, MQ_USAGE,
+                    "eval: plan: expected +int8-attention, +w16a16-attention, +w4a16-head or +nvfp4-head, got %s",
+                    name);
+}
+
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error)
 {
-    static const char suffix[] = "-attention";
-    char formats[sizeof plan->name];
-    const size_t length = strlen(name), tail = sizeof suffix - 1;
+    char formats[sizeof plan->name], *more = NULL;
+    const size_t length = strlen(name);
+    mq_status status = MQ_OK;
     *plan = (mq_eval_plan){.options = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16}};
     if (length >= sizeof plan->name) {
         return mq__fail(error, MQ_USAGE, "eval: plan: expected a name below %zu bytes, got %zu", sizeof plan->name,
@@ -57,12 +74,12 @@ mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *er
         plan->options.prefill = MQ_LINEAR_NVFP4; /* what the file does not name is Mix-Quant, as in other commands */
         return MQ_OK;
     }
+    if (strstr(name, "++") || (length > 0 && name[length - 1] == '+'))
+        return parse_pair(name, name, name, &plan->options, error);
     memcpy(formats, name, length + 1);
-    char *plus = strchr(formats, '+');
-    if (plus && length > tail && strcmp(name + length - tail, suffix) == 0) {
-        *plus = formats[length - tail] = '\0';
-        const mq_status status = mq_attention_format_parse(plus + 1, &plan->options.attention, error);
-        if (status != MQ_OK) return status;
+    strtok_r(formats, "+", &more);
+    for (char *part = strtok_r(NULL, "+", &more); status == MQ_OK && part; part = strtok_r(NULL, "+", &more)) {
+        status = parse_suffix(name, part, &plan->options, error);
     }
-    return parse_formats_eval_plan(formats, &plan->options, error);
+    return status == MQ_OK ? parse_formats_eval_plan(formats, &plan->options, error) : status;
 }

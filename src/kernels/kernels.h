@@ -158,18 +158,43 @@ typedef enum mq_read_way {
     MQ_READ_WAYS
 } mq_read_way;
 
-/* Operations with more than one way to do them: the same bits by each, and which is faster depends on the processor. A table
- * has every way under its own name, and table.c puts the one to use under the operation's name. */
 typedef void mq_dense_thin_fn(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                               const mq_epilogue *out, void *scratch);
 typedef void mq_decode_span_fn(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1, float *partial,
                                size_t stride);
+
+/* Operations that a level may have in several ways, its variants. Which one is the fastest depends on the processor, and they have the
+ * same bits (MQ_INT8_ATTENTION excepted, whose variants keep its BOUND). A level's first variant stands in the operation's slot until
+ * another is put there: engine/tuning.h measures which. */
+typedef enum mq_operation {
+    MQ_DENSE_THIN,
+    MQ_DECODE_SPAN,
+    MQ_NVFP4_GEMM,
+    MQ_INT8_GEMM,
+    MQ_INT8_ATTENTION,
+    MQ_OPERATIONS
+} mq_operation;
+
+typedef void mq_any_fn(void);
+
+typedef struct mq_variant {
+    const char *name;
+    mq_any_fn *function; /* of the slot's type */
+} mq_variant;
+
+enum { MQ_VARIANTS_MOST = 2 };
+
+typedef struct mq_variants {
+    size_t count; /* 0: the level has one way */
+    mq_variant one[MQ_VARIANTS_MOST];
+} mq_variants;
 
 /* Rows for which a thin product reads the weights once. */
 #define MQ_THIN_MOST 64
 
 typedef struct mq_kernels {
     mq_isa isa;
+    mq_variants variants[MQ_OPERATIONS];
 
     /* -- elementwise */
     /* EXACT. y[i] = x[i] * r * w[i], r = 1/sqrt(mean(x^2) + eps): squares are summed by FMA in 16 lanes (lane = i mod 16),
@@ -232,10 +257,8 @@ typedef struct mq_kernels {
      * result does not depend on `rows`: row r of a pass with k + 1 rows (drafts) has the bits of a pass with that row alone.
      * scratch: gemm_scratch_bytes, 64-byte aligned, private to the thread. */
     /* EXACT. Features [n0, n1): 16 lanes (lane = k mod 16), each an FMA chain over ascending k, lanes added pairwise
-     * (8+8, 4+4, 2+2, 1+1). One of the two below, whichever suits the processor. */
+     * (8+8, 4+4, 2+2, 1+1). */
     mq_dense_thin_fn *dense_thin;
-    mq_dense_thin_fn *dense_thin_tiles;   /* neighbouring features together, the next tile prefetched */
-    mq_dense_thin_fn *dense_thin_streams; /* features far apart, each a stream of memory that never jumps */
     /* EXACT. Panels [p0, p1): per block s = FMA chain over its 16 k ascending (from 0) of x*e2m1, acc = FMA(s, e4m3, acc)
      * over ascending blocks, y = acc * multiplier. */
     void (*w4a16_thin)(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
@@ -249,8 +272,8 @@ typedef struct mq_kernels {
      * level the slot above. EXACT for any chunks, too. */
     void (*attention_prefill_bf16)(const mq_attention *a);
     /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
-     * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (AVX512_BF16: in BF16), those of earlier
-     * tiles in INT8: per tile, the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
+     * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (where BF16 products are faster: in BF16), those
+     * of earlier tiles in INT8: per tile, the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
      * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
      * on positions only, so rows are EXACT for any chunks. */
     void (*attention_prefill_int8)(const mq_attention *a);
@@ -258,9 +281,7 @@ typedef struct mq_kernels {
      * MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
      * one's unnormalised partials, [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
      * A head's result does not depend on which others the call has. */
-    mq_decode_span_fn *attention_decode_span; /* one of the two below, whichever suits the processor */
-    /* Each line of memory is sent for twice, the second time shortly before it is read: into L1, or into L2 once more. */
-    mq_decode_span_fn *attention_decode_span_to_l1, *attention_decode_span_to_l2;
+    mq_decode_span_fn *attention_decode_span;
     /* EXACT. Merges `spans` partials [spans][heads][head_dim + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
 
@@ -276,6 +297,12 @@ typedef struct mq_kernels {
 
 /* The table of a level; the level must be supported by the processor. Constant for the life of the process. */
 const mq_kernels *mq__kernels_get(mq_isa isa);
+
+/* Of operations with variants: "dense_thin"; whether all have the same bits. */
+const char *mq__operation_name(mq_operation operation);
+bool mq__operation_exact(mq_operation operation);
+/* Puts a variant into the operation's slot. */
+void mq__variant_use(mq_kernels *table, mq_operation operation, size_t variant);
 
 /* For `mixquant cpu` and the tests: the slots by name. slot_isa tells which level provides the slot in the table of isa. */
 size_t mq__kernels_slots(void);

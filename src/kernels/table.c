@@ -15,12 +15,50 @@ static void bf16_from_dense(mq_kernels *t)
     t->attention_prefill_bf16 = t->attention_prefill;
 }
 
-/* Of operations with several ways, the one that suits this processor. */
-static void choose_ways(mq_kernels *t)
+static const struct {
+    const char *name;
+    size_t slot; /* its offset */
+    bool exact;
+} operations[MQ_OPERATIONS] = {
+    [MQ_DENSE_THIN] = {"dense_thin", offsetof(mq_kernels, dense_thin), true},
+    [MQ_DECODE_SPAN] = {"attention_decode_span", offsetof(mq_kernels, attention_decode_span), true},
+    [MQ_NVFP4_GEMM] = {"nvfp4_gemm", offsetof(mq_kernels, nvfp4_gemm), true},
+    [MQ_INT8_GEMM] = {"int8_gemm", offsetof(mq_kernels, int8_gemm), true},
+    [MQ_INT8_ATTENTION] = {"attention_prefill_int8", offsetof(mq_kernels, attention_prefill_int8), false},
+};
+
+const char *mq__operation_name(mq_operation operation)
 {
-    const bool zen4 = mq__cpu_zen4();
-    t->dense_thin = zen4 ? t->dense_thin_streams : t->dense_thin_tiles;
-    t->attention_decode_span = zen4 ? t->attention_decode_span_to_l2 : t->attention_decode_span_to_l1;
+    return operations[operation].name;
+}
+
+bool mq__operation_exact(mq_operation operation)
+{
+    return operations[operation].exact;
+}
+
+void mq__variants_set(mq_kernels *table, mq_operation operation, const mq_variant *variants, size_t count)
+{
+    table->variants[operation].count = count;
+    memcpy(table->variants[operation].one, variants, count * sizeof *variants);
+    mq__variant_use(table, operation, 0);
+}
+
+void mq__variant_use(mq_kernels *table, mq_operation operation, size_t variant)
+{
+    mq_any_fn *const function = table->variants[operation].one[variant].function;
+    memcpy((char *)table + operations[operation].slot, &function, sizeof function);
+}
+
+/* A finished level. Where it has put a function of its own into a slot, the variants of the levels below are none of its. */
+static void keep_table(mq_kernels *t)
+{
+    for (int i = 0; i < MQ_OPERATIONS; i++) {
+        mq_variants *v = &t->variants[i];
+        if (v->count && memcmp((char *)t + operations[i].slot, &v->one[0].function, sizeof v->one[0].function) != 0)
+            v->count = 0;
+    }
+    tables[t->isa] = *t;
 }
 
 #ifdef MQ_ARM
@@ -33,19 +71,18 @@ static void fill_arm(mq_kernels t)
     mq__fill_neon_dense(&t);
     mq__fill_neon_attention(&t);
     bf16_from_dense(&t);
-    choose_ways(&t);
-    tables[MQ_ISA_NEON] = t;
+    keep_table(&t);
     t.isa = MQ_ISA_NEONDOT;
     mq__fill_neondot_nvfp4(&t);
     mq__fill_neondot_int8(&t);
     mq__fill_neondot_attention(&t);
-    tables[MQ_ISA_NEONDOT] = t;
+    keep_table(&t);
     t.isa = MQ_ISA_NEONI8MM;
     mq__fill_neoni8mm_nvfp4(&t);
     mq__fill_neoni8mm_int8(&t);
     mq__fill_neoni8mm_bf16(&t);
     mq__fill_neoni8mm_attention(&t);
-    tables[MQ_ISA_NEONI8MM] = t;
+    keep_table(&t);
 }
 #endif
 
@@ -58,8 +95,7 @@ static void fill_table(void)
     mq__fill_ref_dense(&t);
     mq__fill_ref_attention(&t);
     bf16_from_dense(&t);
-    choose_ways(&t);
-    tables[MQ_ISA_REF] = t;
+    keep_table(&t);
 #ifdef MQ_X86
     t.isa = MQ_ISA_AVX2;
     mq__fill_avx2_elementwise(&t);
@@ -68,8 +104,7 @@ static void fill_table(void)
     mq__fill_avx2_dense(&t);
     mq__fill_avx2_attention(&t);
     bf16_from_dense(&t);
-    choose_ways(&t);
-    tables[MQ_ISA_AVX2] = t;
+    keep_table(&t);
     t.isa = MQ_ISA_AVX512VNNI;
     mq__fill_avx512_elementwise(&t);
     mq__fill_avx512_nvfp4(&t);
@@ -77,11 +112,10 @@ static void fill_table(void)
     mq__fill_avx512_dense(&t);
     mq__fill_avx512_attention(&t);
     bf16_from_dense(&t);
-    choose_ways(&t);
-    tables[MQ_ISA_AVX512VNNI] = t;
+    keep_table(&t);
     t.isa = MQ_ISA_AVX512BF16;
     mq__fill_avx512bf16(&t);
-    tables[MQ_ISA_AVX512BF16] = t;
+    keep_table(&t);
 #endif
 #ifdef MQ_ARM
     fill_arm(t);
@@ -95,7 +129,6 @@ const mq_kernels *mq__kernels_get(mq_isa isa)
 }
 
 /* Slots by name and offset; all function pointers have one size and representation on the systems we build for. */
-typedef void any_fn(void);
 #define SLOT(name)                                                                                                     \
     {                                                                                                                  \
 #name, offsetof(mq_kernels, name)                                                                              \
@@ -119,15 +152,11 @@ static const struct {
     SLOT(bf16_pack_rows),
     SLOT(bf16_gemm),
     SLOT(dense_thin),
-    SLOT(dense_thin_tiles),
-    SLOT(dense_thin_streams),
     SLOT(w4a16_thin),
     SLOT(attention_prefill),
     SLOT(attention_prefill_bf16),
     SLOT(attention_prefill_int8),
     SLOT(attention_decode_span),
-    SLOT(attention_decode_span_to_l1),
-    SLOT(attention_decode_span_to_l2),
     SLOT(attention_decode_merge),
     SLOT(burn_fma),
     SLOT(read_stream),
@@ -143,9 +172,9 @@ const char *mq__kernels_slot_name(size_t slot)
     return slots[slot].name;
 }
 
-static any_fn *slot_value(mq_isa isa, size_t slot)
+static mq_any_fn *slot_value(mq_isa isa, size_t slot)
 {
-    any_fn *value;
+    mq_any_fn *value;
     memcpy(&value, (const char *)mq__kernels_get(isa) + slots[slot].offset, sizeof value);
     return value;
 }

@@ -4,6 +4,13 @@
 
 #include "kernels/kernels.h"
 
+/* A level's variants of an operation, the one to use unmeasured first. */
+#define MQ_VARIANT(name, function)                                                                                     \
+    {                                                                                                                  \
+        name, (mq_any_fn *)(function)                                                                                  \
+    }
+void mq__variants_set(mq_kernels *table, mq_operation operation, const mq_variant *variants, size_t count);
+
 /* ref: together these fill every slot. */
 void mq__fill_ref_elementwise(mq_kernels *table);
 void mq__fill_ref_nvfp4(mq_kernels *table);

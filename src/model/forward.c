@@ -2,8 +2,8 @@
  * Qwen3 (norms on q and k), Qwen3-MoE (experts in place of the MLP).
  *
  * Where NVFP4 ends and BF16 begins: every linear group asks the pass's phase plan for its format. Under Mix-Quant the
- * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms, attention and lm_head
- * are the same in both phases. All activations between the linear layers are FP32; the KV cache is BF16. */
+ * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms and lm_head are the
+ * same in both phases. All activations between the linear layers are FP32; the KV cache is BF16. */
 #include "model/forward.h"
 
 #include "model/runtime.h"
@@ -170,7 +170,7 @@ void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows
     mq__pass_enter(rt, pass);
     rt->clock.head = true;
     const mq_linear *head = pass->draft_head ? pass->draft_head : &rt->model->head;
-    mq__linear_group(rt, pass->draft_head ? MQ_LINEAR_NVFP4 : MQ_LINEAR_BF16,
+    mq__linear_group(rt, pass->draft_head ? MQ_LINEAR_NVFP4 : pass->plan.head,
                      (mq_input){.kind = MQ_INPUT_NORM,
                                 .norm_weight = rt->model->final_norm,
                                 .rows = rt->x,

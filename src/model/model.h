@@ -53,10 +53,10 @@ typedef struct mq_model {
     uint32_t experts, experts_per_token, expert_ffn;               /* E, how many of them a token takes, M */
     bool norm_topk;                                                /* a token's expert weights are scaled to sum to 1 */
     float norm_eps;
-    const float *inv_freq;   /* [K/2] rotary frequencies after scaling */
-    float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */
-    mq_dense embedding;      /* [V, D] */
-    mq_linear head;          /* [V, D]: lm_head, or the embedding when tied; always dense */
+    const float *inv_freq; /* [K/2] rotary frequencies after scaling */
+    float rope_factor;     /* multiplies cos and sin (YaRN); 1 otherwise */
+    mq_dense embedding;    /* [V, D] */
+    mq_linear head;        /* [V, D]: lm_head, or the embedding when tied; dense, and NVFP4 for plans that ask for it */
     const float *final_norm; /* [D] */
     mq_layer *layer;         /* [L] */
 } mq_model;
@@ -65,6 +65,7 @@ typedef struct mq_model {
 typedef struct mq_phase_plan {
     uint8_t (*format)[MQ_GROUPS];  /* [L][MQ_GROUPS] of mq_linear_format */
     mq_attention_format attention; /* of prefill passes */
+    mq_linear_format head;         /* BF16, W4A16 or NVFP4 */
 } mq_phase_plan;
 
 #endif

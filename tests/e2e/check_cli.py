@@ -63,7 +63,7 @@ def rewrite(path, change):
 # ---------------------------------------------------------------- answers
 
 def test_prefill_auto():
-    """Says what it took and why; attends in BF16 beside integer products, but not against the user's word."""
+    """Says what it took and why; attends in the fastest format, but not against the user's word. The choice is kept."""
     def plan(*flags, **environment):
         _, error = mixquant("run", "-m", model(), "-p", "hello there", "-n", 1, "--stats", *flags, **environment)
         *why, stats = error.strip().split("\n")
@@ -72,14 +72,35 @@ def test_prefill_auto():
 
     prefill, attention, why = plan("--prefill", "auto")
     assert f"prefill {prefill}: " in why, why
-    assert attention == ("bf16" if prefill == "bf16" else "w16a16"), (prefill, attention)
+    assert f"attention {attention}: " in why or (prefill, attention) == ("bf16", "bf16"), why
+    assert plan("--prefill", "auto") == (prefill, attention, why), "measured again"
     again, attention, _ = plan("--prefill", "auto", "--attention", "bf16")
     assert (again, attention) == (prefill, "bf16")
+    for quantised in ("nvfp4", "int8"):
+        assert plan("--prefill", quantised)[1] == plan("--prefill", quantised, "--attention", "auto")[1], "auto is the default"
+    assert plan("--prefill", "bf16")[1] == plan("--prefill", "w4a16")[1] == "bf16", "it is not, beside others"
+    assert "MQ_VARIANTS" in mixquant("run", "-m", model(), "-p", "x", "-n", 1, MQ_VARIANTS="nonsense", code=2)[1]
+    for worker in (("--prefill", "auto"), ("--attention", "auto")):
+        _, error = mixquant("serve", "-m", model(), "--port", 0, "--role", "prefill", *worker, code=2)
+        assert "by name" in error or "expected a build" in error, error
+
+
+def test_head():
+    """lm_head in NVFP4 is off unless asked for, and another one then."""
+    m = model("tiny-qwen3")
+    plain = logits(m, "--no-cache")
+    assert plain == logits(m, "--no-cache", "--head", "bf16")
+    others = {logits(m, "--no-cache", "--head", head) for head in ("w4a16", "nvfp4")}
+    assert len(others | {plain}) == 3
+    with open(SCRATCH + "/head.json", "w") as f:
+        json.dump({"head": "nvfp4", "layers": []}, f)
+    assert logits(m, "--no-cache", "--plan", SCRATCH + "/head.json") in others
+    mixquant("logits", "-m", m, "--tokens", "1,2", "-o", SCRATCH + "/x", "--head", "int8", code=2)
 
 
 def test_run_and_stats():
     m = model()
-    out, error = mixquant("run", "-m", m, "-p", "hello there", "-n", 8, "--ignore-eos", "--stats")
+    out, error = mixquant("run", "-m", m, "-p", "hello there", "-n", 8, "--ignore-eos", "--stats", "--attention", "bf16")
     stats = json.loads(error)
     assert stats["prompt_tokens"] == stats["prefill_tokens"] + 1 == 11, stats
     assert stats["generated_tokens"] == 8 and stats["plan"] == {"prefill": "nvfp4", "decode": "bf16"}, stats
@@ -98,11 +119,17 @@ def test_run_and_stats():
 
 def test_json_documents():
     m = model()
-    out, _ = mixquant("bench", "-m", m, "-p", 32, "-n", 4, "-r", 2, "--prefill", "bf16,nvfp4,w4a16", "--json")
+    out, _ = mixquant("bench", "-m", m, "-p", 32, "-n", 4, "-r", 2, "--prefill", "bf16,nvfp4,w4a16,auto,nvfp4/auto", "--json")
     bench = json.loads(out)
-    assert {r["format"] for r in bench["results"] if r["phase"] == "prefill"} == {"bf16", "nvfp4", "w4a16"}
-    assert {r["format"] for r in bench["ratios"]} == {"nvfp4", "w4a16"} and bench["cpu"]["read_gb_s"] > 0
+    assert {r["format"] for r in bench["results"] if r["phase"] == "prefill"} == {"bf16", "nvfp4", "w4a16", "auto", "nvfp4/auto"}
+    assert {r["format"] for r in bench["ratios"]} == {"nvfp4", "w4a16", "auto", "nvfp4/auto"} and bench["cpu"]["read_gb_s"] > 0
     assert all(r["tok_s"]["min"] <= r["tok_s"]["median"] <= r["tok_s"]["max"] for r in bench["results"])
+    mixquant("bench", "-m", m, "-p", 32, "-n", 4, "--decode", "auto", code=2)
+    measured = json.loads(mixquant("cpu", "--json")[0])["measured"]
+    for choice, candidates in measured.items():
+        assert [c["winner"] for c in candidates.values()].count(True) == 1, (choice, candidates)
+        assert all(c["microseconds"] > 0 for c in candidates.values()), (choice, candidates)
+    assert set(measured["attention"]) == {"bf16", "w16a16", "int8"}, measured
     cpu = json.loads(mixquant("cpu", "--json", "--quick")[0])
     assert cpu["isa"] in ("ref", "avx2", "avx512vnni", "avx512bf16", "neon", "neondot", "neoni8mm") and "nvfp4_gemm" in cpu["kernels"]
     assert isinstance(json.loads(mixquant("inspect", "-m", m, "--json")[0]), dict)

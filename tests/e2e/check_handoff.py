@@ -76,7 +76,7 @@ class Worker:
 
     def __init__(self, *options, model=None, ready=True):
         self.port, self.log = free_port(), tempfile.TemporaryFile(dir=SCRATCH)
-        command = [A.mixquant, "serve", "-m", model or A.model, "--port", self.port, *options]
+        command = [A.mixquant, "serve", "-m", model or A.model, "--port", self.port, "--attention", "int8", *options]
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                                         env={**os.environ, "XDG_CACHE_HOME": SCRATCH + "/cache"})
         if ready:

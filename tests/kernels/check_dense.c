@@ -293,8 +293,6 @@ static void check(void)
     if (checkasm_slot("bf16_pack_rows")) check_bf16(); /* its layout is the level's own: seen through the product */
     if (checkasm_slot("bf16_gemm")) check_bf16();
     if (checkasm_slot("dense_thin")) check_thin(checkasm.tested->dense_thin);
-    if (checkasm_slot("dense_thin_tiles")) check_thin(checkasm.tested->dense_thin_tiles);
-    if (checkasm_slot("dense_thin_streams")) check_thin(checkasm.tested->dense_thin_streams);
 }
 
 /* ------------------------------------------------------------------ benchmarks */
@@ -402,10 +400,17 @@ static void bench_thin_shape(const void *weights, size_t bytes, const char *wher
     const double read = (double)(c.matrices * c.matrix_bytes);
     for (int thread = 0; thread < threads; thread++)
         c.scratches[thread] = need(mq__alloc_aligned(checkasm.tested->gemm_scratch_bytes));
-    c.thin = checkasm.tested->dense_thin_tiles;
-    checkasm_bench_threads("dense_thin_tiles", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
-    c.thin = checkasm.tested->dense_thin_streams;
-    checkasm_bench_threads("dense_thin_streams", label, bench_thin, &c, read, CHECKASM_BYTES, threads);
+    mq_kernels level = *checkasm.tested;
+    const mq_variants *ways = &level.variants[MQ_DENSE_THIN];
+    for (size_t v = 0; v < (ways->count ? ways->count : 1); v++) {
+        char name[48] = "dense_thin";
+        if (ways->count) {
+            mq__variant_use(&level, MQ_DENSE_THIN, v);
+            snprintf(name, sizeof name, "dense_thin/%s", ways->one[v].name);
+        }
+        c.thin = level.dense_thin;
+        checkasm_bench_threads(name, label, bench_thin, &c, read, CHECKASM_BYTES, threads);
+    }
     if (rows >= 8 && threads == 1) { /* where arithmetic is the limit */
         const double macs = (double)rows * (double)n * (double)k_width * (double)c.matrices;
         c.thin = checkasm.tested->dense_thin;
@@ -473,8 +478,8 @@ static void bench(void)
         bench_gemm_shape(32, 3072, 1024);
         bench_gemm_shape(128, 3072, 1024);
     }
-    if (checkasm_bench_wanted("dense_thin") || checkasm_bench_wanted("dense_thin_tiles") ||
-        checkasm_bench_wanted("dense_thin_streams"))
+    if (checkasm_bench_wanted("dense_thin/ahead") || checkasm_bench_wanted("dense_thin/plain") ||
+        checkasm_bench_wanted("dense_thin/tiles") || checkasm_bench_wanted("dense_thin/streams"))
         bench_thin_memory();
 }
 

@@ -39,12 +39,14 @@ void checkasm_register(checkasm_suite *suite)
 enum { MAX_SLOTS = 64, MAX_REPORTS = 3 };
 
 static struct {
-    char name[40];
+    char name[40], shown[64]; /* shown: with the variant's name */
     char what[160];
     unsigned long compared, failed;
     double worst; /* largest relative error of checkasm_within */
     bool bounded;
 } slot;
+
+static const char *variant; /* what stands in the slot that is checked; NULL: the level's first */
 
 static char seen[MAX_SLOTS][40];
 static size_t seen_count;
@@ -76,7 +78,7 @@ static void finish_slot(void)
     const bool ok = slot.compared && !slot.failed;
     failed_slots += !ok;
     if (!options.quiet) {
-        printf("%-11s %-24s %-6s %8lu compared", mq__isa_name(checkasm.isa), slot.name, ok ? "ok" : "FAILED",
+        printf("%-11s %-24s %-6s %8lu compared", mq__isa_name(checkasm.isa), slot.shown, ok ? "ok" : "FAILED",
                slot.compared);
         if (slot.failed) {
             printf(", %lu differ", slot.failed);
@@ -112,6 +114,7 @@ bool checkasm_slot(const char *name)
     }
     memset(&slot, 0, sizeof slot);
     snprintf(slot.name, sizeof slot.name, "%s", name);
+    snprintf(slot.shown, sizeof slot.shown, "%s%s%s", name, variant ? "/" : "", variant ? variant : "");
     random_state = options.seed * 0x9e3779b97f4a7c15u ^ hash_name(name);
     for (size_t i = 0; i < seen_count; i++) {
         if (!strcmp(seen[i], name)) {
@@ -386,11 +389,28 @@ static bool was_seen(const char *name)
     return false;
 }
 
+/* The level's other ways to do what it has several for, each in its slot. */
+static void check_variants(void)
+{
+    for (int o = 0; o < MQ_OPERATIONS; o++) {
+        const mq_operation operation = (mq_operation)o;
+        for (size_t v = 1; v < tested.variants[o].count; v++) {
+            mq__variant_use(&tested, operation, v);
+            options.only = mq__operation_name(operation);
+            variant = tested.variants[o].one[v].name;
+            check_suites();
+            options.only = variant = NULL;
+            mq__variant_use(&tested, operation, 0);
+        }
+    }
+}
+
 static int check_levels(mq_isa first, mq_isa last)
 {
     for (mq_isa isa = first; isa <= last; isa = (mq_isa)(isa + 1)) {
         choose_level(isa, options.spoiled);
         check_suites();
+        if (!options.spoiled) check_variants();
     }
     for (size_t i = 0; i < mq__kernels_slots(); i++) {
         const char *name = mq__kernels_slot_name(i);

@@ -121,20 +121,6 @@ static void bad_dense_thin(const float *x, size_t ldx, size_t rows, const mq_den
     spoil_linear(rows, n1, w->n, out);
 }
 
-static void bad_dense_thin_tiles(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                 const mq_epilogue *out, void *scratch)
-{
-    honest.dense_thin_tiles(x, ldx, rows, w, n0, n1, out, scratch);
-    spoil_linear(rows, n1, w->n, out);
-}
-
-static void bad_dense_thin_streams(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                   const mq_epilogue *out, void *scratch)
-{
-    honest.dense_thin_streams(x, ldx, rows, w, n0, n1, out, scratch);
-    spoil_linear(rows, n1, w->n, out);
-}
-
 static void bad_w4a16_thin(const float *x, size_t ldx, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                            const mq_epilogue *out, void *scratch)
 {
@@ -219,20 +205,6 @@ static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, 
     partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
 }
 
-static void bad_attention_decode_span_to_l1(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                            float *partial, size_t stride)
-{
-    honest.attention_decode_span_to_l1(a, kv_heads, key0, key1, partial, stride);
-    partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
-}
-
-static void bad_attention_decode_span_to_l2(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                            float *partial, size_t stride)
-{
-    honest.attention_decode_span_to_l2(a, kv_heads, key0, key1, partial, stride);
-    partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
-}
-
 static void bad_attention_decode_merge(const mq_attention *a, uint32_t spans, const float *partials)
 {
     honest.attention_decode_merge(a, spans, partials);
@@ -270,8 +242,6 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
     X(bf16_pack_rows, bad_bf16_pack_rows)                                                                              \
     X(bf16_gemm, bad_bf16_gemm)                                                                                        \
     X(dense_thin, bad_dense_thin)                                                                                      \
-    X(dense_thin_tiles, bad_dense_thin_tiles)                                                                          \
-    X(dense_thin_streams, bad_dense_thin_streams)                                                                      \
     X(w4a16_thin, bad_w4a16_thin)                                                                                      \
     X(attention_prefill, bad_attention_prefill)                                                                        \
     X(attention_prefill, large_attention_prefill)                                                                      \
@@ -281,8 +251,6 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
     X(attention_prefill_int8, large_attention_prefill_int8)                                                            \
     X(attention_prefill_int8, unit_attention_prefill_int8)                                                             \
     X(attention_decode_span, bad_attention_decode_span)                                                                \
-    X(attention_decode_span_to_l1, bad_attention_decode_span_to_l1)                                                    \
-    X(attention_decode_span_to_l2, bad_attention_decode_span_to_l2)                                                    \
     X(attention_decode_merge, bad_attention_decode_merge)                                                              \
     X(burn_fma, bad_burn_fma)                                                                                          \
     X(read_stream, bad_read_stream)

@@ -146,7 +146,7 @@ static void test_entrances(void **state)
     char *text, why[256];
     mq_engine *engine;
     mq_text *texts;
-    mq_linear_format format;
+    mq_plan_options plan = {0};
     mq_error error = {0};
     unit_puts("a.gguf", "GGUF\3");
     const mq_engine_options options = {.model_dir = unit_path("a.gguf"), .no_cache = true};
@@ -155,7 +155,8 @@ static void test_entrances(void **state)
     unit_refused(mq_inspect(unit_path("a.gguf"), true, &text, &error), MQ_UNSUPPORTED, &error, "GGUF");
     unit_refused(mq_quantize_checkpoint(&quantize, &error), MQ_UNSUPPORTED, &error, "GGUF");
     unit_refused(mq_text_open(unit_path("a.gguf"), NULL, &texts, &error), MQ_UNSUPPORTED, &error, "GGUF");
-    if (mq_choose_prefill(unit_path("a.gguf"), &format, why, sizeof why, &error) == MQ_OK) fail();
+    const mq_engine_options of_file = {.model_dir = unit_path("a.gguf")};
+    if (mq_choose_plan(&of_file, true, false, &plan, why, sizeof why, &error) == MQ_OK) fail();
     assert_non_null(strstr(error.text, "GGUF"));
     make_dir("hub");
     make_dir("hub/models--Some--Model");

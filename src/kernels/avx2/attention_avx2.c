@@ -13,7 +13,7 @@ void mq__fill_avx2_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_avx2;
     table->attention_prefill_int8 = mq__attention_prefill_avx2; /* no integer dot product beats FP32 here */
-    table->attention_decode_span_to_l1 = table->attention_decode_span_to_l2 = mq__attention_decode_span_avx2;
+    table->attention_decode_span = mq__attention_decode_span_avx2;
     table->attention_decode_merge = mq__attention_decode_merge_avx2;
     table->attention_scratch_bytes = scratch_bytes_attention_avx2;
 }

@@ -8,6 +8,7 @@
  * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. With 4 and 8 rows, on a
  * Cascade Lake class processor with a prefetch 1 KiB ahead, 0.62 and 0.31. */
 #include "kernels/avx2/dense_thin_avx2.h"
+#include "kernels/table.h"
 
 #define AHEAD_BYTES 4096
 
@@ -31,7 +32,7 @@ static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __
 
 /* Features n, n + apart, ... (W of them), rows [row, row + R); W * R <= 4 keeps the sums in registers. */
 INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
-                      const mq_epilogue *out, const mq_dense_type type, const int W, const int R)
+                      const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W, const int R)
 {
     const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
     size_t at[4];
@@ -49,7 +50,7 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     for (; k + 16 <= k_width; k += 16) {
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
-            if (row == 0) _mm_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES, _MM_HINT_T0);
+            if (ahead && row == 0) _mm_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES, _MM_HINT_T0);
         }
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; half++) {
@@ -77,17 +78,27 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
 
 #include "kernels/dense_thin_tiles.h"
 
-static void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                            const mq_epilogue *out, void *scratch)
+static void ahead_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out, void *scratch)
 {
-    if (rows > THIN_FEW) {
+    if (rows > THIN_FEW)
         mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
-    } else {
-        thin_few_rows(x, ldx, rows, w, n0, n1, out);
-    }
+    else
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, true);
+}
+
+/* Left to the processor's own prefetchers. */
+static void plain_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out, void *scratch)
+{
+    if (rows > THIN_FEW)
+        mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
+    else
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, false);
 }
 
 void mq__fill_avx2_thin(mq_kernels *table)
 {
-    table->dense_thin_tiles = table->dense_thin_streams = thin_dense_avx2;
+    static const mq_variant thin[] = {MQ_VARIANT("ahead", ahead_dense_avx2), MQ_VARIANT("plain", plain_dense_avx2)};
+    mq__variants_set(table, MQ_DENSE_THIN, thin, 2);
 }

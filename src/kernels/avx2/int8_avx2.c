@@ -121,7 +121,9 @@ static void quantize_int8_avx2(const float *x, size_t ldx, size_t row0, size_t r
 
 void mq__fill_avx2_int8(mq_kernels *table)
 {
+    static const mq_variant gemm[] = {MQ_VARIANT("vnni", mq__int8_gemm_avxvnni), MQ_VARIANT("madd", gemm_int8_avx2)};
     table->int8_quantize = quantize_int8_avx2;
-    table->int8_gemm = mq__cpu_avx_vnni() ? mq__int8_gemm_avxvnni : gemm_int8_avx2;
+    table->int8_gemm = gemm_int8_avx2;
+    if (mq__cpu_avx_vnni()) mq__variants_set(table, MQ_INT8_GEMM, gemm, 2);
     if (table->gemm_scratch_bytes < mq__int8_scratch_bytes()) table->gemm_scratch_bytes = mq__int8_scratch_bytes();
 }

@@ -171,8 +171,10 @@ static void nvfp4_gemm_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 
 
 void mq__fill_avx2_nvfp4(mq_kernels *table)
 {
+    static const mq_variant gemm[] = {MQ_VARIANT("vnni", mq__nvfp4_gemm_avxvnni), MQ_VARIANT("madd", nvfp4_gemm_avx2)};
     const size_t need = mq__nvfp4_scratch_bytes();
     table->nvfp4_quantize = mq__nvfp4_quantize_avx2;
-    table->nvfp4_gemm = mq__cpu_avx_vnni() ? mq__nvfp4_gemm_avxvnni : nvfp4_gemm_avx2;
+    table->nvfp4_gemm = nvfp4_gemm_avx2;
+    if (mq__cpu_avx_vnni()) mq__variants_set(table, MQ_NVFP4_GEMM, gemm, 2);
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
 }

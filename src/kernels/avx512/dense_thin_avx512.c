@@ -19,6 +19,7 @@
  * Registers: W x R sums of 16 lanes (2 x 2, 4 x 4, 3 x 8), W weight vectors, 1 activation vector.
  * Throughput model per 16 k: W loads with widening and shift, R loads of activations, W*R FMA. */
 #include "kernels/avx512/dense_thin_avx512.h"
+#include "kernels/table.h"
 
 #define SLICE 1024 /* of K: 32 KiB for 8 rows */
 #define BLOCK 16   /* tiles; their sums are 24 to 32 KiB */
@@ -185,7 +186,7 @@ INLINE void thin_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_
     }
 }
 
-/* The slot dense_thin_tiles. */
+/* Neighbouring features together, the next tile prefetched. */
 static void tiles_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                const mq_epilogue *out, void *scratch)
 {
@@ -195,7 +196,7 @@ static void tiles_dense_avx512(const float *x, size_t ldx, size_t rows, const mq
         thin_dense_avx512(x, ldx, rows, w, n0, n1, out, false);
 }
 
-/* The slot dense_thin_streams. */
+/* Features far apart, each a stream of memory that never jumps. */
 static void streams_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                  const mq_epilogue *out, void *scratch)
 {
@@ -207,6 +208,7 @@ static void streams_dense_avx512(const float *x, size_t ldx, size_t rows, const 
 
 void mq__fill_avx512_thin(mq_kernels *table)
 {
-    table->dense_thin_tiles = tiles_dense_avx512;
-    table->dense_thin_streams = streams_dense_avx512;
+    static const mq_variant thin[] = {MQ_VARIANT("tiles", tiles_dense_avx512),
+                                      MQ_VARIANT("streams", streams_dense_avx512)};
+    mq__variants_set(table, MQ_DENSE_THIN, thin, 2);
 }

@@ -28,7 +28,6 @@
  *   2-core Cascade Lake class, 2.5 GHz, peak 76.6 GMAC/s, commit 5f6b6a1: operands in L1 2.5 (2.62 without the start and end
  *   of a call); M=512 2.17 to 2.28 at best, median of quiet moments 2.08 to 2.17; M=2048 2.09 to 2.22, 1.95 to 2.13. While
  *   a neighbour shares the core's issue slots it is 1.5 to 1.7. The gap to L1: unpacking 3%, y 3 to 5%, L2 5%. */
-#include "base/cpu.h"
 #include "kernels/nvfp4_driver.h"
 #include "kernels/table.h"
 
@@ -42,10 +41,6 @@ enum {
     ONE_BLOCKS = 2048,      /* blocks of K of one row at most */
     AHEAD_BYTES = 4608,     /* prefetched then: 16 cells */
 };
-
-/* For one row: AHEAD_BYTES, or 0 on Zen 4, whose own prefetchers do better undisturbed (dense_thin_avx512.c): in decode steps a
- * thread reads 0.84 of its bandwidth then, and 0.66 otherwise. 4 rows and more want AHEAD_BYTES there, too. */
-static size_t ahead_of_one;
 
 /* A weight cell as the micro-kernel reads it. */
 typedef struct wide_cell {
@@ -375,10 +370,10 @@ INLINE void add_one(const one_block *x, const uint8_t *cell, size_t ahead, __m51
     }
 }
 
-INLINE void one_row(int streams, const nvfp4_slice *s, const one_block *x, const uint8_t *cell, size_t apart)
+INLINE void one_row(int streams, const nvfp4_slice *s, const one_block *x, const uint8_t *cell, size_t apart,
+                    size_t ahead)
 {
     __m512 acc[STREAMS][1][2];
-    const size_t ahead = ahead_of_one;
     UNROLL
     for (int i = 0; i < streams; i++)
         acc[i][0][0] = acc[i][0][1] = _mm512_setzero_ps();
@@ -393,18 +388,19 @@ INLINE void one_row(int streams, const nvfp4_slice *s, const one_block *x, const
 }
 
 static __attribute__((noinline)) void one_row_4(const nvfp4_slice *s, const one_block *x, const uint8_t *cell,
-                                                size_t apart)
+                                                size_t apart, size_t ahead)
 {
-    one_row(4, s, x, cell, apart);
+    one_row(4, s, x, cell, apart, ahead);
 }
 
-static __attribute__((noinline)) void one_row_1(const nvfp4_slice *s, const one_block *x, const uint8_t *cell)
+static __attribute__((noinline)) void one_row_1(const nvfp4_slice *s, const one_block *x, const uint8_t *cell,
+                                                size_t ahead)
 {
-    one_row(1, s, x, cell, 0);
+    one_row(1, s, x, cell, 0, ahead);
 }
 
 static void run_one(const mq_nvfp4_rows *a, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
-                    one_block *x)
+                    one_block *x, size_t ahead)
 {
     const size_t each = (p1 - p0) / STREAMS, apart = each * w->blocks * MQ_NVFP4_CELL;
     const float scale = 0.25f * a->multiplier[0] * w->multiplier;
@@ -415,11 +411,11 @@ static void run_one(const mq_nvfp4_rows *a, const mq_nvfp4 *w, size_t p0, size_t
     for (size_t p = p0; p < p0 + each; p++) {
         for (size_t i = 0; i < STREAMS; i++)
             mq__nvfp4_set_output(&s[i], w, p + i * each, out, 0);
-        one_row_4(s, x, mq__nvfp4_panel(w, p), apart);
+        one_row_4(s, x, mq__nvfp4_panel(w, p), apart, ahead);
     }
     for (size_t p = p0 + each * STREAMS; p < p1; p++) {
         mq__nvfp4_set_output(s, w, p, out, 0);
-        one_row_1(s, x, mq__nvfp4_panel(w, p));
+        one_row_1(s, x, mq__nvfp4_panel(w, p), ahead);
     }
 }
 
@@ -458,11 +454,11 @@ static void few_rows(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, siz
 static const nvfp4_core core = {.slice = SLICE, .widen = widen_nvfp4_avx512, .rows = run_slice_nvfp4_avx512};
 _Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scratch memory");
 
-static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
-                              const mq_epilogue *out, void *scratch)
+static void gemm_nvfp4_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                              const mq_epilogue *out, void *scratch, size_t ahead)
 {
     if (rows == 1 && w->blocks <= ONE_BLOCKS) {
-        run_one(a, w, p0, p1, out, scratch);
+        run_one(a, w, p0, p1, out, scratch, ahead);
     } else if (rows <= DIRECT_ROWS) {
         few_rows(a, rows, w, p0, p1, out);
     } else {
@@ -470,11 +466,25 @@ static void nvfp4_gemm_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp
     }
 }
 
+/* One row with prefetches, and without. A Zen 4's own prefetchers do better undisturbed (dense_thin_avx512.c): in decode steps a
+ * thread reads 0.84 of its bandwidth then, and 0.66 otherwise. 4 rows and more want them there, too. */
+static void ahead_nvfp4_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                               const mq_epilogue *out, void *scratch)
+{
+    gemm_nvfp4_avx512(a, rows, w, p0, p1, out, scratch, AHEAD_BYTES);
+}
+
+static void plain_nvfp4_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
+                               const mq_epilogue *out, void *scratch)
+{
+    gemm_nvfp4_avx512(a, rows, w, p0, p1, out, scratch, 0);
+}
+
 void mq__fill_avx512_nvfp4(mq_kernels *table)
 {
+    static const mq_variant gemm[] = {MQ_VARIANT("ahead", ahead_nvfp4_avx512), MQ_VARIANT("plain", plain_nvfp4_avx512)};
     const size_t need = mq__nvfp4_scratch_bytes();
-    ahead_of_one = mq__cpu_zen4() ? 0 : AHEAD_BYTES;
     table->nvfp4_quantize = mq__nvfp4_quantize_avx512;
-    table->nvfp4_gemm = nvfp4_gemm_avx512;
+    mq__variants_set(table, MQ_NVFP4_GEMM, gemm, 2);
     if (table->gemm_scratch_bytes < need) table->gemm_scratch_bytes = need;
 }

@@ -99,10 +99,15 @@ static void pack_rows_bf16(const float *x, size_t ldx, size_t rows, size_t k_wid
     }
 }
 
+/* Of INT8 attention, the tile that the rows are in themselves in BF16 or in FP32: twice the products an instruction, but on some
+ * processors not in the same time, and queries are packed twice. */
+static const mq_variant int8[] = {MQ_VARIANT("own_fp32", mq__attention_int8_avx512),
+                                  MQ_VARIANT("own_bf16", mq__attention_int8_avx512bf16)};
+
 void mq__fill_avx512bf16(mq_kernels *table)
 {
     table->bf16_pack_rows = pack_rows_bf16;
     table->bf16_gemm = gemm_bf16;
     table->attention_prefill_bf16 = mq__attention_bf16_avx512bf16;
-    table->attention_prefill_int8 = mq__attention_int8_avx512bf16;
+    mq__variants_set(table, MQ_INT8_ATTENTION, int8, 2);
 }

@@ -13,7 +13,7 @@ void mq__fill_neon_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_neon;
     table->attention_prefill_int8 = mq__attention_prefill_neon; /* no integer dot product beats FP32 here */
-    table->attention_decode_span_to_l1 = table->attention_decode_span_to_l2 = mq__attention_decode_span_neon;
+    table->attention_decode_span = mq__attention_decode_span_neon;
     table->attention_decode_merge = mq__attention_decode_merge_neon;
     table->attention_scratch_bytes = scratch_bytes_neon;
 }

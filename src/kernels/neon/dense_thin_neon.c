@@ -6,6 +6,7 @@
  * lanes each: 4 x 6 sums, 4 vectors of weights and 1 to 2 of activations = 30 registers. Per 4 k 24 FMA beside 10 loads. */
 #include "kernels/dense_common.h"
 #include "kernels/neon/vector_neon.h"
+#include "kernels/table.h"
 
 #define AHEAD_BYTES 4096
 
@@ -42,7 +43,7 @@ static void add_tail_neon(const float *x, const mq_dense *w, size_t at, size_t k
 }
 
 INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
-                      const mq_epilogue *out, const mq_dense_type type, const int W, const int R)
+                      const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W, const int R)
 {
     const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
     size_t at[4];
@@ -59,7 +60,7 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     for (; k + 16 <= k_width; k += 16) {
         UNROLL
         for (int i = 0; i < W; i++) {
-            if (row == 0) __builtin_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES);
+            if (ahead && row == 0) __builtin_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES);
         }
         UNROLL
         for (size_t half = 0; half < 2; half++) {
@@ -224,17 +225,27 @@ static void tile_finish(const mq_epilogue *out, size_t row, size_t rows, size_t 
 
 _Static_assert(THIN_FEW + 1 > GROUP && (THIN_FEW + 1) / 2 >= 4, "groups of more rows than THIN_FEW have 4 to GROUP");
 
-static void thin_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                            const mq_epilogue *out, void *scratch)
+static void ahead_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out, void *scratch)
 {
-    if (rows > THIN_FEW) {
+    if (rows > THIN_FEW)
         thin_many_rows(x, ldx, rows, w, n0, n1, out, scratch);
-    } else {
-        thin_few_rows(x, ldx, rows, w, n0, n1, out);
-    }
+    else
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, true);
+}
+
+/* Left to the processor's own prefetchers. */
+static void plain_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out, void *scratch)
+{
+    if (rows > THIN_FEW)
+        thin_many_rows(x, ldx, rows, w, n0, n1, out, scratch);
+    else
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, false);
 }
 
 void mq__fill_neon_thin(mq_kernels *table)
 {
-    table->dense_thin_tiles = table->dense_thin_streams = thin_dense_neon;
+    static const mq_variant thin[] = {MQ_VARIANT("ahead", ahead_dense_neon), MQ_VARIANT("plain", plain_dense_neon)};
+    mq__variants_set(table, MQ_DENSE_THIN, thin, 2);
 }

@@ -69,6 +69,6 @@ void mq__fill_ref_dense(mq_kernels *table)
 {
     table->dense_pack_rows = pack_rows_dense_ref;
     table->dense_gemm = gemm_dense_ref;
-    table->dense_thin_tiles = table->dense_thin_streams = thin_dense_ref;
+    table->dense_thin = thin_dense_ref;
     mq__fill_ref_w4a16(table);
 }

@@ -169,11 +169,12 @@ def int8_groups(x, keep_bits):
 
 
 class Model:
-    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
+    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'nvfp4' (W4A4) or 'w4a16' for all linear layers. head: 'bf16', 'w4a16' or 'nvfp4'
+    for lm_head. kv: round K and V to BF16 as the engine's cache does."""
 
-    def __init__(self, directory, plan="bf16", kv="bf16"):
+    def __init__(self, directory, plan="bf16", kv="bf16", head="bf16"):
         self.config, self.t = read_model(directory)
-        self.plan, self.kv, self.cache, self.causal = plan, kv, {}, None
+        self.plan, self.kv, self.head, self.cache, self.causal = plan, kv, head, {}, None
 
     def weight(self, name):
         if name in self.cache:
@@ -265,7 +266,10 @@ class Model:
             x = self.norm(h, t[p + "post_attention_layernorm.weight"])
             h = h + (self.experts(x, p + "mlp.") if p + "mlp.gate.weight" in t else self.mlp(x, p + "mlp."))
         h = self.norm(h, t["model.norm.weight"])
-        return h @ t["lm_head.weight" if "lm_head.weight" in t else "model.embed_tokens.weight"].T
+        w = t["lm_head.weight" if "lm_head.weight" in t else "model.embed_tokens.weight"]
+        if self.head in ("w4a16", "nvfp4"):
+            w = nvfp4_weight(w, np.abs(w).max())
+        return (nvfp4_rows(h) if self.head == "nvfp4" else h) @ w.T
 
 
 def to_bf16(x):
