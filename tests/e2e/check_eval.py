@@ -1,7 +1,7 @@
 """`mixquant eval` on the bundled model, a few items of each task: equal seeds give equal reports, whatever the batch and
 wherever an earlier run was cut; the report, the plots and the refusals are what the documentation says.
 
-usage: check_eval.py MIXQUANT MODEL
+usage: check_eval.py MIXQUANT MODEL [TEST]
 Needs Python's standard library only; exits with 1 and one line when something is wrong.
 """
 import json
@@ -88,6 +88,23 @@ def test_every_task():
     assert {"agent-episode.svg", "tokens-by-task.svg", "kld-teacher-forced-KL-by-step.svg"} <= set(plots), plots
     for name in plots:
         xml.etree.ElementTree.parse(os.path.join(out, name))
+
+
+def test_kld_ends_with_the_answer():
+    """Nothing behind the answer's end mark is compared; with --temp the answer is drawn, and repeats."""
+    run = ["--task", "kld", "--limit", "3", "--plans", "bf16,nvfp4", "-n", "128"]
+    evaluate(*run, "-o", folder("ends"))
+    for plan, records in eval_stats.records_of(folder("ends") + "/kld.jsonl").items():
+        for record in records.values():
+            tokens = record["answer_tokens"]
+            assert 4 < tokens < 128, f"{plan}: expected an answer with an end, got {tokens} tokens"
+            for name, curve in record["curves"].items():
+                assert len(curve["x"]) == len(curve["y"]) == tokens, f"{name}: expected {tokens} points"
+            assert plan != "bf16" or record["free_same"] == 1 and record["divergence_step"] == tokens, record
+    drawn = [evaluate(*run, "--temp", "3", "--json") for _ in range(2)]
+    assert drawn[0] == drawn[1] != evaluate(*run, "--json"), "drawn answers: expected the same twice, and not the greedy ones"
+    means = json.loads(drawn[0])["tasks"]["kld"]["metrics"]
+    assert means["free_same"]["bf16"]["mean"] == 1 and means["decode_kld"]["bf16"]["mean"] == 0, means
 
 
 def test_text_file():
@@ -238,7 +255,7 @@ def test_refusals():
 
 failed = 0
 for name, test in list(globals().items()):
-    if name.startswith("test_"):
+    if name.startswith(sys.argv[3] if len(sys.argv) > 3 else "test_"):
         try:
             test()
         except AssertionError as error:
