@@ -23,23 +23,41 @@ typedef struct settings {
 
 static const char default_plans[] = "bf16,w4a16,nvfp4,mix,inverse";
 
-static int parse_plans(const char *list, mq_eval_plan *plans, size_t *count, char **names)
+static int add_plan_eval(const char *name, mq_eval_plan *plans, size_t *count)
 {
     mq_error error = {0};
+    if (*count == MQ_EVAL_PLANS_MAX) {
+        return cli_usage_error("eval: plans: expected at most %d, got more", MQ_EVAL_PLANS_MAX);
+    }
+    if (mq__eval_plan_parse(name, &plans[*count], &error) != MQ_OK) return cli_report(&error);
+    for (size_t i = 0; i < *count; i++) {
+        if (strcmp(plans[i].name, name) == 0)
+            return cli_usage_error("eval: plans: expected %s once, got it twice", name);
+    }
+    (*count)++;
+    return CLI_GO_ON;
+}
+
+/* bf16, if it is not there yet, and what must be like it. */
+static int add_control(mq_eval_plan *plans, size_t *count)
+{
+    bool there = false;
+    for (size_t i = 0; i < *count; i++) {
+        there = there || strcmp(plans[i].name, "bf16") == 0;
+    }
+    const int code = there ? CLI_GO_ON : add_plan_eval("bf16", plans, count);
+    return code == CLI_GO_ON ? add_plan_eval(MQ_EVAL_CONTROL, plans, count) : code;
+}
+
+static int parse_plans(const char *list, mq_eval_plan *plans, size_t *count, char **names)
+{
     char *rest;
     *names = strdup(list);
     *count = 0;
     if (!*names) return CLI_FAILED;
     for (char *name = strtok_r(*names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
-        if (*count == MQ_EVAL_PLANS_MAX) {
-            return cli_usage_error("eval: plans: expected at most %d, got more", MQ_EVAL_PLANS_MAX);
-        }
-        if (mq__eval_plan_parse(name, &plans[*count], &error) != MQ_OK) return cli_report(&error);
-        for (size_t i = 0; i < *count; i++) {
-            if (strcmp(plans[i].name, name) == 0)
-                return cli_usage_error("eval: plans: expected %s once, got it twice", name);
-        }
-        (*count)++;
+        const int code = strcmp(name, "control") == 0 ? add_control(plans, count) : add_plan_eval(name, plans, count);
+        if (code != CLI_GO_ON) return code;
     }
     return *count ? CLI_GO_ON : cli_usage_error("eval: plans: expected at least one, got none");
 }
@@ -228,7 +246,9 @@ static int run_eval(int argc, char **argv)
     const cli_option own[] = {
         {"task", CLI_TEXT, &s.tasks, 0, 0, tasks},
         {"plans", CLI_TEXT, &s.plans, 0, 0,
-         "bf16, nvfp4, w4a16, mix, inverse, int8-mix, any format, PREFILL/DECODE, plan files; with commas"},
+         "bf16, nvfp4, w4a16, mix, inverse, int8-mix, any format, PREFILL/DECODE, plan files, control (bf16 twice, "
+         "once "
+         "with INT8 attention); with commas"},
         {"o", CLI_TEXT, &s.out, 0, 0, "folder for records (a run goes on where it stopped), report and plots"},
         {"limit", CLI_NUMBER, &s.limit, 0, 1e9, "items of a task at most (default 0: the task's own)"},
         {"quick", CLI_FLAG, &s.quick, 0, 0, "a small number of items"},

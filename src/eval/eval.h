@@ -14,7 +14,8 @@
 
 #define MQ_EVAL_PLANS_MAX   16
 #define MQ_EVAL_METRICS_MAX 8
-#define MQ_EVAL_BATCH       8 /* items of a dialogue task at once */
+#define MQ_EVAL_CONTROL     "bf16+int8-attention" /* of which no task may see a difference from bf16 */
+#define MQ_EVAL_BATCH       8                     /* items of a dialogue task at once */
 
 typedef struct mq_eval_plan {
     char name[64]; /* "mix", or "nvfp4/bf16" as it was given */

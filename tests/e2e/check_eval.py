@@ -35,13 +35,13 @@ def folder(name):
 
 
 def test_agent_repeats():
-    run = ["--task", "agent", "--limit", "4", "--plans", "bf16,nvfp4,mix", "-n", "64", "--json"]
+    run = ["--task", "agent", "--limit", "4", "--plans", "control,nvfp4,mix", "-n", "64", "--json"]
     first = evaluate(*run, "-o", folder("a"))
     assert first == evaluate(*run), "another run, nothing on disk: expected the same report"
     assert first == evaluate(*run, "--batch", "1"), "one item at a time: expected the same report"
     with open(folder("a") + "/agent.jsonl", "rb") as file:
         lines = file.read()
-    assert lines.count(b"\n") == 1 + 4 * 3, "expected a header and one record for each item and plan"
+    assert lines.count(b"\n") == 1 + 4 * 4, "expected a header and one record for each item and plan"
     os.mkdir(folder("b"))
     with open(folder("b") + "/agent.jsonl", "wb") as file:
         file.write(lines[:len(lines) * 3 // 5])  # killed in the middle of a line
@@ -54,7 +54,9 @@ def test_agent_repeats():
     for cell in report["metrics"]["turn"].values():
         assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1, cell
     pairs = {(c["plan"], c["against"]) for c in report["compare"]}
-    assert pairs == {("nvfp4", "bf16"), ("mix", "bf16"), ("mix", "nvfp4")}, pairs
+    control = "bf16+int8-attention"
+    assert pairs == {("nvfp4", "bf16"), ("mix", "bf16"), ("mix", "nvfp4"), (control, "bf16")}, pairs
+    assert all(c["family"] == "control" and c["p"] == 1 for c in report["compare"] if c["plan"] == control), report["compare"]
     eval_stats.check(folder("a"), "agent")
 
 
