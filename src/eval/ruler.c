@@ -1,6 +1,7 @@
 #include "eval/ruler.h"
 
 #include "base/mem.h"
+#include "eval/names.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -17,38 +18,7 @@ static uint32_t below(mq_eval_random *r, uint32_t bound)
     return mq__eval_random_below(r, bound);
 }
 
-/* ---- words. The bundled model never saw a name whose CRC-32 is a multiple of 8 (tools/train/world.py): those are used. */
-
-static uint32_t crc32_of(const char *text)
-{
-    uint32_t crc = ~0u;
-    for (const char *p = text; *p; p++) {
-        crc ^= (uint8_t)tolower((unsigned char)*p);
-        for (int bit = 0; bit < 8; bit++) {
-            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-        }
-    }
-    return ~crc;
-}
-
-static void make_name(mq_eval_random *r, char name[32])
-{
-    static const char *const onsets[] = {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",
-                                         "n",  "p",  "r",  "s",  "t",  "v",  "w",  "z",  "br", "dr",
-                                         "gr", "kr", "tr", "st", "sh", "th", "ch", "pl", "fl"};
-    static const char *const codas[] = {"", "", "", "n", "r", "l", "s", "m", "k", "t", "x", "nd"};
-    static const uint32_t syllables[] = {1, 2, 2, 2, 3};
-    do {
-        name[0] = '\0';
-        for (uint32_t n = syllables[below(r, 5)]; n > 0; n--) {
-            const size_t used = strlen(name);
-            const char *onset = onsets[below(r, sizeof onsets / sizeof *onsets)];
-            const char vowel = "aeiou"[below(r, 5)];
-            snprintf(name + used, 32 - used, "%s%c%s", onset, vowel, codas[below(r, sizeof codas / sizeof *codas)]);
-        }
-        name[0] = (char)toupper((unsigned char)name[0]);
-    } while (strlen(name) < 3 || crc32_of(name) % 8 != 0);
-}
+/* ---- words */
 
 /* count names that differ, also from those before them in the list. */
 static void make_names(mq_eval_random *r, char (*names)[32], uint32_t count)
@@ -56,7 +26,7 @@ static void make_names(mq_eval_random *r, char (*names)[32], uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         bool again = true;
         while (again) {
-            make_name(r, names[i]);
+            mq__eval_held_name(r, names[i]);
             again = false;
             for (uint32_t k = 0; k < i; k++) {
                 again = again || strcmp(names[k], names[i]) == 0;
@@ -72,7 +42,7 @@ static void make_number(mq_eval_random *r, mq_ruler_wording wording, char number
         const uint32_t digits = wording == MQ_RULER_ENGLISH ? 3 : below(r, 4); /* RULER: 7 digits; ours: 3 to 6 */
         const uint32_t from = wording == MQ_RULER_ENGLISH ? 1000000 : low[digits];
         snprintf(number, 32, "%u", from + below(r, 9 * from));
-    } while (crc32_of(number) % 8 != 0);
+    } while (!mq__eval_is_held(number));
 }
 
 /* ---- questions */
@@ -248,7 +218,7 @@ static void common_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
         char once[32], name[48];
         snprintf(name, sizeof name, "once-%u", order[i]);
         mq_eval_random own = mq__eval_random(item->noise_seed, name);
-        make_name(&own, once);
+        mq__eval_held_name(&own, once);
         mq__buf_puts(text, i ? " " : "");
         mq__buf_puts(text, word < each ? item->wanted[word] : once);
     }

@@ -109,6 +109,22 @@ def test_kld_ends_with_the_answer():
     assert means["free_same"]["bf16"]["mean"] == 1 and means["decode_kld"]["bf16"]["mean"] == 0, means
 
 
+def test_ledger():
+    """A limit has all numbers of steps and lengths; the survival of each is plotted. (The bundled model cannot do it.)"""
+    run = ["--task", "ledger", "--limit", "6", "--plans", "bf16,mix", "-n", "48", "-o", folder("ledger")]
+    evaluate(*run)
+    report = json.load(open(folder("ledger") + "/report.json"))["tasks"]["ledger"]
+    assert set(report["groups"]) == {f"{n} steps {length}" for n in (20, 30, 40) for length in (2048, 3072)}, report["groups"]
+    assert report["curves"]["survival by step"]["bf16"]["x"] == list(range(1, 41)), "expected a curve of 40 steps"
+    eval_stats.check(folder("ledger"), "ledger")
+    xml.etree.ElementTree.parse(folder("ledger") + "/ledger-survival-by-step.svg")
+    for record in eval_stats.records_of(folder("ledger") + "/ledger.jsonl")["mix"].values():
+        length = int(record["group"].split()[-1])
+        assert length - 110 < record["prompt_tokens"] <= length, record  # as many rows as fit
+    evaluate("--task", "ledger", "--lengths", "4096", code=2)
+    evaluate("--task", "ledger", "--lengths", "512", code=2)
+
+
 def test_text_file():
     path = folder("words.txt")
     with open(path, "w") as file:
