@@ -272,15 +272,16 @@ typedef struct mq_sync_options {
     /* If set, logits [rows, vocab] of positions first .. first+rows-1 are computed for every new token. */
     void (*logits)(void *context, uint32_t first, uint32_t rows, const float *logits);
     void *context;
+    uint32_t precise; /* how many tokens at the prompt's end run in the decode plan; 0: 1, the last one */
 } mq_sync_options;
 
 typedef struct mq_sync_stats {
     uint32_t cached, prefilled; /* tokens reused, and tokens computed in the prefill plan */
-    double prefill_s, last_s;   /* seconds for those, and for the last token in the decode plan */
+    double prefill_s, last_s;   /* seconds for those, and for the tokens in the decode plan */
 } mq_sync_stats;
 
 /* Makes the sequence hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
- * prefill plan, the last one in the decode plan, and its logits are ready afterwards (paper, section 3). options and
+ * prefill plan, the last one (or more, see `precise`) in the decode plan, and its logits are ready afterwards (paper, section 3). options and
  * stats may be NULL. A refusal changes nothing; after MQ_CANCELLED the sequence keeps the tokens that are complete. */
 MQ_API mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                   const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);

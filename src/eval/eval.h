@@ -20,10 +20,14 @@
 typedef struct mq_eval_plan {
     char name[64]; /* "mix", or "nvfp4/bf16" as it was given */
     mq_plan_options options;
+    uint32_t precise; /* tokens at each prompt's end in the decode plan; 0: the last one */
+    bool
+        reprefill; /* answers run in the prefill plan once more when the next prompt holds them, as where another machine reads
+                         prompts; otherwise their KV is kept from decoding */
 } mq_eval_plan;
 
-/* "bf16", "mix", ..., "PREFILL/DECODE", each also with "+int8-attention", or the path of a plan file (contains ".json"; borrowed
- * as long as the plan is used). */
+/* "bf16", "mix", ..., "PREFILL/DECODE", each also with "+int8-attention", "+lastN" (N tokens at a prompt's end in the decode plan)
+ * and "+reprefill"; or the path of a plan file (contains ".json"; borrowed as long as the plan is used). */
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error);
 
 /* What tasks may ask for. Texts are borrowed and may be NULL. */

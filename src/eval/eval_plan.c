@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "eval/eval.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -21,8 +22,8 @@ static mq_status parse_pair(const char *name, const char *prefill, const char *d
     if (status == MQ_OK) status = mq_linear_format_parse(decode, &options->decode, error);
     if (status == MQ_OK || !error) return status;
     return mq__fail(error, status,
-                    "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention or "
-                    "+w16a16-attention) or a .json file, got %s",
+                    "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention, "
+                    "+w16a16-attention, +lastN or +reprefill) or a .json file, got %s",
                     name);
 }
 
@@ -41,11 +42,34 @@ static mq_status parse_formats_eval_plan(const char *name, mq_plan_options *opti
     return parse_pair(name, prefill, slash ? slash + 1 : prefill, options, error);
 }
 
+/* One of "int8-attention", "last16", "reprefill". */
+static mq_status parse_suffix_eval_plan(const char *suffix, mq_eval_plan *plan, mq_error *error)
+{
+    static const char attention[] = "-attention";
+    char format[sizeof plan->name], *end;
+    const size_t length = strlen(suffix), tail = sizeof attention - 1;
+    if (strcmp(suffix, "reprefill") == 0) {
+        plan->reprefill = true;
+        return MQ_OK;
+    }
+    if (strncmp(suffix, "last", 4) == 0 && suffix[4] >= '1' && suffix[4] <= '9') {
+        const unsigned long precise = strtoul(suffix + 4, &end, 10);
+        plan->precise = (uint32_t)precise;
+        if (*end == '\0' && precise <= 1u << 24) return MQ_OK;
+    }
+    if (length > tail && strcmp(suffix + length - tail, attention) == 0) {
+        memcpy(format, suffix, length - tail);
+        format[length - tail] = '\0';
+        return mq_attention_format_parse(format, &plan->options.attention, error);
+    }
+    return mq__fail(error, MQ_USAGE,
+                    "eval: plan: expected +int8-attention, +w16a16-attention, +lastN or +reprefill, got +%s", suffix);
+}
+
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error)
 {
-    static const char suffix[] = "-attention";
     char formats[sizeof plan->name];
-    const size_t length = strlen(name), tail = sizeof suffix - 1;
+    const size_t length = strlen(name);
     *plan = (mq_eval_plan){.options = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16}};
     if (length >= sizeof plan->name) {
         return mq__fail(error, MQ_USAGE, "eval: plan: expected a name below %zu bytes, got %zu", sizeof plan->name,
@@ -58,11 +82,10 @@ mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *er
         return MQ_OK;
     }
     memcpy(formats, name, length + 1);
-    char *plus = strchr(formats, '+');
-    if (plus && length > tail && strcmp(name + length - tail, suffix) == 0) {
-        *plus = formats[length - tail] = '\0';
-        const mq_status status = mq_attention_format_parse(plus + 1, &plan->options.attention, error);
+    for (char *plus = strrchr(formats, '+'); plus; plus = strrchr(formats, '+')) {
+        const mq_status status = parse_suffix_eval_plan(plus + 1, plan, error);
         if (status != MQ_OK) return status;
+        *plus = '\0';
     }
     return parse_formats_eval_plan(formats, &plan->options, error);
 }

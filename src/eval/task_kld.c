@@ -142,7 +142,7 @@ static void take_logits_kld(void *context, uint32_t first, uint32_t rows, const 
 static mq_status prefill_kld(kld *k, const mq_eval_sequence *text, const mq_eval_plan *plan, reading *r,
                              mq_error *error)
 {
-    const mq_sync_options sync = {.logits = take_logits_kld, .context = r};
+    const mq_sync_options sync = {.logits = take_logits_kld, .context = r, .precise = plan->precise};
     r->k = k;
     r->last = text->count - 1;
     r->first = r->last - kept_rows(k, r->last);

@@ -50,7 +50,7 @@ def test_agent_repeats():
     with open(folder("b") + "/agent.jsonl", "rb") as file:
         assert sorted(file.read().splitlines()) == sorted(lines.splitlines()), "expected the same records"
     report = json.loads(first)["tasks"]["agent"]
-    assert report["items"] == 4 and set(report["metrics"]) == {"episode", "turn", "call", "answer"}
+    assert report["items"] == 4 and {"episode", "turn", "call", "answer"} < set(report["metrics"])
     for cell in report["metrics"]["turn"].values():
         assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1, cell
     pairs = {(c["plan"], c["against"]) for c in report["compare"]}
@@ -107,6 +107,29 @@ def test_kld_ends_with_the_answer():
     assert drawn[0] == drawn[1] != evaluate(*run, "--json"), "drawn answers: expected the same twice, and not the greedy ones"
     means = json.loads(drawn[0])["tasks"]["kld"]["metrics"]
     assert means["free_same"]["bf16"]["mean"] == 1 and means["decode_kld"]["bf16"]["mean"] == 0, means
+
+
+def test_ways_of_reading():
+    """+reprefill reads the answers of earlier turns once more; +last16 changes what the prompt's last tokens ran in, only."""
+    run = ["--task", "agent", "--limit", "3", "--plans", "bf16,mix,mix+reprefill,mix+last16,bf16+reprefill,bf16+last16"]
+    evaluate(*run, "-o", folder("ways"))
+    records = eval_stats.records_of(folder("ways") + "/agent.jsonl")
+    for name, record in records["bf16+reprefill"].items():
+        kept = records["bf16"][name]
+        if kept["output_tokens"] == record["output_tokens"]:
+            more, turns = record["input_tokens"] - kept["input_tokens"], 2 * len(record["turns"])
+            assert kept["output_tokens"] - 3 * turns <= more <= kept["output_tokens"] + turns, (more, kept["output_tokens"])
+    for plan in ("bf16+last16", "bf16"):
+        for name, record in records[plan].items():
+            assert record["input_tokens"] == records["bf16"][name]["input_tokens"], (plan, name)
+    header = json.loads(open(folder("ways") + "/agent.jsonl").readline())["plans"]
+    assert header["mix+last16"]["precise"] == 16 and header["mix+reprefill"]["reprefill"] and "precise" not in header["mix"], header
+    run = ["--task", "kld", "--limit", "2", "-n", "24", "--plans", "mix,mix+last16,mix+last5000", "--json"]
+    means = json.loads(evaluate(*run))["tasks"]["kld"]["metrics"]
+    assert 0 < means["prefill_kld"]["mix+last16"]["mean"] < means["prefill_kld"]["mix"]["mean"], means["prefill_kld"]
+    assert means["prefill_kld"]["mix+last5000"]["mean"] < 1e-6, "all of it in the decode plan: expected BF16's logits"
+    for plan in ("mix+last", "mix+last0", "mix+lastx", "mix+re", "mix+"):
+        evaluate("--task", "agent", "--plans", plan, code=2)
 
 
 def test_ledger():

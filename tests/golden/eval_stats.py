@@ -8,7 +8,7 @@ from fractions import Fraction
 
 STATED = {("nvfp4", "bf16"): "stated", ("mix", "nvfp4"): "stated", ("mix", "inverse"): "stated",
           ("bf16+int8-attention", "bf16"): "control"}  # each family is corrected on its own
-PLAIN = {"agent": {"episode"}, "ruler": {"all"}, "ledger": {"last", "copy_wrong", "total_wrong"}}  # metrics that are 0 or 1
+PLAIN = {"agent": {"episode", "tool_wrong", "argument_wrong", "quote_wrong", "statement_wrong"}, "ruler": {"all"}, "ledger": {"last", "copy_wrong", "total_wrong"}}  # metrics that are 0 or 1
 
 
 def records_of(path):

@@ -420,6 +420,10 @@ static void test_plans(void **state)
     assert_string_equal(plan.name, "mix+int8-attention");
     assert_int_equal(mq__eval_plan_parse("int8/bf16+w16a16-attention", &plan, NULL), MQ_OK);
     assert_true(plan.options.attention == MQ_ATTENTION_W16A16 && plan.options.prefill == MQ_LINEAR_INT8);
+    assert_int_equal(mq__eval_plan_parse("mix+last64+int8-attention+reprefill", &plan, NULL), MQ_OK);
+    assert_true(plan.options.attention == MQ_ATTENTION_INT8 && plan.options.prefill == MQ_LINEAR_NVFP4);
+    assert_true(plan.precise == 64 && plan.reprefill);
+    assert_int_equal(mq__eval_plan_parse("mix+last99999999999999999999", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("mix+nvfp4-attention", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("+int8-attention", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("int8-mix", &plan, NULL), MQ_OK);
