@@ -12,7 +12,7 @@ static const struct {
 } known[] = {
     {"bf16", "bf16", "bf16"},       {"nvfp4", "nvfp4", "nvfp4"},  {"w4a16", "w4a16", "w4a16"},
     {"mix", "nvfp4", "bf16"},       {"inverse", "bf16", "nvfp4"}, {"int8-mix", "int8", "bf16"},
-    {"w16a16", "w16a16", "w16a16"},
+    {"w16a16", "w16a16", "w16a16"}, {"fp8-mix", "fp8", "bf16"},
 };
 
 static mq_status parse_pair(const char *name, const char *prefill, const char *decode, mq_plan_options *options,

@@ -168,8 +168,17 @@ def int8_groups(x, keep_bits):
     return q.reshape(rows, -1)[:, :k]
 
 
+def fp8_rows(x):
+    """[rows, K] -> the same in E4M3 with the row's scale amax/448 (FP32 steps)."""
+    f = np.float32
+    amax = np.abs(x).max(-1, keepdims=True).astype(f)
+    scale = (amax / f(448)).astype(f)
+    scaled = (x.astype(f) / np.where(scale > 0, scale, f(1))).astype(f)
+    return np.sign(scaled) * e4m3(np.abs(scaled)) * scale.astype(np.float64)
+
+
 class Model:
-    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
+    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'fp8' (W8A8 in E4M3), 'nvfp4' (W4A4) or 'w4a16' for all linear layers. kv: round K and V to BF16 as the engine's cache does."""
 
     def __init__(self, directory, plan="bf16", kv="bf16"):
         self.config, self.t = read_model(directory)
@@ -187,6 +196,8 @@ class Model:
                 w = nvfp4_weight(w, max(np.abs(self.t[g]).max() for g in group))
             elif self.plan == "int8":
                 w = int8_groups(w, 22)
+            elif self.plan == "fp8":
+                w = fp8_rows(w)
         self.cache[name] = w
         return w
 
@@ -195,6 +206,8 @@ class Model:
             x = nvfp4_rows(x)
         elif self.plan == "int8":
             x = int8_groups(x, 24)
+        elif self.plan == "fp8":
+            x = fp8_rows(x)
         elif self.plan == "w16a16":
             x = to_bf16(x)
         y = x @ self.weight(name + ".weight").T
