@@ -191,6 +191,7 @@ static mq_status build_nvfp4(mq_weights *w, const mq_packing *how, mq_error *err
 
 typedef struct eight_build {
     mq_face face;
+    bool is_fp8; /* already: nothing is rounded once more */
     const mq_dense *dense;
     uint8_t *panels;
 } eight_build;
@@ -199,7 +200,8 @@ static void make_fp8_rows(const eight_build *b, size_t begin, size_t end)
 {
     const size_t k = b->dense->k_width;
     float *out = (float *)(void *)b->panels; /* aligned: mq__alloc_aligned */
-    for (size_t row = begin; row < end; row++) {
+    if (b->is_fp8) memcpy(out + begin * k, (const float *)b->dense->data + begin * k, (end - begin) * k * sizeof *out);
+    for (size_t row = begin; row < end && !b->is_fp8; row++) {
         const uint8_t *from = (const uint8_t *)b->dense->data + row * k * element_bytes(b->dense->type);
         mq__fp8_round_weights(out + row * k, from, weight_type(b->dense->type), k);
     }
@@ -224,7 +226,7 @@ static mq_status build_eight(mq_weights *w, mq_face face, const mq_packing *how,
     for (size_t i = 0; i < w->module_count; i++) {
         mq_linear *linear = w->module[i].linear;
         if (!mq__weights_can_have(w, i, face)) continue;
-        eight_build b = {.face = face, .dense = &linear->dense};
+        eight_build b = {.face = face, .is_fp8 = w->module[i].is_fp8, .dense = &linear->dense};
         build check = {
             .source = &(mq_linear_source){.dense = linear->dense}, .n = linear->n, .k_width = linear->k_width};
         mq__pool_run(how->pool, find_amax_packing, &check);

@@ -93,6 +93,17 @@ def check_case(binary, name, directory, spoil):
         check_nvfp4(binary, name, directory, rng, level)
 
 
+def check_fp8_checkpoint(binary, source, directory, spoil):
+    """An FP8 checkpoint: what it holds is what `fp8` multiplies, and BF16 has its values."""
+    checkpoints.make_fp8(source, directory)
+    tokens = np.random.default_rng(5).integers(0, reference.Model(directory).config["vocab_size"], 60)
+    for plan in ("fp8", "bf16"):
+        want = reference.Model(directory, plan).logits(tokens)
+        if spoil:
+            want[-1] = want[0]
+        compare(f"fp8 checkpoint {plan}", run(binary, directory, tokens, plan), want, ROUNDED_LIMIT.get(plan, LIMIT))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
@@ -107,6 +118,8 @@ def main():
             directory = os.path.join(scratch, name)
             checkpoints.make(directory, name, shards=1 + i % 3)
             check_case(arguments.binary, name, directory, arguments.self_test)
+            if name == "qwen3":
+                check_fp8_checkpoint(arguments.binary, directory, directory + "-fp8", arguments.self_test)
     models = os.path.join(arguments.shared, "data", "models")
     if arguments.shared and os.path.isdir(models) and not arguments.self_test:
         for name in sorted(os.listdir(models)):

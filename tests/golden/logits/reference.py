@@ -136,6 +136,10 @@ def packed_weight(t, name):
         packed, multiplier = t[p + ".weight_packed"], 1 / t[p + ".weight_global_scale"].reshape(-1)[0]
     elif p + ".weight_scale_2" in t:
         packed, multiplier = t[name], t[p + ".weight_scale_2"].reshape(-1)[0]
+    elif t[name].dtype == np.uint8:  # FP8
+        exponent, mantissa = (t[name] >> 3 & 15).astype(int), (t[name] & 7).astype(int)
+        value = np.where(exponent == 0, mantissa * 2.0 ** -9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
+        return np.where(t[name] & 128, -value, value) * t[p + ".weight_scale"]
     else:
         return None
     codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(packed.shape[0], -1)
