@@ -15,7 +15,7 @@
 typedef struct settings {
     cli_engine engine;
     cli_sampling sampling;
-    const char *tasks, *plans, *out, *data, *text, *wording, *kinds, *lengths;
+    const char *tasks, *plans, *out, *data, *text, *wording, *kinds, *lengths, *judge_url, *judge_model;
     int limit, max_tokens, batch;
     uint64_t seed;
     bool quick, json;
@@ -215,6 +215,8 @@ static int evaluate(settings *s)
                                          .text = s->text,
                                          .wording = s->wording,
                                          .kinds = s->kinds,
+                                         .judge_url = s->judge_url,
+                                         .judge_model = s->judge_model,
                                          .lengths = lengths,
                                          .length_count = length_count,
                                          .limit = (uint32_t)s->limit,
@@ -257,6 +259,9 @@ static int run_eval(int argc, char **argv)
         {"text", CLI_TEXT, &s.text, 0, 0, "ppl, kld, attention: a text file (default: the agent's episodes)"},
         {"kinds", CLI_TEXT, &s.kinds, 0, 0, "subsets of a task, with commas (ruler: families; bfcl: categories)"},
         {"wording", CLI_TEXT, &s.wording, 0, 0, "ruler: ruler or bundled (the words of the bundled model)"},
+        {"judge-url", CLI_TEXT, &s.judge_url, 0, 0,
+         "longmemeval: a judge's OpenAI-style endpoint, http://HOST/v1 (key: MQ_JUDGE_KEY)"},
+        {"judge-model", CLI_TEXT, &s.judge_model, 0, 0, "the judge's model name"},
         {"lengths", CLI_TEXT, &s.lengths, 0, 0, "context lengths in tokens, with commas"},
         {"n", CLI_NUMBER, &s.max_tokens, 0, 65536, "tokens of an answer at most (default 0: the task's own)"},
         {"temp", CLI_FLOAT, &s.sampling.temperature, 0, 100, "sample answers (default 0: the task's own way)"},

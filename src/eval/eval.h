@@ -37,15 +37,16 @@ typedef struct mq_eval_options {
     const char *text;    /* ppl, kld, attention: a text file; NULL: the model's episodes.jsonl */
     const char *wording; /* ruler: "ruler" or "bundled"; NULL: by the model */
     const char *kinds;   /* a task's own subsets, separated by commas; NULL: all (bfcl: categories, ruler: families) */
-    const uint32_t *lengths;     /* context lengths in tokens; ruler, attention */
-    size_t length_count;         /* 0: the task's default */
-    uint32_t limit;              /* items of a task at most; 0: all, or the task's default */
-    uint32_t max_tokens;         /* of one answer; 0: the task's default */
-    uint64_t seed;               /* of prompts and sampling */
-    bool quick;                  /* a smaller default size */
-    const mq_sampling *sampling; /* NULL: the task's default */
-    const char *scales;          /* rule of NVFP4 scales and */
-    const char *prefill_model;   /* prefill checkpoint of the engine: recorded, compared on resume; NULL: the default */
+    const uint32_t *lengths;             /* context lengths in tokens; ruler, attention */
+    size_t length_count;                 /* 0: the task's default */
+    uint32_t limit;                      /* items of a task at most; 0: all, or the task's default */
+    uint32_t max_tokens;                 /* of one answer; 0: the task's default */
+    uint64_t seed;                       /* of prompts and sampling */
+    bool quick;                          /* a smaller default size */
+    const mq_sampling *sampling;         /* NULL: the task's default */
+    const char *scales;                  /* rule of NVFP4 scales and */
+    const char *judge_url, *judge_model; /* who judges free answers: an OpenAI-style endpoint and its model's name */
+    const char *prefill_model; /* prefill checkpoint of the engine: recorded, compared on resume; NULL: the default */
 } mq_eval_options;
 
 /* What a task is opened with; everything outlives it. */

@@ -4,12 +4,14 @@ wherever an earlier run was cut; the report, the plots and the refusals are what
 usage: check_eval.py MIXQUANT MODEL [TEST]
 Needs Python's standard library only; exits with 1 and one line when something is wrong.
 """
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
@@ -274,6 +276,58 @@ def test_nothing_stays_of_a_failed_start():
     with open(folder("file"), "w"):
         pass
     assert "file/out" in evaluate("--task", "agent", "--limit", "1", "--plans", "bf16", "-o", folder("file/out"), code=1)
+
+
+class Judge(http.server.BaseHTTPRequestHandler):
+    """Says yes where the given answer is in the right one; fails the first request."""
+    asked = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Judge.asked.append((self.path, self.headers["Authorization"], body))
+        question = body["messages"][0]["content"]
+        if len(Judge.asked) == 1:
+            return self.send_error(503)
+        verdict = "<think>no, or</think>\nYes." if "cannot be answered" in question else "no"
+        reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": verdict}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_judge():
+    """--judge-url: questions reach the endpoint with their key, a failure is tried again, refusals are asked as well."""
+    items = [{"question_id": name, "question_type": "single", "question": "What color?", "answer": "blue",
+              "question_date": "2023/05/20 (Sat) 02:21", "haystack_dates": ["2023/05/20 (Sat) 02:21"],
+              "haystack_sessions": [[{"role": "user", "content": "It is blue."}]]} for name in ("one", "two_abs")]
+    path = folder("longmemeval.json")
+    with open(path, "w") as file:
+        json.dump(items, file)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    run = ["--task", "longmemeval", "--data", path, "-n", "8", "--plans", "bf16"]
+    if "without" in str(subprocess.run([BINARY, "eval", *ENGINE, *run, "--judge-url", url], capture_output=True).stderr):
+        return server.shutdown()  # a build without libcurl says so
+    Judge.asked.clear()
+    evaluate(*run, "--judge-url", url + "/", "--judge-model", "J", "-o", folder("judged"), MQ_JUDGE_KEY="secret")
+    server.shutdown()
+    server.server_close()
+    records = eval_stats.records_of(folder("judged") + "/longmemeval.jsonl")["bf16"]
+    assert records["one"]["judged"] == 0 and records["two_abs"]["judged"] == 1, records
+    assert "contains" in records["one"] and "contains" not in records["two_abs"], records
+    assert len(Judge.asked) == 3, Judge.asked  # the first one twice
+    for where, key, body in Judge.asked:
+        assert where == "/v1/chat/completions" and key == "Bearer secret" and body["model"] == "J", (where, key, body)
+        assert body["temperature"] == 0 and "What color?" in body["messages"][0]["content"], body
+    evaluate(*run, "-o", folder("alone"))
+    assert set(eval_stats.records_of(folder("alone") + "/longmemeval.jsonl")["bf16"]) == {"one"}
+    assert "judge" in evaluate(*run, "--judge-url", url, code=3), "nobody there"
+    evaluate(*run, "-o", folder("judged"), code=2)  # without the judge: other records
 
 
 def test_refusals():
