@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",     "multikey", "multivalue",
-                                                          "multiquery", "tracking", "common"};
+const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",   "multikey", "multivalue", "multiquery",
+                                                          "tracking", "common",   "frequent"};
 
 #define FACT_BYTES (sizeof((mq_ruler_item *)NULL)->fact[0])
 
@@ -163,12 +163,27 @@ static void make_common(mq_ruler_item *item, mq_eval_random *r)
              english ? "What are the 10 most common words in the above list?" : "Which names are common?");
 }
 
+static void make_frequent(mq_ruler_item *item, mq_eval_random *r)
+{
+    const bool english = item->wording == MQ_RULER_ENGLISH;
+    make_names(r, item->wanted, item->wanted_count = 3);
+    if (english) {
+        snprintf(
+            item->before, sizeof item->before,
+            "The text below is in code: nobody knows what its words mean. Some of them come more often than others.\n");
+    }
+    snprintf(item->question, sizeof item->question, "%s",
+             english ? "Which three words come most often in the coded text above?" : "Which names are common?");
+}
+
 void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, uint64_t seed, const char *name)
 {
     mq_eval_random r = mq__eval_random(seed, name);
     *item = (mq_ruler_item){.kind = kind, .wording = wording};
     if (kind == MQ_RULER_COMMON)
         make_common(item, &r);
+    else if (kind == MQ_RULER_FREQUENT)
+        make_frequent(item, &r);
     else if (kind == MQ_RULER_TRACKING)
         make_chains(item, &r);
     else
@@ -226,14 +241,61 @@ static void common_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
     mq__free(order);
 }
 
+/* The word of a rank from 0: a wanted one, or one made up for it. */
+static void word_of_rank(const mq_ruler_item *item, uint32_t rank, char word[32])
+{
+    char name[32];
+    if (rank < item->wanted_count) {
+        memcpy(word, item->wanted[rank], sizeof item->wanted[rank]);
+        return;
+    }
+    for (uint32_t again = 0;; again++) {
+        snprintf(name, sizeof name, "rank-%u-%u", rank, again);
+        mq_eval_random own = mq__eval_random(item->noise_seed, name);
+        mq__eval_held_name(&own, word);
+        uint32_t i = 0;
+        while (i < item->wanted_count && strcmp(item->wanted[i], word) != 0) {
+            i++;
+        }
+        if (i == item->wanted_count) return;
+    }
+}
+
+/* The word of rank k comes 1 / (k + 1)^2 as often as the first one (RULER's zeta distribution with alpha 2): `noise` times that one,
+ * at least 16, so that the third and the fourth differ. Shuffled as a whole. */
+static void frequent_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
+{
+    mq_eval_random r = {item->noise_seed};
+    const uint32_t first = noise < 16 ? 16 : noise;
+    uint32_t count = 0, *order = mq__alloc(2 * (size_t)first * sizeof *order); /* the sum of 1 / k^2 is below 2 */
+    for (uint32_t rank = 0; order && (uint64_t)(rank + 1) * (rank + 1) <= first; rank++) {
+        const uint32_t times = (uint32_t)(first / ((uint64_t)(rank + 1) * (rank + 1)));
+        for (uint32_t i = 0; i < times; i++, count++) {
+            const uint32_t k = below(&r, count + 1);
+            order[count] = order[k];
+            order[k] = rank;
+        }
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        char word[32];
+        word_of_rank(item, order[i], word);
+        mq__buf_puts(text, i ? " " : "");
+        mq__buf_puts(text, word);
+    }
+    if (!order) text->failed = true;
+    mq__free(order);
+}
+
 void mq__ruler_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
 {
     mq_eval_random r = {item->noise_seed};
     uint32_t fact = 0;
     bool first = true;
     mq__buf_puts(text, item->before);
+    const bool counted = item->kind == MQ_RULER_COMMON || item->kind == MQ_RULER_FREQUENT;
     if (item->kind == MQ_RULER_COMMON) common_text(item, noise, text);
-    for (uint32_t i = 0; item->kind != MQ_RULER_COMMON && i <= noise; i++) {
+    if (item->kind == MQ_RULER_FREQUENT) frequent_text(item, noise, text);
+    for (uint32_t i = 0; !counted && i <= noise; i++) {
         while (fact < item->facts && (uint32_t)(item->depth[fact] * (noise + 1)) <= i) {
             mq__buf_puts(text, first ? "" : " ");
             mq__buf_puts(text, item->fact[fact++]);

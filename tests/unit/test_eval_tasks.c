@@ -252,8 +252,48 @@ static void test_ruler_items(void **state)
             mq__buf_free(&longer);
         }
     }
+    mq__ruler_make(&item, MQ_RULER_COMMON, MQ_RULER_BUNDLED, 42, "item-5");
     mq__ruler_make(&again, MQ_RULER_COMMON, MQ_RULER_BUNDLED, 43, "item-5");
     assert_true(strcmp(again.wanted[0], item.wanted[0]) != 0 || strcmp(again.wanted[1], item.wanted[1]) != 0);
+}
+
+/* How often a word comes in a text. */
+static uint32_t times_of(const char *text, const char *word)
+{
+    uint32_t times = 0;
+    const size_t length = strlen(word);
+    for (const char *p = strstr(text, word); p; p = strstr(p + 1, word)) {
+        times += (p == text || strchr(" \n", p[-1])) && (p[length] == ' ' || p[length] == '\n');
+    }
+    return times;
+}
+
+/* Of all words of the coded text the three that are asked for come most often, the k-th 1/k^2 as often as the first. */
+static void test_ruler_frequent(void **state)
+{
+    (void)state;
+    static const uint32_t noises[] = {0, 16, 100, 900};
+    for (size_t n = 0; n < 4; n++) {
+        mq_ruler_item item;
+        mq_buf text = {0};
+        char copy[64];
+        mq__ruler_make(&item, MQ_RULER_FREQUENT, MQ_RULER_ENGLISH, 7 + n, "x");
+        mq__ruler_text(&item, noises[n], &text);
+        mq__buf_putc(&text, '\0');
+        const uint32_t first = noises[n] < 16 ? 16 : noises[n];
+        for (uint32_t k = 0; k < 3; k++) {
+            assert_int_equal(times_of(text.data, item.wanted[k]), first / ((k + 1) * (k + 1)));
+        }
+        const char *p = text.data + strlen(item.before), *end = strstr(text.data, item.question);
+        for (size_t length; p < end; p += length + 1) {
+            length = strcspn(p, " \n");
+            snprintf(copy, sizeof copy, "%.*s", (int)length, p);
+            const bool wanted = strcmp(copy, item.wanted[0]) == 0 || strcmp(copy, item.wanted[1]) == 0 ||
+                                strcmp(copy, item.wanted[2]) == 0;
+            if (!wanted) assert_true(times_of(text.data, copy) < first / 9);
+        }
+        mq__buf_free(&text);
+    }
 }
 
 static void test_store_after_cut(void **state)
@@ -341,10 +381,10 @@ static int remove_path(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_agent_answers),   cmocka_unit_test(test_agent_parts),
-        cmocka_unit_test(test_agent_data),      cmocka_unit_test(test_any_bytes_become_text),
-        cmocka_unit_test(test_scene_calls),     cmocka_unit_test(test_ruler_items),
-        cmocka_unit_test(test_store_after_cut),
+        cmocka_unit_test(test_agent_answers),  cmocka_unit_test(test_agent_parts),
+        cmocka_unit_test(test_agent_data),     cmocka_unit_test(test_any_bytes_become_text),
+        cmocka_unit_test(test_scene_calls),    cmocka_unit_test(test_ruler_items),
+        cmocka_unit_test(test_ruler_frequent), cmocka_unit_test(test_store_after_cut),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);
 }
