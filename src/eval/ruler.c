@@ -262,11 +262,11 @@ static void word_of_rank(const mq_ruler_item *item, uint32_t rank, char word[32]
 }
 
 /* The word of rank k comes 1 / (k + 1)^2 as often as the first one (RULER's zeta distribution with alpha 2): `noise` times that one,
- * at least 16, so that the third and the fourth differ. Shuffled as a whole. */
+ * at least 18, so that the third and the fourth differ. Shuffled as a whole. */
 static void frequent_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
 {
     mq_eval_random r = {item->noise_seed};
-    const uint32_t first = noise < 16 ? 16 : noise;
+    const uint32_t first = noise < 18 ? 18 : noise;
     uint32_t count = 0, *order = mq__alloc(2 * (size_t)first * sizeof *order); /* the sum of 1 / k^2 is below 2 */
     for (uint32_t rank = 0; order && (uint64_t)(rank + 1) * (rank + 1) <= first; rank++) {
         const uint32_t times = (uint32_t)(first / ((uint64_t)(rank + 1) * (rank + 1)));

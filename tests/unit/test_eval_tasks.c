@@ -280,7 +280,7 @@ static void test_ruler_frequent(void **state)
         mq__ruler_make(&item, MQ_RULER_FREQUENT, MQ_RULER_ENGLISH, 7 + n, "x");
         mq__ruler_text(&item, noises[n], &text);
         mq__buf_putc(&text, '\0');
-        const uint32_t first = noises[n] < 16 ? 16 : noises[n];
+        const uint32_t first = noises[n] < 18 ? 18 : noises[n];
         for (uint32_t k = 0; k < 3; k++) {
             assert_int_equal(times_of(text.data, item.wanted[k]), first / ((k + 1) * (k + 1)));
         }
