@@ -86,20 +86,23 @@ MQ_API void mq_free(void *block); /* frees what the calls above returned as owne
 /* The arithmetic of a linear layer. BF16 stands for the checkpoint's own type (BF16, F16 or F32 weights, FP32
  * activations); NVFP4 is W4A4; W4A16 has NVFP4 weights and FP32 activations; W16A16 has BF16 weights and activations
  * rounded to BF16, the arithmetic of GPUs' BF16 baselines (a checkpoint in F16 or F32 runs as BF16 in its place); INT8 is
- * W8A8 with a scale for every 64 weights and 64 activations. */
+ * W8A8 with a scale for every 64 weights and 64 activations; FP8 is W8A8 in E4M3, with a scale for each output of weights and
+ * each token of activations, for comparisons of quality: it computes in FP32, and no faster. */
 typedef enum mq_linear_format {
     MQ_LINEAR_BF16,
     MQ_LINEAR_NVFP4,
     MQ_LINEAR_W4A16,
     MQ_LINEAR_W16A16,
     MQ_LINEAR_INT8,
+    MQ_LINEAR_FP8,
     MQ_LINEAR_FORMATS
 } mq_linear_format;
 
 /* A prompt is prefilled, an answer is decoded. */
 typedef enum mq_phase { MQ_PHASE_PREFILL, MQ_PHASE_DECODE, MQ_PHASES } mq_phase;
 
-MQ_API const char *mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w16a16", "int8" */
+MQ_API const char *
+mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w16a16", "int8", "fp8" */
 
 /* Linear layers that read the same input share a format: they share its quantised form. */
 typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
@@ -274,15 +277,16 @@ typedef struct mq_sync_options {
     /* If set, logits [rows, vocab] of positions first .. first+rows-1 are computed for every new token. */
     void (*logits)(void *context, uint32_t first, uint32_t rows, const float *logits);
     void *context;
+    uint32_t precise; /* how many tokens at the prompt's end run in the decode plan; 0: 1, the last one */
 } mq_sync_options;
 
 typedef struct mq_sync_stats {
     uint32_t cached, prefilled; /* tokens reused, and tokens computed in the prefill plan */
-    double prefill_s, last_s;   /* seconds for those, and for the last token in the decode plan */
+    double prefill_s, last_s;   /* seconds for those, and for the tokens in the decode plan */
 } mq_sync_stats;
 
 /* Makes the sequence hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
- * prefill plan, the last one in the decode plan, and its logits are ready afterwards (paper, section 3). options and
+ * prefill plan, the last one (or more, see `precise`) in the decode plan, and its logits are ready afterwards (paper, section 3). options and
  * stats may be NULL. A refusal changes nothing; after MQ_CANCELLED the sequence keeps the tokens that are complete. */
 MQ_API mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                   const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);

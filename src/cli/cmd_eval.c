@@ -15,7 +15,7 @@
 typedef struct settings {
     cli_engine engine;
     cli_sampling sampling;
-    const char *tasks, *plans, *out, *data, *text, *wording, *kinds, *lengths;
+    const char *tasks, *plans, *out, *data, *text, *wording, *kinds, *lengths, *judge_url, *judge_model;
     int limit, max_tokens, batch;
     uint64_t seed;
     bool quick, json;
@@ -23,23 +23,41 @@ typedef struct settings {
 
 static const char default_plans[] = "bf16,w4a16,nvfp4,mix,inverse";
 
-static int parse_plans(const char *list, mq_eval_plan *plans, size_t *count, char **names)
+static int add_plan_eval(const char *name, mq_eval_plan *plans, size_t *count)
 {
     mq_error error = {0};
+    if (*count == MQ_EVAL_PLANS_MAX) {
+        return cli_usage_error("eval: plans: expected at most %d, got more", MQ_EVAL_PLANS_MAX);
+    }
+    if (mq__eval_plan_parse(name, &plans[*count], &error) != MQ_OK) return cli_report(&error);
+    for (size_t i = 0; i < *count; i++) {
+        if (strcmp(plans[i].name, name) == 0)
+            return cli_usage_error("eval: plans: expected %s once, got it twice", name);
+    }
+    (*count)++;
+    return CLI_GO_ON;
+}
+
+/* bf16, if it is not there yet, and what must be like it. */
+static int add_control(mq_eval_plan *plans, size_t *count)
+{
+    bool there = false;
+    for (size_t i = 0; i < *count; i++) {
+        there = there || strcmp(plans[i].name, "bf16") == 0;
+    }
+    const int code = there ? CLI_GO_ON : add_plan_eval("bf16", plans, count);
+    return code == CLI_GO_ON ? add_plan_eval(MQ_EVAL_CONTROL, plans, count) : code;
+}
+
+static int parse_plans(const char *list, mq_eval_plan *plans, size_t *count, char **names)
+{
     char *rest;
     *names = strdup(list);
     *count = 0;
     if (!*names) return CLI_FAILED;
     for (char *name = strtok_r(*names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
-        if (*count == MQ_EVAL_PLANS_MAX) {
-            return cli_usage_error("eval: plans: expected at most %d, got more", MQ_EVAL_PLANS_MAX);
-        }
-        if (mq__eval_plan_parse(name, &plans[*count], &error) != MQ_OK) return cli_report(&error);
-        for (size_t i = 0; i < *count; i++) {
-            if (strcmp(plans[i].name, name) == 0)
-                return cli_usage_error("eval: plans: expected %s once, got it twice", name);
-        }
-        (*count)++;
+        const int code = strcmp(name, "control") == 0 ? add_control(plans, count) : add_plan_eval(name, plans, count);
+        if (code != CLI_GO_ON) return code;
     }
     return *count ? CLI_GO_ON : cli_usage_error("eval: plans: expected at least one, got none");
 }
@@ -197,6 +215,8 @@ static int evaluate(settings *s)
                                          .text = s->text,
                                          .wording = s->wording,
                                          .kinds = s->kinds,
+                                         .judge_url = s->judge_url,
+                                         .judge_model = s->judge_model,
                                          .lengths = lengths,
                                          .length_count = length_count,
                                          .limit = (uint32_t)s->limit,
@@ -228,7 +248,9 @@ static int run_eval(int argc, char **argv)
     const cli_option own[] = {
         {"task", CLI_TEXT, &s.tasks, 0, 0, tasks},
         {"plans", CLI_TEXT, &s.plans, 0, 0,
-         "bf16, nvfp4, w4a16, mix, inverse, int8-mix, any format, PREFILL/DECODE, plan files; with commas"},
+         "bf16, nvfp4, w4a16, mix, inverse, int8-mix, any format, PREFILL/DECODE, plan files, control (bf16 twice, "
+         "once "
+         "with INT8 attention); with commas"},
         {"o", CLI_TEXT, &s.out, 0, 0, "folder for records (a run goes on where it stopped), report and plots"},
         {"limit", CLI_NUMBER, &s.limit, 0, 1e9, "items of a task at most (default 0: the task's own)"},
         {"quick", CLI_FLAG, &s.quick, 0, 0, "a small number of items"},
@@ -237,6 +259,9 @@ static int run_eval(int argc, char **argv)
         {"text", CLI_TEXT, &s.text, 0, 0, "ppl, kld, attention: a text file (default: the agent's episodes)"},
         {"kinds", CLI_TEXT, &s.kinds, 0, 0, "subsets of a task, with commas (ruler: families; bfcl: categories)"},
         {"wording", CLI_TEXT, &s.wording, 0, 0, "ruler: ruler or bundled (the words of the bundled model)"},
+        {"judge-url", CLI_TEXT, &s.judge_url, 0, 0,
+         "longmemeval: a judge's OpenAI-style endpoint, http://HOST/v1 (key: MQ_JUDGE_KEY)"},
+        {"judge-model", CLI_TEXT, &s.judge_model, 0, 0, "the judge's model name"},
         {"lengths", CLI_TEXT, &s.lengths, 0, 0, "context lengths in tokens, with commas"},
         {"n", CLI_NUMBER, &s.max_tokens, 0, 65536, "tokens of an answer at most (default 0: the task's own)"},
         {"temp", CLI_FLOAT, &s.sampling.temperature, 0, 100, "sample answers (default 0: the task's own way)"},

@@ -361,7 +361,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .isa = mq__isa_name(e->kernels->isa),
         .model_type = mq__architecture_name(w->config.architecture),
         .mapped_bytes = mq__checkpoint_bytes(w->dense),
-        .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes,
+        .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes + w->face[MQ_FACE_FP8].bytes,
         .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout),
         .kv_tokens = (uint64_t)pool_blocks(e) * MQ_PAGE_TOKENS,
         .bos = w->config.bos,

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/weights.h"
+#include "format/fp8.h"
 #include "format/nvfp4.h"
 
 #include <math.h>
@@ -23,12 +24,17 @@ bool mq__weights_can_have(const mq_weights *w, size_t index, mq_face face)
 
 size_t mq__face_bytes(mq_face face, const mq_linear *linear)
 {
+    if (face == MQ_FACE_FP8) return (size_t)linear->n * linear->k_width * sizeof(float);
     return face == MQ_FACE_INT8 ? mq__int8_panel_bytes(linear->n, linear->k_width)
                                 : mq__nvfp4_panel_bytes(linear->n, linear->k_width);
 }
 
 void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float multiplier)
 {
+    if (face == MQ_FACE_FP8) {
+        linear->fp8 = (mq_dense){.data = panels, .type = MQ_DENSE_F32, .n = linear->n, .k_width = linear->k_width};
+        return;
+    }
     if (face == MQ_FACE_INT8) {
         linear->int8 = (mq_int8){.panels = panels,
                                  .n = linear->n,
@@ -181,37 +187,56 @@ static mq_status build_nvfp4(mq_weights *w, const mq_packing *how, mq_error *err
     return status;
 }
 
-/* ---- making INT8 panels */
+/* ---- making INT8 panels, and FP8 values */
 
-typedef struct int8_build {
+typedef struct eight_build {
+    mq_face face;
+    bool is_fp8; /* already: nothing is rounded once more */
     const mq_dense *dense;
     uint8_t *panels;
-} int8_build;
+} eight_build;
 
-static void make_int8_panels(void *context, int thread, int threads)
+static void make_fp8_rows(const eight_build *b, size_t begin, size_t end)
 {
-    const int8_build *b = context;
+    const size_t k = b->dense->k_width;
+    float *out = (float *)(void *)b->panels; /* aligned: mq__alloc_aligned */
+    if (b->is_fp8) memcpy(out + begin * k, (const float *)b->dense->data + begin * k, (end - begin) * k * sizeof *out);
+    for (size_t row = begin; row < end && !b->is_fp8; row++) {
+        const uint8_t *from = (const uint8_t *)b->dense->data + row * k * element_bytes(b->dense->type);
+        mq__fp8_round_weights(out + row * k, from, weight_type(b->dense->type), k);
+    }
+}
+
+static void make_eight_bits(void *context, int thread, int threads)
+{
+    const eight_build *b = context;
     size_t begin, end;
+    if (b->face == MQ_FACE_FP8) {
+        mq__partition(b->dense->n, thread, threads, &begin, &end);
+        make_fp8_rows(b, begin, end);
+        return;
+    }
     mq__partition((b->dense->n + MQ_INT8_NR - 1) / MQ_INT8_NR, thread, threads, &begin, &end);
     mq__int8_pack(b->dense, begin, end, b->panels);
 }
 
-static mq_status build_int8(mq_weights *w, const mq_packing *how, mq_error *error)
+/* Both are made row by row from the precise weights. */
+static mq_status build_eight(mq_weights *w, mq_face face, const mq_packing *how, mq_error *error)
 {
     for (size_t i = 0; i < w->module_count; i++) {
         mq_linear *linear = w->module[i].linear;
-        if (!mq__weights_can_have(w, i, MQ_FACE_INT8)) continue;
-        int8_build b = {.dense = &linear->dense};
+        if (!mq__weights_can_have(w, i, face)) continue;
+        eight_build b = {.face = face, .is_fp8 = w->module[i].is_fp8, .dense = &linear->dense};
         build check = {
             .source = &(mq_linear_source){.dense = linear->dense}, .n = linear->n, .k_width = linear->k_width};
         mq__pool_run(how->pool, find_amax_packing, &check);
         for (int t = 0; t < mq__pool_threads(how->pool); t++) {
             if (isnan(check.amax[t])) return not_finite(w, i, error);
         }
-        const mq_status status = new_panels(w, MQ_FACE_INT8, i, &b.panels, error);
+        const mq_status status = new_panels(w, face, i, &b.panels, error);
         if (status != MQ_OK) return status;
-        mq__pool_run(how->pool, make_int8_panels, &b);
-        mq__face_set(linear, MQ_FACE_INT8, b.panels, 1);
+        mq__pool_run(how->pool, make_eight_bits, &b);
+        mq__face_set(linear, face, b.panels, 1);
     }
     return MQ_OK;
 }
@@ -250,7 +275,7 @@ mq_status mq__weights_pack(mq_weights *w, mq_face face, const mq_packing *how, m
     const mq_pack_cache cache = mq__pack_cache(w, face, how);
     mq_status status = MQ_OK;
     if (!mq__pack_load(w, face, how, &cache)) {
-        status = face == MQ_FACE_INT8 ? build_int8(w, how, error) : build_nvfp4(w, how, error);
+        status = face == MQ_FACE_NVFP4 ? build_nvfp4(w, how, error) : build_eight(w, face, how, error);
         mq_error trouble = {0};
         if (status == MQ_OK && cache.path && mq__pack_save(w, face, how, &cache, &trouble) != MQ_OK && how->log) {
             how->log(how->log_context, trouble.text); /* the engine works without the file */

@@ -12,11 +12,11 @@
 #include <string.h>
 
 /* Of the panels: changes with the packing functions or the quantisers. */
-static const char *const layouts[MQ_FACES] = {"", "cell288.2", "int8.cell2304.1"};
+static const char *const layouts[MQ_FACES] = {"", "cell288.2", "int8.cell2304.1", "fp8.f32.1"};
 
 static const char *recipe_of(mq_face face, mq_scale_rule rule)
 {
-    return face == MQ_FACE_INT8 ? "int8" : mq_scale_rule_name(rule);
+    return face == MQ_FACE_INT8 ? "int8" : face == MQ_FACE_FP8 ? "fp8" : mq_scale_rule_name(rule);
 }
 
 static void add_files(mq_buf *text, const mq_checkpoint *c)

@@ -68,6 +68,10 @@ static item item_of(mq_face face, const mq_linear *linear)
         it.from = linear->dense.data;
         it.unit_bytes = (size_t)PANEL * linear->k_width * (linear->dense.type == MQ_DENSE_F32 ? 4 : 2);
         it.bytes = it.unit_bytes / PANEL * linear->n;
+    } else if (face == MQ_FACE_FP8) {
+        it.from = linear->fp8.data;
+        it.unit_bytes = (size_t)PANEL * linear->k_width * sizeof(float);
+        it.bytes = mq__face_bytes(face, linear);
     } else {
         it.from = face == MQ_FACE_INT8 ? linear->int8.panels : linear->nvfp4.panels;
         it.bytes = mq__face_bytes(face, linear);

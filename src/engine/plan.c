@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const format_names[MQ_LINEAR_FORMATS] = {"bf16", "nvfp4", "w4a16", "w16a16", "int8"};
+static const char *const format_names[MQ_LINEAR_FORMATS] = {"bf16", "nvfp4", "w4a16", "w16a16", "int8", "fp8"};
 static const char *const group_names[MQ_GROUPS] = {"qkv", "o", "gate_up", "down"};
 static const char *const phase_names[MQ_PHASES] = {"prefill", "decode"};
 static const char *const attention_names[MQ_ATTENTION_FORMATS] = {"bf16", "int8", "w16a16"};
@@ -27,7 +27,7 @@ mq_status mq_linear_format_parse(const char *name, mq_linear_format *format, mq_
             return MQ_OK;
         }
     }
-    return mq__fail(error, MQ_USAGE, "plan: format: expected bf16, nvfp4, w4a16, w16a16 or int8, got %s", name);
+    return mq__fail(error, MQ_USAGE, "plan: format: expected bf16, nvfp4, w4a16, w16a16, int8 or fp8, got %s", name);
 }
 
 const char *mq_linear_group_name(mq_linear_group group)

@@ -287,15 +287,26 @@ static mq_status prefill(mq_sequence *sequence, const int32_t *tokens, uint32_t 
     return MQ_OK;
 }
 
+/* The position from which the prompt runs in the decode plan. */
+static uint32_t first_precise(const mq_sync_options *options, uint32_t count)
+{
+    const uint32_t precise = options && options->precise ? options->precise : 1;
+    return precise < count ? count - precise : 0;
+}
+
 static mq_status sync_sequence(mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                const mq_sync_options *options, mq_sync_stats *stats, mq_error *error)
 {
-    const uint32_t last = count - 1;
     const double start = mq__seconds();
-    mq_status status = prefill(sequence, tokens, last, options, error);
+    mq_status status = prefill(sequence, tokens, first_precise(options, count), options, error);
     stats->prefill_s = mq__seconds() - start;
     if (status != MQ_OK) return status;
-    mq_rows rows = {.sequence = sequence, .tokens = tokens + last, .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
+    const uint32_t left = count - sequence->count;
+    mq_rows rows = {.sequence = sequence,
+                    .tokens = tokens + sequence->count,
+                    .count = left,
+                    .phase = MQ_PHASE_DECODE,
+                    .logits = sequence->engine->visitor.visit ? left : 1};
     status = mq_engine_step(sequence->engine, &rows, 1, error);
     stats->last_s = mq__seconds() - start - stats->prefill_s;
     if (status == MQ_OK && rows.status == MQ_FORMAT) return rows.status;
@@ -322,7 +333,8 @@ mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_
     if (status != MQ_OK) return status;
     mq_sync_stats unused;
     if (!stats) stats = &unused;
-    *stats = (mq_sync_stats){.cached = keep, .prefilled = count - 1 - keep};
+    const uint32_t first = first_precise(options, count);
+    *stats = (mq_sync_stats){.cached = keep, .prefilled = first > keep ? first - keep : 0};
     if (options) engine->visitor = (mq_logits_visitor){options->logits, options->context};
     status = sync_sequence(sequence, tokens, count, options, stats, error);
     engine->visitor = (mq_logits_visitor){0};

@@ -174,6 +174,7 @@ static mq_status read_modules(mq_weights *w, mq_error *error)
         mq__module_name(m, "", name);
         s = mq__linear_source_read(w, w->dense, name, m->linear->n, m->linear->k_width, &m->source, error);
         m->linear->dense = m->source.dense;
+        m->is_fp8 = m->source.is_fp8;
         if (s != MQ_OK || !w->second) continue;
         s = mq__linear_source_read(w, w->second, name, m->linear->n, m->linear->k_width, &m->source, error);
     }

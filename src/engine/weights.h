@@ -9,11 +9,13 @@
 #include "format/packfile.h"
 #include "model/family.h"
 
-/* A linear layer as a checkpoint holds it: dense, or NVFP4 in canonical form (compressed-tensors or ModelOpt). */
+/* A linear layer as a checkpoint holds it: dense, FP8 (already multiplied out, as dense F32), or NVFP4 in canonical form
+ * (compressed-tensors or ModelOpt). */
 typedef struct mq_linear_source {
     mq_dense dense;                  /* data NULL: none */
     const uint8_t *nibbles, *scales; /* [n, k/2], [n, k/16]; NULL: none */
     float multiplier;
+    bool is_fp8;
 } mq_linear_source;
 
 /* A linear layer of the model: what plans give a format to. In the order of the family's list, so that those that are multiplied
@@ -24,6 +26,7 @@ typedef struct mq_module {
     mq_place place;
     size_t fused;            /* the first module of its fused group */
     mq_linear_source source; /* what its NVFP4 face is made from */
+    bool is_fp8;             /* the precise weights are FP8's values */
 } mq_module;
 
 /* Weights on their way from a file map to memory of large pages. */

@@ -104,8 +104,8 @@ static mq_status dense_of(mq_weights *w, const mq_tensor *t, uint32_t n, uint32_
     mq_dense_type type;
     if (!dense_type(t->dtype, &type)) {
         return mq__fail(error, MQ_UNSUPPORTED,
-                        "checkpoint: tensor %s: expected BF16, F16 or F32 (or NVFP4 with its scales), got %s", t->name,
-                        mq__dtype_name(t->dtype));
+                        "checkpoint: tensor %s: expected BF16, F16 or F32 (or NVFP4 or FP8 with its scales), got %s",
+                        t->name, mq__dtype_name(t->dtype));
     }
     if (!has_shape(t, n, k)) return wrong_shape(t, n, k, error);
     const void *data = t->data;
@@ -177,6 +177,53 @@ static mq_status nvfp4_of(const mq_checkpoint *c, const char *prefix, const mq_t
                     prefix, (double)value);
 }
 
+/* The scale of each row of an FP8 matrix; a single one stands for all. False: not such a tensor, or not positive and finite. */
+static bool read_fp8_scales(const mq_tensor *t, uint32_t n, float *scales)
+{
+    mq_dense_type type;
+    if (!t || !dense_type(t->dtype, &type)) return false;
+    const size_t count = t->bytes / mq__dtype_bytes(t->dtype);
+    const bool shaped = t->rank == 0 || (t->rank == 1 && (count == 1 || count == n)) ||
+                        (t->rank == 2 && t->shape[1] == 1 && (count == 1 || count == n));
+    if (!shaped) return false;
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *at = t->data + (count == 1 ? 0 : i) * mq__dtype_bytes(t->dtype);
+        uint16_t half = 0;
+        memcpy(type == MQ_DENSE_F32 ? (void *)&scales[i] : (void *)&half, at, mq__dtype_bytes(t->dtype));
+        if (type == MQ_DENSE_BF16) scales[i] = mq__bf16_to_f32(half);
+        if (type == MQ_DENSE_F16) scales[i] = mq__f16_to_f32(half);
+        if (!(scales[i] > 0) || !isfinite(scales[i])) return false;
+    }
+    return true;
+}
+
+/* E4M3 values with a scale a row (compressed-tensors' float-quantized), as FP32: the only form in which they are multiplied here. */
+static mq_status fp8_of(mq_weights *w, const mq_checkpoint *c, const char *prefix, const mq_tensor *codes, uint32_t n,
+                        uint32_t k, mq_linear_source *source, mq_error *error)
+{
+    if (!has_shape(codes, n, k)) return wrong_shape(codes, n, k, error);
+    float *scales = mq__alloc(n * sizeof *scales), *values = own(w, (size_t)n * k * sizeof *values);
+    mq_status status = MQ_OK;
+    if (!scales || !values) {
+        status = mq__fail(error, MQ_NO_MEMORY, "checkpoint: %s: expected memory, got none", prefix);
+    } else if (!read_fp8_scales(find_suffix(c, prefix, "weight_scale"), n, scales)) {
+        status =
+            mq__fail(error, MQ_FORMAT,
+                     "checkpoint: %s.weight_scale: expected a positive scale for each of %u rows (or one for all) in "
+                     "BF16, F16 or F32, got others",
+                     prefix, n);
+    }
+    for (size_t i = 0; status == MQ_OK && i < (size_t)n * k; i++) {
+        values[i] = mq__e4m3_decode(codes->data[i]) * scales[i / k];
+        if (isfinite(values[i])) continue;
+        status = mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected finite values, got others", codes->name);
+    }
+    mq__free(scales);
+    source->dense = (mq_dense){.data = values, .type = MQ_DENSE_F32, .n = n, .k_width = k};
+    source->is_fp8 = true;
+    return status;
+}
+
 mq_status mq__linear_source_read(mq_weights *w, const mq_checkpoint *c, const char *prefix, uint32_t n,
                                  uint32_t k_width, mq_linear_source *source, mq_error *error)
 {
@@ -188,5 +235,6 @@ mq_status mq__linear_source_read(mq_weights *w, const mq_checkpoint *c, const ch
                         prefix);
     }
     if (weight->dtype == MQ_DTYPE_U8) return nvfp4_of(c, prefix, weight, n, k_width, source, error);
+    if (weight->dtype == MQ_DTYPE_F8_E4M3) return fp8_of(w, c, prefix, weight, n, k_width, source, error);
     return dense_of(w, weight, n, k_width, &source->dense, error);
 }

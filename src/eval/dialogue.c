@@ -19,6 +19,7 @@ typedef struct slot {
     mq_generation *generation; /* NULL: the prompt does not fit */
     mq_buf text;
     uint32_t turn, prompt_tokens;
+    uint32_t prefilled; /* tokens at the sequence's beginning that the prefill plan read */
     uint64_t input_tokens, output_tokens;
     bool has_token; /* `token` waits to be appended by the next step */
     int32_t token;
@@ -105,8 +106,12 @@ static mq_status ask_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
     mq__buf_clear(&s->text);
     mq_sync_stats stats = {0};
     if (status == MQ_OK && *fits) {
-        status = mq_sequence_sync(s->sequence, tokens, (uint32_t)count, NULL, &stats, error);
-        s->input_tokens += stats.prefilled + 1;
+        const mq_eval_plan *plan = r->d->plan;
+        const mq_sync_options sync = {.precise = plan->precise};
+        if (plan->reprefill) (void)mq_sequence_truncate(s->sequence, s->prefilled);
+        status = mq_sequence_sync(s->sequence, tokens, (uint32_t)count, &sync, &stats, error);
+        s->input_tokens += count - stats.cached;
+        s->prefilled = stats.cached + stats.prefilled;
     }
     if (status == MQ_OK && *fits) status = begin_answer(r, s, tokens, count, error);
     mq_free(tokens);
@@ -160,7 +165,7 @@ static mq_status turn(runner *r, slot *s, const mq_eval_answer *answer, bool *fi
 static mq_status begin_dialogue(runner *r, slot *s, bool *fits, mq_error *error)
 {
     s->item = r->d->items[r->next++];
-    s->turn = 0;
+    s->turn = s->prefilled = 0;
     s->input_tokens = s->output_tokens = 0;
     mq_sequence_truncate(s->sequence, 0); /* what an earlier item left must not be reused: it was made in another way */
     const mq_status status = r->d->task->begin(r->d->state, s->item, &s->episode, error);

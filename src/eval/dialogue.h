@@ -8,8 +8,9 @@
 typedef struct mq_eval_dialogue {
     const mq_eval_context *context;
     const mq_eval_task *task;
-    void *state;         /* of the opened task */
-    const size_t *items; /* [count] which to run, in this order */
+    const mq_eval_plan *plan; /* in force in the engine already; here, how prompts are read */
+    void *state;              /* of the opened task */
+    const size_t *items;      /* [count] which to run, in this order */
     size_t count;
     uint32_t batch; /* 1 to MQ_EVAL_BATCH */
     /* Takes each finished record, with input_tokens and output_tokens; another status than MQ_OK ends the run. */

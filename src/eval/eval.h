@@ -14,15 +14,20 @@
 
 #define MQ_EVAL_PLANS_MAX   16
 #define MQ_EVAL_METRICS_MAX 8
-#define MQ_EVAL_BATCH       8 /* items of a dialogue task at once */
+#define MQ_EVAL_CONTROL     "bf16+int8-attention" /* of which no task may see a difference from bf16 */
+#define MQ_EVAL_BATCH       8                     /* items of a dialogue task at once */
 
 typedef struct mq_eval_plan {
     char name[64]; /* "mix", or "nvfp4/bf16" as it was given */
     mq_plan_options options;
+    uint32_t precise; /* tokens at each prompt's end in the decode plan; 0: the last one */
+    bool
+        reprefill; /* answers run in the prefill plan once more when the next prompt holds them, as where another machine reads
+                         prompts; otherwise their KV is kept from decoding */
 } mq_eval_plan;
 
-/* "bf16", "mix", ..., "PREFILL/DECODE", each also with "+int8-attention", or the path of a plan file (contains ".json"; borrowed
- * as long as the plan is used). */
+/* "bf16", "mix", ..., "PREFILL/DECODE", each also with "+int8-attention", "+lastN" (N tokens at a prompt's end in the decode plan)
+ * and "+reprefill"; or the path of a plan file (contains ".json"; borrowed as long as the plan is used). */
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error);
 
 /* What tasks may ask for. Texts are borrowed and may be NULL. */
@@ -32,15 +37,16 @@ typedef struct mq_eval_options {
     const char *text;    /* ppl, kld, attention: a text file; NULL: the model's episodes.jsonl */
     const char *wording; /* ruler: "ruler" or "bundled"; NULL: by the model */
     const char *kinds;   /* a task's own subsets, separated by commas; NULL: all (bfcl: categories, ruler: families) */
-    const uint32_t *lengths;     /* context lengths in tokens; ruler, attention */
-    size_t length_count;         /* 0: the task's default */
-    uint32_t limit;              /* items of a task at most; 0: all, or the task's default */
-    uint32_t max_tokens;         /* of one answer; 0: the task's default */
-    uint64_t seed;               /* of prompts and sampling */
-    bool quick;                  /* a smaller default size */
-    const mq_sampling *sampling; /* NULL: the task's default */
-    const char *scales;          /* rule of NVFP4 scales and */
-    const char *prefill_model;   /* prefill checkpoint of the engine: recorded, compared on resume; NULL: the default */
+    const uint32_t *lengths;             /* context lengths in tokens; ruler, attention */
+    size_t length_count;                 /* 0: the task's default */
+    uint32_t limit;                      /* items of a task at most; 0: all, or the task's default */
+    uint32_t max_tokens;                 /* of one answer; 0: the task's default */
+    uint64_t seed;                       /* of prompts and sampling */
+    bool quick;                          /* a smaller default size */
+    const mq_sampling *sampling;         /* NULL: the task's default */
+    const char *scales;                  /* rule of NVFP4 scales and */
+    const char *judge_url, *judge_model; /* who judges free answers: an OpenAI-style endpoint and its model's name */
+    const char *prefill_model; /* prefill checkpoint of the engine: recorded, compared on resume; NULL: the default */
 } mq_eval_options;
 
 /* What a task is opened with; everything outlives it. */

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "eval/eval.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -11,7 +12,7 @@ static const struct {
 } known[] = {
     {"bf16", "bf16", "bf16"},       {"nvfp4", "nvfp4", "nvfp4"},  {"w4a16", "w4a16", "w4a16"},
     {"mix", "nvfp4", "bf16"},       {"inverse", "bf16", "nvfp4"}, {"int8-mix", "int8", "bf16"},
-    {"w16a16", "w16a16", "w16a16"},
+    {"w16a16", "w16a16", "w16a16"}, {"fp8-mix", "fp8", "bf16"},
 };
 
 static mq_status parse_pair(const char *name, const char *prefill, const char *decode, mq_plan_options *options,
@@ -21,8 +22,8 @@ static mq_status parse_pair(const char *name, const char *prefill, const char *d
     if (status == MQ_OK) status = mq_linear_format_parse(decode, &options->decode, error);
     if (status == MQ_OK || !error) return status;
     return mq__fail(error, status,
-                    "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention or "
-                    "+w16a16-attention) or a .json file, got %s",
+                    "eval: plan: expected mix, inverse, a format, PREFILL/DECODE (with +int8-attention, "
+                    "+w16a16-attention, +lastN or +reprefill) or a .json file, got %s",
                     name);
 }
 
@@ -41,21 +42,37 @@ static mq_status parse_formats_eval_plan(const char *name, mq_plan_options *opti
     return parse_pair(name, prefill, slash ? slash + 1 : prefill, options, error);
 }
 
-/* "int8-attention", "w4a16-head". */
-static mq_status parse_suffix(const char *name, char *part, mq_plan_options *options, mq_error *error)
+/* "int8-attention", "w4a16-head": `suffix` may be changed. */
+static mq_status parse_format_suffix(char *suffix, mq_plan_options *options, mq_error *error)
 {
-    char *dash = strrchr(part, '-');
+    char *dash = strrchr(suffix, '-');
     if (dash && strcmp(dash, "-attention") == 0) {
         *dash = '\0';
-        return mq_attention_format_parse(part, &options->attention, error);
+        return mq_attention_format_parse(suffix, &options->attention, error);
     }
     if (dash && strcmp(dash, "-head") == 0) {
         *dash = '\0';
-        return mq_linear_format_parse(part, &options->head, error);
+        return mq_linear_format_parse(suffix, &options->head, error);
     }
     return mq__fail(error, MQ_USAGE,
-                    "eval: plan: expected +int8-attention, +w16a16-attention, +w4a16-head or +nvfp4-head, got %s",
-                    name);
+                    "eval: plan: expected +int8-attention, +w16a16-attention, +w4a16-head, +nvfp4-head, +lastN or "
+                    "+reprefill, got +%s",
+                    suffix);
+}
+
+static mq_status parse_suffix_eval_plan(char *suffix, mq_eval_plan *plan, mq_error *error)
+{
+    char *end;
+    if (strcmp(suffix, "reprefill") == 0) {
+        plan->reprefill = true;
+        return MQ_OK;
+    }
+    if (strncmp(suffix, "last", 4) == 0 && suffix[4] >= '1' && suffix[4] <= '9') {
+        const unsigned long precise = strtoul(suffix + 4, &end, 10);
+        plan->precise = (uint32_t)precise;
+        if (*end == '\0' && precise <= 1u << 24) return MQ_OK;
+    }
+    return parse_format_suffix(suffix, &plan->options, error);
 }
 
 mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *error)
@@ -79,7 +96,7 @@ mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *er
     memcpy(formats, name, length + 1);
     strtok_r(formats, "+", &more);
     for (char *part = strtok_r(NULL, "+", &more); status == MQ_OK && part; part = strtok_r(NULL, "+", &more)) {
-        status = parse_suffix(name, part, &plan->options, error);
+        status = parse_suffix_eval_plan(part, plan, error);
     }
     return status == MQ_OK ? parse_formats_eval_plan(formats, &plan->options, error) : status;
 }

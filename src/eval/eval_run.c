@@ -64,6 +64,7 @@ static mq_status run_dialogues(running *r, mq_error *error)
         report_progress(r);
         const mq_eval_dialogue dialogue = {.context = run->context,
                                            .task = run->task,
+                                           .plan = &run->plans[p],
                                            .state = r->task,
                                            .items = items,
                                            .count = count,

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "eval/judge.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +20,13 @@ typedef struct episode {
     const questions *task;
     const json_t *item;
     char *answer;
+    mq_verdict verdict;
 } episode;
+
+static bool is_judged(const questions *q)
+{
+    return q->benchmark->judge && q->context->options->judge_url;
+}
 
 static mq_status no_memory_question(const mq_benchmark *b, mq_error *error)
 {
@@ -59,7 +66,7 @@ static mq_status choose_questions(questions *q, const json_t *all, const char *p
             return mq__fail(error, MQ_FORMAT, "eval: %s: %s: item %zu: expected the published keys, got others",
                             b->name, path, i);
         }
-        if (b->skipped && b->skipped(item)) continue;
+        if (b->skipped && b->skipped(item) && !is_judged(q)) continue;
         const size_t at = json_array_size(q->items);
         if (id) {
             snprintf(q->ids[at], sizeof q->ids[at], "%s", json_string_value(id));
@@ -122,8 +129,14 @@ static uint32_t max_prompt_of_question(const questions *q)
 
 json_t *mq__question_settings(void *task)
 {
-    return json_pack("{sssisi}", "data", ((const questions *)task)->hash, "max_tokens",
-                     (int)max_tokens_of_question(task), "max_prompt", (int)max_prompt_of_question(task));
+    const questions *q = task;
+    const mq_eval_options *o = q->context->options;
+    json_t *settings = json_pack("{sssisi}", "data", q->hash, "max_tokens", (int)max_tokens_of_question(q),
+                                 "max_prompt", (int)max_prompt_of_question(q));
+    if (is_judged(q)) {
+        json_object_set_new(settings, "judge", json_pack("[ss]", o->judge_url, o->judge_model ? o->judge_model : ""));
+    }
+    return settings;
 }
 
 mq_status mq__question_begin(void *task, size_t item, void **out, mq_error *error)
@@ -136,6 +149,23 @@ mq_status mq__question_begin(void *task, size_t item, void **out, mq_error *erro
     return MQ_OK;
 }
 
+/* Has the answer judged; one that ends in its thought is none. */
+static mq_status judge_answer(episode *e, mq_error *error)
+{
+    const questions *q = e->task;
+    const char *answer = mq__eval_after_thought(e->answer, q->thinks);
+    mq_buf text = {0};
+    if (!is_judged(q)) return MQ_OK;
+    e->verdict = MQ_VERDICT_NO;
+    if (!*answer) return MQ_OK;
+    q->benchmark->judge(e->item, answer, &text);
+    mq__buf_putc(&text, '\0');
+    const mq_status status = text.failed ? no_memory_question(q->benchmark, error)
+                                         : mq__judge_ask(q->context->options, text.data, &e->verdict, error);
+    mq__buf_free(&text);
+    return status;
+}
+
 mq_status mq__question_next(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)
 {
     /* The paper's settings for its benchmarks (section 5): temperature 0.6, top-p 0.95, top-k 20. */
@@ -144,7 +174,7 @@ mq_status mq__question_next(void *context, const mq_eval_answer *answer, mq_eval
     const questions *q = e->task;
     if (answer) {
         e->answer = mq__strndup(answer->text, answer->bytes);
-        return e->answer ? MQ_OK : no_memory_question(q->benchmark, error);
+        return e->answer ? judge_answer(e, error) : no_memory_question(q->benchmark, error);
     }
     const mq_sampling *sampling = q->context->options->sampling;
     mq_buf text = {0};
@@ -170,6 +200,7 @@ json_t *mq__question_end(void *context, bool want_record)
         const char *answer = e->answer ? e->answer : "";
         record = e->task->benchmark->score(e->item, mq__eval_after_thought(answer, e->task->thinks));
         if (record) json_object_set_new(record, "answer", json_string(answer));
+        if (record && e->verdict) json_object_set_new(record, "judged", json_real(e->verdict == MQ_VERDICT_YES));
     }
     mq__free(e->answer);
     mq__free(e);

@@ -19,6 +19,9 @@ typedef struct mq_benchmark {
     void (*ask)(const json_t *item, mq_buf *text);
     /* Metrics, and "group" where there are kinds of items. The answer is what follows the thoughts (mq__eval_after_thought). */
     json_t *(*score)(const json_t *item, const char *answer);
+    /* Asks a judge whether the answer is right, to be answered with yes or no; NULL: nobody judges. With a judge, items that are
+     * skipped otherwise are asked, too. */
+    void (*judge)(const json_t *item, const char *answer, mq_buf *text);
     const char *id_key; /* NULL: the item's number */
 } mq_benchmark;
 

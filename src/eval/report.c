@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AGAINST = 3, FAMILY_MAX = AGAINST * MQ_EVAL_PLANS_MAX };
+enum { FAMILY_MAX = MQ_EVAL_PLANS_MAX };
 
 typedef struct summarizing {
     const mq_eval_task *task;
@@ -138,21 +138,74 @@ static void correct(json_t *list, size_t first)
     }
 }
 
-/* Every plan against bf16; mix against the plans that share one phase with it. */
+/* The comparisons that were fixed before anything was run: what quantising costs, what decoding in BF16 gives back, and whether
+ * it matters that it is decoding. And the control: two plans whose results must not differ. */
+static const struct {
+    const char *plan, *against, *family;
+} stated[] = {{"nvfp4", "bf16", "stated"},
+              {"mix", "nvfp4", "stated"},
+              {"mix", "inverse", "stated"},
+              {MQ_EVAL_CONTROL, "bf16", "control"}};
+enum { STATED = sizeof stated / sizeof stated[0] };
+
+static bool is_stated(const char *plan, const char *against)
+{
+    for (size_t k = 0; k < STATED; k++) {
+        if (strcmp(stated[k].plan, plan) == 0 && strcmp(stated[k].against, against) == 0) return true;
+    }
+    return false;
+}
+
+static void add_comparison(const summarizing *s, const char *plan, const char *against, const char *family,
+                           const measure *m, json_t *list)
+{
+    json_t *item = has_plan(s, plan) && has_plan(s, against) ? compare_plans(s, plan, against, m) : NULL;
+    if (!item) return;
+    json_object_set_new(item, "family", json_string(family));
+    json_array_append_new(list, item);
+}
+
+/* The stated comparisons, the control, then every other plan against bf16: each family is corrected on its own. */
 static void add_comparisons(const summarizing *s, const measure *m, json_t *list)
 {
-    static const char *const against[AGAINST] = {"bf16", "nvfp4", "inverse"};
-    const size_t first = json_array_size(list);
-    for (size_t k = 0; k < AGAINST; k++) {
-        for (size_t p = 0; p < s->plan_count; p++) {
-            const char *plan = s->plans[p].name;
-            if (!has_plan(s, against[k]) || strcmp(plan, against[k]) == 0) continue;
-            if (k > 0 && strcmp(plan, "mix") != 0) continue;
-            json_t *item = compare_plans(s, plan, against[k], m);
-            if (item) json_array_append_new(list, item);
+    static const char *const families[] = {"stated", "control", "other"};
+    for (size_t f = 0; f < sizeof families / sizeof families[0]; f++) {
+        const size_t first = json_array_size(list);
+        for (size_t k = 0; k < STATED; k++) {
+            if (strcmp(stated[k].family, families[f]) == 0)
+                add_comparison(s, stated[k].plan, stated[k].against, families[f], m, list);
         }
+        for (size_t p = 0; strcmp(families[f], "other") == 0 && p < s->plan_count; p++) {
+            const char *plan = s->plans[p].name;
+            if (strcmp(plan, "bf16") != 0 && !is_stated(plan, "bf16"))
+                add_comparison(s, plan, "bf16", families[f], m, list);
+        }
+        correct(list, first);
     }
-    correct(list, first);
+}
+
+/* Of the headline's loss under nvfp4, the share that mix does not have: (mix - nvfp4) / (bf16 - nvfp4). NULL: not all three ran. A
+ * bound that is missing is none: the loss itself may be 0. */
+static json_t *regained(const summarizing *s)
+{
+    const measure m = measure_of(s, 0);
+    size_t n = 0;
+    if (!has_plan(s, "bf16") || !has_plan(s, "nvfp4") || !has_plan(s, "mix")) return NULL;
+    for (size_t i = 0; i < json_array_size(s->ids); i++) {
+        double weight, mix, nvfp4, bf16;
+        if (!weighed(s, "mix", i, &m, &mix, &weight) || !weighed(s, "nvfp4", i, &m, &nvfp4, &weight) ||
+            !weighed(s, "bf16", i, &m, &bf16, &weight))
+            continue;
+        const double better = s->task->smaller_is_better ? -weight : weight;
+        s->a[n] = better * (mix - nvfp4);
+        s->b[n++] = better * (bf16 - nvfp4);
+    }
+    const mq_eval_interval v = mq__eval_ratio_bootstrap(s->a, s->b, n, s->seed);
+    if (!isfinite(v.mean)) return NULL;
+    json_t *share = json_pack("{sIsf}", "n", (json_int_t)n, "mean", v.mean);
+    if (isfinite(v.low)) json_object_set_new(share, "low", json_real(v.low));
+    if (isfinite(v.high)) json_object_set_new(share, "high", json_real(v.high));
+    return share;
 }
 
 static json_t *comparisons(const summarizing *s)
@@ -308,6 +361,8 @@ json_t *mq__eval_summary(const mq_eval_task *task, const mq_eval_plan *plans, si
         summary = json_pack("{sIsssbsososososo}", "items", (json_int_t)n, "headline", task->metrics[0],
                             "smaller_is_better", (int)task->smaller_is_better, "metrics", metrics, "compare",
                             comparisons(&s), "groups", groups(&s), "tokens", tokens(&s), "curves", curves(&s));
+        json_t *share = summary ? regained(&s) : NULL;
+        if (share) json_object_set_new(summary, "regained", share);
     }
     mq__free(s.a);
     mq__free(s.b);
@@ -352,14 +407,33 @@ static void print_comparisons(mq_buf *text, const json_t *list, const char *head
         const char *metric = json_string_value(json_object_get(c, "metric"));
         if (strcmp(metric, headline) != 0) continue;
         mq__buf_printf(
-            text, "  %s - %s: %+.4g [%+.3g, %+.3g], higher in %lld, lower in %lld of %lld, p = %.3g, Holm %.3g (%s)\n",
-            json_string_value(json_object_get(c, "plan")), json_string_value(json_object_get(c, "against")),
-            json_number_value(json_object_get(c, "difference")), json_number_value(json_object_get(c, "low")),
-            json_number_value(json_object_get(c, "high")), (long long)json_integer_value(json_object_get(c, "higher")),
+            text,
+            "  %s: %s - %s: %+.4g [%+.3g, %+.3g], higher in %lld, lower in %lld of %lld, p = %.3g, Holm %.3g (%s)\n",
+            json_string_value(json_object_get(c, "family")), json_string_value(json_object_get(c, "plan")),
+            json_string_value(json_object_get(c, "against")), json_number_value(json_object_get(c, "difference")),
+            json_number_value(json_object_get(c, "low")), json_number_value(json_object_get(c, "high")),
+            (long long)json_integer_value(json_object_get(c, "higher")),
             (long long)json_integer_value(json_object_get(c, "lower")),
             (long long)json_integer_value(json_object_get(c, "n")), json_number_value(json_object_get(c, "p")),
             json_number_value(json_object_get(c, "p_holm")), json_string_value(json_object_get(c, "test")));
     }
+}
+
+static void print_regained(mq_buf *text, const json_t *share)
+{
+    static const char *const bounds[] = {"low", "high"};
+    if (!share) return;
+    mq__buf_printf(text, "  share of nvfp4's loss that mix does not have: %.2f [",
+                   json_number_value(json_object_get(share, "mean")));
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *bound = json_object_get(share, bounds[i]);
+        mq__buf_puts(text, i ? ", " : "");
+        if (bound)
+            mq__buf_printf(text, "%.2f", json_number_value(bound));
+        else
+            mq__buf_puts(text, "no bound");
+    }
+    mq__buf_puts(text, "]\n");
 }
 
 static void print_tokens(mq_buf *text, const json_t *tokens)
@@ -388,6 +462,7 @@ void mq__eval_table(const json_t *report, mq_buf *text)
         print_grid(text, json_object_get(task, "metrics"));
         if (json_object_size(json_object_get(task, "groups"))) print_grid(text, json_object_get(task, "groups"));
         print_comparisons(text, json_object_get(task, "compare"), json_string_value(json_object_get(task, "headline")));
+        print_regained(text, json_object_get(task, "regained"));
         print_tokens(text, json_object_get(task, "tokens"));
         mq__buf_putc(text, '\n');
     }

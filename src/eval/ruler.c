@@ -1,14 +1,15 @@
 #include "eval/ruler.h"
 
 #include "base/mem.h"
+#include "eval/names.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",     "multikey", "multivalue",
-                                                          "multiquery", "tracking", "common"};
+const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",   "multikey", "multivalue", "multiquery",
+                                                          "tracking", "common",   "frequent"};
 
 #define FACT_BYTES (sizeof((mq_ruler_item *)NULL)->fact[0])
 
@@ -17,38 +18,7 @@ static uint32_t below(mq_eval_random *r, uint32_t bound)
     return mq__eval_random_below(r, bound);
 }
 
-/* ---- words. The bundled model never saw a name whose CRC-32 is a multiple of 8 (tools/train/world.py): those are used. */
-
-static uint32_t crc32_of(const char *text)
-{
-    uint32_t crc = ~0u;
-    for (const char *p = text; *p; p++) {
-        crc ^= (uint8_t)tolower((unsigned char)*p);
-        for (int bit = 0; bit < 8; bit++) {
-            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-        }
-    }
-    return ~crc;
-}
-
-static void make_name(mq_eval_random *r, char name[32])
-{
-    static const char *const onsets[] = {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",
-                                         "n",  "p",  "r",  "s",  "t",  "v",  "w",  "z",  "br", "dr",
-                                         "gr", "kr", "tr", "st", "sh", "th", "ch", "pl", "fl"};
-    static const char *const codas[] = {"", "", "", "n", "r", "l", "s", "m", "k", "t", "x", "nd"};
-    static const uint32_t syllables[] = {1, 2, 2, 2, 3};
-    do {
-        name[0] = '\0';
-        for (uint32_t n = syllables[below(r, 5)]; n > 0; n--) {
-            const size_t used = strlen(name);
-            const char *onset = onsets[below(r, sizeof onsets / sizeof *onsets)];
-            const char vowel = "aeiou"[below(r, 5)];
-            snprintf(name + used, 32 - used, "%s%c%s", onset, vowel, codas[below(r, sizeof codas / sizeof *codas)]);
-        }
-        name[0] = (char)toupper((unsigned char)name[0]);
-    } while (strlen(name) < 3 || crc32_of(name) % 8 != 0);
-}
+/* ---- words */
 
 /* count names that differ, also from those before them in the list. */
 static void make_names(mq_eval_random *r, char (*names)[32], uint32_t count)
@@ -56,7 +26,7 @@ static void make_names(mq_eval_random *r, char (*names)[32], uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         bool again = true;
         while (again) {
-            make_name(r, names[i]);
+            mq__eval_held_name(r, names[i]);
             again = false;
             for (uint32_t k = 0; k < i; k++) {
                 again = again || strcmp(names[k], names[i]) == 0;
@@ -72,7 +42,7 @@ static void make_number(mq_eval_random *r, mq_ruler_wording wording, char number
         const uint32_t digits = wording == MQ_RULER_ENGLISH ? 3 : below(r, 4); /* RULER: 7 digits; ours: 3 to 6 */
         const uint32_t from = wording == MQ_RULER_ENGLISH ? 1000000 : low[digits];
         snprintf(number, 32, "%u", from + below(r, 9 * from));
-    } while (crc32_of(number) % 8 != 0);
+    } while (!mq__eval_is_held(number));
 }
 
 /* ---- questions */
@@ -193,12 +163,27 @@ static void make_common(mq_ruler_item *item, mq_eval_random *r)
              english ? "What are the 10 most common words in the above list?" : "Which names are common?");
 }
 
+static void make_frequent(mq_ruler_item *item, mq_eval_random *r)
+{
+    const bool english = item->wording == MQ_RULER_ENGLISH;
+    make_names(r, item->wanted, item->wanted_count = 3);
+    if (english) {
+        snprintf(
+            item->before, sizeof item->before,
+            "The text below is in code: nobody knows what its words mean. Some of them come more often than others.\n");
+    }
+    snprintf(item->question, sizeof item->question, "%s",
+             english ? "Which three words come most often in the coded text above?" : "Which names are common?");
+}
+
 void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, uint64_t seed, const char *name)
 {
     mq_eval_random r = mq__eval_random(seed, name);
     *item = (mq_ruler_item){.kind = kind, .wording = wording};
     if (kind == MQ_RULER_COMMON)
         make_common(item, &r);
+    else if (kind == MQ_RULER_FREQUENT)
+        make_frequent(item, &r);
     else if (kind == MQ_RULER_TRACKING)
         make_chains(item, &r);
     else
@@ -248,9 +233,54 @@ static void common_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
         char once[32], name[48];
         snprintf(name, sizeof name, "once-%u", order[i]);
         mq_eval_random own = mq__eval_random(item->noise_seed, name);
-        make_name(&own, once);
+        mq__eval_held_name(&own, once);
         mq__buf_puts(text, i ? " " : "");
         mq__buf_puts(text, word < each ? item->wanted[word] : once);
+    }
+    if (!order) text->failed = true;
+    mq__free(order);
+}
+
+/* The word of a rank from 0: a wanted one, or one made up for it. */
+static void word_of_rank(const mq_ruler_item *item, uint32_t rank, char word[32])
+{
+    char name[32];
+    if (rank < item->wanted_count) {
+        memcpy(word, item->wanted[rank], sizeof item->wanted[rank]);
+        return;
+    }
+    for (uint32_t again = 0;; again++) {
+        snprintf(name, sizeof name, "rank-%u-%u", rank, again);
+        mq_eval_random own = mq__eval_random(item->noise_seed, name);
+        mq__eval_held_name(&own, word);
+        uint32_t i = 0;
+        while (i < item->wanted_count && strcmp(item->wanted[i], word) != 0) {
+            i++;
+        }
+        if (i == item->wanted_count) return;
+    }
+}
+
+/* The word of rank k comes 1 / (k + 1)^2 as often as the first one (RULER's zeta distribution with alpha 2): `noise` times that one,
+ * at least 18, so that the third and the fourth differ. Shuffled as a whole. */
+static void frequent_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
+{
+    mq_eval_random r = {item->noise_seed};
+    const uint32_t first = noise < 18 ? 18 : noise;
+    uint32_t count = 0, *order = mq__alloc(2 * (size_t)first * sizeof *order); /* the sum of 1 / k^2 is below 2 */
+    for (uint32_t rank = 0; order && (uint64_t)(rank + 1) * (rank + 1) <= first; rank++) {
+        const uint32_t times = (uint32_t)(first / ((uint64_t)(rank + 1) * (rank + 1)));
+        for (uint32_t i = 0; i < times; i++, count++) {
+            const uint32_t k = below(&r, count + 1);
+            order[count] = order[k];
+            order[k] = rank;
+        }
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        char word[32];
+        word_of_rank(item, order[i], word);
+        mq__buf_puts(text, i ? " " : "");
+        mq__buf_puts(text, word);
     }
     if (!order) text->failed = true;
     mq__free(order);
@@ -262,8 +292,10 @@ void mq__ruler_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
     uint32_t fact = 0;
     bool first = true;
     mq__buf_puts(text, item->before);
+    const bool counted = item->kind == MQ_RULER_COMMON || item->kind == MQ_RULER_FREQUENT;
     if (item->kind == MQ_RULER_COMMON) common_text(item, noise, text);
-    for (uint32_t i = 0; item->kind != MQ_RULER_COMMON && i <= noise; i++) {
+    if (item->kind == MQ_RULER_FREQUENT) frequent_text(item, noise, text);
+    for (uint32_t i = 0; !counted && i <= noise; i++) {
         while (fact < item->facts && (uint32_t)(item->depth[fact] * (noise + 1)) <= i) {
             mq__buf_puts(text, first ? "" : " ");
             mq__buf_puts(text, item->fact[fact++]);

@@ -13,6 +13,7 @@ typedef enum mq_ruler_kind {
     MQ_RULER_MULTIQUERY,
     MQ_RULER_TRACKING,
     MQ_RULER_COMMON,
+    MQ_RULER_FREQUENT, /* as COMMON, but how often words come falls off gradually (RULER's "fwe"); English only by default */
     MQ_RULER_KINDS
 } mq_ruler_kind;
 

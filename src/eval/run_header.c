@@ -38,6 +38,8 @@ static mq_status add_plan_run_header(json_t *plans, const mq_eval_plan *plan, mq
     json_t *says = json_pack("{ssssss}", "prefill", mq_linear_format_name(o->prefill), "decode",
                              mq_linear_format_name(o->decode), "attention", mq_attention_format_name(o->attention));
     if (file) json_object_set_new(says, "file", file);
+    if (plan->precise) json_object_set_new(says, "precise", json_integer(plan->precise));
+    if (plan->reprefill) json_object_set_new(says, "reprefill", json_true());
     return says && json_object_set_new(plans, plan->name, says) == 0 ? MQ_OK : no_memory_run_header(error);
 }
 

@@ -73,6 +73,31 @@ mq_eval_interval mq__eval_paired_bootstrap(const double *a, const double *b, con
     return bootstrap(&(sample){a, b, weights, count, exponential}, seed, "paired");
 }
 
+static double ratio_of_sums(const double *part, const double *whole, size_t count, mq_eval_random *random)
+{
+    double a = 0, b = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t k = random ? mq__eval_random_below(random, (uint32_t)count) : i;
+        a += part[k];
+        b += whole[k];
+    }
+    return b > 0 ? a / b : random ? INFINITY : NAN;
+}
+
+mq_eval_interval mq__eval_ratio_bootstrap(const double *part, const double *whole, size_t count, uint64_t seed)
+{
+    double drawn[MQ_EVAL_RESAMPLES];
+    const size_t tail = MQ_EVAL_RESAMPLES / 40;
+    if (count == 0 || count > UINT32_MAX) return (mq_eval_interval){NAN, NAN, NAN};
+    mq_eval_random random = mq__eval_random(seed, "ratio");
+    for (size_t r = 0; r < MQ_EVAL_RESAMPLES; r++) {
+        drawn[r] = ratio_of_sums(part, whole, count, &random);
+    }
+    qsort(drawn, MQ_EVAL_RESAMPLES, sizeof *drawn, compare_stats);
+    return (mq_eval_interval){ratio_of_sums(part, whole, count, NULL), drawn[tail],
+                              drawn[MQ_EVAL_RESAMPLES - 1 - tail]};
+}
+
 /* ---- tests */
 
 /* Sums that differ by rounding only are the same sum: 0.1 + 0.2 - 0.3 is 0. */

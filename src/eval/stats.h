@@ -26,6 +26,10 @@ mq_eval_interval mq__eval_bootstrap(const double *values, const double *weights,
 mq_eval_interval mq__eval_paired_bootstrap(const double *a, const double *b, const double *weights, size_t count,
                                            bool exponential, uint64_t seed);
 
+/* The ratio of two sums over the same items, sum of part by sum of whole, and its percentile bootstrap. A resample whose whole is
+ * not above 0 has no share: it counts as above all others, so that a bound may be infinite. The ratio itself is NAN then. */
+mq_eval_interval mq__eval_ratio_bootstrap(const double *part, const double *whole, size_t count, uint64_t seed);
+
 /* The two-sided sign-flip (paired permutation) test of weights * (a - b). If the plans are alike, each item's difference
  * has either sign with even odds: p is the share of all sign patterns whose sum is at least as far from 0 as the one
  * seen. Up to MQ_EVAL_EXACT_MAX differences that are not 0, all patterns are counted; of more, MQ_EVAL_FLIPS seeded ones

@@ -21,13 +21,19 @@ typedef struct agent {
     const mq_eval_context *context;
 } agent;
 
+/* Where the first wrong turn of an episode goes wrong first. */
+typedef enum part { PART_NONE, PART_TOOL, PART_ARGUMENT, PART_QUOTE, PART_STATEMENT, PARTS } part;
+static const char *const part_names[PARTS] = {"none", "tool", "argument", "quote", "statement"};
+
 typedef struct episode {
     const agent *task;
     const json_t *scene;
     json_t *messages, *tools, *turns; /* turns: what the record shows */
     size_t turn;
     int calls;       /* of this turn */
-    bool call_right; /* so far: the expected call and no other */
+    part call_wrong; /* so far: whether it is the expected call and no other */
+    part first_wrong;
+    size_t first_wrong_turn;
     json_t *last_call;
     size_t calls_right, answers_right, turns_right;
 } episode;
@@ -121,12 +127,14 @@ static const json_t *turn_of(const episode *e)
     return json_array_get(json_object_get(e->scene, "turns"), e->turn);
 }
 
-static bool is_expected_call(const json_t *turn, const json_t *call)
+/* What is wrong with a turn's first call. */
+static part check_call(const json_t *turn, const json_t *call)
 {
     const char *name = json_string_value(json_object_get(turn, "call"));
     const json_t *arguments = json_object_get(turn, "arguments");
-    return name && strcmp(name, json_string_value(json_object_get(call, "name"))) == 0 &&
-           (!json_is_object(arguments) || json_equal(arguments, json_object_get(call, "arguments")));
+    if (!name || strcmp(name, json_string_value(json_object_get(call, "name"))) != 0) return PART_TOOL;
+    const bool equal = !json_is_object(arguments) || json_equal(arguments, json_object_get(call, "arguments"));
+    return equal ? PART_NONE : PART_ARGUMENT;
 }
 
 /* The model's call is run, and both become part of the conversation. */
@@ -134,7 +142,8 @@ static void run_call(episode *e, json_t *call)
 {
     const char *name = json_string_value(json_object_get(call, "name"));
     char *result = mq__scene_call(e->scene, name, json_object_get(call, "arguments"));
-    e->call_right = e->calls == 0 && is_expected_call(turn_of(e), call);
+    const part wrong = e->calls == 0 ? check_call(turn_of(e), call) : PART_TOOL;
+    if (e->call_wrong == PART_NONE) e->call_wrong = wrong;
     e->calls++;
     json_array_append_new(e->messages, json_pack("{sssss[{sss{sssO}}]}", "role", "assistant", "content", "",
                                                  "tool_calls", "type", "function", "function", "name", name,
@@ -152,13 +161,25 @@ static bool is_right_agent(const json_t *turn, const char *text)
     return !expect || strstr(last ? last + 1 : text, expect) != NULL;
 }
 
+/* Of a wrong answer: whether the lines before the last one, the key and the row that it rests on, are wrong already. */
+static part check_lines(const json_t *turn, const char *text)
+{
+    const char *right = json_string_value(json_object_get(turn, "answer"));
+    const char *end = right ? strrchr(right, '\n') : NULL;
+    return end && strncmp(right, text, (size_t)(end + 1 - right)) != 0 ? PART_QUOTE : PART_STATEMENT;
+}
+
 /* text: of the answer, what follows the thoughts. One that ends in its thought is none, also where nothing is expected. */
 static void finish_turn_agent(episode *e, const mq_eval_answer *answer, const char *text)
 {
     const bool wants_call = json_is_string(json_object_get(turn_of(e), "call"));
     const bool answered = !mq__eval_is_cut_thought(answer->text, e->task->thinks);
-    const bool call = wants_call ? e->call_right : answered && e->calls == 0;
+    const bool call = wants_call ? e->calls > 0 && e->call_wrong == PART_NONE : answered && e->calls == 0;
     const bool right = answered && is_right_agent(turn_of(e), text);
+    if (e->first_wrong == PART_NONE && !(call && right)) {
+        e->first_wrong = e->call_wrong ? e->call_wrong : call ? check_lines(turn_of(e), text) : PART_TOOL;
+        e->first_wrong_turn = e->turn + 1;
+    }
     e->calls_right += call;
     e->answers_right += right;
     e->turns_right += call && right;
@@ -170,7 +191,7 @@ static void finish_turn_agent(episode *e, const mq_eval_answer *answer, const ch
     json_decref(e->last_call);
     e->last_call = NULL;
     e->calls = 0;
-    e->call_right = false;
+    e->call_wrong = PART_NONE;
     e->turn++;
 }
 
@@ -203,6 +224,13 @@ static json_t *end_agent(void *context, bool want_record)
         record = json_pack("{sfsfsfsfsO}", "episode", e->turns_right == (size_t)turns ? 1.0 : 0.0, "turn",
                            (double)e->turns_right / turns, "call", (double)e->calls_right / turns, "answer",
                            (double)e->answers_right / turns, "turns", e->turns);
+        json_object_set_new(record, "first_wrong",
+                            json_pack("{sssi}", "part", part_names[e->first_wrong], "turn", (int)e->first_wrong_turn));
+        for (int p = PART_TOOL; p < PARTS; p++) {
+            char key[32];
+            snprintf(key, sizeof key, "%s_wrong", part_names[p]);
+            json_object_set_new(record, key, json_real(e->first_wrong == (part)p));
+        }
     }
     json_decref(e->messages);
     json_decref(e->tools);
@@ -215,8 +243,8 @@ static json_t *end_agent(void *context, bool want_record)
 const mq_eval_task mq__eval_agent = {
     .name = "agent",
     .summary = "multi-turn episodes with tools that are really run: whole episodes, turns, calls, answers",
-    .metrics = {"episode", "turn", "call", "answer"},
-    .binary = 1u << 0,
+    .metrics = {"episode", "turn", "call", "answer", "tool_wrong", "argument_wrong", "quote_wrong", "statement_wrong"},
+    .binary = 1u << 0 | 0xfu << 4,
     .open = open_agent,
     .close = close_agent,
     .id = agent_id,

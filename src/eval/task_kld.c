@@ -1,7 +1,8 @@
 /* `kld`: how far each plan is from BF16, where it matters: (a) logits of the prompt, (b) logits of the answer that is
- * decoded after the prompt was prefilled. BF16 writes the reference answer greedily (end tokens are not obeyed, so that all
- * answers have one length). Teacher-forced, the plan is fed that answer; free-running, it is fed its own, and the first
- * step where it differs is the divergence step. Until then both runs are the same, so the second starts there. */
+ * decoded after the prompt was prefilled. BF16 writes the reference answer, greedily or (--temp) drawn, up to its end mark: what
+ * comes after that no user sees, and no plan was trained on it. Teacher-forced, the plan is fed that answer; free-running, it is
+ * fed its own, and the first step where it differs is the divergence step. Until then both runs are the same, so the second
+ * starts there. Draws of all plans at one step share their random number, so that equal logits give equal tokens. */
 #include "base/distribution.h"
 #include "base/error.h"
 #include "base/mem.h"
@@ -23,7 +24,9 @@ typedef struct kld {
     const mq_eval_context *context;
     mq_eval_corpus corpus;
     mq_sequence *sequence;
-    uint32_t length, answer, vocab;
+    mq_sampler *sampler;                  /* of the present answer; NULL: greedy */
+    uint32_t length, answer, vocab;       /* answer: tokens at most */
+    uint32_t steps;                       /* tokens of the present item's answer, the end mark among them */
     float *prompt_logits, *answer_logits; /* of BF16 */
     int32_t *written;                     /* [answer] by BF16 */
     double *divergence;                   /* [answer] teacher-forced, of the present plan */
@@ -35,6 +38,7 @@ static void close_kld(void *task)
     kld *k = task;
     if (!k) return;
     mq_sequence_free(k->sequence);
+    mq_sampler_free(k->sampler);
     mq__eval_corpus_close(&k->corpus);
     mq__free(k->prompt_logits);
     mq__free(k->answer_logits);
@@ -101,7 +105,8 @@ static const char *kld_id(void *task, size_t item)
 static json_t *settings_kld(void *task)
 {
     const kld *k = task;
-    return json_pack("{sssisi}", "text", k->corpus.hash, "length", (int)k->length, "answer", (int)k->answer);
+    return json_pack("{sssisiss}", "text", k->corpus.hash, "length", (int)k->length, "answer", (int)k->answer, "until",
+                     "end mark");
 }
 
 /* ---- one pass over a prompt */
@@ -137,7 +142,7 @@ static void take_logits_kld(void *context, uint32_t first, uint32_t rows, const 
 static mq_status prefill_kld(kld *k, const mq_eval_sequence *text, const mq_eval_plan *plan, reading *r,
                              mq_error *error)
 {
-    const mq_sync_options sync = {.logits = take_logits_kld, .context = r};
+    const mq_sync_options sync = {.logits = take_logits_kld, .context = r, .precise = plan->precise};
     r->k = k;
     r->last = text->count - 1;
     r->first = r->last - kept_rows(k, r->last);
@@ -147,48 +152,100 @@ static mq_status prefill_kld(kld *k, const mq_eval_sequence *text, const mq_eval
     return status;
 }
 
-/* BF16's own answer and its logits. */
-static mq_status write_reference(kld *k, mq_error *error)
+/* ---- answers */
+
+/* A sampler at the answer's beginning, with the item's own seed; none when answers are greedy. */
+static mq_status begin_draws(kld *k, const mq_eval_sequence *text, mq_error *error)
 {
-    mq_status status = MQ_OK;
-    for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
-        const float *logits = mq_sequence_logits(k->sequence);
-        memcpy(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab * sizeof *logits);
-        k->written[t] = (int32_t)mq__largest(logits, k->vocab);
-        if (t + 1 < k->answer) status = mq_sequence_step(k->sequence, k->written[t], error);
+    const mq_eval_options *o = k->context->options;
+    mq_sampler_free(k->sampler);
+    k->sampler = NULL;
+    if (!o->sampling) return MQ_OK;
+    mq_eval_random seed = mq__eval_random(o->seed, text->id);
+    mq_sampling sampling = *o->sampling;
+    sampling.seed = mq__eval_random_u64(&seed);
+    return mq_sampler_new(&sampling, k->vocab, NULL, 0, &k->sampler, error);
+}
+
+/* The token that the present logits give at this step. */
+static mq_status choose_token(kld *k, int32_t *token, mq_error *error)
+{
+    const float *logits = mq_sequence_logits(k->sequence);
+    *token = (int32_t)mq__largest(logits, k->vocab);
+    return k->sampler ? mq_sampler_draw(k->sampler, logits, NULL, token, error) : MQ_OK;
+}
+
+/* The answer goes on with that token. */
+static mq_status go_on(kld *k, uint32_t step, int32_t token, mq_error *error)
+{
+    mq_status status = k->sampler ? mq_sampler_accept(k->sampler, token, error) : MQ_OK;
+    if (status == MQ_OK && step + 1 < k->steps) status = mq_sequence_step(k->sequence, token, error);
+    return status;
+}
+
+static bool is_end_mark(const kld *k, int32_t token)
+{
+    const mq_engine_info *info = &k->context->info;
+    for (uint32_t i = 0; i < info->eos_count; i++) {
+        if (info->eos[i] == token) return true;
+    }
+    return false;
+}
+
+/* BF16's own answer and its logits. */
+static mq_status write_reference(kld *k, const mq_eval_sequence *text, mq_error *error)
+{
+    mq_status status = begin_draws(k, text, error);
+    k->steps = k->answer;
+    for (uint32_t t = 0; status == MQ_OK && t < k->steps; t++) {
+        memcpy(k->answer_logits + (size_t)t * k->vocab, mq_sequence_logits(k->sequence), k->vocab * sizeof(float));
+        status = choose_token(k, &k->written[t], error);
+        if (is_end_mark(k, k->written[t])) k->steps = t + 1;
+        if (status == MQ_OK) status = go_on(k, t, k->written[t], error);
     }
     return status;
 }
 
-static mq_status follow_reference(kld *k, mq_error *error)
+static mq_status follow_reference(kld *k, const mq_eval_sequence *text, mq_error *error)
 {
-    mq_status status = MQ_OK;
-    for (uint32_t t = 0; status == MQ_OK && t < k->answer; t++) {
+    mq_status status = begin_draws(k, text, error);
+    for (uint32_t t = 0; status == MQ_OK && t < k->steps; t++) {
         const float *logits = mq_sequence_logits(k->sequence);
-        k->divergence[t] = mq__divergence(k->answer_logits + (size_t)t * k->vocab, logits, k->vocab);
-        k->agrees[t] = (int32_t)mq__largest(logits, k->vocab) == k->written[t];
-        if (t + 1 < k->answer) status = mq_sequence_step(k->sequence, k->written[t], error);
+        const float *reference = k->answer_logits + (size_t)t * k->vocab;
+        int32_t token;
+        status = choose_token(k, &token, error);
+        k->divergence[t] = mq__divergence(reference, logits, k->vocab);
+        k->agrees[t] = mq__largest(logits, k->vocab) == mq__largest(reference, k->vocab);
+        k->same[t] = token == k->written[t];
+        if (status == MQ_OK) status = go_on(k, t, k->written[t], error);
     }
     return status;
 }
 
 /* Runs freely from the first step that differs: same[t] tells whether the t-th token is BF16's. The sequence is taken back
- * to that step and its logits made again by the step before. */
+ * to that step and its logits made again by the step before. An answer that ends early has no more tokens to be the same. */
 static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *divergence_step, mq_error *error)
 {
     uint32_t at = 0;
-    while (at < k->answer && k->agrees[at]) {
-        k->same[at++] = 1;
+    while (at < k->steps && k->same[at]) {
+        at++;
     }
     *divergence_step = at;
-    if (at == k->answer) return MQ_OK;
+    if (at == k->steps) return MQ_OK;
     const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
     mq_sequence_truncate(k->sequence, text->count + at - 1);
     mq_status status = mq_sequence_step(k->sequence, before, error);
-    for (uint32_t t = at; status == MQ_OK && t < k->answer; t++) {
-        const int32_t token = (int32_t)mq__largest(mq_sequence_logits(k->sequence), k->vocab);
+    if (status == MQ_OK) status = begin_draws(k, text, error);
+    for (uint32_t t = 0; status == MQ_OK && k->sampler && t < at; t++) {
+        status = mq_sampler_accept(k->sampler, k->written[t], error);
+    }
+    memset(k->same + at, 0, k->steps - at);
+    for (uint32_t t = at; status == MQ_OK && t < k->steps; t++) {
+        int32_t token;
+        status = choose_token(k, &token, error);
         k->same[t] = token == k->written[t];
-        if (t + 1 < k->answer) status = mq_sequence_step(k->sequence, token, error);
+        if (is_end_mark(k, token)) break;
+        if (status == MQ_OK) status = go_on(k, t, token, error);
     }
     return status;
 }
@@ -208,7 +265,7 @@ static json_t *record_of(const kld *k, const reading *r, uint32_t divergence_ste
 {
     double sum = 0, agree = 0, same = 0;
     json_t *divergence = json_array(), *agreement = json_array(), *alike = json_array(), *undiverged = json_array();
-    for (uint32_t t = 0; t < k->answer; t++) {
+    for (uint32_t t = 0; t < k->steps; t++) {
         sum += k->divergence[t];
         agree += k->agrees[t];
         same += k->same[t];
@@ -217,12 +274,13 @@ static json_t *record_of(const kld *k, const reading *r, uint32_t divergence_ste
         json_array_append_new(alike, json_integer(k->same[t]));
         json_array_append_new(undiverged, json_integer(t < divergence_step));
     }
-    const double n = k->answer, rows = r->rows ? r->rows : 1;
-    return json_pack("{sfsfsfsfsisfs{sosososo}}", "decode_kld", sum / n, "decode_top1", agree / n, "prefill_kld",
+    const double n = k->steps, rows = r->rows ? r->rows : 1;
+    return json_pack("{sfsfsfsfsisfsis{sosososo}}", "decode_kld", sum / n, "decode_top1", agree / n, "prefill_kld",
                      r->sum / rows, "prefill_top1", r->agree / rows, "divergence_step", (int)divergence_step,
-                     "free_same", same / n, "curves", "teacher-forced KL by step", curve_of_kld(divergence),
-                     "teacher-forced top-1 by step", curve_of_kld(agreement), "free-running same token by step",
-                     curve_of_kld(alike), "free-running not yet diverged by step", curve_of_kld(undiverged));
+                     "free_same", same / n, "answer_tokens", (int)k->steps, "curves", "teacher-forced KL by step",
+                     curve_of_kld(divergence), "teacher-forced top-1 by step", curve_of_kld(agreement),
+                     "free-running same token by step", curve_of_kld(alike), "free-running not yet diverged by step",
+                     curve_of_kld(undiverged));
 }
 
 static mq_status measure_kld(void *task, size_t item, const mq_eval_plan *plans, size_t plan_count, json_t **records,
@@ -232,12 +290,12 @@ static mq_status measure_kld(void *task, size_t item, const mq_eval_plan *plans,
     const mq_eval_sequence *text = &k->corpus.item[item];
     reading reference = {.reference = true};
     mq_status status = prefill_kld(k, text, &plans[0], &reference, error);
-    if (status == MQ_OK) status = write_reference(k, error);
+    if (status == MQ_OK) status = write_reference(k, text, error);
     for (size_t p = 0; status == MQ_OK && p < plan_count; p++) {
         reading r = {0};
         uint32_t divergence_step = 0;
         status = prefill_kld(k, text, &plans[p], &r, error);
-        if (status == MQ_OK) status = follow_reference(k, error);
+        if (status == MQ_OK) status = follow_reference(k, text, error);
         if (status == MQ_OK) status = run_freely(k, text, &divergence_step, error);
         if (status != MQ_OK) break;
         records[p] = record_of(k, &r, divergence_step);

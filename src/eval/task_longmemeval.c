@@ -66,15 +66,36 @@ static void ask_longmemeval(const json_t *item, mq_buf *text)
     mq__buf_puts(text, json_string_value(json_object_get(item, "question")));
 }
 
+/* The published answer; an integer is written to `number`. */
+static const char *wanted_longmemeval(const json_t *item, char number[32])
+{
+    const json_t *wanted = json_object_get(item, "answer");
+    if (json_is_string(wanted)) return json_string_value(wanted);
+    snprintf(number, 32, "%" JSON_INTEGER_FORMAT, json_integer_value(wanted));
+    return number;
+}
+
+static void judge_longmemeval(const json_t *item, const char *answer, mq_buf *text)
+{
+    char number[32];
+    mq__buf_puts(text, "A question about earlier chats was asked.\n\nQuestion: ");
+    mq__buf_puts(text, json_string_value(json_object_get(item, "question")));
+    mq__buf_puts(text, skipped(item) ? "\nIt cannot be answered from the chats: " : "\nRight answer: ");
+    mq__buf_puts(text, wanted_longmemeval(item, number));
+    mq__buf_puts(text, "\nGiven answer: ");
+    mq__buf_puts(text, answer);
+    mq__buf_puts(text, skipped(item)
+                           ? "\n\nDoes the given answer say that this is not known?"
+                           : "\n\nDoes the given answer say the same as the right one? More words do not matter, "
+                             "another fact does.");
+    mq__buf_puts(text, " Reply with yes or no only.");
+}
+
 static json_t *score_longmemeval(const json_t *item, const char *answer)
 {
     char number[32];
-    const json_t *wanted = json_object_get(item, "answer");
-    const char *text = json_string_value(wanted);
-    if (!text) {
-        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(wanted));
-        text = number;
-    }
+    if (skipped(item)) return json_pack("{ss}", "group", "abstention"); /* which only a judge can score */
+    const char *text = wanted_longmemeval(item, number);
     const mq_overlap overlap = mq__word_overlap(answer, text);
     return json_pack("{sfsfss}", "contains", overlap.contains ? 1.0 : 0.0, "f1", overlap.f1, "group",
                      json_string_value(json_object_get(item, "question_type")));
@@ -88,6 +109,7 @@ static const mq_benchmark benchmark = {.name = "longmemeval",
                                        .skipped = skipped,
                                        .ask = ask_longmemeval,
                                        .score = score_longmemeval,
+                                       .judge = judge_longmemeval,
                                        .id_key = "question_id"};
 
 static mq_status open_longmemeval(const mq_eval_context *context, void **task, size_t *items, mq_error *error)
@@ -98,8 +120,8 @@ static mq_status open_longmemeval(const mq_eval_context *context, void **task, s
 const mq_eval_task mq__eval_longmemeval = {
     .name = "longmemeval",
     .summary = "questions about a long history of chats (--data longmemeval_s.json): words of the answer",
-    .metrics = {"contains", "f1"},
-    .binary = 1u << 0,
+    .metrics = {"contains", "f1", "judged"},
+    .binary = 1u << 0 | 1u << 2,
     .open = open_longmemeval,
     MQ_QUESTION_CALLBACKS,
 };

@@ -39,7 +39,9 @@ static void close_ruler(void *task)
 
 static mq_status choose_kinds(ruler *r, const char *list, mq_error *error)
 {
-    for (int k = 0; !list && k < MQ_RULER_KINDS; k++) {
+    /* The bundled model was not trained on the last one. */
+    const int known = r->wording == MQ_RULER_BUNDLED ? MQ_RULER_FREQUENT : MQ_RULER_KINDS;
+    for (int k = 0; !list && k < known; k++) {
         r->kinds[r->kind_count++] = (mq_ruler_kind)k;
     }
     for (const char *p = list; p && *p;) {
@@ -52,8 +54,8 @@ static mq_status choose_kinds(ruler *r, const char *list, mq_error *error)
         if (k == MQ_RULER_KINDS || r->kind_count == MQ_RULER_KINDS) {
             return mq__fail(
                 error, MQ_USAGE,
-                "eval: ruler: kinds: expected single, multikey, multivalue, multiquery, tracking or common, "
-                "each once, got %s",
+                "eval: ruler: kinds: expected single, multikey, multivalue, multiquery, tracking, common or "
+                "frequent, each once, got %s",
                 list);
         }
         r->kinds[r->kind_count++] = (mq_ruler_kind)k;

@@ -247,7 +247,7 @@ static void make_part(const job *j, const part *p, float *rows)
             memcpy(y, rt->x + x->row[p->first + i] * width, width * sizeof *y);
         }
     }
-    if (j->x.format == MQ_LINEAR_W16A16) mq__round_to_bf16(rt->kernels, rows, p->rows * width);
+    mq__round_rows(rt->kernels, j->x.format, rows, p->rows, width);
 }
 
 static void gather(void *context, int thread, int threads)

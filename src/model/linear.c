@@ -30,7 +30,7 @@ static void make_rows(const job *j, size_t begin, size_t end, float *rows)
         } else if (in->kind == MQ_INPUT_SWIGLU) {
             rt->kernels->swiglu(y, rt->gate + row * width, rt->up + row * width, width);
         }
-        if (j->x.format == MQ_LINEAR_W16A16) mq__round_to_bf16(rt->kernels, y, width);
+        mq__round_rows(rt->kernels, j->x.format, y, 1, width);
     }
 }
 
@@ -112,7 +112,7 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
              .outputs = outputs,
              .count = count};
     const bool plain = j.x.layout == MQ_ROWS_PLAIN;
-    const bool as_it_is = plain && input.kind == MQ_INPUT_PLAIN && format != MQ_LINEAR_W16A16;
+    const bool as_it_is = plain && input.kind == MQ_INPUT_PLAIN && !mq__rounds_rows(format);
     const bool few = input.count <= MQ_OWN_ROWS && !rt->pass->observer && !input.keep;
     j.own = few && (plain ? input.kind != MQ_INPUT_PLAIN : j.x.layout == MQ_ROWS_NVFP4);
     if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare_rows, &j);

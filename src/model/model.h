@@ -1,7 +1,7 @@
 /* What a transformer is here: its weights in two precisions, and the plan that says which is used when.
  *
  * A weight matrix has several faces. The dense face is the checkpoint's own tensor, borrowed from its map and never copied;
- * the NVFP4 face is packed at load or comes from a second checkpoint, the INT8 face is packed at load. Norm weights belong
+ * the NVFP4 face is packed at load or comes from a second checkpoint, the INT8 and FP8 faces are made at load. Norm weights belong
  * to the copy whose linear layers consume their output, because smoothing moves scale between the two. */
 #ifndef MQ_MODEL_H
 #define MQ_MODEL_H
@@ -10,16 +10,17 @@
 #include "kernels/kernels.h"
 
 /* The faces of a weight matrix: the checkpoint's own, and those that are packed from it. */
-typedef enum mq_face { MQ_FACE_DENSE, MQ_FACE_NVFP4, MQ_FACE_INT8, MQ_FACES } mq_face;
+typedef enum mq_face { MQ_FACE_DENSE, MQ_FACE_NVFP4, MQ_FACE_INT8, MQ_FACE_FP8, MQ_FACES } mq_face;
 
 /* The face that a format reads. */
 static inline mq_face mq__face_of(mq_linear_format format)
 {
     if (format == MQ_LINEAR_INT8) return MQ_FACE_INT8;
+    if (format == MQ_LINEAR_FP8) return MQ_FACE_FP8;
     return format == MQ_LINEAR_NVFP4 || format == MQ_LINEAR_W4A16 ? MQ_FACE_NVFP4 : MQ_FACE_DENSE;
 }
 
-/* The two copies of the model that may come from different checkpoints. INT8 is made from the precise one. */
+/* The two copies of the model that may come from different checkpoints. INT8 and FP8 are made from the precise one. */
 typedef enum mq_copy { MQ_COPY_PRECISE, MQ_COPY_NVFP4, MQ_COPIES } mq_copy;
 
 typedef struct mq_linear {
@@ -27,6 +28,7 @@ typedef struct mq_linear {
     mq_dense dense;    /* [n, k_width]; data is NULL when the checkpoint holds this layer in NVFP4 only */
     mq_nvfp4 nvfp4;    /* panels is NULL until packed */
     mq_int8 int8;      /* the same */
+    mq_dense fp8;      /* [n, k_width] F32: E4M3 values times their row's scale; data is NULL until made */
     const float *bias; /* [n] or NULL */
 } mq_linear;
 

@@ -1,5 +1,7 @@
 #include "model/product.h"
 
+#include "format/fp8.h"
+
 mq_row_layout mq__row_layout(mq_linear_format format, mq_phase phase)
 {
     if (format == MQ_LINEAR_NVFP4) return MQ_ROWS_NVFP4;
@@ -14,13 +16,27 @@ size_t mq__row_group(mq_row_layout layout)
     return layout == MQ_ROWS_NVFP4 ? MQ_NVFP4_MR : layout == MQ_ROWS_INT8 ? MQ_INT8_MR : MQ_DENSE_MR;
 }
 
-void mq__round_to_bf16(const mq_kernels *k, float *x, size_t count)
+/* What W16A16 makes of its activations. */
+static void round_to_bf16(const mq_kernels *k, float *x, size_t count)
 {
     uint16_t half[256];
     for (size_t i = 0; i < count; i += 256) {
         const size_t some = count - i < 256 ? count - i : 256;
         k->f32_to_bf16(half, x + i, some);
         k->dense_to_f32(x + i, half, MQ_DENSE_BF16, some);
+    }
+}
+
+bool mq__rounds_rows(mq_linear_format format)
+{
+    return format == MQ_LINEAR_W16A16 || format == MQ_LINEAR_FP8;
+}
+
+void mq__round_rows(const mq_kernels *k, mq_linear_format format, float *x, size_t rows, size_t width)
+{
+    if (format == MQ_LINEAR_W16A16) round_to_bf16(k, x, rows * width);
+    for (size_t i = 0; format == MQ_LINEAR_FP8 && i < rows; i++) {
+        mq__fp8_round(x + i * width, x + i * width, width);
     }
 }
 
@@ -44,11 +60,12 @@ void mq__multiply(const mq_kernels *k, const mq_packed_rows *x, size_t row0, siz
                   size_t p1, const mq_epilogue *out, void *scratch)
 {
     const size_t rows = row1 - row0, width = x->width;
+    const mq_dense *dense = x->format == MQ_LINEAR_FP8 ? &w->fp8 : &w->dense;
     const size_t n0 = p0 * MQ_PANEL, n1 = p1 * MQ_PANEL < w->n ? p1 * MQ_PANEL : w->n;
     if (x->layout == MQ_ROWS_PLAIN && x->format == MQ_LINEAR_W4A16) {
         k->w4a16_thin(x->plain + row0 * width, width, rows, &w->nvfp4, p0, p1, out, scratch);
     } else if (x->layout == MQ_ROWS_PLAIN) {
-        k->dense_thin(x->plain + row0 * width, width, rows, &w->dense, n0, n1, out, scratch);
+        k->dense_thin(x->plain + row0 * width, width, rows, dense, n0, n1, out, scratch);
     } else if (x->layout == MQ_ROWS_NVFP4) {
         const mq_nvfp4_rows a = {x->nvfp4.panels + mq__nvfp4_row_bytes(row0, width), x->nvfp4.multiplier + row0};
         k->nvfp4_gemm(&a, rows, &w->nvfp4, p0, p1, out, scratch);
@@ -60,8 +77,8 @@ void mq__multiply(const mq_kernels *k, const mq_packed_rows *x, size_t row0, siz
         if (x->format == MQ_LINEAR_W4A16)
             k->w4a16_gemm(panels, rows, &w->nvfp4, p0, p1, out, scratch);
         else if (x->layout == MQ_ROWS_BF16)
-            k->bf16_gemm(panels, rows, &w->dense, n0, n1, out, scratch);
+            k->bf16_gemm(panels, rows, dense, n0, n1, out, scratch);
         else
-            k->dense_gemm(panels, rows, &w->dense, n0, n1, out, scratch);
+            k->dense_gemm(panels, rows, dense, n0, n1, out, scratch);
     }
 }

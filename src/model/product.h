@@ -32,8 +32,9 @@ mq_row_layout mq__row_layout(mq_linear_format format, mq_phase phase);
 /* Rows that are packed together: a thread packs whole groups. */
 size_t mq__row_group(mq_row_layout layout);
 
-/* What W16A16 makes of its activations: rounded to BF16, still stored as FP32. */
-void mq__round_to_bf16(const mq_kernels *kernels, float *x, size_t count);
+/* Whether a format's activations are rounded values stored as FP32 (W16A16, FP8), and rounds x [rows, width]. */
+bool mq__rounds_rows(mq_linear_format format);
+void mq__round_rows(const mq_kernels *kernels, mq_linear_format format, float *x, size_t rows, size_t width);
 
 /* Packs x [rows, width] as the rows from `at` on, where a group begins. Nothing for plain rows. */
 void mq__pack_rows(const mq_kernels *kernels, const mq_packed_rows *to, size_t at, const float *x, size_t rows);

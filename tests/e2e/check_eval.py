@@ -1,15 +1,17 @@
 """`mixquant eval` on the bundled model, a few items of each task: equal seeds give equal reports, whatever the batch and
 wherever an earlier run was cut; the report, the plots and the refusals are what the documentation says.
 
-usage: check_eval.py MIXQUANT MODEL
+usage: check_eval.py MIXQUANT MODEL [TEST]
 Needs Python's standard library only; exits with 1 and one line when something is wrong.
 """
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
@@ -35,13 +37,13 @@ def folder(name):
 
 
 def test_agent_repeats():
-    run = ["--task", "agent", "--limit", "4", "--plans", "bf16,nvfp4,mix", "-n", "64", "--json"]
+    run = ["--task", "agent", "--limit", "4", "--plans", "control,nvfp4,mix", "-n", "64", "--json"]
     first = evaluate(*run, "-o", folder("a"))
     assert first == evaluate(*run), "another run, nothing on disk: expected the same report"
     assert first == evaluate(*run, "--batch", "1"), "one item at a time: expected the same report"
     with open(folder("a") + "/agent.jsonl", "rb") as file:
         lines = file.read()
-    assert lines.count(b"\n") == 1 + 4 * 3, "expected a header and one record for each item and plan"
+    assert lines.count(b"\n") == 1 + 4 * 4, "expected a header and one record for each item and plan"
     os.mkdir(folder("b"))
     with open(folder("b") + "/agent.jsonl", "wb") as file:
         file.write(lines[:len(lines) * 3 // 5])  # killed in the middle of a line
@@ -50,11 +52,13 @@ def test_agent_repeats():
     with open(folder("b") + "/agent.jsonl", "rb") as file:
         assert sorted(file.read().splitlines()) == sorted(lines.splitlines()), "expected the same records"
     report = json.loads(first)["tasks"]["agent"]
-    assert report["items"] == 4 and set(report["metrics"]) == {"episode", "turn", "call", "answer"}
+    assert report["items"] == 4 and {"episode", "turn", "call", "answer"} < set(report["metrics"])
     for cell in report["metrics"]["turn"].values():
         assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1, cell
     pairs = {(c["plan"], c["against"]) for c in report["compare"]}
-    assert pairs == {("nvfp4", "bf16"), ("mix", "bf16"), ("mix", "nvfp4")}, pairs
+    control = "bf16+int8-attention"
+    assert pairs == {("nvfp4", "bf16"), ("mix", "bf16"), ("mix", "nvfp4"), (control, "bf16")}, pairs
+    assert all(c["family"] == "control" and c["p"] == 1 for c in report["compare"] if c["plan"] == control), report["compare"]
     eval_stats.check(folder("a"), "agent")
 
 
@@ -88,6 +92,62 @@ def test_every_task():
     assert {"agent-episode.svg", "tokens-by-task.svg", "kld-teacher-forced-KL-by-step.svg"} <= set(plots), plots
     for name in plots:
         xml.etree.ElementTree.parse(os.path.join(out, name))
+
+
+def test_kld_ends_with_the_answer():
+    """Nothing behind the answer's end mark is compared; with --temp the answer is drawn, and repeats."""
+    run = ["--task", "kld", "--limit", "3", "--plans", "bf16,nvfp4", "-n", "128"]
+    evaluate(*run, "-o", folder("ends"))
+    for plan, records in eval_stats.records_of(folder("ends") + "/kld.jsonl").items():
+        for record in records.values():
+            tokens = record["answer_tokens"]
+            assert 4 < tokens < 128, f"{plan}: expected an answer with an end, got {tokens} tokens"
+            for name, curve in record["curves"].items():
+                assert len(curve["x"]) == len(curve["y"]) == tokens, f"{name}: expected {tokens} points"
+            assert plan != "bf16" or record["free_same"] == 1 and record["divergence_step"] == tokens, record
+    drawn = [evaluate(*run, "--temp", "3", "--json") for _ in range(2)]
+    assert drawn[0] == drawn[1] != evaluate(*run, "--json"), "drawn answers: expected the same twice, and not the greedy ones"
+    means = json.loads(drawn[0])["tasks"]["kld"]["metrics"]
+    assert means["free_same"]["bf16"]["mean"] == 1 and means["decode_kld"]["bf16"]["mean"] == 0, means
+
+
+def test_ways_of_reading():
+    """+reprefill reads the answers of earlier turns once more; +last16 changes what the prompt's last tokens ran in, only."""
+    run = ["--task", "agent", "--limit", "3", "--plans", "bf16,mix,mix+reprefill,mix+last16,bf16+reprefill,bf16+last16"]
+    evaluate(*run, "-o", folder("ways"))
+    records = eval_stats.records_of(folder("ways") + "/agent.jsonl")
+    for name, record in records["bf16+reprefill"].items():
+        kept = records["bf16"][name]
+        if kept["output_tokens"] == record["output_tokens"]:
+            more, turns = record["input_tokens"] - kept["input_tokens"], 2 * len(record["turns"])
+            assert kept["output_tokens"] - 3 * turns <= more <= kept["output_tokens"] + turns, (more, kept["output_tokens"])
+    for plan in ("bf16+last16", "bf16"):
+        for name, record in records[plan].items():
+            assert record["input_tokens"] == records["bf16"][name]["input_tokens"], (plan, name)
+    header = json.loads(open(folder("ways") + "/agent.jsonl").readline())["plans"]
+    assert header["mix+last16"]["precise"] == 16 and header["mix+reprefill"]["reprefill"] and "precise" not in header["mix"], header
+    run = ["--task", "kld", "--limit", "2", "-n", "24", "--plans", "mix,mix+last16,mix+last5000", "--json"]
+    means = json.loads(evaluate(*run))["tasks"]["kld"]["metrics"]
+    assert 0 < means["prefill_kld"]["mix+last16"]["mean"] < means["prefill_kld"]["mix"]["mean"], means["prefill_kld"]
+    assert means["prefill_kld"]["mix+last5000"]["mean"] < 1e-6, "all of it in the decode plan: expected BF16's logits"
+    for plan in ("mix+last", "mix+last0", "mix+lastx", "mix+re", "mix+"):
+        evaluate("--task", "agent", "--plans", plan, code=2)
+
+
+def test_ledger():
+    """A limit has all numbers of steps and lengths; the survival of each is plotted. (The bundled model cannot do it.)"""
+    run = ["--task", "ledger", "--limit", "6", "--plans", "bf16,mix", "-n", "48", "-o", folder("ledger")]
+    evaluate(*run)
+    report = json.load(open(folder("ledger") + "/report.json"))["tasks"]["ledger"]
+    assert set(report["groups"]) == {f"{n} steps {length}" for n in (20, 30, 40) for length in (2048, 3072)}, report["groups"]
+    assert report["curves"]["survival by step"]["bf16"]["x"] == list(range(1, 41)), "expected a curve of 40 steps"
+    eval_stats.check(folder("ledger"), "ledger")
+    xml.etree.ElementTree.parse(folder("ledger") + "/ledger-survival-by-step.svg")
+    for record in eval_stats.records_of(folder("ledger") + "/ledger.jsonl")["mix"].values():
+        length = int(record["group"].split()[-1])
+        assert length - 110 < record["prompt_tokens"] <= length, record  # as many rows as fit
+    evaluate("--task", "ledger", "--lengths", "4096", code=2)
+    evaluate("--task", "ledger", "--lengths", "512", code=2)
 
 
 def test_text_file():
@@ -218,6 +278,58 @@ def test_nothing_stays_of_a_failed_start():
     assert "file/out" in evaluate("--task", "agent", "--limit", "1", "--plans", "bf16", "-o", folder("file/out"), code=1)
 
 
+class Judge(http.server.BaseHTTPRequestHandler):
+    """Says yes where the given answer is in the right one; fails the first request."""
+    asked = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Judge.asked.append((self.path, self.headers["Authorization"], body))
+        question = body["messages"][0]["content"]
+        if len(Judge.asked) == 1:
+            return self.send_error(503)
+        verdict = "<think>no, or</think>\nYes." if "cannot be answered" in question else "no"
+        reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": verdict}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_judge():
+    """--judge-url: questions reach the endpoint with their key, a failure is tried again, refusals are asked as well."""
+    items = [{"question_id": name, "question_type": "single", "question": "What color?", "answer": "blue",
+              "question_date": "2023/05/20 (Sat) 02:21", "haystack_dates": ["2023/05/20 (Sat) 02:21"],
+              "haystack_sessions": [[{"role": "user", "content": "It is blue."}]]} for name in ("one", "two_abs")]
+    path = folder("longmemeval.json")
+    with open(path, "w") as file:
+        json.dump(items, file)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    run = ["--task", "longmemeval", "--data", path, "-n", "8", "--plans", "bf16"]
+    if "without" in str(subprocess.run([BINARY, "eval", *ENGINE, *run, "--judge-url", url], capture_output=True).stderr):
+        return server.shutdown()  # a build without libcurl says so
+    Judge.asked.clear()
+    evaluate(*run, "--judge-url", url + "/", "--judge-model", "J", "-o", folder("judged"), MQ_JUDGE_KEY="secret")
+    server.shutdown()
+    server.server_close()
+    records = eval_stats.records_of(folder("judged") + "/longmemeval.jsonl")["bf16"]
+    assert records["one"]["judged"] == 0 and records["two_abs"]["judged"] == 1, records
+    assert "contains" in records["one"] and "contains" not in records["two_abs"], records
+    assert len(Judge.asked) == 3, Judge.asked  # the first one twice
+    for where, key, body in Judge.asked:
+        assert where == "/v1/chat/completions" and key == "Bearer secret" and body["model"] == "J", (where, key, body)
+        assert body["temperature"] == 0 and "What color?" in body["messages"][0]["content"], body
+    evaluate(*run, "-o", folder("alone"))
+    assert set(eval_stats.records_of(folder("alone") + "/longmemeval.jsonl")["bf16"]) == {"one"}
+    assert "judge" in evaluate(*run, "--judge-url", url, code=3), "nobody there"
+    evaluate(*run, "-o", folder("judged"), code=2)  # without the judge: other records
+
+
 def test_refusals():
     for tasks in ([], ["--task", ","], ["--task", "nothing"]):
         error = evaluate(*tasks, code=2)
@@ -238,7 +350,7 @@ def test_refusals():
 
 failed = 0
 for name, test in list(globals().items()):
-    if name.startswith("test_"):
+    if name.startswith(sys.argv[3] if len(sys.argv) > 3 else "test_"):
         try:
             test()
         except AssertionError as error:

@@ -150,6 +150,25 @@ static void test_sign_flip_of_many(void **state)
                 0.003); /* 4 of its deviations */
 }
 
+static void test_ratio(void **state)
+{
+    (void)state;
+    double part[100], whole[100];
+    for (int i = 0; i < 100; i++) {
+        whole[i] = i % 4 == 0;
+        part[i] = i % 8 == 0;
+    }
+    const mq_eval_interval half = mq__eval_ratio_bootstrap(part, whole, 100, 7);
+    assert_near(half.mean, 13.0 / 25, 1e-15);
+    assert_near(half.low, 0.52 - 1.96 * sqrt(0.25 / 25), 0.05); /* of 25, as of coins */
+    assert_near(half.high, 0.52 + 1.96 * sqrt(0.25 / 25), 0.05);
+    const double some[] = {1, 0, 0}, seldom[] = {1, 0, 0}; /* in 8 of 27 resamples the first does not come */
+    const mq_eval_interval open = mq__eval_ratio_bootstrap(some, seldom, 3, 7);
+    assert_true(open.mean == 1 && open.low == 1 && isinf(open.high));
+    assert_true(isnan(mq__eval_ratio_bootstrap(some, nothing, 3, 7).mean));
+    assert_true(isnan(mq__eval_ratio_bootstrap(some, seldom, 0, 7).mean));
+}
+
 static void test_holm(void **state)
 {
     (void)state;
@@ -251,6 +270,38 @@ static double number_of(const json_t *object, const char *key)
     return json_number_value(json_object_get(object, key));
 }
 
+/* Of a loss of 3 items, mix has 1: two thirds are regained; with errors (smaller is better) the signs turn. */
+static void test_regained(void **state)
+{
+    (void)state;
+    static const mq_eval_task tasks[2] = {{.name = "t", .metrics = {"right"}, .binary = 1u << 0},
+                                          {.name = "t", .metrics = {"right"}, .smaller_is_better = true}};
+    static const char *const names[] = {"bf16", "nvfp4", "mix"};
+    mq_eval_plan plans[3];
+    for (int t = 0; t < 2; t++) {
+        json_t *ids = json_array(), *records = json_object();
+        for (int p = 0; p < 3; p++) {
+            assert_int_equal(mq__eval_plan_parse(names[p], &plans[p], NULL), MQ_OK);
+            json_t *of_plan = json_object();
+            for (int i = 0; i < 12; i++) {
+                char id[8];
+                snprintf(id, sizeof id, "%d", i);
+                if (p == 0) json_array_append_new(ids, json_string(id));
+                const bool lost = p == 1 ? i < 3 : p == 2 && i < 1;
+                json_object_set_new(of_plan, id, json_pack("{sf}", "right", lost == (t == 1) ? 1.0 : 0.0));
+            }
+            json_object_set_new(records, names[p], of_plan);
+        }
+        json_t *result = json_pack("{soso}", "ids", ids, "records", records);
+        json_t *s = mq__eval_summary(&tasks[t], plans, 3, result, 42);
+        const json_t *share = json_object_get(s, "regained");
+        assert_near(number_of(share, "mean"), 2 / 3.0, 1e-12);
+        assert_true(number_of(share, "low") < 2 / 3.0);
+        json_decref(s);
+        json_decref(result);
+    }
+}
+
 /* Two texts of 1 and 3 predicted tokens with losses of 1 and 2 nats: 7/4 nats a token, not 3/2. */
 static void test_weighted_perplexity(void **state)
 {
@@ -309,16 +360,28 @@ static void test_summary_of_families(void **state)
     assert_near(number_of(right, "low"), mq__eval_wilson(7, 8).low, 0);
     assert_string_equal(json_string_value(json_object_get(item_of(compare, 0, "share"), "test")), "exact sign flip");
     assert_near(number_of(item_of(compare, 0, "share"), "p"), 2.0 / 128, 0); /* item 0 is equal */
-    assert_near(number_of(item_of(compare, 0, "share"), "p_holm"), 5 * 2.0 / 128, 1e-12);
+    assert_near(number_of(item_of(compare, 0, "share"), "p_holm"), 3 * 2.0 / 128, 1e-12);
+    static const char *const pairs[5][3] = {{"nvfp4", "bf16", "stated"},
+                                            {"mix", "nvfp4", "stated"},
+                                            {"mix", "inverse", "stated"},
+                                            {"mix", "bf16", "other"},
+                                            {"inverse", "bf16", "other"}};
+    for (size_t i = 0; i < 5; i++) { /* what was stated beforehand comes first, and is corrected on its own */
+        const json_t *item = item_of(compare, 5 + i, "right");
+        assert_string_equal(json_string_value(json_object_get(item, "plan")), pairs[i][0]);
+        assert_string_equal(json_string_value(json_object_get(item, "against")), pairs[i][1]);
+        assert_string_equal(json_string_value(json_object_get(item, "family")), pairs[i][2]);
+    }
     assert_string_equal(json_string_value(json_object_get(item_of(compare, 5, "right"), "test")), "exact McNemar");
-    assert_near(number_of(item_of(compare, 5, "right"), "p"), 2.0 / 256, 1e-12);          /* nvfp4: 0 of 8 */
-    assert_near(number_of(item_of(compare, 5, "right"), "p_holm"), 5 * 2.0 / 256, 1e-12); /* tied with inverse */
-    assert_near(number_of(item_of(compare, 6, "right"), "p"), 1, 0);                      /* mix: 7 of 8 */
-    assert_near(number_of(item_of(compare, 8, "right"), "p_holm"), 3 * 2.0 / 128, 1e-12); /* mix against nvfp4 */
+    assert_near(number_of(item_of(compare, 5, "right"), "p"), 2.0 / 256, 1e-12); /* nvfp4: 0 of 8 */
+    assert_near(number_of(item_of(compare, 5, "right"), "p_holm"), 3 * 2.0 / 256, 1e-12);
+    assert_near(number_of(item_of(compare, 6, "right"), "p_holm"), 2 * 2.0 / 128, 1e-12); /* mix against nvfp4 */
+    assert_near(number_of(item_of(compare, 8, "right"), "p"), 1, 0);                      /* mix: 7 of 8 */
+    assert_near(number_of(item_of(compare, 9, "right"), "p_holm"), 2 * 2.0 / 256, 1e-12);
     mq_buf text = {0};
     json_t *report = json_pack("{s{sO}}", "tasks", "t", s);
     mq__eval_table(report, &text);
-    assert_non_null(strstr(text.data, "p = 0.0156, Holm 0.0781 (exact sign flip)"));
+    assert_non_null(strstr(text.data, "p = 0.0156, Holm 0.0469 (exact sign flip)"));
     mq__buf_free(&text);
     json_decref(report);
     json_decref(s);
@@ -357,6 +420,10 @@ static void test_plans(void **state)
     assert_string_equal(plan.name, "mix+int8-attention");
     assert_int_equal(mq__eval_plan_parse("int8/bf16+w16a16-attention", &plan, NULL), MQ_OK);
     assert_true(plan.options.attention == MQ_ATTENTION_W16A16 && plan.options.prefill == MQ_LINEAR_INT8);
+    assert_int_equal(mq__eval_plan_parse("mix+last64+int8-attention+reprefill", &plan, NULL), MQ_OK);
+    assert_true(plan.options.attention == MQ_ATTENTION_INT8 && plan.options.prefill == MQ_LINEAR_NVFP4);
+    assert_true(plan.precise == 64 && plan.reprefill);
+    assert_int_equal(mq__eval_plan_parse("mix+last99999999999999999999", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("mix+nvfp4-attention", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("+int8-attention", &plan, &error), MQ_USAGE);
     assert_int_equal(mq__eval_plan_parse("int8-mix", &plan, NULL), MQ_OK);
@@ -381,6 +448,8 @@ int main(void)
         cmocka_unit_test(test_paired_bootstrap),
         cmocka_unit_test(test_sign_flip),
         cmocka_unit_test(test_sign_flip_of_many),
+        cmocka_unit_test(test_ratio),
+        cmocka_unit_test(test_regained),
         cmocka_unit_test(test_holm),
         cmocka_unit_test(test_divergence),
         cmocka_unit_test(test_random),

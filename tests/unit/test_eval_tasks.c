@@ -23,7 +23,7 @@ static const char scene_text[] =
     " \"table\": \"book\", \"filter\": {\"code\": \"code\"}, \"columns\": [\"code\", \"cost\"], \"limit\": 2}],"
     " \"turns\": [{\"user\": \"What is the cost of book 7?\", \"call\": \"find_book\", \"arguments\": {\"code\": "
     "\"7\"},"
-    "   \"expect\": \"The cost is 5.\"},"
+    "   \"expect\": \"The cost is 5.\", \"answer\": \"For book 7:\\n{}\\nThe cost is 5.\"},"
     "  {\"user\": \"And its code?\", \"call\": null, \"arguments\": null, \"expect\": \"The code is 7.\"}],"
     " \"tables\": {\"book\": [{\"code\": 7, \"cost\": 5}, {\"code\": \"8\", \"cost\": 6}]}}\n";
 
@@ -78,6 +78,19 @@ static void check(const char *const *answers, size_t count, double episode, doub
     json_decref(record);
 }
 
+/* The first wrong turn, and what went wrong in it first. */
+static void check_where(const char *const *answers, size_t count, const char *part, int turn)
+{
+    json_t *record = play(answers, count), *first = json_object_get(record, "first_wrong");
+    if (strcmp(json_string_value(json_object_get(first, "part")), part) != 0)
+        fail_msg("expected %s, got %s", part, json_string_value(json_object_get(first, "part")));
+    assert_int_equal(json_integer_value(json_object_get(first, "turn")), turn);
+    char key[32];
+    snprintf(key, sizeof key, "%s_wrong", part);
+    if (turn) assert_true(json_number_value(json_object_get(record, key)) == 1);
+    json_decref(record);
+}
+
 #define CALL(name, code) "<tool_call>\n{\"name\": \"" name "\", \"arguments\": {\"code\": \"" code "\"}}\n</tool_call>"
 #define CHECK(list, ...) check(list, sizeof(list) / sizeof(list)[0], __VA_ARGS__)
 
@@ -107,6 +120,33 @@ static void test_agent_answers(void **state)
     const char *const endless[] = {CALL("find_book", "7"), CALL("find_book", "7"), CALL("find_book", "7"),
                                    CALL("find_book", "7"), CALL("find_book", "7"), "The code is 7."};
     CHECK(endless, 0, 0.5, 0.5, 0.5);
+}
+
+#define WHERE(list, ...) check_where(list, sizeof(list) / sizeof(list)[0], __VA_ARGS__)
+
+static void test_agent_parts(void **state)
+{
+    (void)state;
+    const char *const right[] = {CALL("find_book", "7"), "For book 7:\n{}\nThe cost is 5.", "The code is 7."};
+    WHERE(right, "none", 0);
+    const char *const tool[] = {CALL("find_boat", "7"), "The cost is 5.", "The code is 8."};
+    WHERE(tool, "tool", 1);
+    const char *const no_call[] = {"The cost is 5.", "The code is 7."};
+    WHERE(no_call, "tool", 1);
+    const char *const needless[] = {CALL("find_book", "7"), "The cost is 5.", CALL("find_book", "7"), "The code is 7."};
+    WHERE(needless, "tool", 2);
+    const char *const twice[] = {CALL("find_book", "8"), CALL("find_book", "7"), "The cost is 5.", "The code is 7."};
+    WHERE(twice, "argument", 1);
+    const char *const argument[] = {CALL("find_book", "8"), "The cost is 6.", "The code is 8."};
+    WHERE(argument, "argument", 1);
+    const char *const quote[] = {CALL("find_book", "7"), "For book 8:\n{}\nThe cost is 6.", "The code is 7."};
+    WHERE(quote, "quote", 1);
+    const char *const statement[] = {CALL("find_book", "7"), "For book 7:\n{}\nThe cost is 6.", "The code is 7."};
+    WHERE(statement, "statement", 1);
+    const char *const later[] = {CALL("find_book", "7"), "For book 7:\n{}\nThe cost is 5.", "The code is 8."};
+    WHERE(later, "statement", 2);
+    const char *const luck[] = {CALL("find_book", "7"), "For book 8:\n{}\nThe cost is 5.", "The code is 7."};
+    WHERE(luck, "none", 0); /* as the turn is scored: by its last line */
 }
 
 static void test_agent_data(void **state)
@@ -212,8 +252,48 @@ static void test_ruler_items(void **state)
             mq__buf_free(&longer);
         }
     }
+    mq__ruler_make(&item, MQ_RULER_COMMON, MQ_RULER_BUNDLED, 42, "item-5");
     mq__ruler_make(&again, MQ_RULER_COMMON, MQ_RULER_BUNDLED, 43, "item-5");
     assert_true(strcmp(again.wanted[0], item.wanted[0]) != 0 || strcmp(again.wanted[1], item.wanted[1]) != 0);
+}
+
+/* How often a word comes in a text. */
+static uint32_t times_of(const char *text, const char *word)
+{
+    uint32_t times = 0;
+    const size_t length = strlen(word);
+    for (const char *p = strstr(text, word); p; p = strstr(p + 1, word)) {
+        times += (p == text || strchr(" \n", p[-1])) && (p[length] == ' ' || p[length] == '\n');
+    }
+    return times;
+}
+
+/* Of all words of the coded text the three that are asked for come most often, the k-th 1/k^2 as often as the first. */
+static void test_ruler_frequent(void **state)
+{
+    (void)state;
+    static const uint32_t noises[] = {0, 16, 100, 900};
+    for (size_t n = 0; n < 4; n++) {
+        mq_ruler_item item;
+        mq_buf text = {0};
+        char copy[64];
+        mq__ruler_make(&item, MQ_RULER_FREQUENT, MQ_RULER_ENGLISH, 7 + n, "x");
+        mq__ruler_text(&item, noises[n], &text);
+        mq__buf_putc(&text, '\0');
+        const uint32_t first = noises[n] < 18 ? 18 : noises[n];
+        for (uint32_t k = 0; k < 3; k++) {
+            assert_int_equal(times_of(text.data, item.wanted[k]), first / ((k + 1) * (k + 1)));
+        }
+        const char *p = text.data + strlen(item.before), *end = strstr(text.data, item.question);
+        for (size_t length; p < end; p += length + 1) {
+            length = strcspn(p, " \n");
+            snprintf(copy, sizeof copy, "%.*s", (int)length, p);
+            const bool wanted = strcmp(copy, item.wanted[0]) == 0 || strcmp(copy, item.wanted[1]) == 0 ||
+                                strcmp(copy, item.wanted[2]) == 0;
+            if (!wanted) assert_true(times_of(text.data, copy) < first / 9);
+        }
+        mq__buf_free(&text);
+    }
 }
 
 static void test_store_after_cut(void **state)
@@ -301,9 +381,10 @@ static int remove_path(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_agent_answers),         cmocka_unit_test(test_agent_data),
-        cmocka_unit_test(test_any_bytes_become_text), cmocka_unit_test(test_scene_calls),
-        cmocka_unit_test(test_ruler_items),           cmocka_unit_test(test_store_after_cut),
+        cmocka_unit_test(test_agent_answers),  cmocka_unit_test(test_agent_parts),
+        cmocka_unit_test(test_agent_data),     cmocka_unit_test(test_any_bytes_become_text),
+        cmocka_unit_test(test_scene_calls),    cmocka_unit_test(test_ruler_items),
+        cmocka_unit_test(test_ruler_frequent), cmocka_unit_test(test_store_after_cut),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);
 }

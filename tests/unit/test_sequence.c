@@ -43,6 +43,43 @@ static float *fresh_logits(mq_engine *engine, const int32_t *prompt, uint32_t co
     return copy;
 }
 
+/* The last tokens of a prompt in the decode plan: they are precise, and have the bits of decode steps. */
+static void test_precise_end(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(MQ_LINEAR_NVFP4, MQ_LINEAR_BF16, 2);
+    mq_sequence *session, *steps;
+    mq_sync_stats stats;
+    assert_int_equal(mq_sequence_new(engine, &session, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_new(engine, &steps, NULL), MQ_OK);
+    static const uint32_t ends[] = {0, 1, 16, 100, TOKENS, 5 * TOKENS};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        const uint32_t asked = ends[i] ? ends[i] : 1, end = asked < TOKENS ? asked : TOKENS;
+        const mq_sync_options options = {.precise = ends[i]};
+        mq_sequence_truncate(session, 0);
+        mq_sequence_truncate(steps, 0);
+        assert_int_equal(mq_sequence_sync(session, tokens, TOKENS, &options, &stats, NULL), MQ_OK);
+        assert_int_equal(stats.prefilled, TOKENS - end);
+        for (uint32_t at = 0; at < TOKENS; at++) {
+            assert_int_equal(mq_sequence_is_precise(session, at), at >= TOKENS - end);
+        }
+        const uint32_t begin = TOKENS - end < TOKENS - 1 ? TOKENS - end + 1 : TOKENS;
+        assert_int_equal(mq_sequence_sync(steps, tokens, begin, NULL, NULL, NULL), MQ_OK);
+        for (uint32_t at = begin; at < TOKENS; at++) {
+            assert_int_equal(mq_sequence_step(steps, tokens[at], NULL), MQ_OK);
+        }
+        assert_memory_equal(mq_sequence_logits(session), mq_sequence_logits(steps), logits_bytes(engine));
+        /* The same prompt again: what it holds is kept, as it is. */
+        assert_int_equal(mq_sequence_sync(session, tokens, TOKENS, &options, &stats, NULL), MQ_OK);
+        assert_int_equal(stats.cached, TOKENS - 1);
+        assert_int_equal(stats.prefilled, 0);
+        assert_memory_equal(mq_sequence_logits(session), mq_sequence_logits(steps), logits_bytes(engine));
+    }
+    mq_sequence_free(session);
+    mq_sequence_free(steps);
+    mq_engine_close(engine);
+}
+
 static void test_extend_truncate_rebuild(void **state)
 {
     (void)state;
@@ -391,6 +428,7 @@ static void test_open_survives_allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_precise_end),
         cmocka_unit_test(test_extend_truncate_rebuild),
         cmocka_unit_test(test_attention_formats),
         cmocka_unit_test(test_placement_changes_nothing),

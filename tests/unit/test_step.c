@@ -96,7 +96,8 @@ static void test_sixteen_equal_singles(void **state)
 {
     (void)state;
     enum { STEPS = 8 };
-    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16, MQ_LINEAR_INT8};
+    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16, MQ_LINEAR_INT8,
+                                               MQ_LINEAR_FP8};
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
         mq_engine *engine = open_engine(formats[f], 96, MANY + 1);
         const size_t vocab = vocab_of(engine);
@@ -139,7 +140,8 @@ static void test_sixteen_equal_singles(void **state)
 static void test_rows_of_a_draft_equal_single_rows(void **state)
 {
     (void)state;
-    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16, MQ_LINEAR_INT8};
+    static const mq_linear_format formats[] = {MQ_LINEAR_BF16, MQ_LINEAR_NVFP4, MQ_LINEAR_W4A16, MQ_LINEAR_INT8,
+                                               MQ_LINEAR_FP8};
     static const uint32_t prompts[] = {5, 60, 510};
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
         mq_engine *engine = open_engine(formats[f], 512, 3);

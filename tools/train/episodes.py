@@ -54,10 +54,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("--count", type=int, default=600)
+    parser.add_argument("--first", type=int, default=0, help="the first seed; above 600 for episodes that nobody has seen")
+    parser.add_argument("-o", "--out", help="the file; the folder's episodes.jsonl when absent")
     args = parser.parse_args()
     tok, lengths = bpe.Tokenizer(args.folder), []
-    with open(os.path.join(args.folder, "episodes.jsonl"), "w", encoding="utf-8") as file:
-        for seed in range(args.count):
+    with open(args.out or os.path.join(args.folder, "episodes.jsonl"), "w", encoding="utf-8") as file:
+        for seed in range(args.first, args.first + args.count):
             episode, tokens = draw(seed, tok)
             lengths.append(tokens)
             file.write(json.dumps(scene(episode, f"episode-{seed:04}"), ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -12,9 +12,9 @@ import torch
 import torch.multiprocessing as processes
 
 import grow
+import ledger
 import model as qwen3
 import needles
-import step
 import template
 import tokenizer as bpe
 import world
@@ -23,6 +23,8 @@ import world
 SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 4096),
            (4000, (512, 1024, 512, 1024, 2048), 4096)]
 GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 512, 1024, 512, 1024, 2048), 4096)]  # copying is there already
+# With --ledger: answers of hundreds of tokens about tables of thousands; twice the tokens, or rows of 4,096 would not fit.
+LEDGER = [(0, (512, 512, 1024), 8192), (1000, (512, 1024, 2048), 8192), (3000, (1024, 2048, 4096), 8192)]
 GROW = ("same", "deepen", "widen", "retoken")
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
@@ -37,12 +39,13 @@ class Data:
     def __init__(self, tok, args):
         self.tok, self.seed = tok, args.seed
         grown = any(getattr(args, name) for name in GROW)
-        self.stages = GROWN if grown else SCRATCH
+        self.ledger = args.ledger
+        self.stages = LEDGER if args.ledger and grown else GROWN if grown else SCRATCH
         self.quiets = QUIET[-1:] if grown else QUIET
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
         self.stop = tok.special["<|endoftext|>"]
-        self.marks, (self.line,) = [tok.encode('": "'), tok.encode(" is ")], tok.encode(":\n")
+        self.marks, (self.line,) = [tok.encode('": "'), tok.encode(" is "), tok.encode(" Total ")], tok.encode(":\n")
 
     quiet = QUIET[0][1]
 
@@ -76,6 +79,8 @@ class Data:
 
     def document(self, rng, room):
         w = world.World(rng)
+        if self.ledger and room > 250 and rng.random() < self.ledger:
+            return self.dialogue(ledger.ledger(w, room))
         kind = rng.random() if room > 150 else 1.0
         if kind < 0.2:
             e = world.Episode(w, rng.choice((room, rng.randint(200, max(201, room)))), 1 + 3 * (room > 250))
@@ -153,10 +158,10 @@ def orthogonal(g):
 class Optimizer:
     """Muon for the layers' matrices, Adam for the embedding and the norms; this rank's share of them."""
 
-    def __init__(self, params, rank):
+    def __init__(self, params, rank, workers=WORKERS):
         matrices = [n for n, p in params.items() if p.dim() == 2 and "embed" not in n]
         others = [n for n in params if n not in matrices]
-        self.matrices, self.others = matrices[rank::WORKERS], others[rank::WORKERS]
+        self.matrices, self.others = matrices[rank::workers], others[rank::workers]
         self.params = params
         self.state = {n: torch.zeros_like(p) for n, p in params.items()}
         self.square = {n: torch.zeros_like(params[n]) for n in others}
@@ -192,6 +197,7 @@ def save(path, data):
 def work(rank, args, shared):
     """One worker. Parameters, optimiser state and gradients live in shared memory; each rank computes the
     gradient of its rows, then updates its share of the tensors from the sum."""
+    import step  # compiles ops.c, which a device does not need
     torch.set_num_threads(1)
     libc = ctypes.CDLL(None)
     libc.mallopt(-4, 0)  # M_MMAP_MAX: keep freed pages, do not fault them in again every step
@@ -237,6 +243,9 @@ def main():
     parser.add_argument("--deepen", help="folder of a model of half the depth to start from")
     parser.add_argument("--widen", help="folder of a narrower model to start from")
     parser.add_argument("--retoken", help="folder of a model of this shape with another tokenizer to go on from")
+    parser.add_argument("--ledger", type=float, default=0, help="share of the texts that are walks through tables (ledger.py)")
+    parser.add_argument("--device", help="cuda: train there, with torch's autograd (device.py); cpu: the same here, slowly")
+    parser.add_argument("--parts", type=int, default=16, help="with --device: parts of a batch, each what a CPU worker has")
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--tail", type=int, default=3000, help="the last steps, in which the rate goes down")
     parser.add_argument("--rate", type=float, default=1.0, help="the highest rate; below 1 to go on from a trained model")
@@ -254,7 +263,10 @@ def main():
                   average={n: p.clone() for n, p in params.items()})
     path = os.path.join(args.work, "last.pt")
     if os.path.exists(path):
-        shared.update(torch.load(path))
+        shared.update(torch.load(path, map_location="cpu"))
+    if args.device:
+        import device
+        return device.run(args, shared)
     shared["grads"] = [{n: torch.zeros_like(p) for n, p in params.items()} for _ in range(WORKERS)]
     for tensors in [shared[k] for k in ("model", "m", "v", "average")] + shared["grads"]:
         for tensor in tensors.values():

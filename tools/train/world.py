@@ -2,8 +2,8 @@
 
 A world is a few tables, each with a key column, one or two group columns and some value columns. A tool
 lists the rows of one table where one column equals its argument. The dialogues are exactly regular: every
-answer quotes the row it rests on, then states the value. Held-out worlds never share a name, an id, a noun
-or a column word with training: names and ids are split by a checksum, the words by separate lists.
+answer quotes the row it rests on, then states the value. Held-out worlds never share a noun, a column word or a
+stated value with training: names, numbers, codes and dates are split by a checksum, the words by separate lists.
 """
 import json
 import random
@@ -37,8 +37,13 @@ PIECES = """ab ac ad af al am an ap ar as at au be bl bo br ca ce ch ci cl co co
     li lo lu ly ma me ment mi mo mu na ne ness ni no nu ob oc od of ol om on oo op or ou ow pa pe ph pi pl po pr pu qu ra
     re ri ro ru sa sc se sh si sk so sp st su ta te th ti tion to tr tu ty ul un up ur us ut va ve vi vo wa we wh wi wo
     ya ye yo""".split()
-STATES = """open closed paid late new old ready sold lost sent done red blue green black white fast slow
-    high low active idle""".split()
+STATES = {
+    "train": """open closed paid late new old ready sold lost sent done red blue green black white fast slow
+        high low active idle""".split(),
+    "held": "early full empty blocked pending spare loud quiet".split(),
+}
+# Words of either side's lists: a made-up word is none of them (the syllables can spell "brand", and so did held-out worlds).
+LISTED = {word for lists in (NOUNS, GROUPS, FIELDS, KEYS, STATES) for words in lists.values() for word in words}
 FORMS = ("json", "json", "log", "table")  # how a tool prints its rows
 SYSTEM = "Use the tools to answer."
 NO_ROWS = "no rows"
@@ -73,7 +78,7 @@ class World:
         while True:
             digits = self.rng.randint(low, high)
             text = str(self.rng.randint(10 ** (digits - 1), 10**digits - 1))
-            if digits < 3 or self._split_ok(text):
+            if self._split_ok(text):
                 return text
 
     def code(self):
@@ -89,28 +94,35 @@ class World:
         if self.split == "train":
             while self.rng.random() < 0.4:
                 word = "".join(self.rng.choice(PIECES) for _ in range(self.rng.randint(2, 4)))
-                if self._split_ok(word) and word not in lists["held"]:
+                if self._split_ok(word) and word not in LISTED:
                     return word
         if self.rng.random() < odd:
             while True:
                 word = self.syllables(self.rng.choice((1, 2, 2)))
-                if len(word) > 2 and self._split_ok(word):
+                if len(word) > 2 and self._split_ok(word) and word not in LISTED:
                     return word
         return self.rng.choice(lists[self.split])
+
+    def _drawn(self, make):
+        """The first text of make() that is on this side of the split."""
+        while True:
+            text = make()
+            if self._split_ok(text):
+                return text
 
     def value(self, kind):
         rng = self.rng
         if kind == "int":
             return int(self.number(1, 5))
         if kind == "decimal":
-            return f"{rng.randint(1, 999)}.{rng.randint(0, 99):02d}"
+            return self._drawn(lambda: f"{rng.randint(1, 999)}.{rng.randint(0, 99):02d}")
         if kind == "name":
             return self.name()
         if kind == "state":
-            return rng.choice(STATES)
+            return rng.choice(STATES[self.split])
         if kind == "code":
             return self.code()
-        return f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+        return self._drawn(lambda: f"20{rng.randint(10, 29)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}")
 
     def key(self, kind):
         if kind == "number":

@@ -20,7 +20,7 @@ import reference
 LIMIT = 3e-3
 # W16A16 and INT8: activations near a tie round the other way too, everywhere; as far from the reference as from BF16, but
 # no further. Single layers agree to 1e-6 (checkasm).
-ROUNDED_LIMIT = {"w16a16": 1e-2, "int8": 3e-2}
+ROUNDED_LIMIT = {"w16a16": 1e-2, "int8": 3e-2, "fp8": 5e-2}
 # With experts such a flip near a tie of the router sends a row to another expert, and rows after it see that row: in plans that
 # round activations half of the rows must be within the limit, the others within this one.
 OTHER_EXPERT_LIMIT = 0.15
@@ -81,7 +81,7 @@ def check_head(binary, name, directory, rng):
 
 def check_case(binary, name, directory, spoil):
     rng = np.random.default_rng(7)
-    for plan in ("bf16", "w16a16", "int8", "w4a16", "nvfp4"):
+    for plan in ("bf16", "w16a16", "int8", "fp8", "w4a16", "nvfp4"):
         model = reference.Model(directory, plan)
         tokens = rng.integers(0, model.config["vocab_size"], 100)
         got = run(binary, directory, tokens, plan)
@@ -107,6 +107,17 @@ def check_case(binary, name, directory, spoil):
         check_nvfp4(binary, name, directory, rng, level)
 
 
+def check_fp8_checkpoint(binary, source, directory, spoil):
+    """An FP8 checkpoint: what it holds is what `fp8` multiplies, and BF16 has its values."""
+    checkpoints.make_fp8(source, directory)
+    tokens = np.random.default_rng(5).integers(0, reference.Model(directory).config["vocab_size"], 60)
+    for plan in ("fp8", "bf16"):
+        want = reference.Model(directory, plan).logits(tokens)
+        if spoil:
+            want[-1] = want[0]
+        compare(f"fp8 checkpoint {plan}", run(binary, directory, tokens, plan), want, ROUNDED_LIMIT.get(plan, LIMIT))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
@@ -121,6 +132,8 @@ def main():
             directory = os.path.join(scratch, name)
             checkpoints.make(directory, name, shards=1 + i % 3)
             check_case(arguments.binary, name, directory, arguments.self_test)
+            if name == "qwen3":
+                check_fp8_checkpoint(arguments.binary, directory, directory + "-fp8", arguments.self_test)
     models = os.path.join(arguments.shared, "data", "models")
     if arguments.shared and os.path.isdir(models) and not arguments.self_test:
         for name in sorted(os.listdir(models)):

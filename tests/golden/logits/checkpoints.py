@@ -5,6 +5,8 @@ import struct
 
 import numpy as np
 
+import reference
+
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -53,14 +55,37 @@ def encode(x, dtype):
 def write_safetensors(path, tensors, dtype):
     header, blobs, offset = {"__metadata__": {"format": "pt"}}, [], 0
     for name, value in tensors.items():
-        blob = encode(value, dtype)
-        header[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [offset, offset + len(blob)]}
+        kind = "F8_E4M3" if value.dtype == np.uint8 else dtype
+        blob = value.tobytes() if value.dtype == np.uint8 else encode(value, dtype)
+        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [offset, offset + len(blob)]}
         blobs.append(blob)
         offset += len(blob)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def make_fp8(source, directory):
+    """The BF16 checkpoint `source` as compressed-tensors' FP8 has it: E4M3 codes with a BF16 scale a row, or one for the matrix."""
+    config, tensors = reference.read_model(source)
+    codes = np.arange(127)
+    grid = np.where(codes < 8, codes * 2.0 ** -9, (8 + codes % 8) * 2.0 ** (codes // 8 - 10.0))
+    out = {}
+    for name, value in tensors.items():
+        out[name] = value
+        if "_proj.weight" not in name:
+            continue
+        amax = np.abs(value).max(axis=1 if "o_proj" not in name else None, keepdims=True)
+        scale = (np.frombuffer(encode(amax / 440, "BF16"), "<u2").astype(np.uint32) << 16).view(np.float32).reshape(amax.shape)
+        nearest = np.abs(np.abs(value / scale)[..., None] - grid).argmin(-1)
+        out[name] = (nearest + 128 * (value < 0)).astype(np.uint8)
+        out[name[:-len("weight")] + "weight_scale"] = scale.astype(np.float64)
+    os.makedirs(directory)
+    write_safetensors(os.path.join(directory, "model.safetensors"), out, "BF16")
+    quantization = {"quant_method": "compressed-tensors", "format": "float-quantized"}
+    with open(os.path.join(directory, "config.json"), "w") as file:
+        json.dump(dict(config, quantization_config=quantization), file)
 
 
 def sparse_layer(config, layer):

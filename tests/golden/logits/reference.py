@@ -136,6 +136,10 @@ def packed_weight(t, name):
         packed, multiplier = t[p + ".weight_packed"], 1 / t[p + ".weight_global_scale"].reshape(-1)[0]
     elif p + ".weight_scale_2" in t:
         packed, multiplier = t[name], t[p + ".weight_scale_2"].reshape(-1)[0]
+    elif t[name].dtype == np.uint8:  # FP8
+        exponent, mantissa = (t[name] >> 3 & 15).astype(int), (t[name] & 7).astype(int)
+        value = np.where(exponent == 0, mantissa * 2.0 ** -9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
+        return np.where(t[name] & 128, -value, value) * t[p + ".weight_scale"]
     else:
         return None
     codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(packed.shape[0], -1)
@@ -168,9 +172,18 @@ def int8_groups(x, keep_bits):
     return q.reshape(rows, -1)[:, :k]
 
 
+def fp8_rows(x):
+    """[rows, K] -> the same in E4M3 with the row's scale amax/448 (FP32 steps)."""
+    f = np.float32
+    amax = np.abs(x).max(-1, keepdims=True).astype(f)
+    scale = (amax / f(448)).astype(f)
+    scaled = (x.astype(f) / np.where(scale > 0, scale, f(1))).astype(f)
+    return np.sign(scaled) * e4m3(np.abs(scaled)) * scale.astype(np.float64)
+
+
 class Model:
-    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'nvfp4' (W4A4) or 'w4a16' for all linear layers. head: 'bf16', 'w4a16' or 'nvfp4'
-    for lm_head. kv: round K and V to BF16 as the engine's cache does."""
+    """plan: 'bf16', 'w16a16', 'int8' (W8A8), 'fp8' (W8A8 in E4M3), 'nvfp4' (W4A4) or
+    'w4a16' for all linear layers. head: 'bf16', 'w4a16' or 'nvfp4' for lm_head. kv: round K and V to BF16 as the engine's cache does."""
 
     def __init__(self, directory, plan="bf16", kv="bf16", head="bf16"):
         self.config, self.t = read_model(directory)
@@ -188,6 +201,8 @@ class Model:
                 w = nvfp4_weight(w, max(np.abs(self.t[g]).max() for g in group))
             elif self.plan == "int8":
                 w = int8_groups(w, 22)
+            elif self.plan == "fp8":
+                w = fp8_rows(w)
         self.cache[name] = w
         return w
 
@@ -196,6 +211,8 @@ class Model:
             x = nvfp4_rows(x)
         elif self.plan == "int8":
             x = int8_groups(x, 24)
+        elif self.plan == "fp8":
+            x = fp8_rows(x)
         elif self.plan == "w16a16":
             x = to_bf16(x)
         y = x @ self.weight(name + ".weight").T
