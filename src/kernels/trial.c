@@ -43,7 +43,7 @@ struct mq_trial {
     mq_work work;
 };
 
-static size_t larger(size_t a, size_t b)
+static size_t most_bytes(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
@@ -51,7 +51,8 @@ static size_t larger(size_t a, size_t b)
 static size_t packed_bytes(void)
 {
     const size_t dense = mq__dense_panel_floats(TALL_ROWS, K_WIDTH) * sizeof(float);
-    return larger(dense, larger(mq__nvfp4_row_bytes(TALL_ROWS, K_WIDTH), mq__int8_row_bytes(TALL_ROWS, K_WIDTH)));
+    return most_bytes(dense,
+                      most_bytes(mq__nvfp4_row_bytes(TALL_ROWS, K_WIDTH), mq__int8_row_bytes(TALL_ROWS, K_WIDTH)));
 }
 
 static bool thread_new(trial_thread *t, const mq_kernels *level)
@@ -61,7 +62,7 @@ static bool thread_new(trial_thread *t, const mq_kernels *level)
     t->y = mq__alloc_aligned(floats * sizeof *t->y);
     t->packed = mq__alloc_aligned(packed_bytes());
     t->multiplier = mq__alloc_aligned(TALL_ROWS * sizeof *t->multiplier);
-    t->scratch = mq__alloc_aligned(larger(level->gemm_scratch_bytes, level->attention_scratch_bytes(HEADS, WIDTH)));
+    t->scratch = mq__alloc_aligned(most_bytes(level->gemm_scratch_bytes, level->attention_scratch_bytes(HEADS, WIDTH)));
     return t->x && t->y && t->packed && t->multiplier && t->scratch;
 }
 
@@ -80,7 +81,7 @@ static void touch_part(void *context, int thread, int threads)
 
 mq_status mq__trial_new(const mq_kernels *level, int threads, mq_trial **trial, mq_error *error)
 {
-    const size_t each = larger(PART, (size_t)WHOLE / (size_t)threads / PIECE * PIECE);
+    const size_t each = most_bytes(PART, (size_t)WHOLE / (size_t)threads / PIECE * PIECE);
     *trial = NULL;
     if (mq__memory_available() / 4 < each * (size_t)threads) return MQ_OK;
     mq_trial *t = mq__alloc_zero(1, sizeof *t);
