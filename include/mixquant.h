@@ -128,11 +128,9 @@ MQ_API const char *mq_scale_rule_name(mq_scale_rule rule); /* "rtn", "four-six",
 /* A phase plan: the format of all linear layers in each phase, or per layer from a JSON file (docs/PLANS.md).
  * Mix-Quant is {NVFP4, BF16}; uniform NVFP4 {NVFP4, NVFP4}; W4A16 {W4A16, W4A16}; the baseline {BF16, BF16}. */
 typedef struct mq_plan_options {
-    mq_linear_format prefill, decode;
-    const char *file; /* NULL, or the path of a plan file that overrides single layers */
+    mq_linear_format prefill, decode, head; /* head: of lm_head, in both phases: BF16 (default), W4A16 or NVFP4 */
+    const char *file;                       /* NULL, or the path of a plan file that overrides single layers */
     mq_attention_format attention;
-    mq_linear_format
-        head; /* of lm_head: BF16 (the checkpoint's own type), W4A16 or NVFP4; rows of the embedding stay as they are */
 } mq_plan_options;
 
 /* Where weights lie. */

@@ -117,7 +117,7 @@ static void choose_attention(const mq_tuning *t, mq_plan_options *plan, mq_buf *
     mq__buf_printf(text, " times the speed of bf16 over %.0f tokens here", length);
 }
 
-static mq_status read_config(const char *model_dir, mq_model_config *config, mq_error *error)
+static mq_status config_of_choice(const char *model_dir, mq_model_config *config, mq_error *error)
 {
     char *dir = NULL;
     mq_status status = mq__checkpoint_locate(model_dir, false, &dir, error);
@@ -134,7 +134,7 @@ mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool at
     mq_tuning tuning = {0};
     mq_buf text = {0};
     mq_status status = mq__cpu_choose_isa(&isa, error);
-    if (status == MQ_OK && prefill) status = read_config(options->model_dir, &config, error);
+    if (status == MQ_OK && prefill) status = config_of_choice(options->model_dir, &config, error);
     if (status == MQ_OK && isa != MQ_ISA_REF) status = mq__tuning_get(isa, options->cache_dir, true, &tuning, error);
     if (status != MQ_OK) return status;
     if (isa == MQ_ISA_REF) { /* slow in every format */

@@ -36,7 +36,7 @@ typedef struct mq_pass_rows {
 struct mq_engine {
     mq_engine_options options; /* strings owned, in the three fields below */
     char *model_dir, *prefill_model_dir, *cache_dir;
-    mq_weights *weights; /* owns the maps, packed faces and the model that points into them */
+    mq_weights *weights;       /* owns the maps, packed faces and the model that points into them */
     const mq_kernels *kernels; /* tuned */
     mq_kernels tuned;
     mq_pool *pool;

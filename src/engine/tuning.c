@@ -163,7 +163,7 @@ char *mq__tuning_path(mq_isa isa, const char *cache_dir)
 }
 
 /* Member `name` of a JSON object as seconds; 0: it is none. */
-static double seconds_of(const json_t *object, const char *name)
+static double kept_seconds(const json_t *object, const char *name)
 {
     const double value = json_number_value(json_object_get(object, name));
     return isfinite(value) && value > 0 && value < 1e6 ? value : 0;
@@ -176,7 +176,7 @@ static bool read_variants(const json_t *root, const mq_kernels *level, mq_tuning
     for (int o = 0; o < MQ_OPERATIONS; o++) {
         const json_t *operation = json_object_get(variants, mq__operation_name((mq_operation)o));
         for (size_t v = 0; v < level->variants[o].count; v++) {
-            tuning->variant[o][v] = seconds_of(operation, level->variants[o].one[v].name);
+            tuning->variant[o][v] = kept_seconds(operation, level->variants[o].one[v].name);
             ok = ok && tuning->variant[o][v] > 0;
         }
     }
@@ -189,13 +189,13 @@ static void read_formats(const json_t *root, mq_tuning *tuning)
                  *far = json_object_get(root, "attention_far");
     bool ok = true;
     for (int f = 0; f < MQ_LINEAR_FORMATS; f++) {
-        tuning->linear[f] = seconds_of(linear, mq_linear_format_name((mq_linear_format)f));
+        tuning->linear[f] = kept_seconds(linear, mq_linear_format_name((mq_linear_format)f));
         ok = ok && tuning->linear[f] > 0;
     }
     for (int f = 0; f < MQ_ATTENTION_FORMATS; f++) {
         const char *name = mq_attention_format_name((mq_attention_format)f);
-        tuning->attention[f][0] = seconds_of(near, name);
-        tuning->attention[f][1] = seconds_of(far, name);
+        tuning->attention[f][0] = kept_seconds(near, name);
+        tuning->attention[f][1] = kept_seconds(far, name);
         ok = ok && tuning->attention[f][0] > 0 && tuning->attention[f][1] > 0;
     }
     tuning->has_formats = ok;

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     ORDINARY = 0x3c,
@@ -29,6 +30,7 @@ typedef struct trial_thread {
     uint8_t *packed; /* the rows of a product as its format packs them */
     float *multiplier;
     void *scratch;
+    double seconds; /* of the run in hand */
 } trial_thread;
 
 struct mq_trial {
@@ -41,7 +43,7 @@ struct mq_trial {
     mq_work work;
 };
 
-static size_t larger(size_t a, size_t b)
+static size_t most_bytes(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
@@ -49,7 +51,8 @@ static size_t larger(size_t a, size_t b)
 static size_t packed_bytes(void)
 {
     const size_t dense = mq__dense_panel_floats(TALL_ROWS, K_WIDTH) * sizeof(float);
-    return larger(dense, larger(mq__nvfp4_row_bytes(TALL_ROWS, K_WIDTH), mq__int8_row_bytes(TALL_ROWS, K_WIDTH)));
+    return most_bytes(dense,
+                      most_bytes(mq__nvfp4_row_bytes(TALL_ROWS, K_WIDTH), mq__int8_row_bytes(TALL_ROWS, K_WIDTH)));
 }
 
 static bool thread_new(trial_thread *t, const mq_kernels *level)
@@ -59,7 +62,7 @@ static bool thread_new(trial_thread *t, const mq_kernels *level)
     t->y = mq__alloc_aligned(floats * sizeof *t->y);
     t->packed = mq__alloc_aligned(packed_bytes());
     t->multiplier = mq__alloc_aligned(TALL_ROWS * sizeof *t->multiplier);
-    t->scratch = mq__alloc_aligned(larger(level->gemm_scratch_bytes, level->attention_scratch_bytes(HEADS, WIDTH)));
+    t->scratch = mq__alloc_aligned(most_bytes(level->gemm_scratch_bytes, level->attention_scratch_bytes(HEADS, WIDTH)));
     return t->x && t->y && t->packed && t->multiplier && t->scratch;
 }
 
@@ -78,7 +81,7 @@ static void touch_part(void *context, int thread, int threads)
 
 mq_status mq__trial_new(const mq_kernels *level, int threads, mq_trial **trial, mq_error *error)
 {
-    const size_t each = larger(PART, (size_t)WHOLE / (size_t)threads / PIECE * PIECE);
+    const size_t each = most_bytes(PART, (size_t)WHOLE / (size_t)threads / PIECE * PIECE);
     *trial = NULL;
     if (mq__memory_available() / 4 < each * (size_t)threads) return MQ_OK;
     mq_trial *t = mq__alloc_zero(1, sizeof *t);
@@ -229,11 +232,16 @@ static void run_tile(mq_trial *t, trial_thread *own)
         t->kernels->attention_prefill(&a);
 }
 
-static void run_work(void *context, int thread, int threads)
+/* Of this thread alone: who else computes on the machine takes the processor away, and says nothing about kernels. */
+static double thread_seconds(void)
 {
-    mq_trial *t = context;
-    trial_thread *own = &t->thread[thread];
-    (void)threads;
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void run_piece(mq_trial *t, trial_thread *own)
+{
     if (t->work >= MQ_WORK_NEAR_BF16) {
         run_tile(t, own);
     } else if (t->work >= MQ_WORK_BF16) {
@@ -248,6 +256,16 @@ static void run_work(void *context, int thread, int threads)
     }
 }
 
+static void run_work(void *context, int thread, int threads)
+{
+    mq_trial *t = context;
+    trial_thread *own = &t->thread[thread];
+    (void)threads;
+    const double start = thread_seconds();
+    run_piece(t, own);
+    own->seconds = thread_seconds() - start;
+}
+
 void mq__trial_race(mq_trial *t, mq_contender *contenders, size_t count, int rounds, double deadline)
 {
     for (size_t i = 0; i < count; i++)
@@ -257,9 +275,10 @@ void mq__trial_race(mq_trial *t, mq_contender *contenders, size_t count, int rou
             mq_contender *c = &contenders[i];
             t->kernels = c->kernels;
             t->work = c->work;
-            const double start = mq__seconds();
+            double seconds = 0; /* of the slowest thread */
             mq__pool_run(t->pool, run_work, t);
-            const double seconds = mq__seconds() - start;
+            for (size_t thread = 0; thread < t->threads; thread++)
+                seconds = fmax(seconds, t->thread[thread].seconds);
             if (seconds < c->seconds) c->seconds = seconds;
         }
     }

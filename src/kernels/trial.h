@@ -38,7 +38,7 @@ void mq__trial_free(mq_trial *trial);
 typedef struct mq_contender {
     const mq_kernels *kernels;
     mq_work work;
-    double seconds; /* of the fastest run */
+    double seconds; /* of the fastest run, of its slowest thread */
 } mq_contender;
 
 /* Contenders take turns, `rounds` times or until `deadline` (mq__seconds), each at least once. */

@@ -118,7 +118,8 @@ static void test_rows(void **state)
         assert_int_equal(mq_engine_step(engine, &rows, 1, NULL), MQ_OK);
         for (uint32_t i = 0; i < 4; i++) {
             assert_int_equal(mq_sequence_step(each, tokens[20 + i], NULL), MQ_OK);
-            assert_memory_equal(mq_sequence_logits_of(all, 3 - i), mq_sequence_logits(each), info.vocab * sizeof(float));
+            assert_memory_equal(mq_sequence_logits_of(all, 3 - i), mq_sequence_logits(each),
+                                info.vocab * sizeof(float));
         }
         mq_sequence_free(all);
         mq_sequence_free(each);
