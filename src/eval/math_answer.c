@@ -120,6 +120,11 @@ static char *plain_of(const char *latex, bool *words)
 {
     plain out = {.words = false};
     for (const char *p = latex; *p;) {
+        if (p[0] == '\\' && p[1] == '\\') { /* the end of a matrix's row: no command */
+            mq__buf_puts(&out.text, "\\\\");
+            p += 2;
+            continue;
+        }
         if (takes_text(&out, &p) || takes_command(&out, &p)) continue;
         if (!isspace((unsigned char)*p) && *p != '$' && *p != '%') mq__buf_putc(&out.text, *p);
         p++;

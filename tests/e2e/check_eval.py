@@ -120,7 +120,8 @@ def test_ways_of_reading():
         kept = records["bf16"][name]
         if kept["output_tokens"] == record["output_tokens"]:
             more, turns = record["input_tokens"] - kept["input_tokens"], 2 * len(record["turns"])
-            assert kept["output_tokens"] - 3 * turns <= more <= kept["output_tokens"] + turns, (more, kept["output_tokens"])
+            # all answers but the last one, which no prompt holds
+            assert kept["output_tokens"] / 2 <= more <= kept["output_tokens"] + turns, (more, kept["output_tokens"])
     for plan in ("bf16+last16", "bf16"):
         for name, record in records[plan].items():
             assert record["input_tokens"] == records["bf16"][name]["input_tokens"], (plan, name)

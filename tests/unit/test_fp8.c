@@ -48,7 +48,10 @@ static void check_row(const float *x, const float *y, size_t width)
             is_one = is_one || (float)(e4m3_value(code) * scale) == y[i];
         }
         const double error = fabs((double)y[i] - (double)x[i]);
-        if (!is_one || error > best * (1 + 1e-5) + scale * 1e-6) fail_msg("%zu: %g became %g", i, x[i], y[i]);
+        if (!is_one || error > best + fabs((double)x[i]) * 1e-6) {
+            fail_msg("%zu: %g became %g, scale %g, off by %g, at best %g, %d", i, x[i], y[i], scale, error, best,
+                     is_one);
+        }
     }
 }
 
