@@ -90,16 +90,23 @@ static int parse_formats_bench(const char *text, formats *list)
     return list->count ? CLI_DONE : cli_usage_error("bench: expected a list of formats, got none");
 }
 
+/* Layers that keep keys and values. */
+static double attention_layers(const mq_engine_info *m)
+{
+    return (double)m->kv_bytes_per_token / (4.0 * m->kv_heads * m->head_dim);
+}
+
 /* Multiply-adds of a prefill of n tokens: linear layers, and attention over the keys that each token sees. */
 static double prefill_macs(const mq_engine_info *m, double n)
 {
-    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_dim * m->layers;
+    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_dim * attention_layers(m);
 }
 
 /* Bytes that a decode step of `batch` sequences at some depth reads: the weights once, each sequence's KV. */
 static double decode_bytes(const mq_engine_info *m, double batch, double depth)
 {
-    return (double)m->decode_bytes + batch * depth * (double)m->kv_bytes_per_token;
+    const double state = 2 * (double)m->state_bytes; /* read and written */
+    return (double)m->decode_bytes + batch * (depth * (double)m->kv_bytes_per_token + state);
 }
 
 static double weight_bits(mq_linear_format format)
@@ -119,7 +126,7 @@ static double prefill_bytes(const mq_engine_info *m, mq_linear_format format, do
 static double decode_macs(const mq_engine_info *m, double batch, double depth)
 {
     return batch *
-           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_dim * m->layers);
+           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_dim * attention_layers(m));
 }
 
 /* {"linear": 0.7, ...}: where the time went. */
