@@ -30,12 +30,17 @@ static json_t *model_of_inspect(const mq_model_config *c)
     json_t *rope = json_pack("{ss sf}", "type", mq__rope_type_name(r->type), "theta", r->theta);
     if (r->type != MQ_ROPE_DEFAULT) json_object_set_new(rope, "factor", json_real(r->factor));
     if (r->original_positions) json_object_set_new(rope, "original_positions", number_inspect(r->original_positions));
+    int delta_layers = 0;
+    for (uint32_t l = 0; l < c->layers; l++) {
+        delta_layers += c->layer[l].mixer == MQ_MIXER_GATED_DELTA;
+    }
     static const char *const methods[] = {"none", "compressed-tensors", "modelopt"};
-    return json_pack("{ss si si si si si si si si sb sb sb so so ss}", "type", mq__architecture_name(c->architecture),
-                     "layers", c->layers, "width", c->width, "ffn", c->ffn, "heads", c->heads, "kv_heads", c->kv_heads,
-                     "head_dim", c->head_dim, "vocab", c->vocab, "max_positions", c->max_positions, "tied_head",
-                     c->tied_head, "qkv_bias", c->qkv_bias, "qk_norm", c->qk_norm, "rope", rope, "eos", eos,
-                     "quantization", methods[c->quant_method]);
+    return json_pack("{ss si si si si si si si si sb sb sb so so ss si}", "type",
+                     mq__architecture_name(c->architecture), "layers", c->layers, "width", c->width, "ffn", c->ffn,
+                     "heads", c->heads, "kv_heads", c->kv_heads, "head_dim", c->head_dim, "vocab", c->vocab,
+                     "max_positions", c->max_positions, "tied_head", c->tied_head, "qkv_bias", c->qkv_bias, "qk_norm",
+                     c->qk_norm, "rope", rope, "eos", eos, "quantization", methods[c->quant_method], "delta_layers",
+                     delta_layers);
 }
 
 static json_t *files_of(const mq_checkpoint *c)
@@ -98,9 +103,10 @@ static json_t *report_of(mq_weights *w, const char *dir)
     json_t *decode =
         json_pack("{so so}", "bf16", number_inspect(c.decode_bf16), "w4a16", number_inspect(c.decode_impossible));
     json_t *bytes =
-        json_pack("{so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
+        json_pack("{so so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
                   number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
-                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv));
+                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv), "state",
+                  number_inspect(mq__state_floats(m) * sizeof(float)));
     return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of_inspect(&w->config), "parameters",
                      number_inspect(mq__weights_parameters(w)), "files", files_of(w->dense), "linears", linears,
                      "phases", "prefill", prefill, "decode", decode, "bytes", bytes);
@@ -180,6 +186,10 @@ static void print_text(const json_t *report, mq_buf *b)
                    mib(at(report, "bytes", "linear_dense")), mib(at(report, "bytes", "linear_packed")));
     mq__buf_printf(b, "embedding   %.1f MiB\nkv          %lld bytes per token\n", mib(at(report, "bytes", "embedding")),
                    (long long)at(report, "bytes", "kv_per_token"));
+    if (at(report, "bytes", "state")) {
+        mq__buf_printf(b, "state       %.1f MiB per sequence, in %lld layers of Gated DeltaNet\n",
+                       mib(at(report, "bytes", "state")), (long long)at(report, "model", "delta_layers"));
+    }
 }
 
 /* Tensors without a use here, if there are any. */

@@ -337,7 +337,7 @@ static void test_plans(void **state)
     (void)state;
     mq_engine *engine = open_with((settings){.prefill = MQ_LINEAR_NVFP4});
     const mq_plan *plan;
-    const uint8_t(*format)[MQ_GROUPS] = engine->plan->phase[MQ_PHASE_PREFILL].format;
+    uint8_t(*format)[MQ_GROUPS] = engine->plan->phase[MQ_PHASE_PREFILL].format;
     for (uint32_t l = 0; l < 4; l++) {
         const bool attends = engine->weights->config.layer[l].mixer == MQ_MIXER_ATTENTION;
         assert_int_equal(attends, l % 2 == 1);

@@ -101,6 +101,7 @@ def check_case(binary, name, directory, spoil):
         check_nvfp4(binary, name, directory, rng, level)
     if name.startswith("qwen3_5"):
         check_delta_plans(binary, name, directory)
+        check_checkpoint(binary, name, directory)
 
 
 def check_delta_plans(binary, name, directory):
@@ -117,6 +118,19 @@ def check_delta_plans(binary, name, directory):
             compare(f"{name} delta {plan}", got, want, ROUNDED_LIMIT.get(plan, LIMIT), "num_experts" in model.config)
             unlike = np.linalg.norm(got - model_of(directory).logits(tokens)) / np.linalg.norm(want)
             report(unlike > 1e-4, f"{name} delta {plan} is another format ({unlike:.1e})")
+
+
+def check_checkpoint(binary, name, directory):
+    """What inspect says of tensors that are not the text model's, and what quantize makes of one with experts in two tensors."""
+    text = subprocess.run([binary, "inspect", "-m", directory, "--json"], check=True, capture_output=True).stdout
+    report(json.loads(text).get("skipped") == {"vision": 1, "audio": 0, "mtp": 1}, f"{name}: tensors skipped")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "nvfp4")
+        subprocess.run([binary, "quantize", "-m", directory, "-o", out], check=True, capture_output=True)
+        model = model_of(out, "w4a16")
+        tokens = np.random.default_rng(6).integers(0, model.config["vocab_size"], 100)
+        got = run(binary, out, tokens, "w4a16")
+        compare(f"{name} quantised", got, model.logits(tokens), LIMIT, "num_experts" in model.config)
 
 
 def main():

@@ -178,6 +178,7 @@ class Model:
     def __init__(self, directory, plan="bf16", kv="bf16"):
         self.config, self.t = read_model(directory)
         self.plan, self.kv, self.cache, self.causal = plan, kv, {}, None
+        self.quantised = any(name.endswith((".weight_packed", ".weight_scale_2")) for name in self.t)
 
     def weight(self, name):
         if name in self.cache:
@@ -185,7 +186,9 @@ class Model:
         w = packed_weight(self.t, name)
         if w is None:
             w = self.t[name]
-            if self.plan in ("nvfp4", "w4a16"):
+            if self.quantised:
+                pass  # what such a checkpoint has dense runs dense
+            elif self.plan in ("nvfp4", "w4a16"):
                 part = name.split(".")[-2]
                 group = [name.replace(part, other) for other in FUSED.get(part, (part,))]
                 w = nvfp4_weight(w, max(np.abs(self.t[g]).max() for g in group))
