@@ -5,8 +5,6 @@
 
 #include "engine/engine.h"
 #include "mixquant_draft.h"
-#include "mixquant_handoff.h"
-#include "mixquant_serve.h"
 
 static char *model;
 static int32_t tokens[TOKENS];
@@ -378,10 +376,6 @@ static void test_refusals(void **state)
     unit_refused(mq_drafter_new(engine, MQ_DRAFT_LOOKUP, &drafter, &error), MQ_UNSUPPORTED, &error, "draft: qwen3_5");
     assert_int_equal(mq_drafter_new(engine, MQ_DRAFT_OFF, &drafter, NULL), MQ_OK);
     mq_drafter_free(drafter);
-    error = (mq_error){0};
-    mq_handoff *handoff;
-    const mq_handoff_options options = {.engine = engine};
-    unit_refused(mq_handoff_open(&options, &handoff, &error), MQ_UNSUPPORTED, &error, "hand-off: qwen3_5");
     mq_sequence_free(s);
     mq_engine_close(engine);
 }
