@@ -125,8 +125,8 @@ static double prefill_bytes(const mq_engine_info *m, mq_linear_format format, do
 /* Multiply-adds of a decode step of `batch` sequences, the head included. */
 static double decode_macs(const mq_engine_info *m, double batch, double depth)
 {
-    return batch *
-           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_dim * attention_layers(m));
+    return batch * ((double)m->linear_weights + (double)m->vocab * m->width +
+                    2 * depth * m->heads * m->head_dim * attention_layers(m));
 }
 
 /* {"linear": 0.7, ...}: where the time went. */

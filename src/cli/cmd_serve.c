@@ -153,7 +153,8 @@ static int start_requests(const serve_settings *s, serving *v)
     mq_error error = {0};
     mq_engine_info info;
     mq_engine_describe(v->engine, &info);
-    const bool no_folder = info.state_bytes && !s->disk; /* recurrent state is not kept there: only who asks is refused */
+    const bool no_folder =
+        info.state_bytes && !s->disk; /* recurrent state is not kept there: only who asks is refused */
     char *folder = s->engine.cache_dir && !no_folder ? mq__path_join(s->engine.cache_dir, "kv") : NULL;
     mq_scheduler_options options = {.engine = v->engine,
                                     .text = v->text,

@@ -91,7 +91,7 @@ typedef struct mq_model_config {
     mq_quant_method quant_method;
 } mq_model_config;
 
-const char *mq__architecture_name(mq_architecture architecture);  /* model_type: "qwen3" */
+const char *mq__architecture_name(mq_architecture architecture); /* model_type: "qwen3" */
 /* The same of the language model alone, where the checkpoint may have more: "qwen3_5_text". */
 const char *mq__architecture_text_name(mq_architecture architecture);
 const char *mq__architecture_class(mq_architecture architecture); /* of that: "Qwen3ForCausalLM" */

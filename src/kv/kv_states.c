@@ -59,7 +59,7 @@ static place *choose_place(mq_kv_states *s)
     return best;
 }
 
-static place *place_of(mq_kv_states *s, const mq_kv_block *block)
+static place *place_of_state(mq_kv_states *s, const mq_kv_block *block)
 {
     return &s->at[(size_t)(block->state - s->memory) / s->floats];
 }
@@ -77,13 +77,13 @@ float *mq__kv_states_take(mq_kv_states *s, mq_kv_block *block)
 
 void mq__kv_states_give(mq_kv_states *s, mq_kv_block *block)
 {
-    *place_of(s, block) = (place){0};
+    *place_of_state(s, block) = (place){0};
     block->state = NULL;
 }
 
 void mq__kv_states_use(mq_kv_states *s, const mq_kv_block *block)
 {
-    place_of(s, block)->used = ++s->clock;
+    place_of_state(s, block)->used = ++s->clock;
 }
 
 void mq__kv_states_settle_all(mq_kv_states *s)

@@ -108,7 +108,7 @@ class Qwen3_5(Model):
         for l in range(c["num_hidden_layers"]):
             p = f"model.layers.{l}."
             x = self.norm(h, t[p + "input_layernorm.weight"])
-            attends = p + "self_attn.q_proj.weight" in t
+            attends = p + "self_attn.q_norm.weight" in t
             h = h + (self.gated_attention(x, p + "self_attn.") if attends else self.gated_delta(x, p + "linear_attn."))
             x = self.norm(h, t[p + "post_attention_layernorm.weight"])
             h = h + (self.experts(x, p + "mlp.") if p + "mlp.gate.weight" in t else self.mlp(x, p + "mlp."))
