@@ -16,7 +16,7 @@
 
 typedef struct settings {
     cli_engine engine;
-    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *csv, *plots;
+    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *plan, *csv, *plots;
     int layers, steps, runs;
     bool json;
 } settings;
@@ -210,7 +210,11 @@ static const variant mix = {"nvfp4", MQ_LINEAR_NVFP4, MQ_ATTENTION_INT8};
 static int set_plan(bench *b, const variant *prefill, mq_linear_format decode)
 {
     mq_error error = {0};
-    const mq_plan_options plan = {.prefill = prefill->linear, .decode = decode, .attention = prefill->attention};
+    const bool plain = prefill->linear == MQ_LINEAR_BF16;
+    const mq_plan_options plan = {.prefill = prefill->linear,
+                                  .decode = decode,
+                                  .file = plain ? NULL : b->s->plan, /* the baseline is that */
+                                  .attention = prefill->attention};
     if (mq_engine_set_plan(b->engine, &plan, &error) != MQ_OK) return cli_report(&error);
     mq_engine_settle(b->engine);
     mq_engine_describe(b->engine, &b->info);
@@ -520,6 +524,7 @@ static int run_bench(int argc, char **argv)
         {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
         {"b", CLI_TEXT, &s.batches, 0, 0, "sequences at once, 1 to 64 (default 1)"},
         {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
+        {"plan", CLI_TEXT, &s.plan, 0, 0, "JSON file with formats per layer (docs/PLANS.md), of prefills but bf16"},
         {"csv", CLI_TEXT, &s.csv, 0, 0, "file for the results, one a line"},
         {"plots", CLI_TEXT, &s.plots, 0, 0, "folder for SVG plots: speed-up by length, decode by depth, roofline"},
         {"json", CLI_FLAG, &s.json, 0, 0, "one JSON document"},

@@ -21,7 +21,7 @@ typedef struct serve_settings {
     cli_engine engine;
     cli_serve_limits limits;
     cli_serve_handoff handoff;
-    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *cache, *disk;
+    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *states, *cache, *disk;
     cli_texts allowed_hosts;
     int port, streams, queue, drain_seconds;
     float gap;
@@ -117,6 +117,7 @@ static int open_server(const serve_settings *s, serving *v)
 static int open_model(serve_settings *s, serving *v)
 {
     if (!cli_size("kv-bytes", s->kv, &s->engine.kv_bytes)) return CLI_USAGE;
+    if (!cli_size("state-bytes", s->states, &s->engine.state_bytes)) return CLI_USAGE;
     if (s->engine.kv_bytes == 0) s->engine.kv_bytes = mq__memory_total() / 2;
     const int code = cli_open(&s->engine, &v->engine, &v->text);
     if (code != CLI_DONE) return code;
@@ -321,6 +322,7 @@ static int run_serve(int argc, char **argv)
         {"tls-key", CLI_TEXT, &s.tls_key, 0, 0, "PEM file"},
         {"alias", CLI_TEXT, &s.alias, 0, 0, "the model's name for clients (its folder's)"},
         {"strict-model", CLI_FLAG, &s.strict_model, 0, 0, "requests for other models are 404"},
+        {"state-bytes", CLI_TEXT, &s.states, 0, 0, "memory for snapshots of recurrent state (a quarter of it at most)"},
         {"kv-bytes", CLI_TEXT, &s.kv, 0, 0, "memory for KV of all requests and the prefix cache (half of the memory)"},
         {"prefix-cache", CLI_TEXT, &s.cache, 0, 0, "of it, what the prefix cache may hold (all)"},
         {"disk-cache", CLI_TEXT, &s.disk, 0, 0,
