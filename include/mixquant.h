@@ -107,10 +107,9 @@ mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w1
 /* Linear layers that read the same input share a format: they share its quantised form. */
 typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
 
-/* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. BF16
- * (of the cache) computes in FP32. INT8 multiplies queries and weights with quantised tiles of earlier keys and values
- * (SageAttention's recipe). W16A16 rounds queries and weights to BF16, as GPUs' FlashAttention does, where the processor
- * multiplies BF16 (AVX512_BF16), and is BF16 elsewhere. */
+/* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. BF16 (of the cache) computes in FP32.
+ * INT8 multiplies queries and weights with quantised tiles of earlier keys and values (SageAttention's recipe). W16A16 rounds queries and weights to
+ * BF16, as GPUs' FlashAttention does, where the processor multiplies BF16 (AVX512_BF16), and is BF16 elsewhere. */
 typedef enum mq_attention_format {
     MQ_ATTENTION_BF16,
     MQ_ATTENTION_INT8,
@@ -150,6 +149,7 @@ typedef struct mq_engine_options {
     uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
+    uint64_t state_bytes;  /* of snapshots of recurrent state; 0: 18 a context, a quarter of memory at most */
     uint64_t kv_bytes;     /* or KV of all sequences together, but at least one context; 0: as `sequences` says */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */
@@ -191,10 +191,11 @@ typedef struct mq_sampling {
 #define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
 
 typedef struct mq_engine_info {
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions;
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions, state_interval;
     int threads;
     const char *isa, *model_type;                                                   /* valid while the engine lives */
     uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token, kv_tokens; /* kv_tokens: of all sequences */
+    uint64_t state_bytes;    /* recurrent state of a sequence (0: none); a snapshot every state_interval tokens */
     uint64_t linear_weights; /* weights of the layers' linear maps: the multiply-adds per token outside attention */
     uint64_t head_weights;   /* weights of lm_head */
     uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
@@ -222,9 +223,9 @@ MQ_API mq_status mq_sequence_new(mq_engine *engine, mq_sequence **sequence, mq_e
 MQ_API void mq_sequence_free(mq_sequence *sequence);
 /* A plan of its own, whatever the engine's is. KV that another plan made is forgotten. */
 MQ_API void mq_sequence_set_plan(mq_sequence *sequence, const mq_plan *plan);
-/* A new sequence that begins with the first `count` tokens and shares their blocks. It has no logits yet. */
+/* A new sequence that begins with the first `count` tokens (recurrent: as mq_sequence_truncate) and shares their blocks. It has no logits yet. */
 MQ_API mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence **fork, mq_error *error);
-/* Forgets tokens from `count` on, and the logits. Returns where it landed: the number of tokens held. */
+/* Forgets tokens from `count` on, and the logits. Returns how many are held: recurrent state lands at its last snapshot before `count`, or 0. */
 MQ_API uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count);
 /* The step that runs the sequence, or the next one, drops its rows before the next layer and says so; then it is over. */
 MQ_API void mq_sequence_cancel(mq_sequence *sequence);
@@ -352,9 +353,9 @@ typedef struct mq_generate_options {
     struct mq_drafter *drafter; /* NULL, or who proposes tokens: the same answer, sooner (mixquant_draft.h) */
 } mq_generate_options;
 
-/* One answer in the making: sampler, stop search, detokenising, counts. It sees logits and tokens only, neither engine nor
- * KV: one sequence, a batch or verified drafts drive it alike. Text is UTF-8 whatever the tokens are: bytes that are none
- * become U+FFFD, and a character that the end cuts is left out. */
+/* One answer in the making: sampler, stop search, detokenising, counts. It sees logits and tokens only, neither engine nor KV: one sequence, a batch or
+ * verified drafts drive it alike. Text is UTF-8 whatever the tokens are: bytes that are none become U+FFFD, and a character that the end cuts is left
+ * out. */
 typedef struct mq_generation mq_generation;
 
 /* Where an answer begins, or goes on. */

@@ -68,8 +68,9 @@ int cli_positional(const cli_command *command, const cli_texts *rest, const char
 typedef struct cli_engine {
     const char *model, *prefill, *decode, *attention, *head, *plan, *prefill_model, *scales, *cache_dir, *numa;
     int threads, context, chunk;
-    uint32_t sequences; /* not an option: how many the command holds at once; 0: 1 */
-    uint64_t kv_bytes;  /* not an option either: of KV in all; 0: as `sequences` says */
+    uint32_t sequences;   /* not an option: how many the command holds at once; 0: 1 */
+    uint64_t state_bytes; /* nor this: of snapshots of recurrent state */
+    uint64_t kv_bytes;    /* not an option either: of KV in all; 0: as `sequences` says */
     bool no_cache, quiet;
     bool worker; /* not an option: it exchanges KV with others, which must have its plan */
 } cli_engine;

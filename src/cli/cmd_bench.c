@@ -16,7 +16,7 @@
 
 typedef struct settings {
     cli_engine engine;
-    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *csv, *plots;
+    const char *shape, *prompts, *depths, *batches, *prefill, *decode, *plan, *csv, *plots;
     int layers, steps, runs;
     bool json;
 } settings;
@@ -115,16 +115,23 @@ static int choose_variants(const bench *b, formats *list)
     return CLI_DONE;
 }
 
+/* Layers that keep keys and values. */
+static double attention_layers(const mq_engine_info *m)
+{
+    return (double)m->kv_bytes_per_token / (4.0 * m->kv_heads * m->head_dim);
+}
+
 /* Multiply-adds of a prefill of n tokens: linear layers, and attention over the keys that each token sees. */
 static double prefill_macs(const mq_engine_info *m, double n)
 {
-    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_dim * m->layers;
+    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_dim * attention_layers(m);
 }
 
 /* Bytes that a decode step of `batch` sequences at some depth reads: the weights once, each sequence's KV. */
 static double decode_bytes(const mq_engine_info *m, double batch, double depth)
 {
-    return (double)m->decode_bytes + batch * depth * (double)m->kv_bytes_per_token;
+    const double state = 2 * (double)m->state_bytes; /* read and written */
+    return (double)m->decode_bytes + batch * (depth * (double)m->kv_bytes_per_token + state);
 }
 
 static double weight_bits(mq_linear_format format)
@@ -143,8 +150,8 @@ static double prefill_bytes(const mq_engine_info *m, mq_linear_format format, do
 /* Multiply-adds of a decode step of `batch` sequences, the head included. */
 static double decode_macs(const mq_engine_info *m, double batch, double depth)
 {
-    return batch *
-           ((double)m->linear_weights + (double)m->vocab * m->width + 2 * depth * m->heads * m->head_dim * m->layers);
+    return batch * ((double)m->linear_weights + (double)m->vocab * m->width +
+                    2 * depth * m->heads * m->head_dim * attention_layers(m));
 }
 
 /* {"linear": 0.7, ...}: where the time went. */
@@ -228,7 +235,11 @@ static const variant mix = {.name = "nvfp4", .linear = MQ_LINEAR_NVFP4, .attenti
 static int set_plan(bench *b, const variant *prefill, mq_linear_format decode)
 {
     mq_error error = {0};
-    mq_plan_options plan = {.prefill = prefill->linear, .decode = decode, .attention = prefill->attention};
+    const bool plain = prefill->linear == MQ_LINEAR_BF16;
+    mq_plan_options plan = {.prefill = prefill->linear,
+                            .decode = decode,
+                            .file = plain ? NULL : b->s->plan, /* the baseline is that */
+                            .attention = prefill->attention};
     if (b->s->engine.head && mq_linear_format_parse(b->s->engine.head, &plan.head, &error) != MQ_OK)
         return cli_report(&error);
     if (mq_engine_set_plan(b->engine, &plan, &error) != MQ_OK) return cli_report(&error);
@@ -543,6 +554,7 @@ static int run_bench(int argc, char **argv)
         {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
         {"b", CLI_TEXT, &s.batches, 0, 0, "sequences at once, 1 to 64 (default 1)"},
         {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
+        {"plan", CLI_TEXT, &s.plan, 0, 0, "JSON file with formats per layer (docs/PLANS.md), of prefills but bf16"},
         {"csv", CLI_TEXT, &s.csv, 0, 0, "file for the results, one a line"},
         {"plots", CLI_TEXT, &s.plots, 0, 0, "folder for SVG plots: speed-up by length, decode by depth, roofline"},
         {"json", CLI_FLAG, &s.json, 0, 0, "one JSON document"},

@@ -21,7 +21,7 @@ typedef struct serve_settings {
     cli_engine engine;
     cli_serve_limits limits;
     cli_serve_handoff handoff;
-    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *cache, *disk;
+    const char *host, *unix_socket, *key_file, *tls_cert, *tls_key, *alias, *kv, *states, *cache, *disk;
     cli_texts allowed_hosts;
     int port, streams, queue, drain_seconds;
     float gap;
@@ -117,6 +117,7 @@ static int open_server(const serve_settings *s, serving *v)
 static int open_model(serve_settings *s, serving *v)
 {
     if (!cli_size("kv-bytes", s->kv, &s->engine.kv_bytes)) return CLI_USAGE;
+    if (!cli_size("state-bytes", s->states, &s->engine.state_bytes)) return CLI_USAGE;
     if (s->engine.kv_bytes == 0) s->engine.kv_bytes = mq__memory_total() / 2;
     s->engine.worker = s->handoff.used;
     const int code = cli_open(&s->engine, &v->engine, &v->text);
@@ -152,7 +153,11 @@ static int open_handoff(serve_settings *s, serving *v)
 static int start_requests(const serve_settings *s, serving *v)
 {
     mq_error error = {0};
-    char *folder = s->engine.cache_dir ? mq__path_join(s->engine.cache_dir, "kv") : NULL;
+    mq_engine_info info;
+    mq_engine_describe(v->engine, &info);
+    const bool no_folder =
+        info.state_bytes && !s->disk; /* recurrent state is not kept there: only who asks is refused */
+    char *folder = s->engine.cache_dir && !no_folder ? mq__path_join(s->engine.cache_dir, "kv") : NULL;
     mq_scheduler_options options = {.engine = v->engine,
                                     .text = v->text,
                                     .streams = (uint32_t)s->streams,
@@ -163,7 +168,7 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .source = cli_handoff_source(&s->handoff),
                                     .log = log_line};
     int code = CLI_USAGE;
-    options.draft = s->no_draft ? MQ_DRAFT_OFF : MQ_DRAFT_LOOKUP;
+    options.draft = s->no_draft || info.state_bytes ? MQ_DRAFT_OFF : MQ_DRAFT_LOOKUP;
     if (s->draft && mq_draft_parse(s->draft, &options.draft, &error) != MQ_OK) return cli_report(&error);
     if (cli_size("prefix-cache", s->cache, &options.cache_bytes) &&
         cli_size("disk-cache", s->disk, &options.disk_bytes)) {
@@ -318,6 +323,7 @@ static int run_serve(int argc, char **argv)
         {"tls-key", CLI_TEXT, &s.tls_key, 0, 0, "PEM file"},
         {"alias", CLI_TEXT, &s.alias, 0, 0, "the model's name for clients (its folder's)"},
         {"strict-model", CLI_FLAG, &s.strict_model, 0, 0, "requests for other models are 404"},
+        {"state-bytes", CLI_TEXT, &s.states, 0, 0, "memory for snapshots of recurrent state (a quarter of it at most)"},
         {"kv-bytes", CLI_TEXT, &s.kv, 0, 0, "memory for KV of all requests and the prefix cache (half of the memory)"},
         {"prefix-cache", CLI_TEXT, &s.cache, 0, 0, "of it, what the prefix cache may hold (all)"},
         {"disk-cache", CLI_TEXT, &s.disk, 0, 0,

@@ -164,6 +164,7 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .chunk = (uint32_t)o->chunk,
         .sequences = o->sequences,
         .kv_bytes = o->kv_bytes,
+        .state_bytes = o->state_bytes,
         .cache_dir = o->cache_dir,
         .no_cache = o->no_cache,
         .log = print_log,

@@ -30,12 +30,17 @@ static json_t *model_of_inspect(const mq_model_config *c)
     json_t *rope = json_pack("{ss sf}", "type", mq__rope_type_name(r->type), "theta", r->theta);
     if (r->type != MQ_ROPE_DEFAULT) json_object_set_new(rope, "factor", json_real(r->factor));
     if (r->original_positions) json_object_set_new(rope, "original_positions", number_inspect(r->original_positions));
+    int delta_layers = 0;
+    for (uint32_t l = 0; l < c->layers; l++) {
+        delta_layers += c->layer[l].mixer == MQ_MIXER_GATED_DELTA;
+    }
     static const char *const methods[] = {"none", "compressed-tensors", "modelopt"};
-    return json_pack("{ss si si si si si si si si sb sb sb so so ss}", "type", mq__architecture_name(c->architecture),
-                     "layers", c->layers, "width", c->width, "ffn", c->ffn, "heads", c->heads, "kv_heads", c->kv_heads,
-                     "head_dim", c->head_dim, "vocab", c->vocab, "max_positions", c->max_positions, "tied_head",
-                     c->tied_head, "qkv_bias", c->qkv_bias, "qk_norm", c->qk_norm, "rope", rope, "eos", eos,
-                     "quantization", methods[c->quant_method]);
+    return json_pack("{ss si si si si si si si si sb sb sb so so ss si}", "type",
+                     mq__architecture_name(c->architecture), "layers", c->layers, "width", c->width, "ffn", c->ffn,
+                     "heads", c->heads, "kv_heads", c->kv_heads, "head_dim", c->head_dim, "vocab", c->vocab,
+                     "max_positions", c->max_positions, "tied_head", c->tied_head, "qkv_bias", c->qkv_bias, "qk_norm",
+                     c->qk_norm, "rope", rope, "eos", eos, "quantization", methods[c->quant_method], "delta_layers",
+                     delta_layers);
 }
 
 static json_t *files_of(const mq_checkpoint *c)
@@ -73,7 +78,11 @@ static counts count_linears(mq_weights *w)
         const mq_linear *linear = w->module[i].linear;
         const bool packs = mq__weights_can_have(w, i, MQ_FACE_NVFP4);
         *(linear->dense.data ? &c.dense : &c.nvfp4) += 1;
-        *(packs ? &c.prefill_nvfp4 : &c.prefill_bf16) += 1;
+        const mq_module *m = &w->module[i];
+        const bool delta =
+            w->config.layer[m->place.layer].mixer == MQ_MIXER_GATED_DELTA && m->rule->group <= MQ_GROUP_O;
+        const bool runs = packs && (!delta || m->source.nibbles); /* Gated DeltaNet as published */
+        *(runs ? &c.prefill_nvfp4 : &c.prefill_bf16) += 1;
         *(linear->dense.data ? &c.decode_bf16 : &c.decode_impossible) += 1;
         c.weights += (uint64_t)linear->n * linear->k_width;
         c.dense_bytes += dense_bytes_inspect(&linear->dense);
@@ -86,7 +95,11 @@ static json_t *report_of(mq_weights *w, const char *dir)
 {
     const mq_model *m = &w->model;
     const counts c = count_linears(w);
-    const uint64_t kv = (uint64_t)m->layers * m->kv_heads * m->head_dim * 2 * sizeof(uint16_t); /* keys and values */
+    uint64_t kv = 0; /* bytes of keys and values a token */
+    for (uint32_t l = 0; l < m->layers; l++) {
+        if (m->layer[l].kind.mixer != MQ_MIXER_ATTENTION) continue;
+        kv += (uint64_t)m->kv_heads * m->head_dim * 2 * sizeof(uint16_t);
+    }
     json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
                                 "weights", number_inspect(c.weights));
     json_t *prefill =
@@ -94,9 +107,10 @@ static json_t *report_of(mq_weights *w, const char *dir)
     json_t *decode =
         json_pack("{so so}", "bf16", number_inspect(c.decode_bf16), "w4a16", number_inspect(c.decode_impossible));
     json_t *bytes =
-        json_pack("{so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
+        json_pack("{so so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
                   number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
-                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv));
+                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv), "state",
+                  number_inspect(mq__state_floats(m) * sizeof(float)));
     return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of_inspect(&w->config), "parameters",
                      number_inspect(mq__weights_parameters(w)), "files", files_of(w->dense), "linears", linears,
                      "phases", "prefill", prefill, "decode", decode, "bytes", bytes);
@@ -166,11 +180,20 @@ static void print_text(const json_t *report, mq_buf *b)
         mq__buf_printf(b, "unused      %lld tensors, as %s\n", (long long)at(report, "unused", "tensors"),
                        json_string_value(json_object_get(json_object_get(report, "unused"), "first")));
     }
+    if (json_object_get(report, "skipped")) {
+        mq__buf_printf(b, "skipped     %lld tensors of vision, %lld of audio, %lld of mtp\n",
+                       (long long)at(report, "skipped", "vision"), (long long)at(report, "skipped", "audio"),
+                       (long long)at(report, "skipped", "mtp"));
+    }
     print_phases(report, b);
     mq__buf_printf(b, "linear      %.1f MiB dense (mapped), %.1f MiB packed NVFP4\n",
                    mib(at(report, "bytes", "linear_dense")), mib(at(report, "bytes", "linear_packed")));
     mq__buf_printf(b, "embedding   %.1f MiB\nkv          %lld bytes per token\n", mib(at(report, "bytes", "embedding")),
                    (long long)at(report, "bytes", "kv_per_token"));
+    if (at(report, "bytes", "state")) {
+        mq__buf_printf(b, "state       %.1f MiB per sequence, in %lld layers of Gated DeltaNet\n",
+                       mib(at(report, "bytes", "state")), (long long)at(report, "model", "delta_layers"));
+    }
 }
 
 /* Tensors without a use here, if there are any. */
@@ -180,6 +203,16 @@ static void add_unused(const mq_weights *w, json_t *report)
     if (unused->count == 0) return;
     json_object_set_new(report, "unused",
                         json_pack("{so ss}", "tensors", number_inspect(unused->count), "first", unused->first));
+}
+
+/* Tensors of other models, if there are any. */
+static void add_skipped(const mq_weights *w, json_t *report)
+{
+    const mq_skipped *skipped = &w->skipped[MQ_COPY_PRECISE];
+    if (skipped->vision + skipped->audio + skipped->mtp == 0) return;
+    json_object_set_new(report, "skipped",
+                        json_pack("{so so so}", "vision", number_inspect(skipped->vision), "audio",
+                                  number_inspect(skipped->audio), "mtp", number_inspect(skipped->mtp)));
 }
 
 mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error)
@@ -196,6 +229,7 @@ mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *er
     const unsigned long before = mq__json_failures();
     json_t *report = report_of(w, model_dir);
     add_unused(w, report);
+    add_skipped(w, report);
     if (report && json) {
         if (mq__json_print(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15), &b)) mq__buf_putc(&b, '\n');
     } else if (report) {

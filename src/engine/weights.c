@@ -134,12 +134,24 @@ static mq_status read_router(mq_weights *w, const char *name, uint32_t n, uint32
     return s;
 }
 
-/* The same vector of both copies. */
-static mq_status read_norm(mq_weights *w, const char *name, uint32_t n, const float *norm[MQ_COPIES], mq_error *error)
+static mq_status read_vector(mq_weights *w, const mq_checkpoint *from, const char *name, uint32_t n, bool from_1,
+                             const float **vector, mq_error *error)
 {
-    mq_status s = mq__weights_vector(w, w->dense, name, n, &norm[MQ_COPY_PRECISE], error);
+    const mq_status s = mq__weights_vector(w, from, name, n, vector, error);
+    float *own = (float *)(uintptr_t)*vector; /* the weights' */
+    for (uint32_t i = 0; s == MQ_OK && from_1 && i < n; i++) {
+        own[i] += 1;
+    }
+    return s;
+}
+
+/* The same vector of both copies. */
+static mq_status read_norm(mq_weights *w, const char *name, uint32_t n, bool from_1, const float *norm[MQ_COPIES],
+                           mq_error *error)
+{
+    mq_status s = read_vector(w, w->dense, name, n, from_1, &norm[MQ_COPY_PRECISE], error);
     norm[MQ_COPY_NVFP4] = norm[MQ_COPY_PRECISE];
-    if (s == MQ_OK && w->second) s = mq__weights_vector(w, w->second, name, n, &norm[MQ_COPY_NVFP4], error);
+    if (s == MQ_OK && w->second) s = read_vector(w, w->second, name, n, from_1, &norm[MQ_COPY_NVFP4], error);
     return s;
 }
 
@@ -156,13 +168,27 @@ static mq_status read_tensor(void *context, const mq_tensor_rule *rule, mq_place
     case MQ_USE_ROUTER:
         return read_router(w, name, n, k, target, error);
     case MQ_USE_NORM:
-        return read_norm(w, name, n, target, error);
+    case MQ_USE_NORM_FROM_1:
+        return read_norm(w, name, n, rule->use == MQ_USE_NORM_FROM_1, target, error);
+    case MQ_USE_CONV:
+        return mq__weights_conv(w, w->dense, name, n, k, target, error);
     case MQ_USE_VECTOR:
+    case MQ_USE_VECTOR_FROM_1:
     case MQ_USE_BIAS:
-        return mq__weights_vector(w, w->dense, name, n, target, error);
+        return read_vector(w, w->dense, name, n, rule->use == MQ_USE_VECTOR_FROM_1, target, error);
     default: /* linear layers: read_modules */
         return MQ_OK;
     }
+}
+
+static mq_status read_module(mq_weights *w, const mq_checkpoint *from, mq_module *m, mq_error *error)
+{
+    char name[MQ_TENSOR_NAME_BYTES];
+    bool found;
+    const mq_status s = mq__expert_source_read(w, from, m, &found, &m->source, error);
+    if (found || s != MQ_OK) return s;
+    mq__module_name(m, "", name);
+    return mq__linear_source_read(w, from, name, m->linear->n, m->linear->k_width, &m->source, error);
 }
 
 static mq_status read_modules(mq_weights *w, mq_error *error)
@@ -170,13 +196,10 @@ static mq_status read_modules(mq_weights *w, mq_error *error)
     mq_status s = MQ_OK;
     for (size_t i = 0; s == MQ_OK && i < w->module_count; i++) {
         mq_module *m = &w->module[i];
-        char name[MQ_TENSOR_NAME_BYTES];
-        mq__module_name(m, "", name);
-        s = mq__linear_source_read(w, w->dense, name, m->linear->n, m->linear->k_width, &m->source, error);
+        s = read_module(w, w->dense, m, error);
         m->linear->dense = m->source.dense;
         m->is_fp8 = m->source.is_fp8;
-        if (s != MQ_OK || !w->second) continue;
-        s = mq__linear_source_read(w, w->second, name, m->linear->n, m->linear->k_width, &m->source, error);
+        if (s == MQ_OK && w->second) s = read_module(w, w->second, m, error);
     }
     return s;
 }
@@ -208,9 +231,10 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
     if (s != MQ_OK) return s;
     if (other.architecture == c->architecture && other.layers == c->layers && other.width == c->width &&
         other.ffn == c->ffn && other.heads == c->heads && other.kv_heads == c->kv_heads &&
-        other.head_dim == c->head_dim && other.vocab == c->vocab && other.experts == c->experts &&
-        other.experts_per_token == c->experts_per_token && other.expert_ffn == c->expert_ffn &&
-        other.norm_topk == c->norm_topk && memcmp(other.layer, c->layer, sizeof c->layer) == 0) {
+        other.head_dim == c->head_dim && other.rotary_dim == c->rotary_dim && other.vocab == c->vocab &&
+        other.experts == c->experts && other.experts_per_token == c->experts_per_token &&
+        other.expert_ffn == c->expert_ffn && other.norm_topk == c->norm_topk && other.shared_ffn == c->shared_ffn &&
+        memcmp(&other.delta, &c->delta, sizeof c->delta) == 0 && memcmp(other.layer, c->layer, sizeof c->layer) == 0) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "prefill model: %s: expected the same architecture and sizes, got others", dir);
@@ -234,10 +258,14 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
                     .heads = c->heads,
                     .kv_heads = c->kv_heads,
                     .head_dim = c->head_dim,
+                    .rotary_dim = c->rotary_dim,
                     .experts = c->experts,
                     .experts_per_token = c->experts_per_token,
                     .expert_ffn = c->expert_ffn,
                     .norm_topk = c->norm_topk,
+                    .shared_expert = c->shared_ffn > 0,
+                    .output_gate = c->output_gate,
+                    .delta = c->delta,
                     .norm_eps = (float)c->norm_eps};
     (void)mq__family_walk(c, count_module, &count, NULL);
     m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
@@ -256,6 +284,7 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
     mq_mlp *expert = w->experts;
     for (uint32_t l = 0; l < c->layers; l++) {
         m->layer[l].kind = c->layer[l];
+        if (c->layer[l].mixer == MQ_MIXER_GATED_DELTA) m->layer[l].delta.index = m->delta_layers++;
         if (c->layer[l].mlp != MQ_MLP_EXPERTS) continue;
         m->layer[l].expert = expert;
         expert += c->experts;
@@ -265,7 +294,7 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
 
 static mq_status read_rope_weights(mq_weights *w, mq_error *error)
 {
-    float *inv_freq = mq__alloc_aligned(w->config.head_dim / 2 * sizeof *inv_freq);
+    float *inv_freq = mq__alloc_aligned(w->config.rotary_dim / 2 * sizeof *inv_freq);
     if (!inv_freq) return no_memory_weights(w, error);
     mq__rope_frequencies(&w->config, inv_freq, &w->model.rope_factor);
     w->model.inv_freq = inv_freq;
@@ -288,9 +317,12 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     w->eos_count = c->eos_count;
     if (s == MQ_OK) s = mq__family_walk(c, read_tensor, w, error);
     if (s == MQ_OK) s = read_modules(w, error);
-    if (s == MQ_OK) s = mq__weights_check_names(w->dense, c, MQ_COPY_PRECISE, &w->unused[MQ_COPY_PRECISE], error);
+    if (s == MQ_OK)
+        s = mq__weights_check_names(w->dense, c, MQ_COPY_PRECISE, &w->unused[MQ_COPY_PRECISE],
+                                    &w->skipped[MQ_COPY_PRECISE], error);
     if (s == MQ_OK && w->second) {
-        s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], error);
+        s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], &w->skipped[MQ_COPY_NVFP4],
+                                    error);
     }
     if (s == MQ_OK) {
         find_packed_groups(w);

@@ -53,6 +53,11 @@ typedef struct mq_unused {
     char first[128]; /* the name of one */
 } mq_unused;
 
+/* Tensors of other models that a checkpoint of several brings: not read. */
+typedef struct mq_skipped {
+    size_t vision, audio, mtp; /* mtp: of a head that predicts more tokens at once */
+} mq_skipped;
+
 typedef struct mq_weights {
     mq_model model;
     mq_model_config config;
@@ -69,6 +74,7 @@ typedef struct mq_weights {
     const int32_t *eos;
     size_t eos_count;
     mq_unused unused[MQ_COPIES]; /* of `dense` and `second` */
+    mq_skipped skipped[MQ_COPIES];
 } mq_weights;
 
 /* Maps and checks everything; second_dir may be NULL. */
@@ -97,6 +103,13 @@ uint64_t mq__weights_parameters(const mq_weights *weights);
 /* An FP32 copy of a BF16, F16 or F32 vector of the checkpoint; owned by weights. */
 mq_status mq__weights_vector(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, size_t count,
                              const float **vector, mq_error *error);
+/* The weights of a depthwise convolution, [columns][rows]; owned by weights. */
+mq_status mq__weights_conv(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, uint32_t rows,
+                           uint32_t columns, const float **conv, mq_error *error);
+/* An expert's linear layer where a layer's experts lie in one tensor: gate and up [E, 2M, D], down [E, D, M]. *found is false
+ * where they do not. */
+mq_status mq__expert_source_read(mq_weights *weights, const mq_checkpoint *checkpoint, const mq_module *module,
+                                 bool *found, mq_linear_source *source, mq_error *error);
 /* The linear layer `prefix` of a checkpoint in whichever form it has. */
 mq_status mq__linear_source_read(mq_weights *weights, const mq_checkpoint *checkpoint, const char *prefix, uint32_t n,
                                  uint32_t k_width, mq_linear_source *source, mq_error *error);
@@ -108,7 +121,7 @@ mq_status mq__dense_read(mq_weights *weights, const mq_checkpoint *checkpoint, c
  * ones that may be left out with a line that says so: scales of quantised attention (the KV cache is BF16), and the head of
  * a checkpoint that is used for the prefill's linear layers only. */
 mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *config, mq_copy copy,
-                                  mq_unused *unused, mq_error *error);
+                                  mq_unused *unused, mq_skipped *skipped, mq_error *error);
 /* Whether this is one of the latter; counts it then. */
 bool mq__weights_note_unused(const mq_model_config *config, mq_copy copy, const char *name, mq_unused *unused);
 /* The line; false when there is nothing to say. */

@@ -222,6 +222,19 @@ static mq_status follow_reference(kld *k, const mq_eval_sequence *text, mq_error
     return status;
 }
 
+/* To the logits that the token `at` of the answer is drawn from. Recurrent state cannot be rewound: all is run again then. */
+static mq_status go_back(kld *k, const mq_eval_sequence *text, uint32_t at, mq_error *error)
+{
+    const uint32_t place = text->count + at - 1;
+    const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
+    if (mq_sequence_truncate(k->sequence, place) == place) return mq_sequence_step(k->sequence, before, error);
+    mq_status status = mq_sequence_sync(k->sequence, text->tokens, text->count, NULL, NULL, error);
+    for (uint32_t t = 0; status == MQ_OK && t < at; t++) {
+        status = mq_sequence_step(k->sequence, k->written[t], error);
+    }
+    return status;
+}
+
 /* Runs freely from the first step that differs: same[t] tells whether the t-th token is BF16's. The sequence is taken back
  * to that step and its logits made again by the step before. An answer that ends early has no more tokens to be the same. */
 static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *divergence_step, mq_error *error)
@@ -232,9 +245,7 @@ static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *dive
     }
     *divergence_step = at;
     if (at == k->steps) return MQ_OK;
-    const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
-    mq_sequence_truncate(k->sequence, text->count + at - 1);
-    mq_status status = mq_sequence_step(k->sequence, before, error);
+    mq_status status = go_back(k, text, at, error);
     if (status == MQ_OK) status = begin_draws(k, text, error);
     for (uint32_t t = 0; status == MQ_OK && k->sampler && t < at; t++) {
         status = mq_sampler_accept(k->sampler, k->written[t], error);

@@ -93,6 +93,7 @@ static void fill_table(void)
     mq__fill_ref_nvfp4(&t);
     mq__fill_ref_int8(&t);
     mq__fill_ref_dense(&t);
+    mq__fill_ref_delta(&t);
     mq__fill_ref_attention(&t);
     bf16_from_dense(&t);
     keep_table(&t);
@@ -102,6 +103,7 @@ static void fill_table(void)
     mq__fill_avx2_nvfp4(&t);
     mq__fill_avx2_int8(&t);
     mq__fill_avx2_dense(&t);
+    mq__fill_avx2_delta(&t);
     mq__fill_avx2_attention(&t);
     bf16_from_dense(&t);
     keep_table(&t);
@@ -110,6 +112,7 @@ static void fill_table(void)
     mq__fill_avx512_nvfp4(&t);
     mq__fill_avx512_int8(&t);
     mq__fill_avx512_dense(&t);
+    mq__fill_avx512_delta(&t);
     mq__fill_avx512_attention(&t);
     bf16_from_dense(&t);
     keep_table(&t);
@@ -140,6 +143,8 @@ static const struct {
     SLOT(rmsnorm),
     SLOT(norm_rope),
     SLOT(swiglu),
+    SLOT(sigmoid_gate),
+    SLOT(conv_silu),
     SLOT(f32_to_bf16),
     SLOT(dense_to_f32),
     SLOT(nvfp4_quantize),
@@ -158,6 +163,7 @@ static const struct {
     SLOT(attention_prefill_int8),
     SLOT(attention_decode_span),
     SLOT(attention_decode_merge),
+    SLOT(delta_rule),
     SLOT(burn_fma),
     SLOT(read_stream),
 };

@@ -19,9 +19,12 @@ typedef struct mq_kv_layout {
     size_t block_elements; /* of all layers */
 } mq_kv_layout;
 
-/* A layout of equal layers. */
-mq_status mq__kv_layout_new(uint32_t layers, uint32_t kv_heads, uint32_t head_dim, mq_kv_layout *layout,
-                            mq_error *error);
+/* What a layer keeps of a token; no kv heads: nothing. */
+typedef struct mq_kv_shape {
+    uint32_t kv_heads, head_dim;
+} mq_kv_shape;
+
+mq_status mq__kv_layout_new(const mq_kv_shape *shape, uint32_t layers, mq_kv_layout *layout, mq_error *error);
 void mq__kv_layout_free(mq_kv_layout *layout);
 
 size_t mq__kv_token_bytes(const mq_kv_layout *layout);
@@ -35,6 +38,7 @@ typedef struct mq_kv_block {
     uint32_t holders; /* 0: available */
     uint64_t plan;    /* id of the plan whose passes filled it */
     uint64_t precise; /* bit t: token t of the block ran in the decode plan; 0 for tokens not there */
+    float *state;     /* NULL, or a snapshot: the recurrent state behind the block's last token */
 } mq_kv_block;
 
 typedef struct mq_kv_pool mq_kv_pool;
@@ -54,5 +58,17 @@ void mq__kv_copy(const mq_kv_pool *pool, mq_kv_block *to, const mq_kv_block *fro
 
 /* Notes of tokens [first, first + count) of the block whether they ran in the decode plan. */
 void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precise);
+
+/* ---- snapshots of recurrent state: `count` places of `floats` for the blocks of a pool. A block gives its snapshot back when nobody
+ * holds it any more, and loses it to another one when no place is free: the one that was used longest ago goes. */
+
+mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error);
+/* A place for the block, with undefined content, kept until mq__kv_states_settle; NULL: all are being written to. */
+float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block);
+void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block);
+void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block);
+/* What was taken has been written. */
+void mq__kv_states_settle(mq_kv_pool *pool);
+uint32_t mq__kv_states_held(const mq_kv_pool *pool); /* snapshots that are there */
 
 #endif

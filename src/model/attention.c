@@ -12,14 +12,30 @@ typedef struct job {
     bool rotated; /* q is rotated and the new keys and values are in the cache before attention begins */
 } job;
 
+/* The queries of a row as its linear layer leaves them, into q [H, K] (which may be where they are). */
+static void take_query(const mq_runtime *rt, size_t row, float *q)
+{
+    const mq_model *m = rt->model;
+    const size_t width = m->head_dim;
+    if (!m->output_gate) {
+        const float *from = rt->q + row * m->heads * width;
+        if (from != q) memcpy(q, from, m->heads * width * sizeof *q);
+        return;
+    }
+    const float *from = rt->gated_q + row * 2 * m->heads * width; /* of each head the query, then the gate */
+    for (size_t h = 0; h < m->heads; h++) {
+        memcpy(q + h * width, from + 2 * h * width, width * sizeof *q);
+    }
+}
+
 /* q = rope(norm(q)), all heads of one row. */
 static void rotate_query(const job *j, size_t row, float *q)
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t half = m->head_dim / 2;
-    rt->kernels->norm_rope(q, m->heads, m->head_dim, j->weights->q_norm, m->norm_eps, rt->rows->cos + row * half,
-                           rt->rows->sin + row * half);
+    const size_t half = m->rotary_dim / 2;
+    rt->kernels->norm_rope(q, m->heads, m->head_dim, m->rotary_dim, j->weights->q_norm, m->norm_eps,
+                           rt->rows->cos + row * half, rt->rows->sin + row * half);
 }
 
 /* k = rope(norm(k)); k and v of kv heads [g0, g1) go into the cache. i: a row of the segment. */
@@ -27,12 +43,12 @@ static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t width = m->head_dim, half = width / 2, row = segment->row + i, position = segment->first + i;
+    const size_t width = m->head_dim, half = m->rotary_dim / 2, row = segment->row + i, position = segment->first + i;
     float *k = rt->k + row * m->kv_heads * width, *v = rt->v + row * m->kv_heads * width;
     uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
     const size_t slot = position % MQ_PAGE_TOKENS * width;
-    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, j->weights->k_norm, m->norm_eps, rt->rows->cos + row * half,
-                           rt->rows->sin + row * half);
+    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, m->rotary_dim, j->weights->k_norm, m->norm_eps,
+                           rt->rows->cos + row * half, rt->rows->sin + row * half);
     for (uint32_t g = g0; g < g1; g++) {
         rt->kernels->f32_to_bf16(page + mq__kv_key_offset(rt->kv, j->layer, g) + slot, k + g * width, width);
         rt->kernels->f32_to_bf16(page + mq__kv_value_offset(rt->kv, j->layer, g) + slot, v + g * width, width);
@@ -51,7 +67,9 @@ static void rotate_and_store(void *context, int thread, int threads)
         size_t r0, r1;
         if (!mq__group_part(segment->row, segment->rows, begin, end, &r0, &r1)) continue;
         for (size_t i = r0; i < r1; i++) {
-            rotate_query(j, segment->row + i, rt->q + (segment->row + i) * m->heads * m->head_dim);
+            float *q = rt->q + (segment->row + i) * m->heads * m->head_dim;
+            take_query(rt, segment->row + i, q);
+            rotate_query(j, segment->row + i, q);
             store_keys(j, segment, (uint32_t)i, 0, m->kv_heads);
         }
     }
@@ -218,7 +236,6 @@ static void attend_decode(void *context, int thread, int threads)
     const job *j = context;
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t q_width = (size_t)m->heads * m->head_dim;
     float *q = rt->own_rows[thread];
     double total = 0, at = 0, cost;
     for (uint32_t row = 0; row < rt->pass->rows; row++) {
@@ -234,7 +251,7 @@ static void attend_decode(void *context, int thread, int threads)
             cost = span_cost(segment, span);
             if (!mq__share_parts(share, at, cost, m->kv_heads, &g0, &g1)) continue;
             if (!rotated) {
-                memcpy(q, rt->q + segment->row * q_width, q_width * sizeof *q);
+                take_query(rt, segment->row, q);
                 rotate_query(j, segment->row, q);
                 rotated = true;
             }

@@ -6,10 +6,9 @@
 const mq_family *mq__family_of(mq_architecture architecture)
 {
     static const mq_family *const families[MQ_ARCH_COUNT] = {
-        [MQ_ARCH_LLAMA] = &mq__family_llama,
-        [MQ_ARCH_QWEN2] = &mq__family_llama,
-        [MQ_ARCH_QWEN3] = &mq__family_llama,
-        [MQ_ARCH_QWEN3_MOE] = &mq__family_qwen3_moe,
+        [MQ_ARCH_LLAMA] = &mq__family_llama,     [MQ_ARCH_QWEN2] = &mq__family_llama,
+        [MQ_ARCH_QWEN3] = &mq__family_llama,     [MQ_ARCH_QWEN3_MOE] = &mq__family_qwen3_moe,
+        [MQ_ARCH_QWEN3_5] = &mq__family_qwen3_5, [MQ_ARCH_QWEN3_5_MOE] = &mq__family_qwen3_5_moe,
     };
     return families[architecture];
 }
@@ -38,6 +37,10 @@ bool mq__rule_applies(const mq_tensor_rule *rule, const mq_model_config *c, uint
         return c->layer[layer].mlp == MQ_MLP_DENSE;
     case MQ_WHEN_EXPERTS:
         return c->layer[layer].mlp == MQ_MLP_EXPERTS;
+    case MQ_WHEN_ATTENTION:
+        return c->layer[layer].mixer == MQ_MIXER_ATTENTION;
+    case MQ_WHEN_DELTA:
+        return c->layer[layer].mixer == MQ_MIXER_GATED_DELTA;
     default:
         return true;
     }
@@ -105,8 +108,22 @@ uint32_t mq__rule_size(const mq_model_config *c, char letter)
         return c->head_dim;
     case 'Q':
         return c->heads * c->head_dim;
+    case 'A':
+        return 2 * c->heads * c->head_dim;
     case 'G':
         return c->kv_heads * c->head_dim;
+    case 'C':
+        return mq__delta_channels(&c->delta);
+    case 'T':
+        return c->delta.taps;
+    case 'N':
+        return c->delta.value_heads;
+    case 'W':
+        return c->delta.value_dim;
+    case 'Z':
+        return c->delta.value_heads * c->delta.value_dim;
+    case '1':
+        return 1;
     default:
         return 0;
     }

@@ -38,30 +38,69 @@ typedef struct mq_mlp {
     mq_linear down;     /* [D, F]; of an expert [D, M] */
 } mq_mlp;
 
+/* Gated DeltaNet: linear attention with a state of fixed size (gated_delta.c). */
+typedef struct mq_delta_layer {
+    mq_linear qkv;                /* [C, D]: queries and keys of all key heads, values of all value heads */
+    mq_linear z;                  /* [Hv*dv, D], the gate of the output */
+    mq_linear out;                /* [D, Hv*dv] */
+    mq_linear a[MQ_COPIES];       /* [Hv, D], always dense: how fast the state decays */
+    mq_linear b[MQ_COPIES];       /* the same: how much of a correction it takes */
+    const float *conv;            /* [taps][C] */
+    const float *a_log, *dt_bias; /* [Hv] */
+    const float *norm;            /* [dv] */
+    uint32_t index;               /* among the layers of its kind */
+} mq_delta_layer;
+
 typedef struct mq_layer {
     mq_layer_kind kind;
     const float *attention_norm[MQ_COPIES]; /* [D], before q, k, v */
     const float *mlp_norm[MQ_COPIES];       /* [D], before gate, up and the router */
     const float *q_norm, *k_norm;           /* [K] each, or NULL (Qwen3 has them) */
-    mq_linear q, k, v;                      /* [H*K, D], [G*K, D], [G*K, D] */
-    mq_linear o;                            /* [D, H*K] */
-    mq_mlp mlp;                             /* MQ_MLP_DENSE */
-    mq_linear router[MQ_COPIES];            /* MQ_MLP_EXPERTS: [E, D], always dense */
-    mq_mlp *expert;                         /* MQ_MLP_EXPERTS: [E] */
+    mq_linear q, k, v;                /* [H*K, D], [G*K, D], [G*K, D]; with output_gate q is [H*2K, D]: query, gate */
+    mq_linear o;                      /* [D, H*K] */
+    mq_mlp mlp;                       /* MQ_MLP_DENSE */
+    mq_linear router[MQ_COPIES];      /* MQ_MLP_EXPERTS: [E, D], always dense */
+    mq_mlp *expert;                   /* MQ_MLP_EXPERTS: [E]; a shared expert is `mlp` */
+    mq_linear shared_gate[MQ_COPIES]; /* [1, D], always dense: how much of the shared expert a token takes */
+    mq_delta_layer delta;             /* MQ_MIXER_GATED_DELTA, in place of q, k, v, o */
 } mq_layer;
 
 typedef struct mq_model {
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
     uint32_t experts, experts_per_token, expert_ffn;               /* E, how many of them a token takes, M */
-    bool norm_topk;                                                /* a token's expert weights are scaled to sum to 1 */
+    bool shared_expert;                                            /* beside those, of width F */
+    bool output_gate;                                              /* attention's output times sigmoid(gate) */
+    mq_delta_sizes delta;
+    uint32_t delta_layers;
+    bool norm_topk; /* a token's expert weights are scaled to sum to 1 */
     float norm_eps;
-    const float *inv_freq; /* [K/2] rotary frequencies after scaling */
-    float rope_factor;     /* multiplies cos and sin (YaRN); 1 otherwise */
-    mq_dense embedding;    /* [V, D] */
-    mq_linear head;        /* [V, D]: lm_head, or the embedding when tied; dense, and NVFP4 for plans that ask for it */
+    uint32_t rotary_dim;     /* R: the first so many of a head's K are rotated */
+    const float *inv_freq;   /* [R/2] rotary frequencies after scaling */
+    float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */
+    mq_dense embedding;      /* [V, D] */
+    mq_linear head;          /* [V, D]: lm_head, or the embedding when tied; dense, and NVFP4 for plans that ask for it */
     const float *final_norm; /* [D] */
     mq_layer *layer;         /* [L] */
 } mq_model;
+
+/* ---- recurrent state: of each Gated DeltaNet layer [Hv][dv/16][dk][16] (panels as delta_rule has them), then the last taps - 1 rows
+ * that went into the convolution [taps - 1][C], the oldest first. FP32. */
+
+static inline size_t mq__state_matrix_floats(const mq_delta_sizes *d)
+{
+    return (size_t)d->value_heads * d->key_dim * d->value_dim;
+}
+
+static inline size_t mq__state_layer_floats(const mq_delta_sizes *d)
+{
+    return mq__state_matrix_floats(d) + (size_t)(d->taps - 1) * mq__delta_channels(d);
+}
+
+/* Of a sequence; 0: the model has none. */
+static inline size_t mq__state_floats(const mq_model *m)
+{
+    return m->delta_layers ? m->delta_layers * mq__state_layer_floats(&m->delta) : 0;
+}
 
 /* Which format each linear group of each layer uses in one phase, and attention. */
 typedef struct mq_phase_plan {

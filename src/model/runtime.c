@@ -23,8 +23,8 @@ static bool new_stream(const mq_model *m, size_t rows, mq_stream *s)
 {
     s->h = floats(rows, m->width);
     s->position = mq__alloc_zero(rows, sizeof *s->position);
-    s->cos = floats(rows, m->head_dim / 2);
-    s->sin = floats(rows, m->head_dim / 2);
+    s->cos = floats(rows, m->rotary_dim / 2);
+    s->sin = floats(rows, m->rotary_dim / 2);
     return s->h && s->position && s->cos && s->sin;
 }
 
@@ -44,7 +44,9 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     if (!rt) return mq__fail(error, MQ_NO_MEMORY, "runtime: expected memory, got none");
     const size_t rows = max_size(max_rows, MQ_DECODE_ROWS);
     const size_t q_width = (size_t)m->heads * m->head_dim, kv_width = (size_t)m->kv_heads * m->head_dim;
-    const size_t widest = max_size(max_size(m->width, q_width), m->ffn);
+    const size_t z_width = (size_t)m->delta.value_heads * m->delta.value_dim;
+    const size_t mixed = max_size(q_width, m->delta_layers ? z_width : 0);
+    const size_t widest = max_size(max_size(m->width, mixed), m->ffn);
     const int threads = mq__pool_threads(pool);
     *rt = (mq_runtime){.model = m,
                        .kv = kv,
@@ -53,10 +55,12 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
                        .max_rows = (uint32_t)rows,
                        .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
     rt->attention_scale = (float)(1.0 / sqrt((double)m->head_dim));
-    rt->x = floats(rows, max_size(m->width, q_width));
+    rt->x = floats(rows, max_size(m->width, mixed));
     rt->q = floats(rows, q_width);
     rt->k = floats(rows, kv_width);
     rt->v = floats(rows, kv_width);
+    if (m->output_gate) rt->gated_q = floats(rows, 2 * q_width);
+    if (m->delta_layers) rt->delta = mq__delta_rows_new(m, rows);
     rt->gate = floats(rows, m->ffn);
     rt->up = floats(rows, m->ffn);
     rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
@@ -72,7 +76,8 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
                     rt->gate && rt->up && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels &&
                     rt->nvfp4.multiplier && rt->partials && rt->thread_scratch && rt->own_rows && rt->own_packed;
     if (m->experts) rt->experts = mq__experts_new(m, rows, threads);
-    complete = complete && (rt->experts || !m->experts);
+    complete =
+        complete && (rt->experts || !m->experts) && (rt->gated_q || !m->output_gate) && (rt->delta || !m->delta_layers);
     const size_t scratch =
         max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_dim));
     for (int t = 0; complete && t < threads; t++) {
@@ -128,8 +133,10 @@ void mq__runtime_free(mq_runtime *rt)
     mq__free(rt->own_rows);
     mq__free(rt->own_packed);
     mq__experts_free(rt->experts);
-    float *const all[] = {rt->x,       rt->q, rt->k, rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
-                          rt->partials};
+    mq__delta_rows_free(rt->delta);
+    float *const all[] = {
+        rt->x,        rt->q,      rt->k, rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
+        rt->partials, rt->gated_q};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         mq__free_aligned(all[i]);
     }

@@ -10,6 +10,7 @@
 #include "quantize/quantize_files.h"
 #include "quantize/quantize_job.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const layout_names[MQ_LAYOUTS] = {"compressed-tensors", "modelopt"};
@@ -46,31 +47,80 @@ mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method,
     return mq__fail(error, MQ_USAGE, "quantize: method: expected rtn or gptq, got %.64s", name ? name : "none");
 }
 
-/* The quantised module whose weight this tensor is, or module_count. */
-static size_t find_module(const mq_quantize_job *j, const char *tensor)
+/* ---- modules of a tensor: the one whose weight it is, or those of all experts of a layer, where they lie in one tensor */
+
+/* weight: the name that its weight has, or would have beside the others, in the input. */
+typedef mq_status module_visit(mq_quantize_job *j, size_t module, const char *weight, mq_error *error);
+
+/* What stands before the experts' numbers in the name of a tensor of all of them: "...experts." of "...experts.down_proj"; 0: no
+ * such tensor. */
+static size_t experts_prefix(const char *name, uint32_t *layer, mq_linear_group *group)
 {
-    const size_t count = j->weights->module_count, module = mq__module_find(j->weights, tensor);
-    return module < count && j->quantised[module] ? module : count;
+    int used = 0;
+    if (sscanf(name, "model.layers.%9u.mlp.experts.%n", layer, &used) != 1 || used == 0) return 0;
+    *group = strcmp(name + used, "down_proj") == 0 ? MQ_GROUP_DOWN : MQ_GROUP_GATE_UP;
+    return *group == MQ_GROUP_DOWN || strcmp(name + used, "gate_up_proj") == 0 ? (size_t)used : 0;
+}
+
+static mq_status visit_experts(mq_quantize_job *j, const mq_tensor *t, uint32_t layer, mq_linear_group group,
+                               module_visit *visit, uint32_t *visited, mq_error *error)
+{
+    const mq_weights *w = j->weights;
+    const size_t prefix = (size_t)(strrchr(t->name, '.') + 1 - t->name);
+    mq_status status = MQ_OK;
+    uint32_t left = 0;
+    for (size_t i = 0; status == MQ_OK && i < w->module_count; i++) {
+        const mq_module *m = &w->module[i];
+        char own[MQ_TENSOR_NAME_BYTES], weight[MQ_STORED_NAME_BYTES];
+        if (m->place.layer != layer || m->rule->group != group || mq__rule_scope(m->rule) != MQ_SCOPE_EXPERT) continue;
+        left += !j->quantised[i];
+        if (!j->quantised[i]) continue;
+        mq__module_name(m, ".weight", own);
+        snprintf(weight, sizeof weight, "%.*s%s", (int)prefix, t->name, strstr(own, ".experts.") + strlen(".experts."));
+        status = visit(j, i, weight, error);
+        ++*visited;
+    }
+    if (status != MQ_OK || left == 0 || *visited == 0) return status;
+    return mq__fail(error, MQ_USAGE, "quantize: ignore: expected all or none of the experts in %s", t->name);
+}
+
+/* Visits the quantised modules of a tensor; *visited: how many. */
+static mq_status visit_modules(mq_quantize_job *j, const mq_tensor *t, module_visit *visit, uint32_t *visited,
+                               mq_error *error)
+{
+    char plain_name[MQ_STORED_NAME_BYTES];
+    const char *name = mq__checkpoint_text_name(j->weights->dense, t->name, plain_name);
+    uint32_t layer;
+    mq_linear_group group;
+    *visited = 0;
+    if (experts_prefix(name, &layer, &group)) return visit_experts(j, t, layer, group, visit, visited, error);
+    const size_t module = mq__module_find(j->weights, name);
+    if (module == j->weights->module_count || !j->quantised[module]) return MQ_OK;
+    *visited = 1;
+    return visit(j, module, t->name, error);
 }
 
 /* ---- what they become */
 
-static void add_spec(mq_quantize_job *j, size_t module, const char *suffix, mq_dtype dtype, int rank, uint64_t rows,
-                     uint64_t columns)
+static void add_spec(mq_quantize_job *j, const char *weight, const char *suffix, mq_dtype dtype, int rank,
+                     uint64_t rows, uint64_t columns)
 {
     char *name = j->names[j->name_count++];
-    mq__module_name(&j->weights->module[module], suffix, name);
+    const size_t stem = strlen(weight) - strlen(".weight");
+    snprintf(name, MQ_STORED_NAME_BYTES, "%.*s%s", (int)stem, weight, suffix);
     j->specs[j->spec_count++] = (mq_tensor_spec){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}};
 }
 
-static void add_module_specs(mq_quantize_job *j, size_t module)
+static mq_status add_module_specs(mq_quantize_job *j, size_t module, const char *weight, mq_error *error)
 {
+    (void)error;
     const mq_linear *linear = j->weights->module[module].linear;
     const uint64_t n = linear->n, k = linear->k_width;
     const bool modelopt = j->options->layout == MQ_LAYOUT_MODELOPT;
-    add_spec(j, module, modelopt ? ".weight" : ".weight_packed", MQ_DTYPE_U8, 2, n, k / 2);
-    add_spec(j, module, ".weight_scale", MQ_DTYPE_F8_E4M3, 2, n, k / MQ_NVFP4_VALUES);
-    add_spec(j, module, modelopt ? ".weight_scale_2" : ".weight_global_scale", MQ_DTYPE_F32, modelopt ? 0 : 1, 1, 0);
+    add_spec(j, weight, modelopt ? ".weight" : ".weight_packed", MQ_DTYPE_U8, 2, n, k / 2);
+    add_spec(j, weight, ".weight_scale", MQ_DTYPE_F8_E4M3, 2, n, k / MQ_NVFP4_VALUES);
+    add_spec(j, weight, modelopt ? ".weight_scale_2" : ".weight_global_scale", MQ_DTYPE_F32, modelopt ? 0 : 1, 1, 0);
+    return MQ_OK;
 }
 
 static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
@@ -85,7 +135,7 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
         const size_t weights = (size_t)linear->n * linear->k_width;
         if (j->quantised[i] && weights > largest) largest = weights;
     }
-    j->specs = mq__alloc_zero(tensors + 2 * (size_t)j->total, sizeof *j->specs);
+    j->specs = mq__alloc_zero(tensors + 3 * (size_t)j->total, sizeof *j->specs);
     j->names = mq__alloc_zero(3 * (size_t)j->total, sizeof *j->names);
     j->nibbles = mq__alloc_aligned(largest / 2);
     j->scales = mq__alloc_aligned(largest / MQ_NVFP4_VALUES);
@@ -96,11 +146,10 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
         const mq_safetensors *shard = mq__checkpoint_shard(in, s);
         for (size_t i = 0; i < shard->count; i++) {
             const mq_tensor *t = &shard->tensors[i];
-            const size_t module = find_module(j, t->name);
-            if (module < j->weights->module_count) {
-                add_module_specs(j, module);
-                continue;
-            }
+            uint32_t modules;
+            const mq_status status = visit_modules(j, t, add_module_specs, &modules, error);
+            if (status != MQ_OK) return status;
+            if (modules) continue;
             mq_tensor_spec *spec = &j->specs[j->spec_count++];
             *spec = (mq_tensor_spec){.name = t->name, .dtype = t->dtype, .rank = t->rank};
             memcpy(spec->shape, t->shape, sizeof spec->shape);
@@ -109,8 +158,9 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
     return MQ_OK;
 }
 
-static mq_status put_module(mq_quantize_job *j, size_t module, mq_error *error)
+static mq_status put_module(mq_quantize_job *j, size_t module, const char *weight, mq_error *error)
 {
+    (void)weight;
     const mq_dense *dense = &j->weights->module[module].linear->dense;
     const size_t weights = (size_t)dense->n * dense->k_width;
     const mq_quantize_options *o = j->options;
@@ -131,7 +181,9 @@ static mq_status put_module(mq_quantize_job *j, size_t module, mq_error *error)
 /* Whatever is no quantised weight: as it is, but for norms that smoothing has changed. */
 static mq_status put_other(mq_quantize_job *j, const mq_tensor *t, mq_error *error)
 {
-    const void *norm = mq__smoothing_norm(j->smoothing, t->name);
+    char plain_name[MQ_STORED_NAME_BYTES];
+    const void *norm =
+        mq__smoothing_norm(j->smoothing, mq__checkpoint_text_name(j->weights->dense, t->name, plain_name));
     return mq__checkpoint_put(&j->writer, norm ? norm : t->data, t->bytes, error);
 }
 
@@ -142,9 +194,9 @@ static mq_status put_tensors(mq_quantize_job *j, mq_error *error)
         const mq_safetensors *shard = mq__checkpoint_shard(in, s);
         for (size_t i = 0; i < shard->count; i++) {
             const mq_tensor *t = &shard->tensors[i];
-            const size_t module = find_module(j, t->name);
-            const mq_status status =
-                module < j->weights->module_count ? put_module(j, module, error) : put_other(j, t, error);
+            uint32_t modules;
+            mq_status status = visit_modules(j, t, put_module, &modules, error);
+            if (status == MQ_OK && !modules) status = put_other(j, t, error);
             if (status != MQ_OK) return status;
         }
     }

@@ -58,6 +58,13 @@ static mq_status matches(const pattern *p, const char *name, bool *yes, mq_error
                     found, name);
 }
 
+/* The projections of Gated DeltaNet stay as they are, as in published checkpoints, unless a pattern says what does. */
+static bool left_out(const mq_quantize_job *j, const mq_module *m)
+{
+    return !j->options->ignore && m->rule->group <= MQ_GROUP_O &&
+           j->weights->config.layer[m->place.layer].mixer == MQ_MIXER_GATED_DELTA;
+}
+
 /* Routers stay dense, too; serving engines want them named. */
 static mq_status ignore_router(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
 {
@@ -66,7 +73,9 @@ static mq_status ignore_router(void *context, const mq_tensor_rule *rule, mq_pla
     if (rule->use != MQ_USE_ROUTER) return MQ_OK;
     mq__rule_name(rule, place, "", name);
     name[strlen(name) - strlen(".weight")] = '\0';
-    if (json_array_append_new(j->ignored, json_string(name)) == 0) return MQ_OK;
+    char stored[MQ_STORED_NAME_BYTES];
+    const char *as_stored = mq__checkpoint_stored_name(j->weights->dense, name, stored);
+    if (json_array_append_new(j->ignored, json_string(as_stored)) == 0) return MQ_OK;
     return mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", name);
 }
 
@@ -78,14 +87,15 @@ mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
     for (size_t i = 0; s == MQ_OK && i < j->weights->module_count; i++) {
         const mq_module *module = &j->weights->module[i];
         const mq_linear *linear = module->linear;
-        char name[MQ_TENSOR_NAME_BYTES];
+        char plain_name[MQ_TENSOR_NAME_BYTES], stored[MQ_STORED_NAME_BYTES];
         bool ignored;
-        mq__module_name(module, "", name);
+        mq__module_name(module, "", plain_name);
+        const char *name = mq__checkpoint_stored_name(j->weights->dense, plain_name, stored);
         s = matches(&p, name, &ignored, error);
         if (s == MQ_OK && !linear->dense.data) {
             s = mq__fail(error, MQ_UNSUPPORTED, "quantize: %s: expected dense weights, got NVFP4", name);
         }
-        j->quantised[i] = !ignored && linear->k_width % MQ_NVFP4_VALUES == 0;
+        j->quantised[i] = !ignored && !left_out(j, module) && linear->k_width % MQ_NVFP4_VALUES == 0;
         if (s == MQ_OK && j->quantised[i] != j->quantised[module->fused]) {
             s = mq__fail(error, MQ_USAGE, "quantize: ignore: expected all or none of the modules fused with %s", name);
         }

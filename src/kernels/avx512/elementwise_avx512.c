@@ -41,10 +41,10 @@ static void rmsnorm_avx512(float *y, const float *x, const float *weight, size_t
     }
 }
 
-static void norm_rope_avx512(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
-                             const float *sin)
+static void norm_rope_avx512(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
+                             const float *cos, const float *sin)
 {
-    const size_t half = head_dim / 2;
+    const size_t half = rotary / 2;
     for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
             rmsnorm_avx512(x, x, weight, head_dim, eps);
@@ -86,6 +86,34 @@ static void swiglu_avx512(float *y, const float *gate, const float *up, size_t n
         const __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(g), sign));
         const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(minus)));
         _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(silu, u));
+    }
+}
+
+static inline __m512 one_and_exp_of_minus(__m512 x)
+{
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    const __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), sign));
+    return _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(minus));
+}
+
+static void sigmoid_gate_avx512(float *y, const float *gate, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask_avx512(n - i);
+        const __m512 x = _mm512_maskz_loadu_ps(m, y + i), g = _mm512_maskz_loadu_ps(m, gate + i);
+        _mm512_mask_storeu_ps(y + i, m, _mm512_div_ps(x, one_and_exp_of_minus(g)));
+    }
+}
+
+static void conv_silu_avx512(float *y, const float *const *u, const float *w, size_t taps, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask_avx512(n - i);
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t t = 0; t < taps; t++) {
+            sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, w + t * n + i), _mm512_maskz_loadu_ps(m, u[t] + i), sum);
+        }
+        _mm512_mask_storeu_ps(y + i, m, _mm512_div_ps(sum, one_and_exp_of_minus(sum)));
     }
 }
 
@@ -183,6 +211,8 @@ void mq__fill_avx512_elementwise(mq_kernels *table)
     table->rmsnorm = rmsnorm_avx512;
     table->norm_rope = norm_rope_avx512;
     table->swiglu = swiglu_avx512;
+    table->sigmoid_gate = sigmoid_gate_avx512;
+    table->conv_silu = conv_silu_avx512;
     table->f32_to_bf16 = f32_to_bf16_avx512;
     table->dense_to_f32 = dense_to_f32_avx512;
     table->burn_fma = burn_fma_avx512;

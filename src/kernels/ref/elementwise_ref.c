@@ -21,10 +21,10 @@ static void rmsnorm_ref(float *y, const float *x, const float *weight, size_t n,
     }
 }
 
-static void norm_rope_ref(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
-                          const float *sin)
+static void norm_rope_ref(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
+                          const float *cos, const float *sin)
 {
-    const size_t half = head_dim / 2;
+    const size_t half = rotary / 2;
     for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
             rmsnorm_ref(x, x, weight, head_dim, eps);
@@ -41,6 +41,24 @@ static void swiglu_ref(float *y, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         y[i] = gate[i] / (1.0f + mq__exp_f32(-gate[i])) * up[i];
+    }
+}
+
+static void sigmoid_gate_ref(float *y, const float *gate, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = y[i] / (1.0f + mq__exp_f32(-gate[i]));
+    }
+}
+
+static void conv_silu_ref(float *y, const float *const *u, const float *w, size_t taps, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float sum = 0;
+        for (size_t t = 0; t < taps; t++) {
+            sum = fmaf(w[t * n + i], u[t][i], sum);
+        }
+        y[i] = sum / (1.0f + mq__exp_f32(-sum));
     }
 }
 
@@ -107,6 +125,8 @@ void mq__fill_ref_elementwise(mq_kernels *table)
     table->rmsnorm = rmsnorm_ref;
     table->norm_rope = norm_rope_ref;
     table->swiglu = swiglu_ref;
+    table->sigmoid_gate = sigmoid_gate_ref;
+    table->conv_silu = conv_silu_ref;
     table->f32_to_bf16 = f32_to_bf16_ref;
     table->dense_to_f32 = dense_to_f32_ref;
     table->burn_fma = burn_fma_ref;

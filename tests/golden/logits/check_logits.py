@@ -4,6 +4,7 @@ usage: check_logits.py MIXQUANT [--shared DIR] [--self-test]
 Prints one line per comparison and exits with 1 when one fails. --self-test spoils the reference and must fail.
 """
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 
 import checkpoints
 import reference
+import reference_qwen3_5
 
 # Relative L2 error of the worst row. BF16 and W4A16: FP32 arithmetic against float64 over the same BF16 cache; a K or V
 # that rounds the other way at the last bit costs up to ~1e-3.
@@ -41,6 +43,12 @@ def run(binary, directory, tokens, plan, environment=(), extra=()):
         return np.fromfile(out, "<f4").reshape(len(tokens), -1)
 
 
+def model_of(directory, plan="bf16", **more):
+    with open(os.path.join(directory, "config.json")) as f:
+        hybrid = json.load(f)["model_type"].startswith("qwen3_5")
+    return (reference_qwen3_5.Qwen3_5 if hybrid else reference.Model)(directory, plan, **more)
+
+
 def report(ok, text):
     global failures
     failures += not ok
@@ -58,7 +66,7 @@ def same(name, got, want):
 
 
 def check_short(binary, name, directory, rng, level, plan):
-    model, agree = reference.Model(directory, plan), 0
+    model, agree = model_of(directory, plan), 0
     for _ in range(NVFP4_PROMPTS):
         tokens = rng.integers(0, model.config["vocab_size"], 12 if plan == "nvfp4" else 5)
         want = model.logits(tokens)
@@ -70,7 +78,7 @@ def check_short(binary, name, directory, rng, level, plan):
 def check_head(binary, name, directory, rng):
     """lm_head in NVFP4, the layers in BF16. Of its own activations one near a tie may go the other way: a row of logits moves by 1%."""
     for head, limit in (("w4a16", LIMIT), ("nvfp4", 3e-2)):
-        model = reference.Model(directory, "bf16", head=head)
+        model = model_of(directory, "bf16", head=head)
         tokens = rng.integers(0, model.config["vocab_size"], 40)
         got, want = run(binary, directory, tokens, "bf16", extra=["--head", head]), model.logits(tokens)
         compare(f"{name} bf16, {head} head", got, want, limit)
@@ -83,8 +91,8 @@ def check_head(binary, name, directory, rng):
 def check_case(binary, name, directory, spoil):
     rng = np.random.default_rng(7)
     for plan in ("bf16", "w16a16", "int8", "fp8", "w4a16", "nvfp4"):
-        model = reference.Model(directory, plan)
-        tokens = rng.integers(0, model.config["vocab_size"], 100)
+        model = model_of(directory, plan)
+        tokens = rng.integers(0, model.config["vocab_size"], 200 if "layer_types" in model.config else 100)
         got = run(binary, directory, tokens, plan)
         if plan == "w16a16" and name.endswith(("f16", "f32")):
             same(f"{name} {plan} is bf16", got, run(binary, directory, tokens, "bf16"))
@@ -107,6 +115,9 @@ def check_case(binary, name, directory, spoil):
     for level in reversed(LEVELS):
         for plan in SHORT:
             check_short(binary, name, directory, rng, level, plan)
+    if name.startswith("qwen3_5"):
+        check_delta_plans(binary, name, directory)
+        check_checkpoint(binary, name, directory)
 
 
 def check_fp8_checkpoint(binary, source, directory, spoil):
@@ -119,6 +130,35 @@ def check_fp8_checkpoint(binary, source, directory, spoil):
         want[-1] = want[0]
     compare("fp8 checkpoint bf16", run(binary, directory, tokens, "bf16"), want, LIMIT)
     check_short(binary, "fp8 checkpoint", directory, rng, LEVELS[0], "fp8")
+
+
+def check_delta_plans(binary, name, directory):
+    """Gated DeltaNet's projections in other formats, as a plan file asks for them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = os.path.join(scratch, "plan.json")
+        for plan in ("w4a16", "int8"):
+            rule = {"layers": "0-2", "linears": ["delta_in", "delta_out"], "prefill": plan, "decode": plan}
+            with open(file, "w") as f:
+                json.dump({"layers": [rule]}, f)
+            model = model_of(directory, "bf16", delta=plan)
+            tokens = np.random.default_rng(5).integers(0, model.config["vocab_size"], 100)
+            got, want = run(binary, directory, tokens, "bf16", extra=["--plan", file]), model.logits(tokens)
+            compare(f"{name} delta {plan}", got, want, ROUNDED_LIMIT.get(plan, LIMIT), "num_experts" in model.config)
+            unlike = np.linalg.norm(got - model_of(directory).logits(tokens)) / np.linalg.norm(want)
+            report(unlike > 1e-4, f"{name} delta {plan} is another format ({unlike:.1e})")
+
+
+def check_checkpoint(binary, name, directory):
+    """What inspect says of tensors that are not the text model's, and what quantize makes of one with experts in two tensors."""
+    text = subprocess.run([binary, "inspect", "-m", directory, "--json"], check=True, capture_output=True).stdout
+    report(json.loads(text).get("skipped") == {"vision": 1, "audio": 0, "mtp": 1}, f"{name}: tensors skipped")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = os.path.join(scratch, "nvfp4")
+        subprocess.run([binary, "quantize", "-m", directory, "-o", out], check=True, capture_output=True)
+        model = model_of(out, "w4a16")
+        tokens = np.random.default_rng(6).integers(0, model.config["vocab_size"], 100)
+        got = run(binary, out, tokens, "w4a16")
+        compare(f"{name} quantised", got, model.logits(tokens), LIMIT, "num_experts" in model.config)
 
 
 def main():
@@ -141,7 +181,7 @@ def main():
     if arguments.shared and os.path.isdir(models) and not arguments.self_test:
         for name in sorted(os.listdir(models)):
             directory = os.path.join(models, name)
-            model = reference.Model(directory)
+            model = model_of(directory)
             tokens = np.random.default_rng(3).integers(0, model.config["vocab_size"], 200)
             compare(f"{name} bf16", run(arguments.binary, directory, tokens, "bf16"), model.logits(tokens), 1e-2)
     print(f"{failures} failed")

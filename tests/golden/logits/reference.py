@@ -1,4 +1,4 @@
-"""An independent float64 forward pass for llama, qwen2, qwen3 and qwen3_moe checkpoints, written from the published formulas.
+"""An independent float64 forward pass for llama, qwen2, qwen3 and qwen3_moe checkpoints (qwen3_5: reference_qwen3_5.py), written from the published formulas.
 
 It shares no code with the C library. NVFP4 is emulated from the definition of the format: quantise, dequantise, multiply.
 """
@@ -44,6 +44,9 @@ def read_model(directory):
     for name in sorted(os.listdir(directory)):
         if name.endswith(".safetensors"):
             tensors.update(read_safetensors(os.path.join(directory, name)))
+    if "text_config" in config:
+        config = dict(config["text_config"], model_type=config["model_type"])
+        tensors = {name.replace("model.language_model.", "model."): value for name, value in tensors.items()}
     return config, tensors
 
 
@@ -150,7 +153,8 @@ def packed_weight(t, name):
     return value * np.repeat(scale, 16, axis=1) * multiplier
 
 
-FUSED = {"q_proj": ("q_proj", "k_proj", "v_proj"), "gate_proj": ("gate_proj", "up_proj")}
+FUSED = {"q_proj": ("q_proj", "k_proj", "v_proj"), "gate_proj": ("gate_proj", "up_proj"),
+         "in_proj_qkv": ("in_proj_qkv", "in_proj_z")}
 for _first, _all in list(FUSED.items()):
     for _name in _all:
         FUSED[_name] = _all
@@ -188,6 +192,7 @@ class Model:
     def __init__(self, directory, plan="bf16", kv="bf16", head="bf16"):
         self.config, self.t = read_model(directory)
         self.plan, self.kv, self.head, self.cache, self.causal = plan, kv, head, {}, None
+        self.quantised = any(name.endswith((".weight_packed", ".weight_scale_2")) for name in self.t)
 
     def weight(self, name):
         if name in self.cache:
@@ -195,7 +200,9 @@ class Model:
         w = packed_weight(self.t, name)
         if w is None:
             w = self.t[name]
-            if self.plan in ("nvfp4", "w4a16"):
+            if self.quantised:
+                pass  # what such a checkpoint has dense runs dense
+            elif self.plan in ("nvfp4", "w4a16"):
                 part = name.split(".")[-2]
                 group = [name.replace(part, other) for other in FUSED.get(part, (part,))]
                 w = nvfp4_weight(w, max(np.abs(self.t[g]).max() for g in group))
