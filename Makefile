@@ -30,7 +30,7 @@ check-agents:
 	$(MAKE) all CMAKE_FLAGS="$(CMAKE_FLAGS) -DMQ_AGENT_TESTS=ON"
 	scripts/run-tests $(BUILD) -L agents
 
-# Cross-built for 64-bit ARM: every NEON level's kernels and the unit tests under qemu-user. Half an hour and more on two cores.
+# Cross-built for 64-bit ARM: every NEON level's kernels and the unit tests under qemu-user. Hours on two cores.
 check-arm:
 	scripts/install-deps arm
 	scripts/check-arm $(abspath $(BUILD))
