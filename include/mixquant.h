@@ -385,10 +385,9 @@ typedef struct mq_generate_result {
     mq_finish finish;
 } mq_generate_result;
 
-/* Samples from the sequence's ready logits until an end, a stop or max_tokens. The sequence holds the answer afterwards (all
- * but its last token, which has not been computed), so that the next turn extends it. Tokens that were appended since the
- * last sync count as output of this answer (penalties, position): with the same seed, several calls continue as one would.
- * Text and stop search begin anew with each call. */
+/* Samples from the sequence's ready logits until an end, a stop or max_tokens. The sequence holds the answer afterwards (all but its last token, which has
+ * not been computed), so that the next turn extends it. Tokens that were appended since the last sync count as output of this answer (penalties,
+ * position): with the same seed, several calls continue as one would. Text and stop search begin anew with each call. */
 MQ_API mq_status mq_generate(mq_sequence *sequence, const mq_text *text, const mq_generate_options *options,
                              mq_generate_result *result, mq_error *error);
 
