@@ -83,11 +83,10 @@ MQ_API void mq_free(void *block); /* frees what the calls above returned as owne
 
 /* ---------------------------------------------------------------- engine */
 
-/* The arithmetic of a linear layer. BF16 stands for the checkpoint's own type (BF16, F16 or F32 weights, FP32
- * activations); NVFP4 is W4A4; W4A16 has NVFP4 weights and FP32 activations; W16A16 has BF16 weights and activations
- * rounded to BF16, the arithmetic of GPUs' BF16 baselines (a checkpoint in F16 or F32 runs as BF16 in its place); INT8 is
- * W8A8 with a scale for every 64 weights and 64 activations; FP8 is W8A8 in E4M3, with a scale for each output of weights and
- * each token of activations, for comparisons of quality: it computes in FP32, and no faster. */
+/* The arithmetic of a linear layer. BF16 stands for the checkpoint's own type (BF16, F16 or F32 weights, FP32 activations); NVFP4 is W4A4; W4A16 has NVFP4
+ * weights and FP32 activations; W16A16 has BF16 weights and activations rounded to BF16, the arithmetic of GPUs' BF16 baselines (a checkpoint in F16 or
+ * F32 runs as BF16 in its place); INT8 is W8A8 with a scale for every 64 weights and 64 activations; FP8 is W8A8 in E4M3, with a scale for each output of
+ * weights and each token of activations, for comparisons of quality: it computes in FP32, and no faster. */
 typedef enum mq_linear_format {
     MQ_LINEAR_BF16,
     MQ_LINEAR_NVFP4,
@@ -108,8 +107,8 @@ mq_linear_format_name(mq_linear_format format); /* "bf16", "nvfp4", "w4a16", "w1
 typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GROUP_DOWN, MQ_GROUPS } mq_linear_group;
 
 /* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. BF16 (of the cache) computes in FP32.
- * INT8 multiplies queries and weights with quantised tiles of earlier keys and values (SageAttention's recipe). W16A16 rounds queries and weights to
- * BF16, as GPUs' FlashAttention does, where the processor multiplies BF16 (AVX512_BF16), and is BF16 elsewhere. */
+ * INT8 multiplies queries and weights with quantised tiles of earlier keys and values (SageAttention's recipe). W16A16 rounds queries and weights to BF16,
+ * as GPUs' FlashAttention does, where the processor multiplies BF16 (AVX512_BF16), and is BF16 elsewhere. */
 typedef enum mq_attention_format {
     MQ_ATTENTION_BF16,
     MQ_ATTENTION_INT8,
@@ -262,9 +261,8 @@ MQ_API mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count
 MQ_API mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t count,
                                     bool (*write)(void *context, const void *bytes, size_t count), void *context,
                                     mq_error *error);
-/* Appends the range of an image to a sequence that holds exactly the tokens before it. `read` fills all of `bytes` or returns
- * false (MQ_IO: the image is cut). MQ_FORMAT for a damaged image, MQ_UNSUPPORTED for one of other weights, plan, tokenizer,
- * rope or layout. A refusal changes nothing. */
+/* Appends the range of an image to a sequence that holds exactly the tokens before it. `read` fills all of `bytes` or returns false (MQ_IO: the image is
+ * cut). MQ_FORMAT for a damaged image, MQ_UNSUPPORTED for one of other weights, plan, tokenizer, rope or layout. A refusal changes nothing. */
 MQ_API mq_status mq_sequence_import(mq_sequence *sequence, bool (*read)(void *context, void *bytes, size_t count),
                                     void *context, mq_error *error);
 
@@ -284,9 +282,9 @@ typedef struct mq_sync_stats {
     double prefill_s, last_s;   /* seconds for those, and for the tokens in the decode plan */
 } mq_sync_stats;
 
-/* Makes the sequence hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the
- * prefill plan, the last one (or more, see `precise`) in the decode plan, and its logits are ready afterwards (paper, section 3). options and
- * stats may be NULL. A refusal changes nothing; after MQ_CANCELLED the sequence keeps the tokens that are complete. */
+/* Makes the sequence hold exactly tokens[0, count), reusing the longest common prefix: tokens up to count-2 run in the prefill plan, the last one (or
+ * more, see `precise`) in the decode plan, and its logits are ready afterwards (paper, section 3). options and stats may be NULL. A refusal changes
+ * nothing; after MQ_CANCELLED the sequence keeps the tokens that are complete. */
 MQ_API mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                   const mq_sync_options *options, mq_sync_stats *stats, mq_error *error);
 
@@ -303,8 +301,8 @@ typedef struct mq_token_logprob {
 /* Log probability of `token` in the unmodified distribution; fills the `top_count` best ones, too. A pass over the row. */
 MQ_API float mq_logprobs(const float *logits, uint32_t vocab, int32_t token, mq_token_logprob *top, size_t top_count);
 
-/* From logits to a token. Draws depend on logits, settings, seed and position (the number of accepted tokens) only: the same
- * token comes out however calls of several sequences interleave, and again after a rewind. Nothing allocates after `new`. */
+/* From logits to a token. Draws depend on logits, settings, seed and position (the number of accepted tokens) only: the same token comes out however calls
+ * of several sequences interleave, and again after a rewind. Nothing allocates after `new`. */
 typedef struct mq_sampler mq_sampler;
 
 enum { MQ_SAMPLER_REWIND = 256 }; /* tokens that can be forgotten at most */
@@ -389,10 +387,9 @@ typedef struct mq_generate_result {
     mq_finish finish;
 } mq_generate_result;
 
-/* Samples from the sequence's ready logits until an end, a stop or max_tokens. The sequence holds the answer afterwards (all
- * but its last token, which has not been computed), so that the next turn extends it. Tokens that were appended since the
- * last sync count as output of this answer (penalties, position): with the same seed, several calls continue as one would.
- * Text and stop search begin anew with each call. */
+/* Samples from the sequence's ready logits until an end, a stop or max_tokens. The sequence holds the answer afterwards (all but its last token, which has
+ * not been computed), so that the next turn extends it. Tokens that were appended since the last sync count as output of this answer (penalties,
+ * position): with the same seed, several calls continue as one would. Text and stop search begin anew with each call. */
 MQ_API mq_status mq_generate(mq_sequence *sequence, const mq_text *text, const mq_generate_options *options,
                              mq_generate_result *result, mq_error *error);
 
