@@ -113,7 +113,7 @@ static void test_refused_architectures(void **state)
 {
     (void)state;
     refused("{\"model_type\":\"gemma4\"}", MQ_UNSUPPORTED,
-            "model_type: expected llama, qwen2, qwen3 or qwen3_moe, got gemma4");
+            "model_type: expected llama, qwen2, qwen3, qwen3_moe, qwen3_5 or qwen3_5_moe, got gemma4");
     refused("{\"model_type\":\"qwen3_moe\"}", MQ_UNSUPPORTED, "Qwen3MoeForCausalLM");
     refused("{\"model_type\":\"-absent-\"}", MQ_UNSUPPORTED, "model_type");
     refused("{\"model_type\":3}", MQ_FORMAT, "model_type");
