@@ -107,6 +107,7 @@ static const struct {
     SLOT(rmsnorm),
     SLOT(norm_rope),
     SLOT(swiglu),
+    SLOT(geglu),
     SLOT(f32_to_bf16),
     SLOT(dense_to_f32),
     SLOT(nvfp4_quantize),

@@ -33,6 +33,12 @@ static void bad_swiglu(float *y, const float *gate, const float *up, size_t n)
     flip(&y[n - 1]);
 }
 
+static void bad_geglu(float *y, const float *gate, const float *up, size_t n)
+{
+    honest.geglu(y, gate, up, n);
+    flip(&y[n - 1]);
+}
+
 static void bad_f32_to_bf16(uint16_t *y, const float *x, size_t n)
 {
     honest.f32_to_bf16(y, x, n);
@@ -257,6 +263,7 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
 #define EACH(X)                                                                                                        \
     X(rmsnorm, bad_rmsnorm)                                                                                            \
     X(norm_rope, bad_norm_rope)                                                                                        \
+    X(geglu, bad_geglu)                                                                                                \
     X(swiglu, bad_swiglu)                                                                                              \
     X(f32_to_bf16, bad_f32_to_bf16)                                                                                    \
     X(dense_to_f32, bad_dense_to_f32)                                                                                  \
