@@ -255,10 +255,24 @@ static uint32_t pool_blocks(const mq_engine *e)
     return (uint32_t)(blocks < least ? least : blocks < most ? blocks : most);
 }
 
+/* Layers that attend keep keys and values. */
+static mq_status lay_out_kv(mq_engine *e, mq_error *error)
+{
+    const mq_model *m = &e->weights->model;
+    mq_kv_shape *shape = mq__alloc_zero(m->layers, sizeof *shape);
+    if (!shape) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
+    for (uint32_t l = 0; l < m->layers; l++) {
+        if (m->layer[l].kind.mixer == MQ_MIXER_ATTENTION) shape[l] = (mq_kv_shape){m->kv_heads, m->head_dim};
+    }
+    const mq_status s = mq__kv_layout_new(shape, m->layers, &e->kv_layout, error);
+    mq__free(shape);
+    return s;
+}
+
 static mq_status start_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
-    mq_status s = mq__kv_layout_new(m->layers, m->kv_heads, m->head_dim, &e->kv_layout, error);
+    mq_status s = lay_out_kv(e, error);
     if (s == MQ_OK) s = choose_context(e, error);
     if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, pool_blocks(e), &e->kv, error);
     if (s == MQ_OK) {

@@ -69,7 +69,7 @@ static mq_digest rope_digest(const mq_engine *e, mq_buf *text)
 {
     const mq_model *m = &e->weights->model;
     mq__buf_clear(text);
-    mq__buf_append(text, m->inv_freq, m->head_dim / 2 * sizeof *m->inv_freq);
+    mq__buf_append(text, m->inv_freq, m->rotary_dim / 2 * sizeof *m->inv_freq);
     mq__buf_append(text, &m->rope_factor, sizeof m->rope_factor);
     return mq__digest(text->data, text->len);
 }

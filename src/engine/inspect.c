@@ -86,7 +86,11 @@ static json_t *report_of(mq_weights *w, const char *dir)
 {
     const mq_model *m = &w->model;
     const counts c = count_linears(w);
-    const uint64_t kv = (uint64_t)m->layers * m->kv_heads * m->head_dim * 2 * sizeof(uint16_t); /* keys and values */
+    uint64_t kv = 0; /* bytes of keys and values a token */
+    for (uint32_t l = 0; l < m->layers; l++) {
+        if (m->layer[l].kind.mixer != MQ_MIXER_ATTENTION) continue;
+        kv += (uint64_t)m->kv_heads * m->head_dim * 2 * sizeof(uint16_t);
+    }
     json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
                                 "weights", number_inspect(c.weights));
     json_t *prefill =
@@ -166,6 +170,11 @@ static void print_text(const json_t *report, mq_buf *b)
         mq__buf_printf(b, "unused      %lld tensors, as %s\n", (long long)at(report, "unused", "tensors"),
                        json_string_value(json_object_get(json_object_get(report, "unused"), "first")));
     }
+    if (json_object_get(report, "skipped")) {
+        mq__buf_printf(b, "skipped     %lld tensors of vision, %lld of audio, %lld of mtp\n",
+                       (long long)at(report, "skipped", "vision"), (long long)at(report, "skipped", "audio"),
+                       (long long)at(report, "skipped", "mtp"));
+    }
     print_phases(report, b);
     mq__buf_printf(b, "linear      %.1f MiB dense (mapped), %.1f MiB packed NVFP4\n",
                    mib(at(report, "bytes", "linear_dense")), mib(at(report, "bytes", "linear_packed")));
@@ -182,6 +191,16 @@ static void add_unused(const mq_weights *w, json_t *report)
                         json_pack("{so ss}", "tensors", number_inspect(unused->count), "first", unused->first));
 }
 
+/* Tensors of other models, if there are any. */
+static void add_skipped(const mq_weights *w, json_t *report)
+{
+    const mq_skipped *skipped = &w->skipped[MQ_COPY_PRECISE];
+    if (skipped->vision + skipped->audio + skipped->mtp == 0) return;
+    json_object_set_new(report, "skipped",
+                        json_pack("{so so so}", "vision", number_inspect(skipped->vision), "audio",
+                                  number_inspect(skipped->audio), "mtp", number_inspect(skipped->mtp)));
+}
+
 mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *error)
 {
     mq_weights *w = NULL;
@@ -196,6 +215,7 @@ mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *er
     const unsigned long before = mq__json_failures();
     json_t *report = report_of(w, model_dir);
     add_unused(w, report);
+    add_skipped(w, report);
     if (report && json) {
         if (mq__json_print(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15), &b)) mq__buf_putc(&b, '\n');
     } else if (report) {

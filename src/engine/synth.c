@@ -105,7 +105,8 @@ static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place 
     } else if (rule->use == MQ_USE_BIAS) {
         add_synth(p, name, rows, 0, 0.0f, 0.1f);
     } else if (columns == 0) {
-        add_synth(p, name, rows, 0, 1.0f, 0.05f);
+        const bool from_1 = rule->use == MQ_USE_NORM_FROM_1 || rule->use == MQ_USE_VECTOR_FROM_1;
+        add_synth(p, name, rows, 0, from_1 ? 0.0f : 1.0f, 0.05f);
     } else {
         add_synth(p, name, rows, columns, 0.0f,
                   embedding && !p->config->tied_head ? 1.0f : 1.0f / sqrtf((float)columns));

@@ -134,12 +134,24 @@ static mq_status read_router(mq_weights *w, const char *name, uint32_t n, uint32
     return s;
 }
 
-/* The same vector of both copies. */
-static mq_status read_norm(mq_weights *w, const char *name, uint32_t n, const float *norm[MQ_COPIES], mq_error *error)
+static mq_status read_vector(mq_weights *w, const mq_checkpoint *from, const char *name, uint32_t n, bool from_1,
+                             const float **vector, mq_error *error)
 {
-    mq_status s = mq__weights_vector(w, w->dense, name, n, &norm[MQ_COPY_PRECISE], error);
+    const mq_status s = mq__weights_vector(w, from, name, n, vector, error);
+    float *own = (float *)(uintptr_t)*vector; /* the weights' */
+    for (uint32_t i = 0; s == MQ_OK && from_1 && i < n; i++) {
+        own[i] += 1;
+    }
+    return s;
+}
+
+/* The same vector of both copies. */
+static mq_status read_norm(mq_weights *w, const char *name, uint32_t n, bool from_1, const float *norm[MQ_COPIES],
+                           mq_error *error)
+{
+    mq_status s = read_vector(w, w->dense, name, n, from_1, &norm[MQ_COPY_PRECISE], error);
     norm[MQ_COPY_NVFP4] = norm[MQ_COPY_PRECISE];
-    if (s == MQ_OK && w->second) s = mq__weights_vector(w, w->second, name, n, &norm[MQ_COPY_NVFP4], error);
+    if (s == MQ_OK && w->second) s = read_vector(w, w->second, name, n, from_1, &norm[MQ_COPY_NVFP4], error);
     return s;
 }
 
@@ -156,10 +168,12 @@ static mq_status read_tensor(void *context, const mq_tensor_rule *rule, mq_place
     case MQ_USE_ROUTER:
         return read_router(w, name, n, k, target, error);
     case MQ_USE_NORM:
-        return read_norm(w, name, n, target, error);
+    case MQ_USE_NORM_FROM_1:
+        return read_norm(w, name, n, rule->use == MQ_USE_NORM_FROM_1, target, error);
     case MQ_USE_VECTOR:
+    case MQ_USE_VECTOR_FROM_1:
     case MQ_USE_BIAS:
-        return mq__weights_vector(w, w->dense, name, n, target, error);
+        return read_vector(w, w->dense, name, n, rule->use == MQ_USE_VECTOR_FROM_1, target, error);
     default: /* linear layers: read_modules */
         return MQ_OK;
     }
@@ -207,9 +221,10 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
     if (s != MQ_OK) return s;
     if (other.architecture == c->architecture && other.layers == c->layers && other.width == c->width &&
         other.ffn == c->ffn && other.heads == c->heads && other.kv_heads == c->kv_heads &&
-        other.head_dim == c->head_dim && other.vocab == c->vocab && other.experts == c->experts &&
-        other.experts_per_token == c->experts_per_token && other.expert_ffn == c->expert_ffn &&
-        other.norm_topk == c->norm_topk && memcmp(other.layer, c->layer, sizeof c->layer) == 0) {
+        other.head_dim == c->head_dim && other.rotary_dim == c->rotary_dim && other.vocab == c->vocab &&
+        other.experts == c->experts && other.experts_per_token == c->experts_per_token &&
+        other.expert_ffn == c->expert_ffn && other.norm_topk == c->norm_topk &&
+        memcmp(other.layer, c->layer, sizeof c->layer) == 0) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "prefill model: %s: expected the same architecture and sizes, got others", dir);
@@ -233,6 +248,7 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
                     .heads = c->heads,
                     .kv_heads = c->kv_heads,
                     .head_dim = c->head_dim,
+                    .rotary_dim = c->rotary_dim,
                     .experts = c->experts,
                     .experts_per_token = c->experts_per_token,
                     .expert_ffn = c->expert_ffn,
@@ -264,7 +280,7 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
 
 static mq_status read_rope_weights(mq_weights *w, mq_error *error)
 {
-    float *inv_freq = mq__alloc_aligned(w->config.head_dim / 2 * sizeof *inv_freq);
+    float *inv_freq = mq__alloc_aligned(w->config.rotary_dim / 2 * sizeof *inv_freq);
     if (!inv_freq) return no_memory_weights(w, error);
     mq__rope_frequencies(&w->config, inv_freq, &w->model.rope_factor);
     w->model.inv_freq = inv_freq;
@@ -287,9 +303,12 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     w->eos_count = c->eos_count;
     if (s == MQ_OK) s = mq__family_walk(c, read_tensor, w, error);
     if (s == MQ_OK) s = read_modules(w, error);
-    if (s == MQ_OK) s = mq__weights_check_names(w->dense, c, MQ_COPY_PRECISE, &w->unused[MQ_COPY_PRECISE], error);
+    if (s == MQ_OK)
+        s = mq__weights_check_names(w->dense, c, MQ_COPY_PRECISE, &w->unused[MQ_COPY_PRECISE],
+                                    &w->skipped[MQ_COPY_PRECISE], error);
     if (s == MQ_OK && w->second) {
-        s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], error);
+        s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], &w->skipped[MQ_COPY_NVFP4],
+                                    error);
     }
     if (s == MQ_OK) {
         find_packed_groups(w);

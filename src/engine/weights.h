@@ -50,6 +50,11 @@ typedef struct mq_unused {
     char first[128]; /* the name of one */
 } mq_unused;
 
+/* Tensors of other models that a checkpoint of several brings: not read. */
+typedef struct mq_skipped {
+    size_t vision, audio, mtp; /* mtp: of a head that predicts more tokens at once */
+} mq_skipped;
+
 typedef struct mq_weights {
     mq_model model;
     mq_model_config config;
@@ -65,6 +70,7 @@ typedef struct mq_weights {
     const int32_t *eos;
     size_t eos_count;
     mq_unused unused[MQ_COPIES]; /* of `dense` and `second` */
+    mq_skipped skipped[MQ_COPIES];
 } mq_weights;
 
 /* Maps and checks everything; second_dir may be NULL. */
@@ -104,7 +110,7 @@ mq_status mq__dense_read(mq_weights *weights, const mq_checkpoint *checkpoint, c
  * ones that may be left out with a line that says so: scales of quantised attention (the KV cache is BF16), and the head of
  * a checkpoint that is used for the prefill's linear layers only. */
 mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *config, mq_copy copy,
-                                  mq_unused *unused, mq_error *error);
+                                  mq_unused *unused, mq_skipped *skipped, mq_error *error);
 /* Whether this is one of the latter; counts it then. */
 bool mq__weights_note_unused(const mq_model_config *config, mq_copy copy, const char *name, mq_unused *unused);
 /* The line; false when there is nothing to say. */

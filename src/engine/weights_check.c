@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "engine/weights.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* The parts of a linear layer in all forms; static activation scales are not used. */
@@ -26,6 +27,34 @@ static bool rule_expects(const mq_tensor_rule *rule, const mq_model_config *c, c
     if (scope != MQ_SCOPE_MODEL && place.layer >= c->layers) return false;
     if (scope == MQ_SCOPE_EXPERT && place.expert >= c->experts) return false;
     return rule->when == MQ_WHEN_OWN_HEAD || mq__rule_applies(rule, c, place.layer); /* a tied head may be stored */
+}
+
+/* What belongs to no text model: images, sound, and the head that guesses further tokens. In a checkpoint that names no text
+ * model of its own, "model." is that model. */
+static bool is_skipped(const mq_checkpoint *checkpoint, const char *name, mq_skipped *skipped)
+{
+    static const struct {
+        const char *prefix;
+        size_t count; /* of mq_skipped */
+    } parts[] = {
+        {"model.visual.", offsetof(mq_skipped, vision)},
+        {"model.vision_tower.", offsetof(mq_skipped, vision)},
+        {"model.embed_vision.", offsetof(mq_skipped, vision)},
+        {"model.multi_modal_projector.", offsetof(mq_skipped, vision)},
+        {"visual.", offsetof(mq_skipped, vision)},
+        {"vision_tower.", offsetof(mq_skipped, vision)},
+        {"multi_modal_projector.", offsetof(mq_skipped, vision)},
+        {"model.audio_tower.", offsetof(mq_skipped, audio)},
+        {"model.embed_audio.", offsetof(mq_skipped, audio)},
+        {"mtp.", offsetof(mq_skipped, mtp)},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (strncmp(name, parts[i].prefix, strlen(parts[i].prefix)) != 0) continue;
+        if (!mq__checkpoint_is_nested(checkpoint) && parts[i].count != offsetof(mq_skipped, mtp)) continue;
+        ++*(size_t *)(void *)((char *)skipped + parts[i].count);
+        return true;
+    }
+    return false;
 }
 
 /* Whether this model has such a tensor. Outside "model." and "lm_head." other programs keep what is theirs. */
@@ -54,12 +83,14 @@ static bool head_is_embedding(const mq_checkpoint *checkpoint)
 }
 
 mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_model_config *c, mq_copy copy,
-                                  mq_unused *unused, mq_error *error)
+                                  mq_unused *unused, mq_skipped *skipped, mq_error *error)
 {
+    char plain_name[MQ_STORED_NAME_BYTES];
     for (size_t s = 0; s < mq__checkpoint_shards(checkpoint); s++) {
         const mq_safetensors *shard = mq__checkpoint_shard(checkpoint, s);
         for (size_t i = 0; i < shard->count; i++) {
-            const char *name = shard->tensors[i].name;
+            if (is_skipped(checkpoint, shard->tensors[i].name, skipped)) continue;
+            const char *name = mq__checkpoint_text_name(checkpoint, shard->tensors[i].name, plain_name);
             if (mq__weights_note_unused(c, copy, name, unused) || is_expected(c, name)) continue;
             return mq__fail(error, MQ_FORMAT, "checkpoint: %s: expected no tensor %.128s in a %s of %u layers, got one",
                             mq__checkpoint_dir(checkpoint), name, mq__architecture_name(c->architecture), c->layers);

@@ -4,6 +4,7 @@
 #include "base/json_read.h"
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define SHARDS_MAX 4096
@@ -13,7 +14,58 @@ struct mq_checkpoint {
     mq_safetensors *shards;
     char **names; /* [count] file names */
     size_t count;
+    const char *prefix; /* of the text model's tensors in place of "model." */
 };
+
+/* ---- names: a checkpoint of several models keeps the text model's tensors under a name of its own */
+
+static const char plain[] = "model.";
+static const char *const nested[] = {"model.language_model.", "language_model.model."};
+
+static bool has_prefix(const mq_checkpoint *c, const char *prefix)
+{
+    for (size_t s = 0; s < c->count; s++) {
+        for (size_t i = 0; i < c->shards[s].count; i++) {
+            if (strncmp(c->shards[s].tensors[i].name, prefix, strlen(prefix)) == 0) return true;
+        }
+    }
+    return false;
+}
+
+static void find_prefix(mq_checkpoint *c)
+{
+    c->prefix = plain;
+    for (size_t i = 0; i < sizeof nested / sizeof nested[0] && c->prefix == plain; i++) {
+        if (has_prefix(c, nested[i])) c->prefix = nested[i];
+    }
+}
+
+bool mq__checkpoint_is_nested(const mq_checkpoint *c)
+{
+    return c->prefix != plain;
+}
+
+const char *mq__checkpoint_text_name(const mq_checkpoint *c, const char *stored, char name[MQ_STORED_NAME_BYTES])
+{
+    static const char head[] = "language_model.lm_head.";
+    const size_t length = strlen(c->prefix);
+    const char *rest = NULL;
+    if (c->prefix == plain) return stored;
+    if (strncmp(stored, c->prefix, length) == 0) rest = stored + length;
+    if (!rest && strncmp(stored, head, sizeof head - 1) == 0) return stored + strlen("language_model.");
+    if (!rest || (size_t)snprintf(name, MQ_STORED_NAME_BYTES, "%s%s", plain, rest) >= MQ_STORED_NAME_BYTES)
+        return stored;
+    return name;
+}
+
+const char *mq__checkpoint_stored_name(const mq_checkpoint *c, const char *name, char stored[MQ_STORED_NAME_BYTES])
+{
+    const size_t length = sizeof plain - 1;
+    if (c->prefix == plain || strncmp(name, plain, length) != 0) return name;
+    if ((size_t)snprintf(stored, MQ_STORED_NAME_BYTES, "%s%s", c->prefix, name + length) >= MQ_STORED_NAME_BYTES)
+        return name;
+    return stored;
+}
 
 static bool is_plain_name(const char *name)
 {
@@ -117,6 +169,7 @@ mq_status mq__checkpoint_open(const char *dir, mq_checkpoint **out, mq_error *er
         if (status == MQ_OK) status = open_shard_checkpoint(c, "model.safetensors", error);
     }
     if (status == MQ_OK) {
+        find_prefix(c);
         *out = c;
         c = NULL;
     }
@@ -164,11 +217,20 @@ uint64_t mq__checkpoint_bytes(const mq_checkpoint *c)
     return bytes;
 }
 
-const mq_tensor *mq__checkpoint_find(const mq_checkpoint *c, const char *name)
+static const mq_tensor *find_stored(const mq_checkpoint *c, const char *name)
 {
     for (size_t i = 0; i < c->count; i++) {
         const mq_tensor *tensor = mq__safetensors_find(&c->shards[i], name);
         if (tensor) return tensor;
     }
     return NULL;
+}
+
+const mq_tensor *mq__checkpoint_find(const mq_checkpoint *c, const char *name)
+{
+    char stored[MQ_STORED_NAME_BYTES];
+    const mq_tensor *tensor = find_stored(c, mq__checkpoint_stored_name(c, name, stored));
+    if (tensor || c->prefix == plain || strncmp(name, "lm_head.", 8) != 0) return tensor;
+    snprintf(stored, sizeof stored, "language_model.%.200s", name);
+    return find_stored(c, stored);
 }

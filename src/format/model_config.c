@@ -14,15 +14,16 @@ static mq_status read_qwen2(const json_t *root, mq_model_config *c, mq_error *er
 static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *error);
 static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error *error);
 
-/* In the order of mq_architecture. `read` sets what differs between them: biases, norms, experts. */
+/* In the order of mq_architecture. `read` sets what differs between them: biases, norms, experts. Models that see or hear have
+ * the language model as text_config; text_type and text_class are what a checkpoint of that alone says. */
 static const struct {
-    const char *type, *class_name;
+    const char *type, *class_name, *text_type, *text_class;
     mq_status (*read)(const json_t *root, mq_model_config *c, mq_error *error);
 } architectures[MQ_ARCH_COUNT] = {
-    {"llama", "LlamaForCausalLM", read_llama},
-    {"qwen2", "Qwen2ForCausalLM", read_qwen2},
-    {"qwen3", "Qwen3ForCausalLM", read_qwen3},
-    {"qwen3_moe", "Qwen3MoeForCausalLM", read_qwen3_moe},
+    {"llama", "LlamaForCausalLM", NULL, NULL, read_llama},
+    {"qwen2", "Qwen2ForCausalLM", NULL, NULL, read_qwen2},
+    {"qwen3", "Qwen3ForCausalLM", NULL, NULL, read_qwen3},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", NULL, NULL, read_qwen3_moe},
 };
 
 const char *mq__architecture_name(mq_architecture architecture)
@@ -35,8 +36,8 @@ const char *mq__architecture_class(mq_architecture architecture)
     return architectures[architecture].class_name;
 }
 
-static mq_status read_u32(const json_t *root, const char *name, int64_t low, int64_t high, int64_t fallback,
-                          uint32_t *value, mq_error *error)
+mq_status mq__config_u32(const json_t *root, const char *name, int64_t low, int64_t high, int64_t fallback,
+                         uint32_t *value, mq_error *error)
 {
     int64_t wide = 0;
     const mq_status status = mq__json_integer(root, name, low, high, fallback, &wide, error);
@@ -46,15 +47,16 @@ static mq_status read_u32(const json_t *root, const char *name, int64_t low, int
 
 static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *error)
 {
-    mq_status s = read_u32(root, "vocab_size", 1, 4 << 20, -1, &c->vocab, error);
-    if (s == MQ_OK) s = read_u32(root, "hidden_size", 1, 65536, -1, &c->width, error);
-    if (s == MQ_OK) s = read_u32(root, "intermediate_size", 1, 1 << 20, -1, &c->ffn, error);
-    if (s == MQ_OK) s = read_u32(root, "num_hidden_layers", 1, MQ_LAYERS_MAX, -1, &c->layers, error);
-    if (s == MQ_OK) s = read_u32(root, "num_attention_heads", 1, 1024, -1, &c->heads, error);
-    if (s == MQ_OK) s = read_u32(root, "num_key_value_heads", 1, 1024, (int64_t)c->heads, &c->kv_heads, error);
+    mq_status s = mq__config_u32(root, "vocab_size", 1, 4 << 20, -1, &c->vocab, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "hidden_size", 1, 65536, -1, &c->width, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "intermediate_size", 1, 1 << 20, -1, &c->ffn, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "num_hidden_layers", 1, MQ_LAYERS_MAX, -1, &c->layers, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "num_attention_heads", 1, 1024, -1, &c->heads, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "num_key_value_heads", 1, 1024, (int64_t)c->heads, &c->kv_heads, error);
     const int64_t derived = s == MQ_OK ? c->width / c->heads : 0;
-    if (s == MQ_OK) s = read_u32(root, "head_dim", 2, 1024, derived, &c->head_dim, error);
-    if (s == MQ_OK) s = read_u32(root, "max_position_embeddings", 1, 1 << 24, 2048, &c->max_positions, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "head_dim", 2, 1024, derived, &c->head_dim, error);
+    c->rotary_dim = c->head_dim;
+    if (s == MQ_OK) s = mq__config_u32(root, "max_position_embeddings", 1, 1 << 24, 2048, &c->max_positions, error);
     if (s == MQ_OK) s = mq__json_number(root, "rms_norm_eps", 1e-30, 1, 1e-6, &c->norm_eps, error);
     if (s != MQ_OK) return s;
     if (c->heads % c->kv_heads != 0 || c->head_dim % 2 != 0) {
@@ -86,24 +88,15 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
     s = mq__json_bool(root, "use_sliding_window", false, &sliding, error);
     if (s != MQ_OK) return s;
     if (sliding) return mq__fail(error, MQ_UNSUPPORTED, "config: use_sliding_window: expected false, got true");
-    const json_t *layer_types = json_object_get(root, "layer_types"), *type;
-    size_t i;
-    if (layer_types && !json_is_array(layer_types) && !json_is_null(layer_types)) {
-        return mq__fail(error, MQ_FORMAT, "config: layer_types: expected a list, got something else");
-    }
-    json_array_foreach(layer_types, i, type)
-    {
-        const char *name = json_string_value(type);
-        if (name && strcmp(name, "full_attention") == 0) continue;
-        return mq__fail(error, MQ_UNSUPPORTED, "config: layer_types[%zu]: expected full_attention, got %.64s", i,
-                        name ? name : "something else");
-    }
     const json_t *window = json_object_get(root, "sliding_window");
     if (c->architecture == MQ_ARCH_LLAMA && window && !json_is_null(window)) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: sliding_window: expected none for llama, got one");
     }
-    static const char *const neutral_one[] = {"partial_rotary_factor", "logits_scaling", "residual_multiplier",
-                                              "embedding_multiplier", "rope_local_base_freq"};
+    if (c->rope.partial != 0 && c->rope.partial != 1 && c->rotary_dim == c->head_dim) {
+        return mq__fail(error, MQ_UNSUPPORTED, "config: partial_rotary_factor: expected none or 1, got another value");
+    }
+    static const char *const neutral_one[] = {"logits_scaling", "residual_multiplier", "embedding_multiplier",
+                                              "rope_local_base_freq"};
     for (size_t k = 0; k < sizeof neutral_one / sizeof neutral_one[0]; k++) {
         s = mq__config_expect_one(root, neutral_one[k], error);
         if (s != MQ_OK) return s;
@@ -117,6 +110,34 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
         return mq__fail(error, MQ_UNSUPPORTED, "config: %s: expected none, got one", absent[k]);
     }
     return MQ_OK;
+}
+
+/* Kinds of layers by their names in layer_types; `allowed` has a bit for each mq_mixer_kind that the family has. */
+mq_status mq__config_layer_types(const json_t *root, unsigned allowed, mq_model_config *c, mq_error *error)
+{
+    static const char *const names[MQ_MIXER_COUNT] = {"full_attention", "linear_attention"};
+    const json_t *layer_types = json_object_get(root, "layer_types"), *type;
+    size_t i;
+    if (!layer_types || json_is_null(layer_types)) return MQ_OK;
+    if (!json_is_array(layer_types)) {
+        return mq__fail(error, MQ_FORMAT, "config: layer_types: expected a list, got something else");
+    }
+    json_array_foreach(layer_types, i, type)
+    {
+        const char *name = json_string_value(type);
+        int kind = 0;
+        while (kind < MQ_MIXER_COUNT && !(allowed >> kind & 1 && name && strcmp(name, names[kind]) == 0)) {
+            kind++;
+        }
+        if (kind == MQ_MIXER_COUNT) {
+            return mq__fail(error, MQ_UNSUPPORTED, "config: layer_types[%zu]: expected full_attention%s, got %.64s", i,
+                            allowed >> MQ_MIXER_GATED_DELTA & 1 ? " or linear_attention" : "",
+                            name ? name : "something else");
+        }
+        if (i < c->layers) c->layer[i].mixer = (uint8_t)kind;
+    }
+    if (i >= c->layers || allowed == 1u << MQ_MIXER_ATTENTION) return MQ_OK;
+    return mq__fail(error, MQ_FORMAT, "config: layer_types: expected %u layers, got %zu", c->layers, i);
 }
 
 static mq_status add_eos(mq_model_config *c, const json_t *value, mq_error *error)
@@ -173,13 +194,20 @@ static mq_status read_tokenizer_eos(const char *dir, mq_model_config *c, mq_erro
     return status;
 }
 
+static bool is_text(int architecture, const char *type)
+{
+    const char *own = architectures[architecture].text_type;
+    return own && strcmp(type, own) == 0;
+}
+
 static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_error *error)
 {
     const char *type = NULL;
     mq_status s = mq__json_string(root, "model_type", &type, error);
     if (s != MQ_OK) return s;
     int found = 0;
-    while (found < MQ_ARCH_COUNT && (!type || strcmp(type, architectures[found].type) != 0)) {
+    while (found < MQ_ARCH_COUNT &&
+           (!type || (strcmp(type, architectures[found].type) != 0 && !is_text(found, type)))) {
         found++;
     }
     if (found == MQ_ARCH_COUNT) {
@@ -188,7 +216,9 @@ static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_er
                         type ? type : "none");
     }
     const char *class_name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
-    if (class_name && strcmp(class_name, architectures[found].class_name) != 0) {
+    const char *text_class = architectures[found].text_class;
+    if (class_name && strcmp(class_name, architectures[found].class_name) != 0 &&
+        !(text_class && strcmp(class_name, text_class) == 0)) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: architectures: expected %s, got %.64s",
                         architectures[found].class_name, class_name);
     }
@@ -205,24 +235,31 @@ static mq_status read_attention_bias(const json_t *root, mq_model_config *c, mq_
     return s;
 }
 
+/* All layers attend to everything before them. */
+static mq_status full_attention(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    return mq__config_layer_types(root, 1u << MQ_MIXER_ATTENTION, c, error);
+}
+
 static mq_status read_llama(const json_t *root, mq_model_config *c, mq_error *error)
 {
     const mq_status s = read_attention_bias(root, c, error);
-    return s == MQ_OK ? mq__json_bool(root, "mlp_bias", false, &c->mlp_bias, error) : s;
+    if (s != MQ_OK) return s;
+    const mq_status read = mq__json_bool(root, "mlp_bias", false, &c->mlp_bias, error);
+    return read == MQ_OK ? full_attention(root, c, error) : read;
 }
 
 static mq_status read_qwen2(const json_t *root, mq_model_config *c, mq_error *error)
 {
-    (void)root;
-    (void)error;
     c->qkv_bias = true;
-    return MQ_OK;
+    return full_attention(root, c, error);
 }
 
 static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *error)
 {
     c->qk_norm = true;
-    return read_attention_bias(root, c, error);
+    const mq_status s = read_attention_bias(root, c, error);
+    return s == MQ_OK ? full_attention(root, c, error) : s;
 }
 
 /* mlp_only_layers: layers that keep a dense MLP. */
@@ -249,11 +286,11 @@ static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error
 {
     uint32_t step = 1;
     mq_status s = read_qwen3(root, c, error);
-    if (s == MQ_OK) s = read_u32(root, "num_experts", 1, MQ_EXPERTS_MAX, -1, &c->experts, error);
-    if (s == MQ_OK) s = read_u32(root, "num_experts_per_tok", 1, c->experts, -1, &c->experts_per_token, error);
-    if (s == MQ_OK) s = read_u32(root, "moe_intermediate_size", 1, 1 << 20, -1, &c->expert_ffn, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "num_experts", 1, MQ_EXPERTS_MAX, -1, &c->experts, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "num_experts_per_tok", 1, c->experts, -1, &c->experts_per_token, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "moe_intermediate_size", 1, 1 << 20, -1, &c->expert_ffn, error);
     if (s == MQ_OK) s = mq__json_bool(root, "norm_topk_prob", false, &c->norm_topk, error);
-    if (s == MQ_OK) s = read_u32(root, "decoder_sparse_step", 1, MQ_LAYERS_MAX, 1, &step, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "decoder_sparse_step", 1, MQ_LAYERS_MAX, 1, &step, error);
     if (s != MQ_OK) return s;
     if ((uint64_t)c->experts * c->layers > MQ_ALL_EXPERTS) {
         return mq__fail(error, MQ_LIMIT, "config: num_experts: expected at most %d in all layers, got %u in each of %u",
@@ -282,14 +319,29 @@ static mq_status read_quant_method(const json_t *root, mq_quant_method *method, 
     return MQ_OK;
 }
 
-mq_status mq__model_config_parse(const json_t *root, mq_model_config *c, mq_error *error)
+/* What is nested in text_config, with what stands beside it where it says nothing itself. A new reference; NULL: no memory. */
+static json_t *text_config_of(const json_t *root)
 {
-    *c = (mq_model_config){.bos = -1, .suggested = MQ_SAMPLING_GREEDY};
+    json_t *text = json_copy(json_object_get(root, "text_config"));
+    json_t *outer = (json_t *)(uintptr_t)root;
+    static const char *const of_outer[] = {"model_type", "architectures"};
+    bool failed = !text || json_object_update_missing(text, outer) != 0;
+    for (size_t i = 0; !failed && i < sizeof of_outer / sizeof of_outer[0]; i++) {
+        json_t *value = json_object_get(root, of_outer[i]);
+        failed = value && json_object_set(text, of_outer[i], value) != 0;
+    }
+    if (!failed) return text;
+    json_decref(text);
+    return NULL;
+}
+
+static mq_status parse_text(const json_t *root, mq_model_config *c, mq_error *error)
+{
     mq_status s = read_architecture(root, c, error);
     if (s == MQ_OK) s = read_sizes(root, c, error);
+    if (s == MQ_OK) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
     if (s == MQ_OK) s = architectures[c->architecture].read(root, c, error);
     if (s == MQ_OK) s = refuse_unsupported(root, c, error);
-    if (s == MQ_OK) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
     if (s == MQ_OK) s = add_eos(c, json_object_get(root, "eos_token_id"), error);
     if (s != MQ_OK) return s;
     const json_t *bos = json_object_get(root, "bos_token_id");
@@ -297,6 +349,17 @@ mq_status mq__model_config_parse(const json_t *root, mq_model_config *c, mq_erro
         c->bos = (int32_t)json_integer_value(bos);
     }
     return read_quant_method(root, &c->quant_method, error);
+}
+
+mq_status mq__model_config_parse(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    *c = (mq_model_config){.bos = -1, .suggested = MQ_SAMPLING_GREEDY};
+    if (!json_is_object(json_object_get(root, "text_config"))) return parse_text(root, c, error);
+    json_t *text = text_config_of(root);
+    if (!text) return mq__fail(error, MQ_NO_MEMORY, "config: text_config: expected memory, got none");
+    const mq_status s = parse_text(text, c, error);
+    json_decref(text);
+    return s;
 }
 
 mq_status mq__model_config_read(const char *dir, mq_model_config *c, mq_error *error)

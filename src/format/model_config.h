@@ -16,7 +16,7 @@ typedef enum mq_architecture {
 } mq_architecture;
 
 /* What a layer is made of. */
-typedef enum mq_mixer_kind { MQ_MIXER_ATTENTION } mq_mixer_kind;
+typedef enum mq_mixer_kind { MQ_MIXER_ATTENTION, MQ_MIXER_GATED_DELTA, MQ_MIXER_COUNT } mq_mixer_kind;
 typedef enum mq_mlp_kind { MQ_MLP_DENSE, MQ_MLP_EXPERTS } mq_mlp_kind;
 
 typedef struct mq_layer_kind {
@@ -28,7 +28,8 @@ typedef enum mq_rope_type { MQ_ROPE_DEFAULT, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3, MQ_
 typedef struct mq_rope_config {
     mq_rope_type type;
     double theta, factor;
-    double low_freq_factor, high_freq_factor;                              /* llama3 */
+    double partial;                           /* the part of a head's width that is rotated; 0: not given */
+    double low_freq_factor, high_freq_factor; /* llama3 */
     double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
     bool truncate;                                                         /* yarn */
     uint32_t original_positions;                                           /* linear, llama3, yarn */
@@ -54,6 +55,7 @@ enum {
 typedef struct mq_model_config {
     mq_architecture architecture;
     uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
+    uint32_t rotary_dim;                                           /* R: the first so many of K are rotated */
     uint32_t max_positions;                                        /* after rotary scaling */
     double norm_eps;
     bool tied_head;                                  /* lm_head is the embedding */
@@ -80,7 +82,7 @@ mq_status mq__model_config_parse(const json_t *root, mq_model_config *config, mq
 /* Reads dir/config.json and, where present, dir/generation_config.json and the end token of dir/tokenizer_config.json. */
 mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);
 
-/* inv_freq [head_dim/2] and the factor on cos and sin; computed in double. */
+/* inv_freq [rotary_dim/2] and the factor on cos and sin; computed in double. */
 void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor);
 
 #endif

@@ -30,7 +30,17 @@ static mq_status check_rope_object(const json_t *p, const char *where, mq_error 
                             name);
         }
     }
-    return mq__config_expect_one(p, "partial_rotary_factor", error);
+    return MQ_OK;
+}
+
+/* In either object, or outside of both. */
+static mq_status read_partial(const json_t *root, const json_t *parameters, const json_t *scaling, double *partial,
+                              mq_error *error)
+{
+    mq_status s = mq__json_number(root, "partial_rotary_factor", 0, 1, *partial, partial, error);
+    if (s == MQ_OK) s = mq__json_number(parameters, "partial_rotary_factor", 0, 1, *partial, partial, error);
+    if (s == MQ_OK) s = mq__json_number(scaling, "partial_rotary_factor", 0, 1, *partial, partial, error);
+    return s;
 }
 
 static mq_status read_type(const json_t *p, mq_rope_type *type, mq_error *error)
@@ -133,7 +143,8 @@ static mq_status stretch_positions(const mq_rope_config *r, uint32_t *positions,
 mq_status mq__rope_config_read(const json_t *root, mq_rope_config *r, uint32_t *positions, mq_error *error)
 {
     const json_t *parameters = member_rope(root, "rope_parameters"), *scaling = member_rope(root, "rope_scaling");
-    mq_rope_config other = {.factor = 1};
+    mq_rope_config other = {.factor = 1, .partial = 0};
+    double partial = 0;
     *r = other;
     mq_status s = check_rope_object(parameters, "rope_parameters", error);
     if (s == MQ_OK) s = check_rope_object(scaling, "rope_scaling", error);
@@ -147,6 +158,9 @@ mq_status mq__rope_config_read(const json_t *root, mq_rope_config *r, uint32_t *
                         rope_names[other.type], rope_names[r->type]);
     }
     if (r->type == MQ_ROPE_DEFAULT) *r = other;
+    s = read_partial(root, parameters, scaling, &partial, error);
+    if (s != MQ_OK) return s;
+    r->partial = partial;
     s = read_theta(root, parameters, scaling, &r->theta, error);
     return s == MQ_OK ? stretch_positions(r, positions, error) : s;
 }

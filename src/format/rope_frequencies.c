@@ -35,7 +35,7 @@ static double yarn_attention_factor(const mq_rope_config *r)
 void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor)
 {
     const mq_rope_config *r = &config->rope;
-    const double width = config->head_dim;
+    const double width = config->rotary_dim;
     double low = 0, high = 0;
     if (r->type == MQ_ROPE_YARN) {
         low = yarn_dimension(r, r->beta_fast, width);
@@ -48,7 +48,7 @@ void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float 
         high = fmin(high, width - 1);
         if (low == high) high += 0.001;
     }
-    for (uint32_t i = 0; i < config->head_dim / 2; i++) {
+    for (uint32_t i = 0; i < config->rotary_dim / 2; i++) {
         const double theta = pow(r->theta, -2.0 * i / width);
         double scaled = theta;
         if (r->type == MQ_ROPE_LINEAR) scaled = theta / r->factor;

@@ -177,10 +177,11 @@ typedef struct mq_kernels {
     /* EXACT. y[i] = x[i] * r * w[i], r = 1/sqrt(mean(x^2) + eps): squares are summed by FMA in 16 lanes (lane = i mod 16),
      * lanes are added pairwise (8+8, 4+4, 2+2, 1+1); then (x*r)*w. y may be x. */
     void (*rmsnorm)(float *y, const float *x, const float *weight, size_t n, float eps);
-    /* EXACT. Per head: optional rmsnorm over head_dim (weight NULL: none), then rotate_half with cos/sin [head_dim/2]:
-     * y1 = x1*cos - x2*sin, y2 = x2*cos + x1*sin (products rounded, then FMA: fmaf(x1, cos, -(x2*sin))). In place. */
-    void (*norm_rope)(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
-                      const float *sin);
+    /* EXACT. Per head: optional rmsnorm over head_dim (weight NULL: none), then rotate_half of its first `rotary` values (even,
+     * <= head_dim; the others stay) with cos/sin [rotary/2], in pairs (i, i + rotary/2): y1 = x1*cos - x2*sin,
+     * y2 = x2*cos + x1*sin (products rounded, then FMA: fmaf(x1, cos, -(x2*sin))). In place. */
+    void (*norm_rope)(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
+                      const float *cos, const float *sin);
     /* EXACT. y = silu(gate) * up, with the polynomial exp of ref/math_ref.h. y may be gate. */
     void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
     /* EXACT. y = gelu(gate) * up, gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) = x / (1 + e^(-2 sqrt(2/pi) ...)),

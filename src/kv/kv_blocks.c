@@ -22,14 +22,13 @@ struct mq_kv_pool {
 
 /* ---- layout */
 
-mq_status mq__kv_layout_new(uint32_t layers, uint32_t kv_heads, uint32_t head_dim, mq_kv_layout *layout,
-                            mq_error *error)
+mq_status mq__kv_layout_new(const mq_kv_shape *shape, uint32_t layers, mq_kv_layout *layout, mq_error *error)
 {
     *layout = (mq_kv_layout){.layers = layers, .layer = mq__alloc_zero(layers, sizeof *layout->layer)};
     if (!layout->layer) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
     for (uint32_t l = 0; l < layers; l++) {
-        layout->layer[l] = (mq_kv_layer){kv_heads, head_dim, layout->block_elements};
-        layout->block_elements += (size_t)kv_heads * 2 * MQ_PAGE_TOKENS * head_dim;
+        layout->layer[l] = (mq_kv_layer){shape[l].kv_heads, shape[l].head_dim, layout->block_elements};
+        layout->block_elements += (size_t)shape[l].kv_heads * 2 * MQ_PAGE_TOKENS * shape[l].head_dim;
     }
     return MQ_OK;
 }

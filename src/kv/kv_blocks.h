@@ -19,9 +19,12 @@ typedef struct mq_kv_layout {
     size_t block_elements; /* of all layers */
 } mq_kv_layout;
 
-/* A layout of equal layers. */
-mq_status mq__kv_layout_new(uint32_t layers, uint32_t kv_heads, uint32_t head_dim, mq_kv_layout *layout,
-                            mq_error *error);
+/* What a layer keeps of a token; no kv heads: nothing. */
+typedef struct mq_kv_shape {
+    uint32_t kv_heads, head_dim;
+} mq_kv_shape;
+
+mq_status mq__kv_layout_new(const mq_kv_shape *shape, uint32_t layers, mq_kv_layout *layout, mq_error *error);
 void mq__kv_layout_free(mq_kv_layout *layout);
 
 size_t mq__kv_token_bytes(const mq_kv_layout *layout);

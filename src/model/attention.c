@@ -17,9 +17,9 @@ static void rotate_query(const job *j, size_t row, float *q)
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t half = m->head_dim / 2;
-    rt->kernels->norm_rope(q, m->heads, m->head_dim, j->weights->q_norm, m->norm_eps, rt->rows->cos + row * half,
-                           rt->rows->sin + row * half);
+    const size_t half = m->rotary_dim / 2;
+    rt->kernels->norm_rope(q, m->heads, m->head_dim, m->rotary_dim, j->weights->q_norm, m->norm_eps,
+                           rt->rows->cos + row * half, rt->rows->sin + row * half);
 }
 
 /* k = rope(norm(k)); k and v of kv heads [g0, g1) go into the cache. i: a row of the segment. */
@@ -27,12 +27,12 @@ static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint
 {
     const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
-    const size_t width = m->head_dim, half = width / 2, row = segment->row + i, position = segment->first + i;
+    const size_t width = m->head_dim, half = m->rotary_dim / 2, row = segment->row + i, position = segment->first + i;
     float *k = rt->k + row * m->kv_heads * width, *v = rt->v + row * m->kv_heads * width;
     uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
     const size_t slot = position % MQ_PAGE_TOKENS * width;
-    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, j->weights->k_norm, m->norm_eps, rt->rows->cos + row * half,
-                           rt->rows->sin + row * half);
+    rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, m->rotary_dim, j->weights->k_norm, m->norm_eps,
+                           rt->rows->cos + row * half, rt->rows->sin + row * half);
     for (uint32_t g = g0; g < g1; g++) {
         rt->kernels->f32_to_bf16(page + mq__kv_key_offset(rt->kv, j->layer, g) + slot, k + g * width, width);
         rt->kernels->f32_to_bf16(page + mq__kv_value_offset(rt->kv, j->layer, g) + slot, v + g * width, width);

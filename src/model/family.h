@@ -14,6 +14,8 @@ typedef enum mq_tensor_use {
     MQ_USE_ROUTER, /* mq_linear [MQ_COPIES]: dense in every plan; one of each copy, because it reads a norm's output */
     MQ_USE_NORM,   /* const float * [MQ_COPIES]: a norm before linear layers */
     MQ_USE_VECTOR, /* const float *: another norm */
+    MQ_USE_NORM_FROM_1, /* as NORM, VECTOR; stored as w - 1 (zero-centred): 1 is added when it is read */
+    MQ_USE_VECTOR_FROM_1,
     MQ_USE_NOTHING /* known and not needed */
 } mq_tensor_use;
 

@@ -28,7 +28,7 @@ static void embed(void *context, int thread, int threads)
     mq_runtime *rt = context;
     const mq_model *m = rt->model;
     const mq_pass *pass = rt->pass;
-    const size_t half = m->head_dim / 2;
+    const size_t half = m->rotary_dim / 2;
     const size_t element = m->embedding.type == MQ_DENSE_F32 ? 4 : 2;
     size_t begin, end;
     mq__partition(pass->rows, thread, threads, &begin, &end);

@@ -53,7 +53,8 @@ typedef struct mq_model {
     uint32_t experts, experts_per_token, expert_ffn;               /* E, how many of them a token takes, M */
     bool norm_topk;                                                /* a token's expert weights are scaled to sum to 1 */
     float norm_eps;
-    const float *inv_freq;   /* [K/2] rotary frequencies after scaling */
+    uint32_t rotary_dim;     /* R: the first so many of a head's K are rotated */
+    const float *inv_freq;   /* [R/2] rotary frequencies after scaling */
     float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */
     mq_dense embedding;      /* [V, D] */
     mq_linear head;          /* [V, D]: lm_head, or the embedding when tied; always dense */

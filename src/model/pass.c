@@ -24,7 +24,7 @@ void mq__pass_begin(mq_runtime *rt, const mq_pass *pass)
 /* Between two layers a row is its residual stream, its position and the cosines and sines of that. */
 static void move_rows(mq_runtime *rt, uint32_t to, uint32_t from, uint32_t rows)
 {
-    const size_t width = rt->model->width, half = rt->model->head_dim / 2;
+    const size_t width = rt->model->width, half = rt->model->rotary_dim / 2;
     const mq_stream *s = rt->rows;
     memmove(s->h + to * width, s->h + from * width, rows * width * sizeof *s->h);
     memmove(s->cos + to * half, s->cos + from * half, rows * half * sizeof *s->cos);

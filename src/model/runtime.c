@@ -23,8 +23,8 @@ static bool new_stream(const mq_model *m, size_t rows, mq_stream *s)
 {
     s->h = floats(rows, m->width);
     s->position = mq__alloc_zero(rows, sizeof *s->position);
-    s->cos = floats(rows, m->head_dim / 2);
-    s->sin = floats(rows, m->head_dim / 2);
+    s->cos = floats(rows, m->rotary_dim / 2);
+    s->sin = floats(rows, m->rotary_dim / 2);
     return s->h && s->position && s->cos && s->sin;
 }
 

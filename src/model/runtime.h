@@ -17,7 +17,7 @@ typedef struct mq_clock {
 typedef struct mq_stream {
     float *h;           /* [T, D] the residual stream */
     uint32_t *position; /* [T] of each row in its sequence */
-    float *cos, *sin;   /* [T, K/2] of the rows' positions */
+    float *cos, *sin;   /* [T, R/2] of the rows' positions */
 } mq_stream;
 
 #define MQ_OWN_ROWS 2 /* thin inputs of so few rows are made by each thread for itself */

@@ -10,6 +10,7 @@
 #include "quantize/quantize_files.h"
 #include "quantize/quantize_job.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const layout_names[MQ_LAYOUTS] = {"compressed-tensors", "modelopt"};
@@ -49,28 +50,32 @@ mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method,
 /* The quantised module whose weight this tensor is, or module_count. */
 static size_t find_module(const mq_quantize_job *j, const char *tensor)
 {
-    const size_t count = j->weights->module_count, module = mq__module_find(j->weights, tensor);
+    char plain_name[MQ_STORED_NAME_BYTES];
+    const char *name = mq__checkpoint_text_name(j->weights->dense, tensor, plain_name);
+    const size_t count = j->weights->module_count, module = mq__module_find(j->weights, name);
     return module < count && j->quantised[module] ? module : count;
 }
 
 /* ---- what they become */
 
-static void add_spec(mq_quantize_job *j, size_t module, const char *suffix, mq_dtype dtype, int rank, uint64_t rows,
-                     uint64_t columns)
+static void add_spec(mq_quantize_job *j, const char *weight, const char *suffix, mq_dtype dtype, int rank,
+                     uint64_t rows, uint64_t columns)
 {
     char *name = j->names[j->name_count++];
-    mq__module_name(&j->weights->module[module], suffix, name);
+    const size_t stem = strlen(weight) - strlen(".weight");
+    snprintf(name, MQ_STORED_NAME_BYTES, "%.*s%s", (int)stem, weight, suffix);
     j->specs[j->spec_count++] = (mq_tensor_spec){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}};
 }
 
-static void add_module_specs(mq_quantize_job *j, size_t module)
+/* weight: the tensor as it is stored. */
+static void add_module_specs(mq_quantize_job *j, size_t module, const char *weight)
 {
     const mq_linear *linear = j->weights->module[module].linear;
     const uint64_t n = linear->n, k = linear->k_width;
     const bool modelopt = j->options->layout == MQ_LAYOUT_MODELOPT;
-    add_spec(j, module, modelopt ? ".weight" : ".weight_packed", MQ_DTYPE_U8, 2, n, k / 2);
-    add_spec(j, module, ".weight_scale", MQ_DTYPE_F8_E4M3, 2, n, k / MQ_NVFP4_VALUES);
-    add_spec(j, module, modelopt ? ".weight_scale_2" : ".weight_global_scale", MQ_DTYPE_F32, modelopt ? 0 : 1, 1, 0);
+    add_spec(j, weight, modelopt ? ".weight" : ".weight_packed", MQ_DTYPE_U8, 2, n, k / 2);
+    add_spec(j, weight, ".weight_scale", MQ_DTYPE_F8_E4M3, 2, n, k / MQ_NVFP4_VALUES);
+    add_spec(j, weight, modelopt ? ".weight_scale_2" : ".weight_global_scale", MQ_DTYPE_F32, modelopt ? 0 : 1, 1, 0);
 }
 
 static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
@@ -98,7 +103,7 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
             const mq_tensor *t = &shard->tensors[i];
             const size_t module = find_module(j, t->name);
             if (module < j->weights->module_count) {
-                add_module_specs(j, module);
+                add_module_specs(j, module, t->name);
                 continue;
             }
             mq_tensor_spec *spec = &j->specs[j->spec_count++];
@@ -131,7 +136,9 @@ static mq_status put_module(mq_quantize_job *j, size_t module, mq_error *error)
 /* Whatever is no quantised weight: as it is, but for norms that smoothing has changed. */
 static mq_status put_other(mq_quantize_job *j, const mq_tensor *t, mq_error *error)
 {
-    const void *norm = mq__smoothing_norm(j->smoothing, t->name);
+    char plain_name[MQ_STORED_NAME_BYTES];
+    const void *norm =
+        mq__smoothing_norm(j->smoothing, mq__checkpoint_text_name(j->weights->dense, t->name, plain_name));
     return mq__checkpoint_put(&j->writer, norm ? norm : t->data, t->bytes, error);
 }
 

@@ -22,7 +22,7 @@ typedef struct mq_quantize_job {
     mq_calib *calib;         /* NULL: nothing needs it */
     mq_smoothing *smoothing; /* NULL: none */
     mq_tensor_spec *specs;
-    char (*names)[MQ_TENSOR_NAME_BYTES]; /* of the specs that the input does not name */
+    char (*names)[MQ_STORED_NAME_BYTES]; /* of the specs that the input does not name */
     size_t spec_count, name_count;
     uint8_t *nibbles, *scales; /* of the largest matrix */
     float **rows;              /* [threads] weights as FP32: MQ_GPTQ_ROWS of the widest matrix */

@@ -66,7 +66,9 @@ static mq_status ignore_router(void *context, const mq_tensor_rule *rule, mq_pla
     if (rule->use != MQ_USE_ROUTER) return MQ_OK;
     mq__rule_name(rule, place, "", name);
     name[strlen(name) - strlen(".weight")] = '\0';
-    if (json_array_append_new(j->ignored, json_string(name)) == 0) return MQ_OK;
+    char stored[MQ_STORED_NAME_BYTES];
+    const char *as_stored = mq__checkpoint_stored_name(j->weights->dense, name, stored);
+    if (json_array_append_new(j->ignored, json_string(as_stored)) == 0) return MQ_OK;
     return mq__fail(error, MQ_NO_MEMORY, "quantize: %s: expected memory, got none", name);
 }
 
@@ -78,9 +80,10 @@ mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
     for (size_t i = 0; s == MQ_OK && i < j->weights->module_count; i++) {
         const mq_module *module = &j->weights->module[i];
         const mq_linear *linear = module->linear;
-        char name[MQ_TENSOR_NAME_BYTES];
+        char plain_name[MQ_TENSOR_NAME_BYTES], stored[MQ_STORED_NAME_BYTES];
         bool ignored;
-        mq__module_name(module, "", name);
+        mq__module_name(module, "", plain_name);
+        const char *name = mq__checkpoint_stored_name(j->weights->dense, plain_name, stored);
         s = matches(&p, name, &ignored, error);
         if (s == MQ_OK && !linear->dense.data) {
             s = mq__fail(error, MQ_UNSUPPORTED, "quantize: %s: expected dense weights, got NVFP4", name);

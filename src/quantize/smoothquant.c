@@ -34,7 +34,7 @@ static const mq_tensor_rule *norm_rule(const mq_weights *w, size_t offset)
 {
     const mq_family *family = mq__family_of(w->config.architecture);
     const mq_tensor_rule *rule = family->rules;
-    while (rule->use != MQ_USE_NORM || rule->offset != offset) {
+    while ((rule->use != MQ_USE_NORM && rule->use != MQ_USE_NORM_FROM_1) || rule->offset != offset) {
         rule++;
     }
     return rule;
@@ -82,12 +82,14 @@ static float factor_of_smoothquant(float input, float weight, float alpha)
     return ldexpf(1, (int)rint(fmin(fmax(exponent, -EXPONENT_MAX), EXPONENT_MAX)));
 }
 
-/* The norm divided by the factors. A channel whose norm the type cannot hold any more keeps it, and gets the factor 1. */
-static void divide_norm(const mq_tensor *t, const float *norm, size_t width, smoothed *s)
+/* The norm divided by the factors; stored less `from`, where it is zero-centred. A channel whose norm the type cannot hold any more
+ * keeps it, and gets the factor 1. */
+static void divide_norm(const mq_tensor *t, const float *norm, float from, size_t width, smoothed *s)
 {
     const size_t bytes = t->bytes / width;
     for (size_t i = 0; i < width; i++) {
-        if (store_exactly(norm[i] / s->factor[i], t->dtype, s->norm + i * bytes)) continue;
+        const float divided = norm[i] / s->factor[i], stored = divided - from;
+        if (stored + from == divided && store_exactly(stored, t->dtype, s->norm + i * bytes)) continue;
         memcpy(s->norm + i * bytes, t->data + i * bytes, bytes);
         s->factor[i] = 1;
     }
@@ -120,7 +122,8 @@ static mq_status smooth_smoothquant(mq_weights *w, const mq_calib *calib, float 
     for (size_t k = 0; complete && k < width; k++) {
         s->factor[k] = factor_of_smoothquant(inputs[k], amax[k], alpha);
     }
-    if (complete) divide_norm(t, (place ? l->mlp_norm : l->attention_norm)[MQ_COPY_PRECISE], width, s);
+    const float from = norm_rule(w, places[place].norm)->use == MQ_USE_NORM_FROM_1 ? 1 : 0;
+    if (complete) divide_norm(t, (place ? l->mlp_norm : l->attention_norm)[MQ_COPY_PRECISE], from, width, s);
     mq__free(row);
     mq__free(amax);
     return complete ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "smooth: %s: expected memory, got none", s->name);

@@ -43,7 +43,8 @@ static void check_norm_rope(void)
     for (size_t width = 2; width <= 260; width += 2) {
         for (int with_norm = 0; with_norm < 2; with_norm++) {
             const size_t heads = 1 + checkasm_below(4), n = heads * width;
-            checkasm_case("heads=%zu width=%zu norm=%d", heads, width, with_norm);
+            const size_t rotary = checkasm_below(2) ? width : 2 * checkasm_below((uint32_t)width / 2 + 1);
+            checkasm_case("heads=%zu width=%zu rotary=%zu norm=%d", heads, width, rotary, with_norm);
             float *expected = values(n, false), *got = checkasm_copy(expected, n * 4, 4);
             const float *w = with_norm ? values(width, false) : NULL;
             float *c = checkasm_floats(width / 2), *s = checkasm_floats(width / 2);
@@ -52,8 +53,8 @@ static void check_norm_rope(void)
                 c[i] = cosf(angle);
                 s[i] = sinf(angle);
             }
-            checkasm.ref->norm_rope(expected, heads, width, w, 1e-6f, c, s);
-            checkasm.tested->norm_rope(got, heads, width, w, 1e-6f, c, s);
+            checkasm.ref->norm_rope(expected, heads, width, rotary, w, 1e-6f, c, s);
+            checkasm.tested->norm_rope(got, heads, width, rotary, w, 1e-6f, c, s);
             checkasm_same_f32(expected, got, 1, n, n);
         }
     }
@@ -212,7 +213,7 @@ static void bench_rope(void *context)
 {
     (void)context;
     memcpy(bench_y, bench_x, sizeof bench_y); /* in place and repeated, values would fade into denormals */
-    checkasm.tested->norm_rope(bench_y, BENCH_N / 128, 128, bench_w, 1e-6f, bench_cos, bench_sin);
+    checkasm.tested->norm_rope(bench_y, BENCH_N / 128, 128, 128, bench_w, 1e-6f, bench_cos, bench_sin);
 }
 
 static void bench_swiglu(void *context)

@@ -20,10 +20,10 @@ static void bad_rmsnorm(float *y, const float *x, const float *weight, size_t n,
     flip(&y[n - 1]);
 }
 
-static void bad_norm_rope(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
-                          const float *sin)
+static void bad_norm_rope(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
+                          const float *cos, const float *sin)
 {
-    honest.norm_rope(x, heads, head_dim, weight, eps, cos, sin);
+    honest.norm_rope(x, heads, head_dim, rotary, weight, eps, cos, sin);
     flip(&x[heads * head_dim - 1]);
 }
 

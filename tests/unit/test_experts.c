@@ -456,21 +456,22 @@ static void test_unknown_expert(void **state)
     mq_checkpoint *c;
     mq_model_config config;
     mq_unused unused = {0};
+    mq_skipped skipped = {0};
     mq_error error = {0};
     copy_tensors("06", numbered_06);
     assert_int_equal(mq__model_config_read(unit_path("06"), &config, NULL), MQ_OK);
     assert_int_equal(mq__checkpoint_open(unit_path("06"), &c, NULL), MQ_OK);
-    unit_refused(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &error), MQ_FORMAT, &error,
+    unit_refused(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &skipped, &error), MQ_FORMAT, &error,
                  "experts.06.");
     mq__checkpoint_close(c);
     assert_int_equal(mq__checkpoint_open(unit_path("in"), &c, NULL), MQ_OK);
-    assert_int_equal(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &error), MQ_OK);
+    assert_int_equal(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &skipped, &error), MQ_OK);
     config.experts--;
-    unit_refused(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &error), MQ_FORMAT, &error,
+    unit_refused(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &skipped, &error), MQ_FORMAT, &error,
                  "experts.6.");
     config.experts++;
     config.layer[1].mlp = MQ_MLP_DENSE;
-    unit_refused(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &error), MQ_FORMAT, &error,
+    unit_refused(mq__weights_check_names(c, &config, MQ_COPY_PRECISE, &unused, &skipped, &error), MQ_FORMAT, &error,
                  "layers.1.mlp.");
     mq__checkpoint_close(c);
 }

@@ -41,10 +41,10 @@ static void rmsnorm_avx512(float *y, const float *x, const float *weight, size_t
     }
 }
 
-static void norm_rope_avx512(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
-                             const float *sin)
+static void norm_rope_avx512(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
+                             const float *cos, const float *sin)
 {
-    const size_t half = head_dim / 2;
+    const size_t half = rotary / 2;
     for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
             rmsnorm_avx512(x, x, weight, head_dim, eps);

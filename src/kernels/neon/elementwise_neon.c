@@ -47,14 +47,14 @@ static void rotate_neon(float *x, size_t half, const float *cos, const float *si
     }
 }
 
-static void norm_rope_neon(float *x, size_t heads, size_t head_dim, const float *weight, float eps, const float *cos,
-                           const float *sin)
+static void norm_rope_neon(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
+                           const float *cos, const float *sin)
 {
     for (size_t h = 0; h < heads; h++, x += head_dim) {
         if (weight) {
             rmsnorm_neon(x, x, weight, head_dim, eps);
         }
-        rotate_neon(x, head_dim / 2, cos, sin);
+        rotate_neon(x, rotary / 2, cos, sin);
     }
 }
 
