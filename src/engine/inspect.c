@@ -89,7 +89,7 @@ static json_t *report_of(mq_weights *w, const char *dir)
     uint64_t kv = 0; /* bytes of keys and values a token */
     for (uint32_t l = 0; l < m->layers; l++) {
         if (m->layer[l].kind.mixer != MQ_MIXER_ATTENTION) continue;
-        kv += (uint64_t)m->kv_heads * m->head_dim * 2 * sizeof(uint16_t);
+        kv += (uint64_t)m->layer[l].kv_heads * m->layer[l].head_dim * 2 * sizeof(uint16_t);
     }
     json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
                                 "weights", number_inspect(c.weights));

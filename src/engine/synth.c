@@ -95,7 +95,8 @@ static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place 
 {
     plan *p = context;
     char name[MQ_TENSOR_NAME_BYTES];
-    const uint32_t rows = mq__rule_size(p->config, rule->rows), columns = mq__rule_size(p->config, rule->columns);
+    const uint32_t rows = mq__rule_size(p->config, place.layer, rule->rows);
+    const uint32_t columns = mq__rule_size(p->config, place.layer, rule->columns);
     const bool embedding = rule->use == MQ_USE_MATRIX && rule->offset == offsetof(mq_model, embedding);
     (void)error;
     mq__rule_name(rule, place, rule->use == MQ_USE_LINEAR ? ".weight" : "", name);

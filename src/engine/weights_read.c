@@ -53,8 +53,7 @@ static bool dense_type(mq_dtype dtype, mq_dense_type *type)
     }
 }
 
-/* A new owned block; NULL when memory is short. */
-static float *own(mq_weights *w, size_t bytes)
+float *mq__weights_own(mq_weights *w, size_t bytes)
 {
     if (w->vector_count == w->vector_cap) {
         const size_t cap = w->vector_cap ? 2 * w->vector_cap : 64;
@@ -81,7 +80,7 @@ mq_status mq__weights_vector(mq_weights *w, const mq_checkpoint *c, const char *
         return mq__fail(error, MQ_UNSUPPORTED, "checkpoint: tensor %s: expected BF16, F16 or F32, got %s", name,
                         mq__dtype_name(t->dtype));
     }
-    float *values = own(w, count * sizeof *values);
+    float *values = mq__weights_own(w, count * sizeof *values);
     if (!values) return mq__fail(error, MQ_NO_MEMORY, "checkpoint: tensor %s: expected memory, got none", name);
     bool finite = true;
     for (size_t i = 0; i < count; i++) {
@@ -111,7 +110,7 @@ static mq_status dense_of(mq_weights *w, const mq_tensor *t, uint32_t n, uint32_
     const void *data = t->data;
     /* Writers align tensors; the format does not promise it. A misaligned one costs a copy. */
     if ((uintptr_t)data % mq__dtype_bytes(t->dtype) != 0) {
-        void *copy = own(w, t->bytes);
+        void *copy = mq__weights_own(w, t->bytes);
         if (!copy) return mq__fail(error, MQ_NO_MEMORY, "checkpoint: tensor %s: expected memory, got none", t->name);
         memcpy(copy, data, t->bytes);
         data = copy;
@@ -177,12 +176,53 @@ static mq_status nvfp4_of(const mq_checkpoint *c, const char *prefix, const mq_t
                     prefix, (double)value);
 }
 
+/* Where experts of a layer are stored together: "<experts>.gate_up_proj" [E, 2M, D], gate first, and "<experts>.down_proj" [E, D, M].
+ * Of the linear layer "<experts>.<e>.<part>" the tensor that it is in, and where its rows begin; NULL: it is in none. */
+static const mq_tensor *find_fused(const mq_checkpoint *c, const char *prefix, uint32_t n, uint32_t k_width,
+                                   uint64_t *first_row)
+{
+    char name[512];
+    const char *part = strrchr(prefix, '.'), *number = part;
+    while (number && number > prefix && number[-1] != '.') {
+        number--;
+    }
+    uint32_t expert = 0;
+    char end = 0;
+    if (!number || sscanf(number, "%9u%c", &expert, &end) != 2 || end != '.') return NULL;
+    const bool down = strcmp(part, ".down_proj") == 0, up = strcmp(part, ".up_proj") == 0;
+    const int stem = (int)(number - 1 - prefix);
+    if ((size_t)snprintf(name, sizeof name, "%.*s.%s", stem, prefix, down ? "down_proj" : "gate_up_proj") >=
+        sizeof name)
+        return NULL;
+    const mq_tensor *t = mq__checkpoint_find(c, name);
+    const uint64_t rows = down ? n : 2 * (uint64_t)n;
+    if (!t || t->rank != 3 || expert >= t->shape[0] || t->shape[1] != rows || t->shape[2] != k_width) return NULL;
+    *first_row = expert * rows + (up ? n : 0);
+    return t;
+}
+
+static mq_status fused_of(mq_weights *w, const mq_tensor *t, uint64_t first_row, uint32_t n, uint32_t k_width,
+                          mq_dense *dense, mq_error *error)
+{
+    const size_t row = k_width * mq__dtype_bytes(t->dtype);
+    mq_tensor own = *t;
+    own.rank = 2;
+    own.shape[0] = n;
+    own.shape[1] = k_width;
+    own.data = t->data + first_row * row;
+    own.bytes = n * row;
+    return dense_of(w, &own, n, k_width, dense, error);
+}
+
 mq_status mq__linear_source_read(mq_weights *w, const mq_checkpoint *c, const char *prefix, uint32_t n,
                                  uint32_t k_width, mq_linear_source *source, mq_error *error)
 {
     *source = (mq_linear_source){0};
     const mq_tensor *packed = find_suffix(c, prefix, "weight_packed"), *weight = find_suffix(c, prefix, "weight");
+    uint64_t first_row = 0;
     if (packed) return nvfp4_of(c, prefix, packed, n, k_width, source, error);
+    const mq_tensor *fused = weight ? NULL : find_fused(c, prefix, n, k_width, &first_row);
+    if (fused) return fused_of(w, fused, first_row, n, k_width, &source->dense, error);
     if (!weight) {
         return mq__fail(error, MQ_FORMAT, "checkpoint: %s: expected tensor %s.weight, got none", mq__checkpoint_dir(c),
                         prefix);
