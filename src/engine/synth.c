@@ -108,6 +108,8 @@ static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place 
     } else if (columns == 0) {
         const bool from_1 = rule->use == MQ_USE_NORM_FROM_1 || rule->use == MQ_USE_VECTOR_FROM_1;
         add_synth(p, name, rows, 0, from_1 ? 0.0f : 1.0f, 0.05f);
+    } else if (rule->use == MQ_USE_ROUTER && p->config->router_scale > 0) {
+        add_synth(p, name, rows, columns, 0.0f, 1.0f); /* its logits are scaled instead */
     } else {
         add_synth(p, name, rows, columns, 0.0f,
                   embedding && !p->config->tied_head ? 1.0f : 1.0f / sqrtf((float)columns));

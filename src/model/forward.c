@@ -160,7 +160,7 @@ static void experts_forward(mq_runtime *rt, uint32_t l)
     observe_experts(rt, l);
 }
 
-/* Gemma 4: a dense MLP and experts side by side, each with norms of its own; the router reads h. */
+/* Gemma 4: a dense MLP and experts side by side, each with norms of its own; the router reads h. Observers see the dense one. */
 static void parallel_forward(mq_runtime *rt, uint32_t l)
 {
     const mq_layer *w = &rt->model->layer[l];
@@ -178,8 +178,7 @@ static void parallel_forward(mq_runtime *rt, uint32_t l)
     mq__experts_gate_up(rt, w, gate_up);                            /* gate_e, up_e = gate_up_e(x) */
     mq__experts_down(rt, w, down);                                  /* y_e = down_e(gelu(gate_e) * up_e) */
     mq__experts_combine(rt, w);                                     /* b += norm2(sum of p_e y_e) */
-    observe_experts(rt, l);
-    mq__add_branch(rt, w->mlp_post_norm, w->scalar); /* h = (h + norm(b)) * scalar */
+    mq__add_branch(rt, w->mlp_post_norm, w->scalar);                /* h = (h + norm(b)) * scalar */
 }
 
 static void layer_forward(mq_runtime *rt, uint32_t l)

@@ -56,6 +56,19 @@ static size_t find_module(const mq_quantize_job *j, const char *tensor)
     return module < count && j->quantised[module] ? module : count;
 }
 
+/* Of experts that are stored together: the next quantised module from `from` on whose weights lie in this tensor, or module_count. */
+static size_t next_inside(const mq_quantize_job *j, const mq_tensor *t, size_t from)
+{
+    const mq_weights *w = j->weights;
+    const uintptr_t begin = (uintptr_t)t->data, end = begin + t->bytes;
+    size_t i = t->rank == 3 ? from : w->module_count;
+    for (; i < w->module_count; i++) {
+        const uintptr_t at = (uintptr_t)w->module[i].linear->dense.data;
+        if (at >= begin && at < end && j->quantised[i]) break;
+    }
+    return i;
+}
+
 /* ---- what they become */
 
 static void add_spec(mq_quantize_job *j, const char *weight, const char *suffix, mq_dtype dtype, int rank,
@@ -78,10 +91,32 @@ static void add_module_specs(mq_quantize_job *j, size_t module, const char *weig
     add_spec(j, weight, modelopt ? ".weight_scale_2" : ".weight_global_scale", MQ_DTYPE_F32, modelopt ? 0 : 1, 1, 0);
 }
 
+/* Experts that were stored together are written one by one, as serving engines want quantised ones. */
+static size_t add_fused_specs(mq_quantize_job *j, const mq_tensor *t)
+{
+    size_t count = 0;
+    for (size_t i = next_inside(j, t, 0); i < j->weights->module_count; i = next_inside(j, t, i + 1), count++) {
+        char plain[MQ_TENSOR_NAME_BYTES], stored[MQ_STORED_NAME_BYTES];
+        mq__module_name(&j->weights->module[i], ".weight", plain);
+        add_module_specs(j, i, mq__checkpoint_stored_name(j->weights->dense, plain, stored));
+    }
+    return count;
+}
+
+/* Every quantised module has been found in a tensor, and of a tensor with several all are quantised. */
+static mq_status check_planned(const mq_quantize_job *j, size_t planned, mq_error *error)
+{
+    if (planned == j->total) return MQ_OK;
+    return mq__fail(
+        error, MQ_UNSUPPORTED,
+        "quantize: %s: expected experts that are stored together to be quantised together, got %zu of %zu modules",
+        j->options->in_dir, planned, (size_t)j->total);
+}
+
 static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
 {
     const mq_checkpoint *in = j->weights->dense;
-    size_t tensors = 0, largest = 0;
+    size_t tensors = 0, largest = 0, planned = 0, inside;
     for (size_t s = 0; s < mq__checkpoint_shards(in); s++) {
         tensors += mq__checkpoint_shard(in, s)->count;
     }
@@ -90,7 +125,7 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
         const size_t weights = (size_t)linear->n * linear->k_width;
         if (j->quantised[i] && weights > largest) largest = weights;
     }
-    j->specs = mq__alloc_zero(tensors + 2 * (size_t)j->total, sizeof *j->specs);
+    j->specs = mq__alloc_zero(tensors + 3 * (size_t)j->total, sizeof *j->specs);
     j->names = mq__alloc_zero(3 * (size_t)j->total, sizeof *j->names);
     j->nibbles = mq__alloc_aligned(largest / 2);
     j->scales = mq__alloc_aligned(largest / MQ_NVFP4_VALUES);
@@ -104,14 +139,18 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
             const size_t module = find_module(j, t->name);
             if (module < j->weights->module_count) {
                 add_module_specs(j, module, t->name);
+                planned++;
                 continue;
             }
+            inside = add_fused_specs(j, t);
+            planned += inside;
+            if (inside) continue;
             mq_tensor_spec *spec = &j->specs[j->spec_count++];
             *spec = (mq_tensor_spec){.name = t->name, .dtype = t->dtype, .rank = t->rank};
             memcpy(spec->shape, t->shape, sizeof spec->shape);
         }
     }
-    return MQ_OK;
+    return check_planned(j, planned, error);
 }
 
 static mq_status put_module(mq_quantize_job *j, size_t module, mq_error *error)
@@ -142,16 +181,26 @@ static mq_status put_other(mq_quantize_job *j, const mq_tensor *t, mq_error *err
     return mq__checkpoint_put(&j->writer, norm ? norm : t->data, t->bytes, error);
 }
 
+static mq_status put_tensor(mq_quantize_job *j, const mq_tensor *t, mq_error *error)
+{
+    const size_t count = j->weights->module_count, module = find_module(j, t->name);
+    if (module < count) return put_module(j, module, error);
+    size_t inside = next_inside(j, t, 0);
+    if (inside == count) return put_other(j, t, error);
+    mq_status status = MQ_OK;
+    for (; status == MQ_OK && inside < count; inside = next_inside(j, t, inside + 1)) {
+        status = put_module(j, inside, error);
+    }
+    return status;
+}
+
 static mq_status put_tensors(mq_quantize_job *j, mq_error *error)
 {
     const mq_checkpoint *in = j->weights->dense;
     for (size_t s = 0; s < mq__checkpoint_shards(in); s++) {
         const mq_safetensors *shard = mq__checkpoint_shard(in, s);
         for (size_t i = 0; i < shard->count; i++) {
-            const mq_tensor *t = &shard->tensors[i];
-            const size_t module = find_module(j, t->name);
-            const mq_status status =
-                module < j->weights->module_count ? put_module(j, module, error) : put_other(j, t, error);
+            const mq_status status = put_tensor(j, &shard->tensors[i], error);
             if (status != MQ_OK) return status;
         }
     }
