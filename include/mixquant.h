@@ -147,6 +147,7 @@ typedef struct mq_engine_options {
     uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
+    uint64_t state_bytes;  /* of snapshots of recurrent state (Qwen3.5); 0: 18 for each of `sequences` */
     uint64_t kv_bytes;     /* or KV of all sequences together, but at least one context; 0: as `sequences` says */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */
@@ -192,6 +193,8 @@ typedef struct mq_engine_info {
     int threads;
     const char *isa, *model_type;                                                   /* valid while the engine lives */
     uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token, kv_tokens; /* kv_tokens: of all sequences */
+    uint64_t state_bytes;    /* recurrent state of a sequence; 0: the model has none */
+    uint32_t state_interval; /* tokens between two snapshots of it */
     uint64_t linear_weights; /* weights of the layers' linear maps: the multiply-adds per token outside attention */
     uint64_t head_weights;   /* weights of lm_head */
     uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
@@ -219,9 +222,11 @@ MQ_API mq_status mq_sequence_new(mq_engine *engine, mq_sequence **sequence, mq_e
 MQ_API void mq_sequence_free(mq_sequence *sequence);
 /* A plan of its own, whatever the engine's is. KV that another plan made is forgotten. */
 MQ_API void mq_sequence_set_plan(mq_sequence *sequence, const mq_plan *plan);
-/* A new sequence that begins with the first `count` tokens and shares their blocks. It has no logits yet. */
+/* A new sequence that begins with the first `count` tokens and shares their blocks. It has no logits yet. With recurrent state it
+ * has fewer where mq_sequence_truncate would land before `count`. */
 MQ_API mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence **fork, mq_error *error);
-/* Forgets tokens from `count` on, and the logits. Returns where it landed: the number of tokens held. */
+/* Forgets tokens from `count` on, and the logits. Returns where it landed: the number of tokens held. Recurrent state cannot be rewound:
+ * a sequence of such a model lands at its last snapshot before `count` (at 0 if there is none). */
 MQ_API uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count);
 /* The step that runs the sequence, or the next one, drops its rows before the next layer and says so; then it is over. */
 MQ_API void mq_sequence_cancel(mq_sequence *sequence);

@@ -144,7 +144,8 @@ typedef struct mq_quantize_options {
     mq_checkpoint_layout layout;
     mq_scale_rule scales;
     const char *ignore; /* NULL, or a regular expression (PCRE2) that is matched from the start of a module's name, as
-                           "model.layers.0.self_attn.q_proj"; q, k and v (gate and up) can only be left out together */
+                           "model.layers.0.self_attn.q_proj"; q, k and v (gate and up) can only be left out together.
+                           Without one the projections of Gated DeltaNet (linear_attn) are left out */
     int threads;        /* 0: one per available processor */
     mq_quantize_method method;
     /* 0: none; else SmoothQuant's alpha, in (0, 1]: how much of the inputs' range the weights before which stands a norm take

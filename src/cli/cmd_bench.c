@@ -99,7 +99,9 @@ static double prefill_macs(const bench *b, uint32_t n)
 /* Bytes that a decode step of `batch` sequences at some depth reads: the weights once, each sequence's KV. */
 static double decode_bytes(const bench *b, double batch, double depth)
 {
-    return (double)b->info.decode_bytes + batch * (double)mq_engine_attention_bytes(b->engine, (uint32_t)depth);
+    const double state = 2 * (double)b->info.state_bytes; /* read and written */
+    const double kv = (double)mq_engine_attention_bytes(b->engine, (uint32_t)depth);
+    return (double)b->info.decode_bytes + batch * (kv + state);
 }
 
 static double weight_bits(mq_linear_format format)

@@ -14,13 +14,17 @@
 /* ---- plans */
 
 /* Groups that have no NVFP4 face run dense; groups that have no dense face can neither do that nor become INT8. */
-static mq_status fit_plan(const mq_weights *w, mq_phase_plan plan[MQ_PHASES], mq_error *error)
+static mq_status fit_plan(const mq_weights *w, const mq_plan_options *options, mq_phase_plan plan[MQ_PHASES],
+                          mq_error *error)
 {
+    const mq_linear_format defaults[MQ_PHASES] = {options->prefill, options->decode};
     for (size_t i = 0; i < w->module_count; i++) {
         const uint32_t layer = w->module[i].place.layer;
         const mq_dense *dense = &w->module[i].linear->dense;
         for (int phase = 0; phase < MQ_PHASES; phase++) {
             uint8_t *format = &plan[phase].format[layer][w->module[i].rule->group];
+            if (*format == MQ_LINEAR_AS_PUBLISHED)
+                *format = (uint8_t)(w->module[i].source.nibbles ? defaults[phase] : MQ_LINEAR_BF16);
             if (*format == MQ_LINEAR_W16A16 && dense->type != MQ_DENSE_BF16) *format = MQ_LINEAR_BF16;
             if (mq__weights_can_have(w, i, mq__face_of(*format))) continue;
             if (mq__face_of(*format) == MQ_FACE_NVFP4) *format = MQ_LINEAR_BF16;
@@ -155,9 +159,10 @@ static mq_status keep_plan(mq_engine *e, mq_plan *plan, const mq_plan **kept, mq
 mq_status mq_engine_plan(mq_engine *engine, const mq_plan_options *options, const mq_plan **plan, mq_error *error)
 {
     mq_plan read = {.prefill = options->prefill, .decode = options->decode};
-    mq_status status = mq__plan_read(options, engine->weights->model.layers, read.phase, error);
+    mq_status status =
+        mq__plan_read(options, engine->weights->config.layer, engine->weights->model.layers, read.phase, error);
     if (status != MQ_OK) return status;
-    status = fit_plan(engine->weights, read.phase, error);
+    status = fit_plan(engine->weights, options, read.phase, error);
     if (status == MQ_OK) status = pack_for(engine, read.phase, error);
     if (status == MQ_OK) return keep_plan(engine, &read, plan, error);
     mq__plan_free(read.phase);
@@ -270,6 +275,24 @@ static mq_status lay_out_kv(mq_engine *e, mq_error *error)
     return s;
 }
 
+/* ---- recurrent state: a snapshot every so many tokens, and places for those of a context (of each of the sequences) */
+
+#define SNAPSHOTS    16  /* of a whole context */
+#define INTERVAL_MIN 256 /* tokens */
+
+static mq_status start_states(mq_engine *e, mq_error *error)
+{
+    const uint32_t sequences = e->options.sequences ? e->options.sequences : 1;
+    e->state_floats = mq__state_floats(&e->weights->model);
+    if (!e->state_floats) return MQ_OK;
+    const uint32_t even = (e->context / SNAPSHOTS + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
+    e->state_interval = even > INTERVAL_MIN ? even : INTERVAL_MIN;
+    /* one more of each for the end of its prompt, and one for those who begin there */
+    const uint64_t bytes = e->state_floats * sizeof(float), asked = e->options.state_bytes / bytes;
+    const uint64_t count = e->options.state_bytes ? asked : (uint64_t)sequences * (SNAPSHOTS + 2);
+    return mq__kv_states_new(e->kv, e->state_floats, (uint32_t)(count < 1 ? 1 : count < 65536 ? count : 65536), error);
+}
+
 static mq_status start_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
@@ -279,6 +302,7 @@ static mq_status start_engine(mq_engine *e, mq_error *error)
     if (s == MQ_OK) {
         s = mq__runtime_new(m, &e->kv_layout, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
     }
+    if (s == MQ_OK) s = start_states(e, error);
     return s == MQ_OK ? allocate_engine(e, error) : s;
 }
 
@@ -371,6 +395,8 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .mapped_bytes = mq__checkpoint_bytes(w->dense),
         .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes,
         .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout),
+        .state_bytes = e->state_floats * sizeof(float),
+        .state_interval = e->state_interval,
         .kv_tokens = (uint64_t)pool_blocks(e) * MQ_PAGE_TOKENS,
         .bos = w->config.bos,
         .eos = w->eos,

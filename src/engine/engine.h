@@ -43,8 +43,10 @@ struct mq_engine {
     mq_kv_layout kv_layout;
     mq_kv_pool *kv;
     uint32_t context, chunk, blocks_per_sequence;
-    struct mq_plan *plans; /* all that were read, the newest first */
-    const mq_plan *plan;   /* of sequences that have none of their own */
+    size_t state_floats;     /* of the recurrent state of a sequence; 0: the model has none */
+    uint32_t state_interval; /* tokens between two snapshots of it */
+    struct mq_plan *plans;   /* all that were read, the newest first */
+    const mq_plan *plan;     /* of sequences that have none of their own */
     uint32_t plan_count;
 
     mq_pass_rows pass[MQ_PHASES];
@@ -78,6 +80,7 @@ struct mq_sequence {
     uint32_t block_count;
     uint32_t running;             /* rows of the pass in progress: their KV may be there, they do not count yet */
     uint32_t planned, planned_in; /* while a step is checked: tokens it will have, and phases it appears in (bits) */
+    float *state, *state_after;   /* recurrent: behind the tokens, and behind those of a running pass; or NULL */
     float *logits;                /* [logits_room, V] */
     uint32_t logits_room, logits_ready;
     atomic_bool cancel;
@@ -96,12 +99,19 @@ void mq__engine_settle_begin(mq_engine *engine);
 /* To be called after each decode pass. */
 void mq__engine_stepped(mq_engine *engine);
 
+/* Refuses what cannot be done with recurrent state yet; MQ_OK for models without it. */
+mq_status mq__engine_stateless(const mq_engine *engine, const char *what, mq_error *error);
+
 /* ---- sequence.c */
 
 /* KV blocks that the sequence would have to take, and copy where it shares the last one, to hold `count` tokens. */
 uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count);
 /* Takes them; they must be there. Blocks that it writes to are its own afterwards. */
 void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
+/* Where mq_sequence_truncate to `count` tokens would land: with recurrent state at the last snapshot before. */
+uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count);
+/* How many of these blocks a sequence can begin with: with recurrent state those up to the last snapshot. */
+uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks);
 /* Gives back those beyond its tokens. */
 void mq__sequence_give_blocks(mq_sequence *sequence);
 /* Forgets the last `count` tokens, which were decoded by the last step, and their logits; those of earlier rows stay. */
@@ -117,9 +127,14 @@ mq_status mq__sequence_logits_room(mq_sequence *sequence, uint32_t rows, mq_erro
 
 /* ---- plan.c */
 
-/* Fills both phases of a plan for `layers` layers: the defaults, then the overrides of options->file. */
-mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phase_plan plan[MQ_PHASES],
-                        mq_error *error);
+/* A format that is yet to be chosen: of Gated DeltaNet's projections, which are BF16 unless a file says more, or the checkpoint. */
+#define MQ_LINEAR_AS_PUBLISHED MQ_LINEAR_FORMATS
+
+/* Fills both phases of a plan for `layers` layers: the defaults, then the overrides of options->file. kind: NULL, or of each layer. */
+mq_status mq__plan_read(const mq_plan_options *options, const mq_layer_kind *kind, uint32_t layers,
+                        mq_phase_plan plan[MQ_PHASES], mq_error *error);
+/* The name of a group in a layer of that kind, as plan files have it. */
+const char *mq__plan_group_name(mq_layer_kind kind, int group);
 void mq__plan_free(mq_phase_plan plan[MQ_PHASES]);
 
 #endif

@@ -111,6 +111,8 @@ mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t cou
 {
     const mq_kv_layout *layout = &sequence->engine->kv_layout;
     const kv_output out = {write, context};
+    const mq_status possible = mq__engine_stateless(sequence->engine, "KV image", error);
+    if (possible != MQ_OK) return possible;
     if (count == 0 || first > sequence->count || count > sequence->count - first) {
         return mq__fail(error, MQ_USAGE, "KV image: range: expected positions below %u, got %u from %u",
                         sequence->count, count, first);
@@ -267,7 +269,8 @@ mq_status mq_sequence_import(mq_sequence *sequence, bool (*read)(void *context, 
     const kv_input in = {read, context};
     uint8_t *header = NULL;
     mq_kvimage image;
-    mq_status status = get_header(sequence->engine, &in, &header, &image, error);
+    mq_status status = mq__engine_stateless(sequence->engine, "KV image", error);
+    if (status == MQ_OK) status = get_header(sequence->engine, &in, &header, &image, error);
     if (status == MQ_OK) status = check_fingerprint(sequence, &image, error);
     if (status == MQ_OK) status = check_range(sequence, &image, error);
     if (status == MQ_OK) status = import_range(sequence, &in, &image, error);

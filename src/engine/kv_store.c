@@ -257,7 +257,8 @@ bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_nam
 mq_status mq__kv_store_open(mq_engine *engine, const char *dir, uint64_t bytes, mq_kv_store **out, mq_error *error)
 {
     *out = NULL;
-    mq_status status = mq__make_dirs(dir, error);
+    mq_status status = mq__engine_stateless(engine, "KV folder", error);
+    if (status == MQ_OK) status = mq__make_dirs(dir, error);
     if (status != MQ_OK) return status;
     (void)chmod(dir, 0700); /* KV says what was asked */
     mq_kv_store *store = mq__alloc_zero(1, sizeof *store);

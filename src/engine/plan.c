@@ -10,6 +10,7 @@
 
 static const char *const format_names[MQ_LINEAR_FORMATS] = {"bf16", "nvfp4", "w4a16", "w16a16", "int8"};
 static const char *const group_names[MQ_GROUPS] = {"qkv", "o", "gate_up", "down"};
+static const char *const delta_names[2] = {"delta_in", "delta_out"}; /* qkv and o of Gated DeltaNet layers */
 static const char *const phase_names[MQ_PHASES] = {"prefill", "decode"};
 static const char *const attention_names[MQ_ATTENTION_FORMATS] = {"bf16", "int8", "w16a16"};
 static const char *const rule_names[MQ_SCALE_RULES] = {"rtn", "four-six", "sweep"};
@@ -91,12 +92,22 @@ static bool next_range(const char **text, layer_range *range)
     return range->last >= range->first;
 }
 
-static bool group_selected(const json_t *linears, int group)
+static bool is_delta(const mq_layer_kind *kind, uint32_t layer)
+{
+    return kind && kind[layer].mixer == MQ_MIXER_GATED_DELTA;
+}
+
+const char *mq__plan_group_name(mq_layer_kind kind, int group)
+{
+    return kind.mixer == MQ_MIXER_GATED_DELTA && group <= MQ_GROUP_O ? delta_names[group] : group_names[group];
+}
+
+static bool group_selected(const json_t *linears, mq_layer_kind kind, int group)
 {
     if (!linears) return true;
     for (size_t i = 0; i < json_array_size(linears); i++) {
         const char *name = json_string_value(json_array_get(linears, i));
-        if (name && strcmp(name, group_names[group]) == 0) return true;
+        if (name && strcmp(name, mq__plan_group_name(kind, group)) == 0) return true;
     }
     return false;
 }
@@ -108,25 +119,27 @@ static bool groups_known(const json_t *linears)
         bool known = false;
         for (int g = 0; g < MQ_GROUPS && name; g++) {
             known = known || strcmp(name, group_names[g]) == 0;
+            known = known || (g < 2 && strcmp(name, delta_names[g]) == 0);
         }
         if (!known) return false;
     }
     return !linears || json_is_array(linears);
 }
 
-static void set_formats(mq_phase_plan plan, const json_t *linears, uint32_t first, uint32_t last,
-                        mq_linear_format format)
+static void set_formats(mq_phase_plan plan, const mq_layer_kind *kind, const json_t *linears, uint32_t first,
+                        uint32_t last, mq_linear_format format)
 {
     for (uint32_t l = first; l <= last; l++) {
+        const mq_layer_kind own = kind ? kind[l] : (mq_layer_kind){0};
         for (int g = 0; g < MQ_GROUPS; g++) {
-            if (group_selected(linears, g)) plan.format[l][g] = (uint8_t)format;
+            if (group_selected(linears, own, g)) plan.format[l][g] = (uint8_t)format;
         }
     }
 }
 
 /* One element of "layers": {"layers": "0-3,7", "linears": ["down"], "prefill": "bf16"}. */
-static mq_status apply_rule(const json_t *rule, size_t index, const char *file, uint32_t layers, mq_phase_plan *plan,
-                            mq_error *error)
+static mq_status apply_rule(const json_t *rule, size_t index, const char *file, const mq_layer_kind *kind,
+                            uint32_t layers, mq_phase_plan *plan, mq_error *error)
 {
     const char *text = json_string_value(json_object_get(rule, "layers"));
     const json_t *linears = json_object_get(rule, "linears");
@@ -134,7 +147,7 @@ static mq_status apply_rule(const json_t *rule, size_t index, const char *file, 
         return mq__fail(
             error, MQ_FORMAT,
             "plan: %s: layers[%zu]: expected \"layers\": \"0-3,7\" and \"linears\" of qkv, o, gate_up, down, "
-            "got something else",
+            "delta_in, delta_out, got something else",
             file, index);
     }
     layer_range range;
@@ -149,13 +162,14 @@ static mq_status apply_rule(const json_t *rule, size_t index, const char *file, 
             if (!name) continue;
             const mq_status status = mq_linear_format_parse(name, &format, error);
             if (status != MQ_OK) return status;
-            set_formats(plan[phase], linears, (uint32_t)range.first, (uint32_t)range.last, format);
+            set_formats(plan[phase], kind, linears, (uint32_t)range.first, (uint32_t)range.last, format);
         }
     }
     return MQ_OK;
 }
 
-static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *plan, mq_error *error)
+static mq_status apply_file(const char *file, const mq_layer_kind *kind, uint32_t layers, mq_phase_plan *plan,
+                            mq_error *error)
 {
     char *data;
     size_t bytes;
@@ -179,13 +193,14 @@ static mq_status apply_file(const char *file, uint32_t layers, mq_phase_plan *pl
                           "plan: %s: expected a JSON object with an array \"layers\", got something else", file);
     }
     for (size_t i = 0; status == MQ_OK && i < json_array_size(rules); i++) {
-        status = apply_rule(json_array_get(rules, i), i, file, layers, plan, error);
+        status = apply_rule(json_array_get(rules, i), i, file, kind, layers, plan, error);
     }
     json_decref(root);
     return status;
 }
 
-mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phase_plan plan[MQ_PHASES], mq_error *error)
+mq_status mq__plan_read(const mq_plan_options *options, const mq_layer_kind *kind, uint32_t layers,
+                        mq_phase_plan plan[MQ_PHASES], mq_error *error)
 {
     const mq_linear_format defaults[MQ_PHASES] = {options->prefill, options->decode};
     for (int phase = 0; phase < MQ_PHASES; phase++) {
@@ -197,9 +212,14 @@ mq_status mq__plan_read(const mq_plan_options *options, uint32_t layers, mq_phas
             mq__plan_free(plan);
             return mq__fail(error, MQ_NO_MEMORY, "plan: %u layers: expected memory, got none", layers);
         }
-        set_formats(plan[phase], NULL, 0, layers - 1, defaults[phase]);
+        set_formats(plan[phase], kind, NULL, 0, layers - 1, defaults[phase]);
+        for (uint32_t l = 0; l < layers; l++) {
+            for (int g = 0; is_delta(kind, l) && g <= MQ_GROUP_O; g++) {
+                plan[phase].format[l][g] = MQ_LINEAR_AS_PUBLISHED;
+            }
+        }
     }
-    const mq_status status = options->file ? apply_file(options->file, layers, plan, error) : MQ_OK;
+    const mq_status status = options->file ? apply_file(options->file, kind, layers, plan, error) : MQ_OK;
     if (status != MQ_OK) mq__plan_free(plan);
     return status;
 }

@@ -6,6 +6,55 @@
 #include <assert.h>
 #include <string.h>
 
+/* ---- recurrent state */
+
+mq_status mq__engine_stateless(const mq_engine *engine, const char *what, mq_error *error)
+{
+    if (!engine->state_floats) return MQ_OK;
+    return mq__fail(error, MQ_UNSUPPORTED, "%s: %s: expected a model without recurrent state, got one", what,
+                    mq__architecture_name(engine->weights->config.architecture));
+}
+
+/* The last of these blocks that has a snapshot, as a number of blocks. */
+static uint32_t last_snapshot(mq_kv_block *const *block, uint32_t blocks)
+{
+    while (blocks > 0 && !block[blocks - 1]->state) {
+        blocks--;
+    }
+    return blocks;
+}
+
+uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count)
+{
+    if (count >= sequence->count || !sequence->engine->state_floats) {
+        return count < sequence->count ? count : sequence->count;
+    }
+    return last_snapshot(sequence->blocks, count / MQ_PAGE_TOKENS) * MQ_PAGE_TOKENS;
+}
+
+uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks)
+{
+    return engine->state_floats ? last_snapshot(block, blocks) : blocks;
+}
+
+/* The state of where a sequence has landed: of a snapshot, or none before the first token. */
+static void restore_state(mq_sequence *sequence)
+{
+    const mq_engine *engine = sequence->engine;
+    const size_t bytes = engine->state_floats * sizeof *sequence->state;
+    if (!bytes) return;
+    if (sequence->count == 0) {
+        memset(sequence->state, 0, bytes);
+        return;
+    }
+    const mq_kv_block *block = sequence->blocks[sequence->count / MQ_PAGE_TOKENS - 1];
+    assert(sequence->count % MQ_PAGE_TOKENS == 0 && block->state);
+    memcpy(sequence->state, block->state, bytes);
+    mq__kv_state_use(engine->kv, block);
+}
+
+/* ---- life */
+
 mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
 {
     *out = NULL;
@@ -16,12 +65,18 @@ mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
         sequence->blocks = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->blocks);
         sequence->pages = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->pages);
     }
+    if (sequence && engine->state_floats) {
+        sequence->state = mq__alloc_aligned(engine->state_floats * sizeof *sequence->state);
+        sequence->state_after = mq__alloc_aligned(engine->state_floats * sizeof *sequence->state);
+    }
     if (!sequence || !sequence->tokens || !sequence->blocks || !sequence->pages ||
+        (engine->state_floats && (!sequence->state || !sequence->state_after)) ||
         mq__sequence_logits_room(sequence, 1, NULL) != MQ_OK) {
         mq_sequence_free(sequence);
         return mq__fail(error, MQ_NO_MEMORY, "sequence: %u tokens: expected memory, got none", engine->context);
     }
     sequence->plan = engine->plan;
+    restore_state(sequence);
     *out = sequence;
     return MQ_OK;
 }
@@ -29,10 +84,13 @@ mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
 void mq_sequence_free(mq_sequence *sequence)
 {
     if (!sequence) return;
-    (void)mq_sequence_truncate(sequence, 0);
+    sequence->count = 0;
+    mq__sequence_give_blocks(sequence);
     mq__free(sequence->tokens);
     mq__free(sequence->blocks);
     mq__free(sequence->pages);
+    mq__free_aligned(sequence->state);
+    mq__free_aligned(sequence->state_after);
     mq__free(sequence->logits);
     mq__free(sequence);
 }
@@ -112,7 +170,10 @@ static void forget_provenance(mq_sequence *sequence)
 
 uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
 {
-    if (count < sequence->count) sequence->count = count;
+    if (count < sequence->count) {
+        sequence->count = mq__sequence_landing(sequence, count);
+        restore_state(sequence);
+    }
     if (sequence->prompt > sequence->count) sequence->prompt = sequence->count;
     mq__sequence_give_blocks(sequence);
     forget_provenance(sequence);
@@ -147,6 +208,8 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
     const mq_status status = mq_sequence_new(from->engine, out, error);
     if (status != MQ_OK) return status;
     mq_sequence *fork = *out;
+    const bool whole = count == from->count;
+    count = mq__sequence_landing(from, count);
     fork->plan = from->plan;
     fork->own_plan = from->own_plan;
     memcpy(fork->tokens, from->tokens, count * sizeof *fork->tokens);
@@ -156,6 +219,10 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
         mq__kv_hold(from->blocks[i]);
         put_block(fork, fork->block_count++, from->blocks[i]);
     }
+    if (!whole)
+        restore_state(fork);
+    else if (fork->state)
+        memcpy(fork->state, from->state, from->engine->state_floats * sizeof *fork->state);
     return MQ_OK;
 }
 
@@ -168,6 +235,7 @@ void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_bloc
         mq__kv_hold(block[i]);
         put_block(sequence, sequence->block_count++, block[i]);
     }
+    if (blocks) restore_state(sequence);
 }
 
 /* ---- tokens and logits */
@@ -317,7 +385,7 @@ mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_
     if (status != MQ_OK) return status;
     const mq_plan *plan = sequence->own_plan ? sequence->plan : engine->plan;
     const uint32_t same = plan == sequence->plan ? common_prefix(sequence, tokens, count) : 0;
-    const uint32_t keep = same < count ? same : count - 1;
+    const uint32_t keep = mq__sequence_landing(sequence, same < count ? same : count - 1);
     status = make_room(sequence, plan, keep, count, error);
     if (status != MQ_OK) return status;
     mq_sync_stats unused;

@@ -81,6 +81,52 @@ static bool cancelled(const mq_sequence *sequence)
     return atomic_load_explicit(&sequence->cancel, memory_order_relaxed);
 }
 
+/* ---- recurrent state: which snapshots a segment leaves */
+
+/* At multiples of the interval, and at the last whole block of rows that do not fill a pass: there a prompt ends. */
+static bool snapshot_at(const mq_engine *engine, const mq_segment *segment, mq_phase phase, uint32_t position)
+{
+    if (position % engine->state_interval == 0) return true;
+    const uint32_t end = segment->first + segment->rows;
+    return phase == MQ_PHASE_PREFILL && segment->rows < engine->chunk && end - position < MQ_PAGE_TOKENS;
+}
+
+/* The last ones, where there are more than fit. */
+static void plan_snapshots(mq_engine *engine, mq_sequence *sequence, mq_phase phase, mq_segment *segment)
+{
+    mq_kv_block *wanted[MQ_STATE_SAVES];
+    uint32_t rows[MQ_STATE_SAVES], count = 0;
+    const uint32_t end = segment->first + segment->rows;
+    segment->state = sequence->state;
+    segment->state_after = sequence->state_after;
+    for (uint32_t at = end / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS; at > segment->first && count < MQ_STATE_SAVES;
+         at -= MQ_PAGE_TOKENS) {
+        if (!snapshot_at(engine, segment, phase, at)) continue;
+        wanted[count] = sequence->blocks[at / MQ_PAGE_TOKENS - 1];
+        rows[count++] = at - segment->first;
+    }
+    while (count-- > 0) {
+        if (wanted[count]->holders > 1 || wanted[count]->state) continue;
+        float *to = mq__kv_state_take(engine->kv, wanted[count]);
+        if (to) segment->save[segment->saves++] = (mq_state_save){rows[count], to};
+    }
+}
+
+/* The rows have run, or (dropped) have not. */
+static void keep_state(mq_engine *engine, mq_sequence *sequence, const mq_segment *segment, bool dropped)
+{
+    if (!engine->state_floats) return;
+    if (dropped) {
+        for (uint32_t b = sequence->count / MQ_PAGE_TOKENS; b < sequence->block_count; b++) {
+            if (sequence->blocks[b]->holders == 1) mq__kv_state_give(engine->kv, sequence->blocks[b]);
+        }
+        return;
+    }
+    float *before = sequence->state;
+    sequence->state = segment->state_after;
+    sequence->state_after = before;
+}
+
 /* Rows of an entry that go into the pass. */
 static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_t most)
 {
@@ -89,11 +135,13 @@ static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_
     const mq_pass_rows *to = &engine->pass[pass->phase];
     memcpy(to->tokens + pass->rows, rows->tokens + rows->done, some * sizeof *rows->tokens);
     to->owner[pass->segment_count] = rows;
-    to->segments[pass->segment_count++] = (mq_segment){.pages = sequence->pages,
-                                                       .first = sequence->count,
-                                                       .row = pass->rows,
-                                                       .rows = some,
-                                                       .cancel = &sequence->cancel};
+    mq_segment *segment = &to->segments[pass->segment_count++];
+    *segment = (mq_segment){.pages = sequence->pages,
+                            .first = sequence->count,
+                            .row = pass->rows,
+                            .rows = some,
+                            .cancel = &sequence->cancel};
+    if (engine->state_floats) plan_snapshots(engine, sequence, pass->phase, segment);
     pass->rows += some;
     sequence->running = some;
 }
@@ -213,11 +261,13 @@ static mq_error *run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *row
     engine->reading = reading || pass->phase == MQ_PHASE_PREFILL;
     mq__forward(engine->runtime, pass);
     engine->reading = reading;
+    if (!reading) mq__kv_states_settle(engine->kv); /* not in the middle of a prefill pass, which writes to its own */
     for (uint32_t s = 0; s < pass->segment_count; s++) {
         const mq_segment *segment = &pass->segments[s];
         mq_rows *entry = engine->pass[pass->phase].owner[s];
         mq_sequence *sequence = entry->sequence;
         sequence->running = 0;
+        keep_state(engine, sequence, segment, segment->rows == 0);
         if (segment->rows == 0) {
             drop_entries(rows, count, sequence);
             continue;

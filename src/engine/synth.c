@@ -103,6 +103,10 @@ static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place 
     if (rule->use == MQ_USE_NOTHING) return MQ_OK;
     if (!p->specs) {
         p->count++;
+    } else if (rule->use == MQ_USE_CONV) {
+        add_synth(p, name, rows, 1, 0.0f, 1.0f / sqrtf((float)columns));
+        p->specs[p->count - 1].rank = 3;
+        p->specs[p->count - 1].shape[2] = columns;
     } else if (rule->use == MQ_USE_BIAS) {
         add_synth(p, name, rows, 0, 0.0f, 0.1f);
     } else if (columns == 0) {

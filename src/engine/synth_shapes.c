@@ -4,31 +4,37 @@
 #include <string.h>
 
 /* clang-format off */
+#define ATTENTION 0, {0, 0, 0, 0, 0}
 static const mq_synth_shape shapes[] = {
-    /* name            architecture    L     D      F   H  G    K       V     max  tied  theta   eps  llama3 yarn, experts: E, per token, M */
-    {"qwen3-0.6b",    MQ_ARCH_QWEN3, 28, 1024,  3072, 16, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen3-1.7b",    MQ_ARCH_QWEN3, 28, 2048,  6144, 16, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen3-4b",      MQ_ARCH_QWEN3, 36, 2560,  9728, 32, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen3-8b",      MQ_ARCH_QWEN3, 36, 4096, 12288, 32, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen3-14b",     MQ_ARCH_QWEN3, 40, 5120, 17408, 40, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen3-32b",     MQ_ARCH_QWEN3, 64, 5120, 25600, 64, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen2.5-0.5b",  MQ_ARCH_QWEN2, 24,  896,  4864, 14, 2,  64, 151936,  32768, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen2.5-1.5b",  MQ_ARCH_QWEN2, 28, 1536,  8960, 12, 2, 128, 151936,  32768, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen2.5-3b",    MQ_ARCH_QWEN2, 36, 2048, 11008, 16, 2, 128, 151936,  32768, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"qwen2.5-7b",    MQ_ARCH_QWEN2, 28, 3584, 18944, 28, 4, 128, 152064,  32768, false, 1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"llama-3.2-1b",  MQ_ARCH_LLAMA, 16, 2048,  8192, 32, 8,  64, 128256, 131072, true,  5e5, 1e-5, 32, 0, 0, 0, 0},
-    {"llama-3.2-3b",  MQ_ARCH_LLAMA, 28, 3072,  8192, 24, 8, 128, 128256, 131072, true,  5e5, 1e-5, 32, 0, 0, 0, 0},
-    {"llama-3.1-8b",  MQ_ARCH_LLAMA, 32, 4096, 14336, 32, 8, 128, 128256, 131072, false, 5e5, 1e-5,  8, 0, 0, 0, 0},
-    {"qwen3-30b-a3b", MQ_ARCH_QWEN3_MOE, 48, 2048, 6144, 32, 4, 128, 151936, 40960, false, 1e6, 1e-6, 0, 0, 128, 8, 768},
-    {"gemma-4-31b",     MQ_ARCH_GEMMA4, 60, 5376, 21504, 32, 16, 256, 262144, 262144, true, 1e4, 1e-6, 0, 0, 0, 0, 0},
-    {"gemma-4-26b-a4b", MQ_ARCH_GEMMA4, 30, 2816,  2112, 16,  8, 256, 262144, 262144, true, 1e4, 1e-6, 0, 0, 128, 8, 704},
+    /* name            architecture    L     D      F   H  G    K       V     max  tied  theta   eps  llama3 yarn, experts: E, per token, M, attention every, Gated DeltaNet: Hk, Hv, dk, dv, taps */
+    {"qwen3-0.6b",    MQ_ARCH_QWEN3, 28, 1024,  3072, 16, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen3-1.7b",    MQ_ARCH_QWEN3, 28, 2048,  6144, 16, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen3-4b",      MQ_ARCH_QWEN3, 36, 2560,  9728, 32, 8, 128, 151936,  40960, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen3-8b",      MQ_ARCH_QWEN3, 36, 4096, 12288, 32, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen3-14b",     MQ_ARCH_QWEN3, 40, 5120, 17408, 40, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen3-32b",     MQ_ARCH_QWEN3, 64, 5120, 25600, 64, 8, 128, 151936,  40960, false, 1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen2.5-0.5b",  MQ_ARCH_QWEN2, 24,  896,  4864, 14, 2,  64, 151936,  32768, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen2.5-1.5b",  MQ_ARCH_QWEN2, 28, 1536,  8960, 12, 2, 128, 151936,  32768, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen2.5-3b",    MQ_ARCH_QWEN2, 36, 2048, 11008, 16, 2, 128, 151936,  32768, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"qwen2.5-7b",    MQ_ARCH_QWEN2, 28, 3584, 18944, 28, 4, 128, 152064,  32768, false, 1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"llama-3.2-1b",  MQ_ARCH_LLAMA, 16, 2048,  8192, 32, 8,  64, 128256, 131072, true,  5e5, 1e-5, 32, 0, 0, 0, 0, ATTENTION},
+    {"llama-3.2-3b",  MQ_ARCH_LLAMA, 28, 3072,  8192, 24, 8, 128, 128256, 131072, true,  5e5, 1e-5, 32, 0, 0, 0, 0, ATTENTION},
+    {"llama-3.1-8b",  MQ_ARCH_LLAMA, 32, 4096, 14336, 32, 8, 128, 128256, 131072, false, 5e5, 1e-5,  8, 0, 0, 0, 0, ATTENTION},
+    {"qwen3-30b-a3b", MQ_ARCH_QWEN3_MOE, 48, 2048, 6144, 32, 4, 128, 151936, 40960, false, 1e6, 1e-6, 0, 0, 128, 8, 768, ATTENTION},
+    {"qwen3.5-4b",    MQ_ARCH_QWEN3_5, 32, 2560, 9216, 16, 4, 256, 248320, 262144, true, 1e7, 1e-6, 0, 0, 0, 0, 0, 4, {16, 32, 128, 128, 4}},
+    {"qwen3.5-9b",    MQ_ARCH_QWEN3_5, 32, 4096, 12288, 16, 4, 256, 248320, 262144, false, 1e7, 1e-6, 0, 0, 0, 0, 0, 4, {16, 32, 128, 128, 4}},
+    {"qwen3.5-35b-a3b", MQ_ARCH_QWEN3_5_MOE, 40, 2048, 512, 16, 2, 256, 248320, 262144, false, 1e7, 1e-6, 0, 0, 256, 8, 512, 4, {16, 32, 128, 128, 4}},
+    {"gemma-4-31b",     MQ_ARCH_GEMMA4, 60, 5376, 21504, 32, 16, 256, 262144, 262144, true, 1e4, 1e-6, 0, 0, 0, 0, 0, ATTENTION},
+    {"gemma-4-26b-a4b", MQ_ARCH_GEMMA4, 30, 2816,  2112, 16,  8, 256, 262144, 262144, true, 1e4, 1e-6, 0, 0, 128, 8, 704, ATTENTION},
     /* widths that are no multiples of 16 or 32, H*K != D, uneven vocabularies, every kind of scaling */
-    {"tiny-llama",    MQ_ARCH_LLAMA,  3,   72,   104,  4, 2,  20,    301,   1024, false, 1e4, 1e-5,  4, 0, 0, 0, 0},
-    {"tiny-qwen2",    MQ_ARCH_QWEN2,  3,   56,   120,  7, 1,   8,    277,   1024, true,  1e6, 1e-6,  0, 4, 0, 0, 0},
-    {"tiny-qwen3",    MQ_ARCH_QWEN3,  3,   80,   152,  6, 2,  24,    333,   1024, true,  1e6, 1e-6,  0, 0, 0, 0, 0},
-    {"tiny-gemma4",     MQ_ARCH_GEMMA4, 3,   80,   152,  6, 3,  24,    333,   1024, true,  1e4, 1e-6,  0, 0, 0, 0, 0},
-    {"tiny-gemma4-moe", MQ_ARCH_GEMMA4, 3,   80,   152,  6, 3,  24,    333,   1024, true,  1e4, 1e-6,  0, 0, 7, 3, 48},
-    {"tiny-qwen3-moe", MQ_ARCH_QWEN3_MOE, 3, 80,  152,  6, 2,  24,    333,   1024, false, 1e6, 1e-6,  0, 0, 7, 3, 48},
+    {"tiny-llama",    MQ_ARCH_LLAMA,  3,   72,   104,  4, 2,  20,    301,   1024, false, 1e4, 1e-5,  4, 0, 0, 0, 0, ATTENTION},
+    {"tiny-qwen2",    MQ_ARCH_QWEN2,  3,   56,   120,  7, 1,   8,    277,   1024, true,  1e6, 1e-6,  0, 4, 0, 0, 0, ATTENTION},
+    {"tiny-qwen3",    MQ_ARCH_QWEN3,  3,   80,   152,  6, 2,  24,    333,   1024, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"tiny-gemma4",     MQ_ARCH_GEMMA4, 3,   80,   152,  6, 3,  24,    333,   1024, true,  1e4, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"tiny-gemma4-moe", MQ_ARCH_GEMMA4, 3,   80,   152,  6, 3,  24,    333,   1024, true,  1e4, 1e-6,  0, 0, 7, 3, 48, ATTENTION},
+    {"tiny-qwen3-moe", MQ_ARCH_QWEN3_MOE, 3, 80,  152,  6, 2,  24,    333,   1024, false, 1e6, 1e-6,  0, 0, 7, 3, 48, ATTENTION},
+    {"tiny-qwen3.5",  MQ_ARCH_QWEN3_5, 4, 80, 152, 4, 2, 24, 333, 1024, true, 1e6, 1e-6, 0, 0, 0, 0, 0, 2, {2, 4, 32, 16, 4}},
+    {"tiny-qwen3.5-moe", MQ_ARCH_QWEN3_5_MOE, 3, 80, 56, 6, 2, 24, 333, 1024, false, 1e6, 1e-6, 0, 4, 7, 3, 48, 2, {2, 6, 16, 32, 3}},
 };
 /* What Gemma 4 has beside that: the window of most layers, and of every sixth, which is global, kv heads and width. */
 static const struct gemma_shape {
@@ -108,6 +114,21 @@ static int set_gemma_fields(json_t *config, const mq_synth_shape *s, uint32_t la
     return failed;
 }
 
+static int set_delta_fields(json_t *config, const mq_synth_shape *s)
+{
+    const mq_delta_sizes *d = &s->delta;
+    json_t *delta = json_pack("{si si si si si si sf}", "full_attention_interval", (int)s->attention_interval,
+                              "linear_num_key_heads", (int)d->key_heads, "linear_num_value_heads", (int)d->value_heads,
+                              "linear_key_head_dim", (int)d->key_dim, "linear_value_head_dim", (int)d->value_dim,
+                              "linear_conv_kernel_dim", (int)d->taps, "partial_rotary_factor", 0.25);
+    int failed = !delta || json_object_update(config, delta) != 0;
+    json_decref(delta);
+    if (s->experts) {
+        failed |= json_object_set_new(config, "shared_expert_intermediate_size", json_integer((json_int_t)s->ffn));
+    }
+    return failed;
+}
+
 /* Fields that only some architectures have; 0: all are set. */
 static int set_own_fields(json_t *config, const mq_synth_shape *s, uint32_t layers)
 {
@@ -118,6 +139,7 @@ static int set_own_fields(json_t *config, const mq_synth_shape *s, uint32_t laye
         failed |= json_object_set_new(config, "mlp_bias", json_false());
     else
         failed |= json_object_set_new(config, "use_sliding_window", json_false());
+    if (s->attention_interval) failed |= set_delta_fields(config, s);
     if (!s->experts) return failed;
     json_t *experts = json_pack("{si si si sb si s[]}", "num_experts", (int)s->experts, "num_experts_per_tok",
                                 (int)s->experts_per_token, "moe_intermediate_size", (int)s->expert_ffn,
@@ -132,7 +154,7 @@ json_t *mq__synth_config(const mq_synth_shape *s, uint32_t layers)
     json_t *rope = rope_of(s);
     json_t *config =
         json_pack("{s[s] ss si si si si si si si si sf sf so sb ss ss sb si si sf}", "architectures",
-                  mq__architecture_class(s->architecture), "model_type", mq__architecture_name(s->architecture),
+                  mq__architecture_class(s->architecture), "model_type", mq__architecture_text_name(s->architecture),
                   "vocab_size", (int)s->vocab, "hidden_size", (int)s->width, "intermediate_size", (int)s->ffn,
                   "num_hidden_layers", (int)layers, "num_attention_heads", (int)s->heads, "num_key_value_heads",
                   (int)s->kv_heads, "head_dim", (int)s->head_dim, "max_position_embeddings", (int)s->max_positions,

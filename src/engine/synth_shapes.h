@@ -16,6 +16,8 @@ typedef struct mq_synth_shape {
     double llama3_factor;                            /* 0: no llama3 rope scaling */
     double yarn_factor;                              /* 0: no YaRN */
     uint32_t experts, experts_per_token, expert_ffn; /* E, how many a token takes, M; 0: a dense MLP */
+    uint32_t attention_interval; /* every so manieth layer attends, the others are Gated DeltaNet; 0: all do */
+    mq_delta_sizes delta;
 } mq_synth_shape;
 
 const mq_synth_shape *mq__synth_shape_at(size_t i);           /* NULL past the last */

@@ -171,6 +171,8 @@ static mq_status read_tensor(void *context, const mq_tensor_rule *rule, mq_place
     case MQ_USE_NORM:
     case MQ_USE_NORM_FROM_1:
         return read_norm(w, name, n, rule->use == MQ_USE_NORM_FROM_1, target, error);
+    case MQ_USE_CONV:
+        return mq__weights_conv(w, w->dense, name, n, k, target, error);
     case MQ_USE_VECTOR:
     case MQ_USE_VECTOR_FROM_1:
     case MQ_USE_BIAS:
@@ -180,17 +182,24 @@ static mq_status read_tensor(void *context, const mq_tensor_rule *rule, mq_place
     }
 }
 
+static mq_status read_module(mq_weights *w, const mq_checkpoint *from, mq_module *m, mq_error *error)
+{
+    char name[MQ_TENSOR_NAME_BYTES];
+    bool found;
+    const mq_status s = mq__expert_source_read(w, from, m, &found, &m->source, error);
+    if (found || s != MQ_OK) return s;
+    mq__module_name(m, "", name);
+    return mq__linear_source_read(w, from, name, m->linear->n, m->linear->k_width, &m->source, error);
+}
+
 static mq_status read_modules(mq_weights *w, mq_error *error)
 {
     mq_status s = MQ_OK;
     for (size_t i = 0; s == MQ_OK && i < w->module_count; i++) {
         mq_module *m = &w->module[i];
-        char name[MQ_TENSOR_NAME_BYTES];
-        mq__module_name(m, "", name);
-        s = mq__linear_source_read(w, w->dense, name, m->linear->n, m->linear->k_width, &m->source, error);
+        s = read_module(w, w->dense, m, error);
         m->linear->dense = m->source.dense;
-        if (s != MQ_OK || !w->second) continue;
-        s = mq__linear_source_read(w, w->second, name, m->linear->n, m->linear->k_width, &m->source, error);
+        if (s == MQ_OK && w->second) s = read_module(w, w->second, m, error);
     }
     return s;
 }
@@ -230,8 +239,9 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
         other.ffn == c->ffn && other.heads == c->heads && other.kv_heads == c->kv_heads &&
         other.head_dim == c->head_dim && other.rotary_dim == c->rotary_dim && other.vocab == c->vocab &&
         other.experts == c->experts && other.experts_per_token == c->experts_per_token &&
-        other.expert_ffn == c->expert_ffn && other.norm_topk == c->norm_topk &&
-        memcmp(other.layer, c->layer, sizeof c->layer) == 0 && attends_alike(&other, c)) {
+        other.expert_ffn == c->expert_ffn && other.norm_topk == c->norm_topk && other.shared_ffn == c->shared_ffn &&
+        memcmp(&other.delta, &c->delta, sizeof c->delta) == 0 && memcmp(other.layer, c->layer, sizeof c->layer) == 0 &&
+        attends_alike(&other, c)) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "prefill model: %s: expected the same architecture and sizes, got others", dir);
@@ -277,6 +287,9 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
                     .embedding_scale = c->embedding_scale > 0 ? (float)c->embedding_scale : 1,
                     .router_scale = c->router_scale > 0 ? (float)c->router_scale : 1,
                     .logit_cap = (float)c->logit_cap,
+                    .shared_expert = c->shared_ffn > 0,
+                    .output_gate = c->output_gate,
+                    .delta = c->delta,
                     .norm_eps = (float)c->norm_eps};
     (void)mq__family_walk(c, count_module, &count, NULL);
     m->layer = mq__alloc_zero(c->layers, sizeof *m->layer);
@@ -296,6 +309,7 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
     for (uint32_t l = 0; l < c->layers; l++) {
         m->layer[l].kind = c->layer[l];
         lay_out_attention(c, m, l);
+        if (c->layer[l].mixer == MQ_MIXER_GATED_DELTA) m->layer[l].delta.index = m->delta_layers++;
         if (c->layer[l].mlp != MQ_MLP_EXPERTS) continue;
         m->layer[l].expert = expert;
         expert += c->experts;

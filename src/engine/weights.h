@@ -102,6 +102,13 @@ float *mq__weights_own(mq_weights *weights, size_t bytes);
 /* An FP32 copy of a BF16, F16 or F32 vector of the checkpoint; owned by weights. */
 mq_status mq__weights_vector(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, size_t count,
                              const float **vector, mq_error *error);
+/* The weights of a depthwise convolution, [columns][rows]; owned by weights. */
+mq_status mq__weights_conv(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, uint32_t rows,
+                           uint32_t columns, const float **conv, mq_error *error);
+/* An expert's linear layer where a layer's experts lie in one tensor: gate and up [E, 2M, D], down [E, D, M]. *found is false
+ * where they do not. */
+mq_status mq__expert_source_read(mq_weights *weights, const mq_checkpoint *checkpoint, const mq_module *module,
+                                 bool *found, mq_linear_source *source, mq_error *error);
 /* The linear layer `prefix` of a checkpoint in whichever form it has. */
 mq_status mq__linear_source_read(mq_weights *weights, const mq_checkpoint *checkpoint, const char *prefix, uint32_t n,
                                  uint32_t k_width, mq_linear_source *source, mq_error *error);

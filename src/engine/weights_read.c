@@ -6,6 +6,7 @@
 #include "format/nvfp4.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,15 +68,11 @@ float *mq__weights_own(mq_weights *w, size_t bytes)
     return block;
 }
 
-mq_status mq__weights_vector(mq_weights *w, const mq_checkpoint *c, const char *name, size_t count,
-                             const float **vector, mq_error *error)
+/* An owned FP32 copy of `count` values. */
+static mq_status vector_of(mq_weights *w, const mq_tensor *t, size_t count, const float **vector, mq_error *error)
 {
-    const mq_tensor *t;
+    const char *name = t->name;
     mq_dense_type type;
-    *vector = NULL;
-    const mq_status status = find_weights_read(c, name, &t, error);
-    if (status != MQ_OK) return status;
-    if (!has_shape(t, count, 0)) return wrong_shape(t, count, 0, error);
     if (!dense_type(t->dtype, &type)) {
         return mq__fail(error, MQ_UNSUPPORTED, "checkpoint: tensor %s: expected BF16, F16 or F32, got %s", name,
                         mq__dtype_name(t->dtype));
@@ -95,6 +92,40 @@ mq_status mq__weights_vector(mq_weights *w, const mq_checkpoint *c, const char *
     }
     if (!finite) return mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected finite values, got others", name);
     *vector = values;
+    return MQ_OK;
+}
+
+mq_status mq__weights_vector(mq_weights *w, const mq_checkpoint *c, const char *name, size_t count,
+                             const float **vector, mq_error *error)
+{
+    const mq_tensor *t;
+    *vector = NULL;
+    const mq_status status = find_weights_read(c, name, &t, error);
+    if (status != MQ_OK) return status;
+    return has_shape(t, count, 0) ? vector_of(w, t, count, vector, error) : wrong_shape(t, count, 0, error);
+}
+
+/* [rows, 1, columns] of the file becomes [columns][rows]. */
+mq_status mq__weights_conv(mq_weights *w, const mq_checkpoint *c, const char *name, uint32_t rows, uint32_t columns,
+                           const float **conv, mq_error *error)
+{
+    const mq_tensor *t = mq__checkpoint_find(c, name);
+    const bool fits = t && t->rank == 3 && t->shape[0] == rows && t->shape[1] == 1 && t->shape[2] == columns;
+    if (!fits) {
+        return mq__fail(error, MQ_FORMAT, "checkpoint: tensor %s: expected shape [%u, 1, %u] from config.json, got %s",
+                        name, rows, columns, t ? "another" : "no such tensor");
+    }
+    const float *values;
+    const mq_status status = vector_of(w, t, (size_t)rows * columns, &values, error);
+    if (status != MQ_OK) return status;
+    float *turned = mq__weights_own(w, (size_t)rows * columns * sizeof *turned);
+    if (!turned) return mq__fail(error, MQ_NO_MEMORY, "checkpoint: tensor %s: expected memory, got none", name);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < columns; i++) {
+            turned[i * rows + r] = values[r * columns + i];
+        }
+    }
+    *conv = turned;
     return MQ_OK;
 }
 
@@ -176,42 +207,46 @@ static mq_status nvfp4_of(const mq_checkpoint *c, const char *prefix, const mq_t
                     prefix, (double)value);
 }
 
-/* Where experts of a layer are stored together: "<experts>.gate_up_proj" [E, 2M, D], gate first, and "<experts>.down_proj" [E, D, M].
- * Of the linear layer "<experts>.<e>.<part>" the tensor that it is in, and where its rows begin; NULL: it is in none. */
-static const mq_tensor *find_fused(const mq_checkpoint *c, const char *prefix, uint32_t n, uint32_t k_width,
-                                   uint64_t *first_row)
+/* Rows [first, first + n) of what all experts of a layer have in one tensor [E, rows, k]. */
+static mq_status expert_of(mq_weights *w, const mq_tensor *t, uint32_t expert, uint32_t rows, uint32_t first,
+                           const mq_linear *linear, mq_linear_source *source, mq_error *error)
 {
-    char name[512];
-    const char *part = strrchr(prefix, '.'), *number = part;
-    while (number && number > prefix && number[-1] != '.') {
-        number--;
+    const uint64_t n = linear->n, k = linear->k_width;
+    if (t->rank != 3 || t->shape[0] != w->config.experts || t->shape[1] != rows || t->shape[2] != k) {
+        return mq__fail(error, MQ_FORMAT,
+                        "checkpoint: tensor %s: expected shape [%u, %u, %llu] from config.json, got another", t->name,
+                        w->config.experts, rows, (unsigned long long)k);
     }
-    uint32_t expert = 0;
-    char end = 0;
-    if (!number || sscanf(number, "%9u%c", &expert, &end) != 2 || end != '.') return NULL;
-    const bool down = strcmp(part, ".down_proj") == 0, up = strcmp(part, ".up_proj") == 0;
-    const int stem = (int)(number - 1 - prefix);
-    if ((size_t)snprintf(name, sizeof name, "%.*s.%s", stem, prefix, down ? "down_proj" : "gate_up_proj") >=
-        sizeof name)
-        return NULL;
-    const mq_tensor *t = mq__checkpoint_find(c, name);
-    const uint64_t rows = down ? n : 2 * (uint64_t)n;
-    if (!t || t->rank != 3 || expert >= t->shape[0] || t->shape[1] != rows || t->shape[2] != k_width) return NULL;
-    *first_row = expert * rows + (up ? n : 0);
-    return t;
+    const size_t bytes = mq__dtype_bytes(t->dtype);
+    mq_tensor part = *t;
+    part.rank = 2;
+    part.shape[0] = n;
+    part.shape[1] = k;
+    part.bytes = n * k * bytes;
+    part.data = t->data + ((uint64_t)expert * rows + first) * k * bytes;
+    return dense_of(w, &part, (uint32_t)n, (uint32_t)k, &source->dense, error);
 }
 
-static mq_status fused_of(mq_weights *w, const mq_tensor *t, uint64_t first_row, uint32_t n, uint32_t k_width,
-                          mq_dense *dense, mq_error *error)
+mq_status mq__expert_source_read(mq_weights *w, const mq_checkpoint *c, const mq_module *m, bool *found,
+                                 mq_linear_source *source, mq_error *error)
 {
-    const size_t row = k_width * mq__dtype_bytes(t->dtype);
-    mq_tensor own = *t;
-    own.rank = 2;
-    own.shape[0] = n;
-    own.shape[1] = k_width;
-    own.data = t->data + first_row * row;
-    own.bytes = n * row;
-    return dense_of(w, &own, n, k_width, dense, error);
+    char name[MQ_TENSOR_NAME_BYTES];
+    const bool down = m->rule->group == MQ_GROUP_DOWN;
+    const uint32_t n = m->linear->n;
+    const mq_tensor *t = NULL;
+    mq__module_name(m, "", name);
+    char *const experts = strstr(name, ".experts.");
+    if (experts && mq__rule_scope(m->rule) ==
+                       MQ_SCOPE_EXPERT) { /* "<...>.experts.<e>.up_proj" is part of "<...>.experts.gate_up_proj" */
+        char *const after = experts + strlen(".experts.");
+        snprintf(after, sizeof name - (size_t)(after - name), "%s", down ? "down_proj" : "gate_up_proj");
+        t = mq__checkpoint_find(c, name);
+    }
+    *source = (mq_linear_source){0};
+    *found = t != NULL;
+    if (!t) return MQ_OK;
+    const bool up = !down && m->rule->offset == offsetof(mq_mlp, up);
+    return expert_of(w, t, m->place.expert, down ? n : 2 * n, up ? n : 0, m->linear, source, error);
 }
 
 mq_status mq__linear_source_read(mq_weights *w, const mq_checkpoint *c, const char *prefix, uint32_t n,
@@ -219,10 +254,7 @@ mq_status mq__linear_source_read(mq_weights *w, const mq_checkpoint *c, const ch
 {
     *source = (mq_linear_source){0};
     const mq_tensor *packed = find_suffix(c, prefix, "weight_packed"), *weight = find_suffix(c, prefix, "weight");
-    uint64_t first_row = 0;
     if (packed) return nvfp4_of(c, prefix, packed, n, k_width, source, error);
-    const mq_tensor *fused = weight ? NULL : find_fused(c, prefix, n, k_width, &first_row);
-    if (fused) return fused_of(w, fused, first_row, n, k_width, &source->dense, error);
     if (!weight) {
         return mq__fail(error, MQ_FORMAT, "checkpoint: %s: expected tensor %s.weight, got none", mq__checkpoint_dir(c),
                         prefix);

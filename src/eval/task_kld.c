@@ -172,6 +172,19 @@ static mq_status follow_reference(kld *k, mq_error *error)
     return status;
 }
 
+/* To the logits that the token `at` of the answer is drawn from. Recurrent state cannot be rewound: all is run again then. */
+static mq_status go_back(kld *k, const mq_eval_sequence *text, uint32_t at, mq_error *error)
+{
+    const uint32_t place = text->count + at - 1;
+    const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
+    if (mq_sequence_truncate(k->sequence, place) == place) return mq_sequence_step(k->sequence, before, error);
+    mq_status status = mq_sequence_sync(k->sequence, text->tokens, text->count, NULL, NULL, error);
+    for (uint32_t t = 0; status == MQ_OK && t < at; t++) {
+        status = mq_sequence_step(k->sequence, k->written[t], error);
+    }
+    return status;
+}
+
 /* Runs freely from the first step that differs: same[t] tells whether the t-th token is BF16's. The sequence is taken back
  * to that step and its logits made again by the step before. */
 static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *divergence_step, mq_error *error)
@@ -182,9 +195,7 @@ static mq_status run_freely(kld *k, const mq_eval_sequence *text, uint32_t *dive
     }
     *divergence_step = at;
     if (at == k->answer) return MQ_OK;
-    const int32_t before = at ? k->written[at - 1] : text->tokens[text->count - 1];
-    mq_sequence_truncate(k->sequence, text->count + at - 1);
-    mq_status status = mq_sequence_step(k->sequence, before, error);
+    mq_status status = go_back(k, text, at, error);
     for (uint32_t t = at; status == MQ_OK && t < k->answer; t++) {
         const int32_t token = (int32_t)mq__largest(mq_sequence_logits(k->sequence), k->vocab);
         k->same[t] = token == k->written[t];

@@ -20,6 +20,11 @@ mq_status mq__config_expect_one(const json_t *object, const char *name, mq_error
 mq_status mq__config_gemma3(const json_t *root, mq_model_config *config, mq_error *error);
 mq_status mq__config_gemma4(const json_t *root, mq_model_config *config, mq_error *error);
 
+/* ---- qwen3_5_config.c */
+
+mq_status mq__qwen3_5_config_read(const json_t *root, mq_model_config *config, mq_error *error);
+mq_status mq__qwen3_5_moe_config_read(const json_t *root, mq_model_config *config, mq_error *error);
+
 /* ---- rope_config.c */
 
 /* Reads the rotary settings; *positions is max_position_embeddings, and then what the scaling makes of it. */

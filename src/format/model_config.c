@@ -27,6 +27,10 @@ static const struct {
     {"qwen2", "Qwen2ForCausalLM", NULL, NULL, read_qwen2, false},
     {"qwen3", "Qwen3ForCausalLM", NULL, NULL, read_qwen3, false},
     {"qwen3_moe", "Qwen3MoeForCausalLM", NULL, NULL, read_qwen3_moe, false},
+    {"qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text", "Qwen3_5ForCausalLM", mq__qwen3_5_config_read,
+     false},
+    {"qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM",
+     mq__qwen3_5_moe_config_read, false},
     {"mistral", "MistralForCausalLM", NULL, NULL, read_mistral, false},
     {"gemma3", "Gemma3ForConditionalGeneration", "gemma3_text", "Gemma3ForCausalLM", mq__config_gemma3, true},
     {"gemma4", "Gemma4ForConditionalGeneration", "gemma4_text", "Gemma4ForCausalLM", mq__config_gemma4, true},
@@ -37,9 +41,16 @@ const char *mq__architecture_name(mq_architecture architecture)
     return architectures[architecture].type;
 }
 
+const char *mq__architecture_text_name(mq_architecture architecture)
+{
+    const char *own = architectures[architecture].text_type;
+    return own ? own : architectures[architecture].type;
+}
+
 const char *mq__architecture_class(mq_architecture architecture)
 {
-    return architectures[architecture].class_name;
+    const char *own = architectures[architecture].text_class;
+    return own ? own : architectures[architecture].class_name;
 }
 
 mq_attention_config mq__attention_of(const mq_model_config *c, uint32_t layer)
@@ -61,11 +72,17 @@ mq_status mq__config_u32(const json_t *root, const char *name, int64_t low, int6
     return status;
 }
 
+/* A model of experts only may leave out the size of what it does not have. */
+static int64_t dense_ffn(const json_t *root)
+{
+    return json_object_get(root, "shared_expert_intermediate_size") ? 1 : -1;
+}
+
 static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *error)
 {
     mq_status s = mq__config_u32(root, "vocab_size", 1, 4 << 20, -1, &c->vocab, error);
     if (s == MQ_OK) s = mq__config_u32(root, "hidden_size", 1, 65536, -1, &c->width, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "intermediate_size", 1, 1 << 20, -1, &c->ffn, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "intermediate_size", 1, 1 << 20, dense_ffn(root), &c->ffn, error);
     if (s == MQ_OK) s = mq__config_u32(root, "num_hidden_layers", 1, MQ_LAYERS_MAX, -1, &c->layers, error);
     if (s == MQ_OK) s = mq__config_u32(root, "num_attention_heads", 1, 1024, -1, &c->heads, error);
     if (s == MQ_OK) s = mq__config_u32(root, "num_key_value_heads", 1, 1024, (int64_t)c->heads, &c->kv_heads, error);
@@ -231,10 +248,11 @@ static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_er
         found++;
     }
     if (found == MQ_ARCH_COUNT) {
-        return mq__fail(
-            error, MQ_UNSUPPORTED,
-            "config: model_type: expected llama, mistral, qwen2, qwen3, qwen3_moe, gemma3 or gemma4, got %.64s",
-            type ? type : "none");
+        return mq__fail(error, MQ_UNSUPPORTED,
+                        "config: model_type: expected llama, mistral, qwen2, qwen3, qwen3_moe, qwen3_5, qwen3_5_moe, "
+                        "gemma3 or gemma4, "
+                        "got %.64s",
+                        type ? type : "none");
     }
     const char *class_name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
     const char *text_class = architectures[found].text_class;

@@ -12,6 +12,8 @@ typedef enum mq_architecture {
     MQ_ARCH_QWEN2,
     MQ_ARCH_QWEN3,
     MQ_ARCH_QWEN3_MOE,
+    MQ_ARCH_QWEN3_5,
+    MQ_ARCH_QWEN3_5_MOE,
     MQ_ARCH_MISTRAL,
     MQ_ARCH_GEMMA3,
     MQ_ARCH_GEMMA4,
@@ -54,11 +56,25 @@ typedef struct mq_attention_config {
     mq_rope_config rope;
 } mq_attention_config;
 
+/* Sizes of Gated DeltaNet layers; all 0: there are none. */
+typedef struct mq_delta_sizes {
+    uint32_t key_heads, value_heads; /* Hk, Hv: a key head serves Hv/Hk value heads */
+    uint32_t key_dim, value_dim;     /* of a head */
+    uint32_t taps;                   /* rows of the convolution */
+} mq_delta_sizes;
+
+/* Channels of the convolution: queries, keys, values. */
+static inline uint32_t mq__delta_channels(const mq_delta_sizes *d)
+{
+    return 2 * d->key_heads * d->key_dim + d->value_heads * d->value_dim;
+}
+
 /* What `quantization_config` says; informative: each tensor's own form decides. */
 typedef enum mq_quant_method { MQ_QUANT_NONE, MQ_QUANT_COMPRESSED_TENSORS, MQ_QUANT_MODELOPT } mq_quant_method;
 
 #define MQ_EOS_MAX     16
 #define MQ_LAYERS_MAX  1024
+#define MQ_CONV_TAPS   8
 #define MQ_EXPERTS_MAX 1024      /* of one layer */
 #define MQ_ALL_EXPERTS (1 << 17) /* of all layers */
 
@@ -81,7 +97,10 @@ typedef struct mq_model_config {
     bool qkv_bias, o_bias, mlp_bias, qk_norm;        /* which tensors exist */
     uint32_t experts, experts_per_token, expert_ffn; /* E, how many of them a token takes, M; 0 without experts */
     bool norm_topk;                                  /* a token's weights of its experts are scaled to sum to 1 */
-    mq_layer_kind layer[MQ_LAYERS_MAX];              /* the first `layers` */
+    uint32_t shared_ffn;                             /* S: of an expert that every token takes; 0: none */
+    bool output_gate;                                /* q_proj has a gate of the attention's output beside each head */
+    mq_delta_sizes delta;
+    mq_layer_kind layer[MQ_LAYERS_MAX]; /* the first `layers` */
     mq_rope_config rope;
     uint32_t window;            /* as in mq_attention_config, of all layers but the global ones */
     mq_attention_config global; /* of the layers whose kind says so */
@@ -99,8 +118,10 @@ typedef struct mq_model_config {
     mq_quant_method quant_method;
 } mq_model_config;
 
-const char *mq__architecture_name(mq_architecture architecture);  /* model_type: "qwen3" */
-const char *mq__architecture_class(mq_architecture architecture); /* "Qwen3ForCausalLM" */
+const char *mq__architecture_name(mq_architecture architecture); /* model_type: "qwen3" */
+/* The same of the language model alone, where the checkpoint may have more: "qwen3_5_text". */
+const char *mq__architecture_text_name(mq_architecture architecture);
+const char *mq__architecture_class(mq_architecture architecture); /* of that: "Qwen3ForCausalLM" */
 const char *mq__rope_type_name(mq_rope_type type);
 
 /* From the text of config.json alone; errors name no file. */

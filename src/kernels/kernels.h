@@ -151,6 +151,25 @@ typedef struct mq_attention {
 /* The most kv heads of one decode call. They lie one after the other in a page: together they make long reads. */
 #define MQ_DECODE_KV_HEADS 8
 
+/* ------------------------------------------------------------------ Gated DeltaNet */
+
+/* Columns of a state that lie together. Columns do not depend on each other: a panel of them, [key_dim][16] floats, stays in L1 while
+ * all rows of a pass go through it. */
+#define MQ_DELTA_COLUMNS 16
+
+/* Rows (consecutive tokens) of one panel of one value head. */
+typedef struct mq_delta {
+    const float *from; /* [key_dim][MQ_DELTA_COLUMNS] the state before the rows, */
+    float *to;         /* and behind them; may be `from` */
+    const float *q, *k;
+    const float *v; /* the panel's columns: MQ_DELTA_COLUMNS values a row */
+    float *out;     /* the same */
+    const float *decay, *beta;
+    size_t qk_stride, v_stride, out_stride, scalar_stride; /* in floats, between rows */
+    uint32_t key_dim;                                      /* a multiple of 16 */
+    uint32_t rows;                                         /* at least 1 */
+} mq_delta;
+
 /* ------------------------------------------------------------------ the table */
 
 /* Ways to read memory; which is faster depends on the processor, and the faster one is the limit. */
@@ -182,11 +201,15 @@ typedef struct mq_kernels {
      * y2 = x2*cos + x1*sin (products rounded, then FMA: fmaf(x1, cos, -(x2*sin))). In place. */
     void (*norm_rope)(float *x, size_t heads, size_t head_dim, size_t rotary, const float *weight, float eps,
                       const float *cos, const float *sin);
-    /* EXACT. y = silu(gate) * up, with the polynomial exp of ref/math_ref.h. y may be gate. */
+    /* EXACT. y = silu(gate) * up, with the polynomial exp of ref/math_ref.h. y may be gate or up. */
     void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
     /* EXACT. y = gelu(gate) * up, gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) = x / (1 + e^(-2 sqrt(2/pi) ...)),
      * with the same exp. y may be gate. */
     void (*geglu)(float *y, const float *gate, const float *up, size_t n);
+    /* EXACT. y = y * sigmoid(gate): y / (1 + exp(-gate)), the same exp. */
+    void (*sigmoid_gate)(float *y, const float *gate, size_t n);
+    /* EXACT. y = silu(a), a = the sum over `taps` rows u, the oldest first, of w[t*n + i] * u[t][i]: an FMA chain from 0. */
+    void (*conv_silu)(float *y, const float *const *u, const float *w, size_t taps, size_t n);
     /* EXACT. BF16 by round to nearest even; NaN stays NaN. */
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n);
     /* EXACT. Widening. */
@@ -269,6 +292,12 @@ typedef struct mq_kernels {
     mq_decode_span_fn *attention_decode_span_to_l1, *attention_decode_span_to_l2;
     /* EXACT. Merges `spans` partials [spans][heads][head_dim + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);
+
+    /* -- Gated DeltaNet */
+    /* EXACT, and for any split of the rows. For each row: s_j = sum_i k_i S_ij, d_j = beta * fmaf(-decay, s_j, v_j),
+     * S_ij = fmaf(k_i, d_j, decay * S_ij), out_j = sum_i q_i S_ij. Sums over i are FMA chains from 0 in 2 lanes (i mod 2),
+     * then lane 0 + lane 1. */
+    void (*delta_rule)(const mq_delta *d);
 
     /* -- measuring the machine */
     /* Runs `rounds` of independent FP32 FMAs on all vector registers; returns the multiply-adds done (never 0). */

@@ -56,6 +56,7 @@ static void fill_table(void)
     mq__fill_ref_nvfp4(&t);
     mq__fill_ref_int8(&t);
     mq__fill_ref_dense(&t);
+    mq__fill_ref_delta(&t);
     mq__fill_ref_attention(&t);
     bf16_from_dense(&t);
     choose_ways(&t);
@@ -66,6 +67,7 @@ static void fill_table(void)
     mq__fill_avx2_nvfp4(&t);
     mq__fill_avx2_int8(&t);
     mq__fill_avx2_dense(&t);
+    mq__fill_avx2_delta(&t);
     mq__fill_avx2_attention(&t);
     bf16_from_dense(&t);
     choose_ways(&t);
@@ -75,6 +77,7 @@ static void fill_table(void)
     mq__fill_avx512_nvfp4(&t);
     mq__fill_avx512_int8(&t);
     mq__fill_avx512_dense(&t);
+    mq__fill_avx512_delta(&t);
     mq__fill_avx512_attention(&t);
     bf16_from_dense(&t);
     choose_ways(&t);
@@ -108,6 +111,8 @@ static const struct {
     SLOT(norm_rope),
     SLOT(swiglu),
     SLOT(geglu),
+    SLOT(sigmoid_gate),
+    SLOT(conv_silu),
     SLOT(f32_to_bf16),
     SLOT(dense_to_f32),
     SLOT(nvfp4_quantize),
@@ -130,6 +135,7 @@ static const struct {
     SLOT(attention_decode_span_to_l1),
     SLOT(attention_decode_span_to_l2),
     SLOT(attention_decode_merge),
+    SLOT(delta_rule),
     SLOT(burn_fma),
     SLOT(read_stream),
 };

@@ -9,6 +9,7 @@ void mq__fill_ref_elementwise(mq_kernels *table);
 void mq__fill_ref_nvfp4(mq_kernels *table);
 void mq__fill_ref_int8(mq_kernels *table);
 void mq__fill_ref_dense(mq_kernels *table);
+void mq__fill_ref_delta(mq_kernels *table);
 void mq__fill_ref_attention(mq_kernels *table);
 void mq__attention_int8_ref(const mq_attention *a); /* a part of it */
 size_t mq__attention_int8_scratch_ref(void);
@@ -18,12 +19,14 @@ void mq__fill_avx2_elementwise(mq_kernels *table);
 void mq__fill_avx2_nvfp4(mq_kernels *table);
 void mq__fill_avx2_int8(mq_kernels *table);
 void mq__fill_avx2_dense(mq_kernels *table);
+void mq__fill_avx2_delta(mq_kernels *table);
 void mq__fill_avx2_attention(mq_kernels *table);
 
 void mq__fill_avx512_elementwise(mq_kernels *table);
 void mq__fill_avx512_nvfp4(mq_kernels *table);
 void mq__fill_avx512_int8(mq_kernels *table);
 void mq__fill_avx512_dense(mq_kernels *table);
+void mq__fill_avx512_delta(mq_kernels *table);
 void mq__fill_avx512_attention(mq_kernels *table);
 
 void mq__fill_avx512bf16(mq_kernels *table);

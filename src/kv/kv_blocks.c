@@ -1,4 +1,4 @@
-#include "kv/kv_blocks.h"
+#include "kv/kv_states.h"
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -18,6 +18,7 @@ struct mq_kv_pool {
     mq_kv_block *block;      /* [blocks] */
     mq_kv_block **available; /* stack of blocks nobody holds; the lowest address on top at the start */
     uint32_t available_count, blocks;
+    struct mq_kv_states *states; /* NULL: none */
 };
 
 /* ---- layout */
@@ -105,6 +106,7 @@ void mq__kv_pool_free(mq_kv_pool *pool)
 {
     if (!pool) return;
     assert(pool->available_count == pool->blocks); /* a sequence outlived its engine otherwise */
+    mq__kv_states_free(pool->states);
     munmap(pool->memory, pool->mapped_bytes);
     mq__free(pool->available);
     mq__free(pool->block);
@@ -136,6 +138,7 @@ void mq__kv_release(mq_kv_pool *pool, mq_kv_block *block)
 {
     assert(block->holders > 0);
     if (--block->holders > 0) return;
+    mq__kv_state_give(pool, block);
     pool->available[pool->available_count++] = block;
 }
 
@@ -159,4 +162,36 @@ void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precis
     if (count == 0) return;
     const uint64_t bits = (count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << count) - 1) << first;
     block->precise = precise ? block->precise | bits : block->precise & ~bits;
+}
+
+/* ---- snapshots */
+
+mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error)
+{
+    return mq__kv_states_open(floats, count, &pool->states, error);
+}
+
+float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block)
+{
+    return pool->states ? mq__kv_states_take(pool->states, block) : NULL;
+}
+
+void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block)
+{
+    if (block->state) mq__kv_states_give(pool->states, block);
+}
+
+void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block)
+{
+    if (block->state) mq__kv_states_use(pool->states, block);
+}
+
+void mq__kv_states_settle(mq_kv_pool *pool)
+{
+    if (pool->states) mq__kv_states_settle_all(pool->states);
+}
+
+uint32_t mq__kv_states_held(const mq_kv_pool *pool)
+{
+    return pool->states ? mq__kv_states_count(pool->states) : 0;
 }

@@ -38,6 +38,7 @@ typedef struct mq_kv_block {
     uint32_t holders; /* 0: available */
     uint64_t plan;    /* id of the plan whose passes filled it */
     uint64_t precise; /* bit t: token t of the block ran in the decode plan; 0 for tokens not there */
+    float *state;     /* NULL, or a snapshot: the recurrent state behind the block's last token */
 } mq_kv_block;
 
 typedef struct mq_kv_pool mq_kv_pool;
@@ -57,5 +58,17 @@ void mq__kv_copy(const mq_kv_pool *pool, mq_kv_block *to, const mq_kv_block *fro
 
 /* Notes of tokens [first, first + count) of the block whether they ran in the decode plan. */
 void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precise);
+
+/* ---- snapshots of recurrent state: `count` places of `floats` for the blocks of a pool. A block gives its snapshot back when nobody
+ * holds it any more, and loses it to another one when no place is free: the one that was used longest ago goes. */
+
+mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error);
+/* A place for the block, with undefined content, kept until mq__kv_states_settle; NULL: all are being written to. */
+float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block);
+void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block);
+void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block);
+/* What was taken has been written. */
+void mq__kv_states_settle(mq_kv_pool *pool);
+uint32_t mq__kv_states_held(const mq_kv_pool *pool); /* snapshots that are there */
 
 #endif

@@ -347,6 +347,14 @@ static mq_prefix_node *new_child(mq_prefix_tree *tree, mq_prefix_node *parent, c
     return node;
 }
 
+/* The same tokens' block with a snapshot of recurrent state, which the tree's own has not (any more). */
+static void change_block(const mq_prefix_tree *tree, mq_prefix_node *node, mq_kv_block *block)
+{
+    mq__kv_hold(block);
+    mq__kv_release(tree->pool, node->block);
+    node->block = block;
+}
+
 bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const int32_t *tokens,
                     mq_kv_block *const *block, uint32_t blocks, double weight, mq_prefix_node **last)
 {
@@ -357,6 +365,7 @@ bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const i
         const int32_t *next = tokens + (size_t)b * MQ_PAGE_TOKENS;
         mq_prefix_node *child = find_child(tree, node, next);
         if (!child) child = new_child(tree, node, next, block[b], weight);
+        if (child && !child->block->state && block[b]->state) change_block(tree, child, block[b]);
         /* A normal request makes worth what it is that only a background one used until now. */
         if (child && weight > child->weight) {
             child->weight = weight;

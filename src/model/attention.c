@@ -12,6 +12,22 @@ typedef struct job {
     bool rotated; /* q is rotated and the new keys and values are in the cache before attention begins */
 } job;
 
+/* The queries of a row as its linear layer leaves them, into q [H, K] (which may be where they are). */
+static void take_query(const job *j, size_t row, float *q)
+{
+    const mq_runtime *rt = j->rt;
+    const size_t heads = rt->model->heads, width = j->weights->head_dim;
+    if (!rt->model->output_gate) {
+        const float *from = rt->q + row * heads * width;
+        if (from != q) memcpy(q, from, heads * width * sizeof *q);
+        return;
+    }
+    const float *from = rt->gated_q + row * 2 * heads * width; /* of each head the query, then the gate */
+    for (size_t h = 0; h < heads; h++) {
+        memcpy(q + h * width, from + 2 * h * width, width * sizeof *q);
+    }
+}
+
 /* q = rope(norm(q)), all heads of one row. */
 static void rotate_query(const job *j, size_t row, float *q)
 {
@@ -64,7 +80,9 @@ static void rotate_and_store(void *context, int thread, int threads)
         size_t r0, r1;
         if (!mq__group_part(segment->row, segment->rows, begin, end, &r0, &r1)) continue;
         for (size_t i = r0; i < r1; i++) {
-            rotate_query(j, segment->row + i, rt->q + (segment->row + i) * q_width);
+            float *q = rt->q + (segment->row + i) * q_width;
+            take_query(j, segment->row + i, q);
+            rotate_query(j, segment->row + i, q);
             store_keys(j, segment, (uint32_t)i, 0, j->weights->kv_heads);
         }
     }
@@ -249,7 +267,6 @@ static void attend_decode(void *context, int thread, int threads)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
-    const size_t q_width = (size_t)rt->model->heads * j->weights->head_dim;
     float *q = rt->own_rows[thread];
     double total = 0, at = 0, cost;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
@@ -266,7 +283,7 @@ static void attend_decode(void *context, int thread, int threads)
             cost = span_cost(j, segment, span);
             if (!mq__share_parts(share, at, cost, j->weights->kv_heads, &g0, &g1)) continue;
             if (!rotated) {
-                memcpy(q, rt->q + segment->row * q_width, q_width * sizeof *q);
+                take_query(j, segment->row, q);
                 rotate_query(j, segment->row, q);
                 rotated = true;
             }

@@ -29,6 +29,8 @@ struct mq_experts {
     size_t part_count;
     float *gate, *up;     /* [T*k, M] in the order by expert; gate holds f(gate)*up afterwards */
     float *out;           /* [T*k, D] */
+    float *shared;        /* [T, D] what the shared expert says */
+    float *shared_gate;   /* [T] */
     mq_packed_rows input; /* the packed rows */
     float *plain;         /* [T*k, max(D, M)] those of thin products */
     float **rows;         /* [threads][MQ_ROW_GRAIN, max(D, M)] a part on its way to be packed */
@@ -53,6 +55,8 @@ static bool allocate_experts(mq_experts *x, const mq_model *m, size_t rows)
                     allocate_floats(&x->gate, all, m->expert_ffn) && allocate_floats(&x->up, all, m->expert_ffn) &&
                     allocate_floats(&x->out, all, m->width) && allocate_floats(&x->plain, all, widest) &&
                     allocate_floats(&x->input.panels, mq__dense_panel_floats(packed, widest), 1) &&
+                    allocate_floats(&x->shared, m->shared_expert ? rows : 1, m->width) &&
+                    allocate_floats(&x->shared_gate, rows, 1) &&
                     allocate_floats(&x->input.nvfp4.multiplier, packed + MQ_NVFP4_MR, 1);
     x->chosen = mq__alloc_zero(all, sizeof *x->chosen);
     x->place = mq__alloc_zero(all, sizeof *x->place);
@@ -87,8 +91,9 @@ void mq__experts_free(mq_experts *x)
     for (int t = 0; x->rows && t < x->threads; t++) {
         mq__free_aligned(x->rows[t]);
     }
-    float *const floats[] = {x->logits, x->weight, x->gate,         x->up,
-                             x->out,    x->plain,  x->input.panels, x->input.nvfp4.multiplier};
+    float *const floats[] = {x->logits, x->weight,     x->gate,         x->up,
+                             x->out,    x->plain,      x->input.panels, x->input.nvfp4.multiplier,
+                             x->shared, x->shared_gate};
     for (size_t i = 0; i < sizeof floats / sizeof floats[0]; i++) {
         mq__free_aligned(floats[i]);
     }
@@ -366,5 +371,36 @@ void mq__experts_combine(mq_runtime *rt, const mq_layer *layer)
 {
     job j = {.rt = rt, .layer = layer};
     mq__run_rows(rt, combine_rows, &j);
+    mq__lap(rt, MQ_STAGE_PREPARE);
+}
+
+/* ---- the expert that every token takes */
+
+float *mq__experts_shared(mq_experts *x)
+{
+    return x->shared;
+}
+
+float *mq__experts_shared_gate(mq_experts *x)
+{
+    return x->shared_gate;
+}
+
+static void add_shared_rows(void *context, int thread, int threads)
+{
+    const mq_runtime *rt = context;
+    const mq_experts *x = rt->experts;
+    const size_t width = rt->model->width;
+    size_t begin, end;
+    mq__partition(rt->pass->rows, thread, threads, &begin, &end);
+    for (size_t row = begin; row < end; row++) {
+        const float gate = 1 / (1 + expf(-x->shared_gate[row]));
+        add_weighted(rt->rows->h + row * width, x->shared + row * width, gate, width);
+    }
+}
+
+void mq__experts_add_shared(mq_runtime *rt)
+{
+    mq__run_rows(rt, add_shared_rows, rt);
     mq__lap(rt, MQ_STAGE_PREPARE);
 }

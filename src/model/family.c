@@ -6,9 +6,10 @@
 const mq_family *mq__family_of(mq_architecture architecture)
 {
     static const mq_family *const families[MQ_ARCH_COUNT] = {
-        [MQ_ARCH_LLAMA] = &mq__family_llama,   [MQ_ARCH_QWEN2] = &mq__family_llama,
-        [MQ_ARCH_QWEN3] = &mq__family_llama,   [MQ_ARCH_QWEN3_MOE] = &mq__family_qwen3_moe,
-        [MQ_ARCH_MISTRAL] = &mq__family_llama, [MQ_ARCH_GEMMA3] = &mq__family_gemma3,
+        [MQ_ARCH_LLAMA] = &mq__family_llama,     [MQ_ARCH_QWEN2] = &mq__family_llama,
+        [MQ_ARCH_QWEN3] = &mq__family_llama,     [MQ_ARCH_QWEN3_MOE] = &mq__family_qwen3_moe,
+        [MQ_ARCH_QWEN3_5] = &mq__family_qwen3_5, [MQ_ARCH_QWEN3_5_MOE] = &mq__family_qwen3_5_moe,
+        [MQ_ARCH_MISTRAL] = &mq__family_llama,   [MQ_ARCH_GEMMA3] = &mq__family_gemma3,
         [MQ_ARCH_GEMMA4] = &mq__family_gemma4,
     };
     return families[architecture];
@@ -40,6 +41,10 @@ bool mq__rule_applies(const mq_tensor_rule *rule, const mq_model_config *c, uint
         return c->layer[layer].mlp == MQ_MLP_DENSE;
     case MQ_WHEN_EXPERTS:
         return c->layer[layer].mlp == MQ_MLP_EXPERTS;
+    case MQ_WHEN_ATTENTION:
+        return c->layer[layer].mixer == MQ_MIXER_ATTENTION;
+    case MQ_WHEN_DELTA:
+        return c->layer[layer].mixer == MQ_MIXER_GATED_DELTA;
     default:
         return true;
     }
@@ -108,8 +113,20 @@ uint32_t mq__rule_size(const mq_model_config *c, uint32_t layer, char letter)
         return a.head_dim;
     case 'Q':
         return c->heads * a.head_dim;
+    case 'A':
+        return 2 * c->heads * a.head_dim;
     case 'G':
         return a.kv_heads * a.head_dim;
+    case 'C':
+        return mq__delta_channels(&c->delta);
+    case 'T':
+        return c->delta.taps;
+    case 'N':
+        return c->delta.value_heads;
+    case 'W':
+        return c->delta.value_dim;
+    case 'Z':
+        return c->delta.value_heads * c->delta.value_dim;
     case '1':
         return 1;
     default:

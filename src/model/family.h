@@ -16,6 +16,7 @@ typedef enum mq_tensor_use {
     MQ_USE_VECTOR, /* const float *: another norm */
     MQ_USE_NORM_FROM_1, /* as NORM, VECTOR; stored as w - 1 (zero-centred): 1 is added when it is read */
     MQ_USE_VECTOR_FROM_1,
+    MQ_USE_CONV,   /* const float *: [rows, 1, columns] in the file, [columns][rows] in memory */
     MQ_USE_NOTHING /* known and not needed */
 } mq_tensor_use;
 
@@ -27,13 +28,16 @@ typedef enum mq_when {
     MQ_WHEN_O_BIAS,
     MQ_WHEN_MLP_BIAS,
     MQ_WHEN_QK_NORM,
-    MQ_WHEN_OWN_V,  /* values are not what k_proj makes */
-    MQ_WHEN_DENSE,  /* the layer's MLP is dense */
-    MQ_WHEN_EXPERTS /* the layer has experts */
+    MQ_WHEN_OWN_V,     /* values are not what k_proj makes */
+    MQ_WHEN_DENSE,     /* the layer's MLP is dense */
+    MQ_WHEN_EXPERTS,   /* the layer has experts */
+    MQ_WHEN_ATTENTION, /* the layer's mixer is attention */
+    MQ_WHEN_DELTA      /* the layer's mixer is Gated DeltaNet */
 } mq_when;
 
 /* A name without "%u" is a tensor of the model, with one it is one of each layer, with two one of each expert of each layer.
- * Sizes are letters: V D F E M, K head width, Q = H*K, G = G*K, or 1; columns 0: a vector. */
+ * Sizes are letters: V D F E M, K head width, Q = H*K, A = 2*Q, G = G*K; of Gated DeltaNet C channels, T taps, N value heads,
+ * W the width of one, Z = N*W; 1; columns 0: a vector. */
 typedef struct mq_tensor_rule {
     const char *name;
     mq_tensor_use use;
@@ -48,7 +52,8 @@ typedef struct mq_family {
     size_t count;
 } mq_family;
 
-extern const mq_family mq__family_llama, mq__family_qwen3_moe, mq__family_gemma3, mq__family_gemma4;
+extern const mq_family mq__family_llama, mq__family_qwen3_moe, mq__family_qwen3_5, mq__family_qwen3_5_moe,
+    mq__family_gemma3, mq__family_gemma4;
 
 const mq_family *mq__family_of(mq_architecture architecture);
 

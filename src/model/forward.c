@@ -1,5 +1,6 @@
 /* The forward pass, in the order of the papers: Llama (RMSNorm, rotary GQA attention, SwiGLU), Qwen2 (biases on q, k, v),
- * Qwen3 (norms on q and k), Qwen3-MoE (experts in place of the MLP), Gemma (norms after each part, GELU).
+ * Qwen3 (norms on q and k), Qwen3-MoE (experts in place of the MLP), Qwen3.5 (Gated DeltaNet in most layers), Gemma (norms after
+ * each part, GELU).
  *
  * Where NVFP4 ends and BF16 begins: every linear group asks the pass's phase plan for its format. Under Mix-Quant the
  * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms, attention and lm_head
@@ -74,6 +75,29 @@ static mq_input attended(const mq_runtime *rt, uint32_t l)
     return (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = width, .count = rt->pass->rows};
 }
 
+static mq_input gated_heads(const mq_runtime *rt, uint32_t l)
+{
+    mq_input input = attended(rt, l);
+    if (rt->model->output_gate) input.kind = MQ_INPUT_GATED_HEADS;
+    return input;
+}
+
+static mq_input gated_norm(const mq_runtime *rt, const float *norm)
+{
+    const mq_delta_sizes *d = &rt->model->delta;
+    return (mq_input){.kind = MQ_INPUT_GATED_NORM,
+                      .norm_weight = norm,
+                      .rows = rt->x,
+                      .width = d->value_heads * d->value_dim,
+                      .count = rt->pass->rows};
+}
+
+/* The normed rows that a dense layer has left in x. */
+static mq_input kept(const mq_runtime *rt)
+{
+    return (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = rt->model->width, .count = rt->pass->rows};
+}
+
 static mq_input gated(const mq_runtime *rt)
 {
     return (mq_input){.kind = MQ_INPUT_GATED, .rows = rt->gate, .width = rt->model->ffn, .count = rt->pass->rows};
@@ -103,14 +127,33 @@ static void attention_forward(mq_runtime *rt, uint32_t l)
 {
     const mq_layer *w = &rt->model->layer[l];
     const mq_input x = rms_norm(rt, w->attention_norm, format_of_forward(rt->pass, l, MQ_GROUP_QKV));
-    const mq_output q = {&w->q, rt->q, false}, k = {&w->k, rt->k, false}, v = {&w->v, rt->v, false};
+    const mq_output q = {&w->q, rt->model->output_gate ? rt->gated_q : rt->q, false}, k = {&w->k, rt->k, false},
+                    v = {&w->v, rt->v, false};
     const mq_output h = result(rt, &w->o, w->attention_post_norm);
 
     linear(rt, l, MQ_GROUP_QKV, x, (mq_output[]){q, k, v}, w->v.n ? 3 : 2); /* q, k, v = qkv(x) */
-    mq__attention(rt, l);                              /* q, k = rope(norm(q)), rope(norm(k)); store k, v;
-                                                       a = softmax(q k / sqrt(K)) v */
-    linear(rt, l, MQ_GROUP_O, attended(rt, l), &h, 1); /* h += o(a) */
+    mq__attention(rt, l);                                 /* q, k = rope(norm(q)), rope(norm(k)); store k, v;
+                                                             a = softmax(q k / sqrt(K)) v */
+    linear(rt, l, MQ_GROUP_O, gated_heads(rt, l), &h, 1); /* h += o(a), Qwen3.5: o(a * sigmoid(gate)) */
     if (w->attention_post_norm) mq__add_branch(rt, w->attention_post_norm, NULL);
+}
+
+/* Gated DeltaNet, in the place of attention. */
+static void gated_delta_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_delta_layer *w = &rt->model->layer[l].delta;
+    const mq_linear_format format = format_of_forward(rt->pass, l, MQ_GROUP_QKV);
+    const mq_copy copy = copy_of(format);
+    mq_input x = rms_norm(rt, rt->model->layer[l].attention_norm, format);
+    const mq_output a = {&w->a[copy], rt->delta->decay, false}, b = {&w->b[copy], rt->delta->beta, false};
+    const mq_output qkv = {&w->qkv, rt->delta->u, false}, z = {&w->z, rt->delta->z, false};
+    const mq_output h = {&w->out, rt->rows->h, true};
+
+    x.keep = true;
+    mq__linear_group(rt, MQ_LINEAR_BF16, x, (mq_output[]){a, b}, 2); /* a, b = in_a(x), in_b(x), in FP32 */
+    linear(rt, l, MQ_GROUP_QKV, kept(rt), (mq_output[]){qkv, z}, 2); /* u, z = in_qkv(x), in_z(x) */
+    mq__gated_delta(rt, l);                                          /* q, k, v = silu(conv(u)); o = delta rule */
+    linear(rt, l, MQ_GROUP_O, gated_norm(rt, w->norm), &h, 1);       /* h += out(norm(o) * silu(z)) */
 }
 
 /* to: where down writes. */
@@ -142,6 +185,18 @@ static void observe_experts(const mq_runtime *rt, uint32_t l)
                      rows * m->experts_per_token, m->expert_ffn);
 }
 
+/* h += sigmoid(gate) * down(silu(gate(x)) * up(x)); the gate and x are there. */
+static void shared_expert_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_layer *w = &rt->model->layer[l];
+    const mq_output gate = {&w->mlp.gate, rt->gate, false}, up = {&w->mlp.up, rt->up, false};
+    const mq_output y = {&w->mlp.down, mq__experts_shared(rt->experts), false};
+
+    mq__linear_group(rt, format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP), kept(rt), (mq_output[]){gate, up}, 2);
+    mq__linear_group(rt, format_of_forward(rt->pass, l, MQ_GROUP_DOWN), gated(rt), &y, 1);
+    mq__experts_add_shared(rt);
+}
+
 static void experts_forward(mq_runtime *rt, uint32_t l)
 {
     const mq_layer *w = &rt->model->layer[l];
@@ -150,14 +205,17 @@ static void experts_forward(mq_runtime *rt, uint32_t l)
     const mq_copy copy = copy_of(gate_up);
     mq_input x = rms_norm(rt, w->mlp_norm, gate_up);
     const mq_output logits = {&w->router[copy], mq__experts_logits(rt->experts), false};
+    const mq_output shared = {&w->shared_gate[copy], mq__experts_shared_gate(rt->experts), false};
+    const bool has_shared = rt->model->shared_expert;
     x.keep = true; /* the experts read it, too */
 
-    mq__linear_group(rt, MQ_LINEAR_BF16, x, &logits, 1); /* p = softmax(router(x)), in FP32 */
-    mq__experts_route(rt, w);                            /* each row: its experts e and their weights p_e */
-    mq__experts_gate_up(rt, w, gate_up);                 /* gate_e, up_e = gate_up_e(x) */
-    mq__experts_down(rt, w, down);                       /* y_e = down_e(silu(gate_e) * up_e) */
-    mq__experts_combine(rt, w);                          /* h += sum of p_e y_e */
+    mq__linear_group(rt, MQ_LINEAR_BF16, x, (mq_output[]){logits, shared}, has_shared ? 2 : 1);
+    mq__experts_route(rt, w); /* p = softmax(router(x)), in FP32; each row: its experts e, their weights p_e */
+    mq__experts_gate_up(rt, w, gate_up); /* gate_e, up_e = gate_up_e(x) */
+    mq__experts_down(rt, w, down);       /* y_e = down_e(silu(gate_e) * up_e) */
+    mq__experts_combine(rt, w);          /* h += sum of p_e y_e */
     observe_experts(rt, l);
+    if (has_shared) shared_expert_forward(rt, l); /* h += sigmoid(shared_gate(x)) shared(x) */
 }
 
 /* Gemma 4: a dense MLP and experts side by side, each with norms of its own; the router reads h. Observers see the dense one. */
@@ -183,7 +241,10 @@ static void parallel_forward(mq_runtime *rt, uint32_t l)
 
 static void layer_forward(mq_runtime *rt, uint32_t l)
 {
-    attention_forward(rt, l);
+    if (rt->model->layer[l].kind.mixer == MQ_MIXER_GATED_DELTA)
+        gated_delta_forward(rt, l);
+    else
+        attention_forward(rt, l);
     if (rt->model->layer[l].experts_post_norm)
         parallel_forward(rt, l);
     else if (rt->model->layer[l].kind.mlp == MQ_MLP_EXPERTS)

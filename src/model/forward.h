@@ -11,10 +11,22 @@
 
 #define MQ_DECODE_ROWS 64 /* rows of a decode pass at most: they read the weights once */
 
+/* The state behind the first `rows` rows of a segment is wanted as well. */
+typedef struct mq_state_save {
+    uint32_t rows;
+    float *to; /* [mq__state_floats] */
+} mq_state_save;
+
+#define MQ_STATE_SAVES 8 /* of a segment */
+
 /* Consecutive tokens of one sequence: rows [row, row + rows) of the pass stand at positions first, first + 1, ... */
 typedef struct mq_segment {
     uint16_t *const *pages; /* KV blocks that cover positions [0, first + rows) */
     uint32_t first, row, rows;
+    const float *state; /* models with recurrent state: the one before the rows, and */
+    float *state_after; /* where the one behind them goes: another place, so that a dropped segment changes nothing */
+    mq_state_save save[MQ_STATE_SAVES];
+    uint32_t saves;            /* in ascending order */
     const atomic_bool *cancel; /* looked at before each layer; once it is set the segment's rows are dropped */
 } mq_segment;
 

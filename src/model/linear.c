@@ -29,6 +29,10 @@ static void make_rows(const job *j, size_t begin, size_t end, float *rows)
                                  rt->model->norm_eps);
         } else if (in->kind == MQ_INPUT_GATED) {
             mq__gated(rt, y, rt->gate + row * width, rt->up + row * width, width);
+        } else if (in->kind == MQ_INPUT_GATED_HEADS) {
+            mq__gate_heads(rt, row, rt->x + row * width, y);
+        } else if (in->kind == MQ_INPUT_GATED_NORM) {
+            mq__gate_norm(rt, row, in->norm_weight, rt->x + row * width, y);
         }
         if (j->x.format == MQ_LINEAR_W16A16) mq__round_to_bf16(rt->kernels, y, width);
     }

@@ -45,6 +45,19 @@ typedef struct mq_rope {
     float factor;          /* multiplies cos and sin (YaRN); 1 otherwise */
 } mq_rope;
 
+/* Gated DeltaNet: linear attention with a state of fixed size (gated_delta.c). */
+typedef struct mq_delta_layer {
+    mq_linear qkv;                /* [C, D]: queries and keys of all key heads, values of all value heads */
+    mq_linear z;                  /* [Hv*dv, D], the gate of the output */
+    mq_linear out;                /* [D, Hv*dv] */
+    mq_linear a[MQ_COPIES];       /* [Hv, D], always dense: how fast the state decays */
+    mq_linear b[MQ_COPIES];       /* the same: how much of a correction it takes */
+    const float *conv;            /* [taps][C] */
+    const float *a_log, *dt_bias; /* [Hv] */
+    const float *norm;            /* [dv] */
+    uint32_t index;               /* among the layers of its kind */
+} mq_delta_layer;
+
 typedef struct mq_layer {
     mq_layer_kind kind;
     uint32_t kv_heads, head_dim;            /* G K */
@@ -55,14 +68,17 @@ typedef struct mq_layer {
     const float *attention_post_norm;       /* [D] before the residual stream takes what o gives, or NULL */
     const float *q_norm, *k_norm;           /* [K] each, or NULL */
     const float *v_norm;                    /* [K] ones, or NULL */
-    mq_linear q, k, v;                      /* [H*K, D], [G*K, D], [G*K, D]; v.n is 0 where values are what k gives */
-    mq_linear o;                            /* [D, H*K] */
-    const float *mlp_norm[MQ_COPIES];       /* [D], before gate, up and most routers */
-    const float *mlp_post_norm;             /* [D] before the residual stream takes what the MLP gives, or NULL */
-    mq_mlp mlp;                             /* MQ_MLP_DENSE, or beside the experts (Gemma 4) */
-    mq_linear router[MQ_COPIES];            /* MQ_MLP_EXPERTS: [E, D], always dense */
-    mq_mlp *expert;                         /* MQ_MLP_EXPERTS: [E] */
-    const float *scalar;                    /* [1] a factor of the residual stream after the layer, or NULL */
+    mq_linear q, k, v; /* [H*K, D], [G*K, D], [G*K, D]; with output_gate q is [H*2K, D]: query, gate; v.n is 0
+                                               where values are what k gives */
+    mq_linear o;       /* [D, H*K] */
+    const float *mlp_norm[MQ_COPIES]; /* [D], before gate, up and most routers */
+    const float *mlp_post_norm;       /* [D] before the residual stream takes what the MLP gives, or NULL */
+    mq_mlp mlp;                       /* MQ_MLP_DENSE, or beside the experts (Gemma 4) */
+    mq_linear router[MQ_COPIES];      /* MQ_MLP_EXPERTS: [E, D], always dense */
+    mq_mlp *expert;                   /* MQ_MLP_EXPERTS: [E]; a shared expert is `mlp` */
+    mq_linear shared_gate[MQ_COPIES]; /* [1, D], always dense: how much of the shared expert a token takes */
+    mq_delta_layer delta;             /* MQ_MIXER_GATED_DELTA, in place of q, k, v, o */
+    const float *scalar;              /* [1] a factor of the residual stream after the layer, or NULL */
 
     /* Gemma 4's experts beside a dense MLP; NULL in other families. */
     const float *router_norm[MQ_COPIES];  /* [D], before the router */
@@ -76,7 +92,11 @@ typedef struct mq_model {
     uint32_t vocab, width, ffn, layers, heads;       /* V D F L H */
     uint32_t q_width, kv_width;                      /* H*K, G*K of the widest layer */
     uint32_t experts, experts_per_token, expert_ffn; /* E, how many of them a token takes, M */
-    bool norm_topk;                                  /* a token's expert weights are scaled to sum to 1 */
+    bool shared_expert;                              /* beside those, of width F */
+    bool output_gate;                                /* attention's output times sigmoid(gate) */
+    mq_delta_sizes delta;
+    uint32_t delta_layers;
+    bool norm_topk; /* a token's expert weights are scaled to sum to 1 */
     float norm_eps;
     bool gelu;             /* the MLP's activation; false: silu */
     float embedding_scale; /* of the embedding's rows: 1 */
@@ -89,6 +109,25 @@ typedef struct mq_model {
     const float *final_norm; /* [D] */
     mq_layer *layer;         /* [L] */
 } mq_model;
+
+/* ---- recurrent state: of each Gated DeltaNet layer [Hv][dv/16][dk][16] (panels as delta_rule has them), then the last taps - 1 rows
+ * that went into the convolution [taps - 1][C], the oldest first. FP32. */
+
+static inline size_t mq__state_matrix_floats(const mq_delta_sizes *d)
+{
+    return (size_t)d->value_heads * d->key_dim * d->value_dim;
+}
+
+static inline size_t mq__state_layer_floats(const mq_delta_sizes *d)
+{
+    return mq__state_matrix_floats(d) + (size_t)(d->taps - 1) * mq__delta_channels(d);
+}
+
+/* Of a sequence; 0: the model has none. */
+static inline size_t mq__state_floats(const mq_model *m)
+{
+    return m->delta_layers ? m->delta_layers * mq__state_layer_floats(&m->delta) : 0;
+}
 
 /* Which format each linear group of each layer uses in one phase, and attention. */
 typedef struct mq_phase_plan {

@@ -58,7 +58,9 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     mq_runtime *rt = mq__alloc_zero(1, sizeof *rt);
     if (!rt) return mq__fail(error, MQ_NO_MEMORY, "runtime: expected memory, got none");
     const size_t rows = max_size(max_rows, MQ_DECODE_ROWS);
-    const size_t widest = max_size(max_size(m->width, m->q_width), m->ffn);
+    const size_t z_width = (size_t)m->delta.value_heads * m->delta.value_dim;
+    const size_t mixed = max_size(m->q_width, m->delta_layers ? z_width : 0);
+    const size_t widest = max_size(max_size(m->width, mixed), m->ffn);
     const int threads = mq__pool_threads(pool);
     *rt = (mq_runtime){.model = m,
                        .kv = kv,
@@ -66,10 +68,12 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
                        .pool = pool,
                        .max_rows = (uint32_t)rows,
                        .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
-    rt->x = floats(rows, max_size(m->width, m->q_width));
+    rt->x = floats(rows, max_size(m->width, mixed));
     rt->q = floats(rows, m->q_width);
     rt->k = floats(rows, m->kv_width);
     rt->v = floats(rows, m->kv_width);
+    if (m->output_gate) rt->gated_q = floats(rows, 2 * (size_t)m->q_width);
+    if (m->delta_layers) rt->delta = mq__delta_rows_new(m, rows);
     rt->gate = floats(rows, m->ffn);
     rt->up = floats(rows, m->ffn);
     rt->dense_panels = floats(mq__dense_panel_floats(rows, widest), 1);
@@ -88,7 +92,8 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
         if (m->layer[l].attention_post_norm) complete = (rt->branch = floats(rows, m->width)) != NULL;
     }
     if (m->experts) rt->experts = mq__experts_new(m, rows, threads);
-    complete = complete && (rt->experts || !m->experts);
+    complete =
+        complete && (rt->experts || !m->experts) && (rt->gated_q || !m->output_gate) && (rt->delta || !m->delta_layers);
     const size_t scratch = thread_scratch_bytes(m, kernels);
     for (int t = 0; complete && t < threads; t++) {
         rt->thread_scratch[t] = mq__alloc_aligned(scratch);
@@ -143,8 +148,10 @@ void mq__runtime_free(mq_runtime *rt)
     mq__free(rt->own_rows);
     mq__free(rt->own_packed);
     mq__experts_free(rt->experts);
+    mq__delta_rows_free(rt->delta);
     float *const all[] = {
-        rt->x, rt->q, rt->k, rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier, rt->partials, rt->branch};
+        rt->x,        rt->q,      rt->k,      rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
+        rt->partials, rt->branch, rt->gated_q};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         mq__free_aligned(all[i]);
     }

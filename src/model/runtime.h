@@ -33,9 +33,11 @@ struct mq_runtime {
     mq_stream stream[MQ_PHASES];
     mq_clock clock;
 
-    float *x;            /* [T, max(D, H*K)] normed rows, then the attention's output */
-    float *q, *k, *v;    /* [T, H*K], [T, G*K], [T, G*K] of the layer in progress */
-    float *gate, *up;    /* [T, F]; gate holds f(gate)*up afterwards */
+    float *x;                    /* [T, max(D, H*K)] normed rows, then the attention's output */
+    float *q, *k, *v;            /* [T, H*K], [T, G*K], [T, G*K] of the layer in progress */
+    float *gated_q;              /* [T, H*2K] query and gate of each head; NULL: attention has no gate */
+    struct mq_delta_rows *delta; /* NULL: no layer is Gated DeltaNet */
+    float *gate, *up;            /* [T, F]; gate holds f(gate)*up afterwards */
     float *branch;       /* [T, D] what a part of a layer gives, before the norm after it; NULL: no layer has one */
     float *dense_panels; /* the input of tall dense layers, packed */
     mq_nvfp4_rows nvfp4; /* the input of NVFP4 layers, quantised and packed */
@@ -70,12 +72,18 @@ bool mq__pass_continues(mq_runtime *rt, mq_pass *pass);
 /* ---- linear.c */
 
 /* What makes a row of a linear group's input. */
-typedef enum mq_input_kind { MQ_INPUT_NORM, MQ_INPUT_PLAIN, MQ_INPUT_GATED } mq_input_kind;
+typedef enum mq_input_kind {
+    MQ_INPUT_NORM,
+    MQ_INPUT_PLAIN,
+    MQ_INPUT_GATED,
+    MQ_INPUT_GATED_HEADS, /* the attention's output, each head times the sigmoid of its gate */
+    MQ_INPUT_GATED_NORM   /* Gated DeltaNet's output, normed by head, times silu(z) */
+} mq_input_kind;
 
 typedef struct mq_input {
     mq_input_kind kind;
-    const float *norm_weight; /* NORM: h is normed into x */
-    float *rows;              /* PLAIN: read as it is; NORM: x; GATED: gate (with up) */
+    const float *norm_weight; /* NORM: h is normed into x; GATED_NORM: of a head */
+    float *rows;              /* PLAIN: read as it is; NORM: x; GATED: gate (with up); others: x */
     uint32_t width;
     uint32_t row0, count; /* which rows of the pass */
     bool keep;            /* NORM: the normed rows are read again from x */
@@ -114,8 +122,34 @@ void mq__experts_down(mq_runtime *rt, const mq_layer *layer, mq_linear_format fo
  * normed sum. */
 void mq__experts_combine(mq_runtime *rt, const mq_layer *layer);
 
+/* h += sigmoid(gate) * y for each row: the shared expert. */
+void mq__experts_add_shared(mq_runtime *rt);
+float *mq__experts_shared(mq_experts *experts);      /* [T, D] where y goes */
+float *mq__experts_shared_gate(mq_experts *experts); /* [T] */
+
 /* silu(gate) * up after mq__experts_down, [rows * experts per token, M], for observers. */
 const float *mq__experts_activations(const mq_experts *experts);
+
+/* ---- gated_delta.c: linear attention with a gated delta rule */
+
+typedef struct mq_delta_rows {
+    float *u;                 /* [T, C] queries, keys and values before the convolution */
+    float *c;                 /* [T, C] and behind it; queries and keys scaled */
+    float *z;                 /* [T, Hv*dv] */
+    float *decay, *beta;      /* [T, Hv]; first what their linear layers say */
+    float *key_unit, *q_unit; /* [dk] norm weights that leave a row of length 1, of length 1/sqrt(dk) */
+} mq_delta_rows;
+
+mq_delta_rows *mq__delta_rows_new(const mq_model *model, size_t rows); /* NULL when memory is short */
+void mq__delta_rows_free(mq_delta_rows *rows);
+
+/* From u, decay and beta (as the linear layers leave them): the output of each value head in x [T, Hv*dv]. Reads the state of each
+ * segment and writes the one behind its rows. */
+void mq__gated_delta(mq_runtime *rt, uint32_t layer);
+
+/* Rows of the input of a layer's last linear map, from those of x; y may be the row of x. */
+void mq__gate_heads(const mq_runtime *rt, size_t row, const float *x, float *y);
+void mq__gate_norm(const mq_runtime *rt, size_t row, const float *norm, const float *x, float *y);
 
 /* ---- attention.c */
 

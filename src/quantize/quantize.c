@@ -47,26 +47,58 @@ mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method,
     return mq__fail(error, MQ_USAGE, "quantize: method: expected rtn or gptq, got %.64s", name ? name : "none");
 }
 
-/* The quantised module whose weight this tensor is, or module_count. */
-static size_t find_module(const mq_quantize_job *j, const char *tensor)
+/* ---- modules of a tensor: the one whose weight it is, or those of all experts of a layer, where they lie in one tensor */
+
+/* weight: the name that its weight has, or would have beside the others, in the input. */
+typedef mq_status module_visit(mq_quantize_job *j, size_t module, const char *weight, mq_error *error);
+
+/* What stands before the experts' numbers in the name of a tensor of all of them: "...experts." of "...experts.down_proj"; 0: no
+ * such tensor. */
+static size_t experts_prefix(const char *name, uint32_t *layer, mq_linear_group *group)
 {
-    char plain_name[MQ_STORED_NAME_BYTES];
-    const char *name = mq__checkpoint_text_name(j->weights->dense, tensor, plain_name);
-    const size_t count = j->weights->module_count, module = mq__module_find(j->weights, name);
-    return module < count && j->quantised[module] ? module : count;
+    int used = 0;
+    const bool in_mlp = sscanf(name, "model.layers.%9u.mlp.experts.%n", layer, &used) == 1 && used > 0;
+    if (!in_mlp && (sscanf(name, "model.layers.%9u.experts.%n", layer, &used) != 1 || used == 0)) return 0;
+    *group = strcmp(name + used, "down_proj") == 0 ? MQ_GROUP_DOWN : MQ_GROUP_GATE_UP;
+    return *group == MQ_GROUP_DOWN || strcmp(name + used, "gate_up_proj") == 0 ? (size_t)used : 0;
 }
 
-/* Of experts that are stored together: the next quantised module from `from` on whose weights lie in this tensor, or module_count. */
-static size_t next_inside(const mq_quantize_job *j, const mq_tensor *t, size_t from)
+static mq_status visit_experts(mq_quantize_job *j, const mq_tensor *t, uint32_t layer, mq_linear_group group,
+                               module_visit *visit, uint32_t *visited, mq_error *error)
 {
     const mq_weights *w = j->weights;
-    const uintptr_t begin = (uintptr_t)t->data, end = begin + t->bytes;
-    size_t i = t->rank == 3 ? from : w->module_count;
-    for (; i < w->module_count; i++) {
-        const uintptr_t at = (uintptr_t)w->module[i].linear->dense.data;
-        if (at >= begin && at < end && j->quantised[i]) break;
+    const size_t prefix = (size_t)(strrchr(t->name, '.') + 1 - t->name);
+    mq_status status = MQ_OK;
+    uint32_t left = 0;
+    for (size_t i = 0; status == MQ_OK && i < w->module_count; i++) {
+        const mq_module *m = &w->module[i];
+        char own[MQ_TENSOR_NAME_BYTES], weight[MQ_STORED_NAME_BYTES];
+        if (m->place.layer != layer || m->rule->group != group || mq__rule_scope(m->rule) != MQ_SCOPE_EXPERT) continue;
+        left += !j->quantised[i];
+        if (!j->quantised[i]) continue;
+        mq__module_name(m, ".weight", own);
+        snprintf(weight, sizeof weight, "%.*s%s", (int)prefix, t->name, strstr(own, ".experts.") + strlen(".experts."));
+        status = visit(j, i, weight, error);
+        ++*visited;
     }
-    return i;
+    if (status != MQ_OK || left == 0 || *visited == 0) return status;
+    return mq__fail(error, MQ_USAGE, "quantize: ignore: expected all or none of the experts in %s", t->name);
+}
+
+/* Visits the quantised modules of a tensor; *visited: how many. */
+static mq_status visit_modules(mq_quantize_job *j, const mq_tensor *t, module_visit *visit, uint32_t *visited,
+                               mq_error *error)
+{
+    char plain_name[MQ_STORED_NAME_BYTES];
+    const char *name = mq__checkpoint_text_name(j->weights->dense, t->name, plain_name);
+    uint32_t layer;
+    mq_linear_group group;
+    *visited = 0;
+    if (experts_prefix(name, &layer, &group)) return visit_experts(j, t, layer, group, visit, visited, error);
+    const size_t module = mq__module_find(j->weights, name);
+    if (module == j->weights->module_count || !j->quantised[module]) return MQ_OK;
+    *visited = 1;
+    return visit(j, module, t->name, error);
 }
 
 /* ---- what they become */
@@ -80,43 +112,22 @@ static void add_spec(mq_quantize_job *j, const char *weight, const char *suffix,
     j->specs[j->spec_count++] = (mq_tensor_spec){.name = name, .dtype = dtype, .rank = rank, .shape = {rows, columns}};
 }
 
-/* weight: the tensor as it is stored. */
-static void add_module_specs(mq_quantize_job *j, size_t module, const char *weight)
+static mq_status add_module_specs(mq_quantize_job *j, size_t module, const char *weight, mq_error *error)
 {
+    (void)error;
     const mq_linear *linear = j->weights->module[module].linear;
     const uint64_t n = linear->n, k = linear->k_width;
     const bool modelopt = j->options->layout == MQ_LAYOUT_MODELOPT;
     add_spec(j, weight, modelopt ? ".weight" : ".weight_packed", MQ_DTYPE_U8, 2, n, k / 2);
     add_spec(j, weight, ".weight_scale", MQ_DTYPE_F8_E4M3, 2, n, k / MQ_NVFP4_VALUES);
     add_spec(j, weight, modelopt ? ".weight_scale_2" : ".weight_global_scale", MQ_DTYPE_F32, modelopt ? 0 : 1, 1, 0);
-}
-
-/* Experts that were stored together are written one by one, as serving engines want quantised ones. */
-static size_t add_fused_specs(mq_quantize_job *j, const mq_tensor *t)
-{
-    size_t count = 0;
-    for (size_t i = next_inside(j, t, 0); i < j->weights->module_count; i = next_inside(j, t, i + 1), count++) {
-        char plain[MQ_TENSOR_NAME_BYTES], stored[MQ_STORED_NAME_BYTES];
-        mq__module_name(&j->weights->module[i], ".weight", plain);
-        add_module_specs(j, i, mq__checkpoint_stored_name(j->weights->dense, plain, stored));
-    }
-    return count;
-}
-
-/* Every quantised module has been found in a tensor, and of a tensor with several all are quantised. */
-static mq_status check_planned(const mq_quantize_job *j, size_t planned, mq_error *error)
-{
-    if (planned == j->total) return MQ_OK;
-    return mq__fail(
-        error, MQ_UNSUPPORTED,
-        "quantize: %s: expected experts that are stored together to be quantised together, got %zu of %zu modules",
-        j->options->in_dir, planned, (size_t)j->total);
+    return MQ_OK;
 }
 
 static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
 {
     const mq_checkpoint *in = j->weights->dense;
-    size_t tensors = 0, largest = 0, planned = 0, inside;
+    size_t tensors = 0, largest = 0;
     for (size_t s = 0; s < mq__checkpoint_shards(in); s++) {
         tensors += mq__checkpoint_shard(in, s)->count;
     }
@@ -136,25 +147,21 @@ static mq_status plan_specs(mq_quantize_job *j, mq_error *error)
         const mq_safetensors *shard = mq__checkpoint_shard(in, s);
         for (size_t i = 0; i < shard->count; i++) {
             const mq_tensor *t = &shard->tensors[i];
-            const size_t module = find_module(j, t->name);
-            if (module < j->weights->module_count) {
-                add_module_specs(j, module, t->name);
-                planned++;
-                continue;
-            }
-            inside = add_fused_specs(j, t);
-            planned += inside;
-            if (inside) continue;
+            uint32_t modules;
+            const mq_status status = visit_modules(j, t, add_module_specs, &modules, error);
+            if (status != MQ_OK) return status;
+            if (modules) continue;
             mq_tensor_spec *spec = &j->specs[j->spec_count++];
             *spec = (mq_tensor_spec){.name = t->name, .dtype = t->dtype, .rank = t->rank};
             memcpy(spec->shape, t->shape, sizeof spec->shape);
         }
     }
-    return check_planned(j, planned, error);
+    return MQ_OK;
 }
 
-static mq_status put_module(mq_quantize_job *j, size_t module, mq_error *error)
+static mq_status put_module(mq_quantize_job *j, size_t module, const char *weight, mq_error *error)
 {
+    (void)weight;
     const mq_dense *dense = &j->weights->module[module].linear->dense;
     const size_t weights = (size_t)dense->n * dense->k_width;
     const mq_quantize_options *o = j->options;
@@ -181,26 +188,16 @@ static mq_status put_other(mq_quantize_job *j, const mq_tensor *t, mq_error *err
     return mq__checkpoint_put(&j->writer, norm ? norm : t->data, t->bytes, error);
 }
 
-static mq_status put_tensor(mq_quantize_job *j, const mq_tensor *t, mq_error *error)
-{
-    const size_t count = j->weights->module_count, module = find_module(j, t->name);
-    if (module < count) return put_module(j, module, error);
-    size_t inside = next_inside(j, t, 0);
-    if (inside == count) return put_other(j, t, error);
-    mq_status status = MQ_OK;
-    for (; status == MQ_OK && inside < count; inside = next_inside(j, t, inside + 1)) {
-        status = put_module(j, inside, error);
-    }
-    return status;
-}
-
 static mq_status put_tensors(mq_quantize_job *j, mq_error *error)
 {
     const mq_checkpoint *in = j->weights->dense;
     for (size_t s = 0; s < mq__checkpoint_shards(in); s++) {
         const mq_safetensors *shard = mq__checkpoint_shard(in, s);
         for (size_t i = 0; i < shard->count; i++) {
-            const mq_status status = put_tensor(j, &shard->tensors[i], error);
+            const mq_tensor *t = &shard->tensors[i];
+            uint32_t modules;
+            mq_status status = visit_modules(j, t, put_module, &modules, error);
+            if (status == MQ_OK && !modules) status = put_other(j, t, error);
             if (status != MQ_OK) return status;
         }
     }

@@ -58,6 +58,13 @@ static mq_status matches(const pattern *p, const char *name, bool *yes, mq_error
                     found, name);
 }
 
+/* The projections of Gated DeltaNet stay as they are, as in published checkpoints, unless a pattern says what does. */
+static bool left_out(const mq_quantize_job *j, const mq_module *m)
+{
+    return !j->options->ignore && m->rule->group <= MQ_GROUP_O &&
+           j->weights->config.layer[m->place.layer].mixer == MQ_MIXER_GATED_DELTA;
+}
+
 /* Routers stay dense, too; serving engines want them named. */
 static mq_status ignore_router(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
 {
@@ -88,7 +95,7 @@ mq_status mq__quantize_choose(mq_quantize_job *j, mq_error *error)
         if (s == MQ_OK && !linear->dense.data) {
             s = mq__fail(error, MQ_UNSUPPORTED, "quantize: %s: expected dense weights, got NVFP4", name);
         }
-        j->quantised[i] = !ignored && linear->k_width % MQ_NVFP4_VALUES == 0;
+        j->quantised[i] = !ignored && !left_out(j, module) && linear->k_width % MQ_NVFP4_VALUES == 0;
         if (s == MQ_OK && j->quantised[i] != j->quantised[module->fused]) {
             s = mq__fail(error, MQ_USAGE, "quantize: ignore: expected all or none of the modules fused with %s", name);
         }

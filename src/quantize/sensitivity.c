@@ -237,6 +237,18 @@ static double seconds_of(const mq_sensitivity *m, uint8_t (*choice)[MQ_GROUPS])
     return sum;
 }
 
+/* The names of a group in a plan file: layers of either kind take theirs. */
+static json_t *names_of(const job *j, int group)
+{
+    static const mq_layer_kind delta = {.mixer = MQ_MIXER_GATED_DELTA};
+    json_t *names = json_array();
+    json_array_append_new(names, json_string(mq_linear_group_name((mq_linear_group)group)));
+    if (j->engine->state_floats && group <= MQ_GROUP_O) {
+        json_array_append_new(names, json_string(mq__plan_group_name(delta, group)));
+    }
+    return names;
+}
+
 /* A rule for the layers whose group is on a rung; NULL where there are none. */
 static json_t *rule_of_sensitivity(const job *j, uint8_t (*choice)[MQ_GROUPS], int group, int rung)
 {
@@ -247,7 +259,7 @@ static json_t *rule_of_sensitivity(const job *j, uint8_t (*choice)[MQ_GROUPS], i
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%u", used ? "," : "", l);
     }
     if (!used) return NULL;
-    return json_pack("{sss[s]ss}", "layers", text, "linears", mq_linear_group_name((mq_linear_group)group), "prefill",
+    return json_pack("{sssoss}", "layers", text, "linears", names_of(j, group), "prefill",
                      mq_linear_format_name(rungs[rung]));
 }
 

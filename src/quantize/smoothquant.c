@@ -40,9 +40,13 @@ static const mq_tensor_rule *norm_rule(const mq_weights *w, size_t offset)
     return rule;
 }
 
-/* The first module of a layer's fused group, or module_count: experts have none, because the router reads the norm as well. */
+/* The first module of a layer's fused group, or module_count: experts and Gated DeltaNet have none, because the router (the gates of the
+ * state) read the norm as well. */
 static size_t smoothed_group(const mq_weights *w, uint32_t layer, mq_linear_group group)
 {
+    const mq_layer_kind kind = w->config.layer[layer];
+    if (group == MQ_GROUP_GATE_UP ? kind.mlp == MQ_MLP_EXPERTS : kind.mixer == MQ_MIXER_GATED_DELTA)
+        return w->module_count;
     for (size_t i = 0; i < w->module_count; i++) {
         const mq_module *m = &w->module[i];
         if (m->place.layer != layer || m->rule->group != group) continue;

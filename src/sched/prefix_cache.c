@@ -50,6 +50,9 @@ uint32_t mq__prefix_cache_find(mq_prefix_cache *cache, uint64_t owner, const mq_
                                uint32_t count, mq_prefix_miss *miss)
 {
     const mq_prefix_node *node = mq__prefix_find(cache->tree, owner, plan->id, tokens, usable(count), miss);
+    while (node && cache->engine->state_floats && node->block && !node->block->state) {
+        node = node->parent; /* recurrent state is there at snapshots only */
+    }
     return node ? node->depth * MQ_PAGE_TOKENS : 0;
 }
 
@@ -57,10 +60,11 @@ uint32_t mq__prefix_cache_attach(mq_prefix_cache *cache, mq_sequence *sequence, 
                                  uint32_t count)
 {
     mq_prefix_node *node = mq__prefix_find(cache->tree, owner, sequence->plan->id, tokens, usable(count), NULL);
-    const uint32_t blocks = node ? node->depth : 0;
+    uint32_t blocks = node ? node->depth : 0;
     if (node) {
         mq__prefix_use(cache->tree, node);
         mq__prefix_path(node, cache->path);
+        blocks = mq__sequence_adoptable(cache->engine, cache->path, blocks);
         mq__sequence_adopt(sequence, tokens, cache->path, blocks);
     }
     cache->hit_tokens += (uint64_t)blocks * MQ_PAGE_TOKENS;

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16, .file = fuzz_path("plan.json")};
     mq_phase_plan plan[MQ_PHASES];
     mq_error error = {0};
-    fuzz_accepted = fuzz_passed(mq__plan_read(&options, LAYERS, plan, &error), &error);
+    fuzz_accepted = fuzz_passed(mq__plan_read(&options, NULL, LAYERS, plan, &error), &error);
     if (fuzz_accepted) {
         check_plan(plan);
         mq__plan_free(plan);

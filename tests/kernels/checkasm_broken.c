@@ -39,6 +39,31 @@ static void bad_geglu(float *y, const float *gate, const float *up, size_t n)
     flip(&y[n - 1]);
 }
 
+static void bad_sigmoid_gate(float *y, const float *gate, size_t n)
+{
+    honest.sigmoid_gate(y, gate, n);
+    flip(&y[n - 1]);
+}
+
+static void bad_conv_silu(float *y, const float *const *u, const float *w, size_t taps, size_t n)
+{
+    honest.conv_silu(y, u, w, taps, n);
+    flip(&y[n - 1]);
+}
+
+/* The output, and in the other one the state. */
+static void bad_delta_rule(const mq_delta *d)
+{
+    honest.delta_rule(d);
+    flip(&d->out[(d->rows - 1) * d->out_stride + MQ_DELTA_COLUMNS - 1]);
+}
+
+static void stale_delta_rule(const mq_delta *d)
+{
+    honest.delta_rule(d);
+    flip(&d->to[(size_t)d->key_dim * MQ_DELTA_COLUMNS - 1]);
+}
+
 static void bad_f32_to_bf16(uint16_t *y, const float *x, size_t n)
 {
     honest.f32_to_bf16(y, x, n);
@@ -265,6 +290,10 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
     X(norm_rope, bad_norm_rope)                                                                                        \
     X(geglu, bad_geglu)                                                                                                \
     X(swiglu, bad_swiglu)                                                                                              \
+    X(sigmoid_gate, bad_sigmoid_gate)                                                                                  \
+    X(conv_silu, bad_conv_silu)                                                                                        \
+    X(delta_rule, bad_delta_rule)                                                                                      \
+    X(delta_rule, stale_delta_rule)                                                                                    \
     X(f32_to_bf16, bad_f32_to_bf16)                                                                                    \
     X(dense_to_f32, bad_dense_to_f32)                                                                                  \
     X(nvfp4_quantize, bad_nvfp4_quantize)                                                                              \

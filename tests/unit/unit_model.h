@@ -4,6 +4,10 @@
 
 #include "unit_files.h"
 
+#ifndef UNIT_SHAPE
+#define UNIT_SHAPE "tiny-qwen3"
+#endif
+
 static char *model;
 static int32_t tokens[TOKENS]; /* TOKENS: of the test that includes this */
 
@@ -11,7 +15,7 @@ static inline int make_model(void **state)
 {
     (void)state;
     mq_error error = {0};
-    if (mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) != MQ_OK) {
+    if (mq_synth_cached(UNIT_SHAPE, 0, NULL, &model, &error) != MQ_OK) {
         print_error("%s\n", error.text);
         return 1;
     }

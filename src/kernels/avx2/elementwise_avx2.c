@@ -130,6 +130,39 @@ static void geglu_avx2(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
+static void sigmoid_gate_avx2(float *y, const float *gate, size_t n)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 minus = _mm256_xor_ps(_mm256_loadu_ps(gate + i), sign);
+        _mm256_storeu_ps(y + i, _mm256_div_ps(_mm256_loadu_ps(y + i), _mm256_add_ps(one, exp8(minus))));
+    }
+    for (; i < n; i++) {
+        y[i] = y[i] / (1.0f + mq__exp_f32(-gate[i]));
+    }
+}
+
+static void conv_silu_avx2(float *y, const float *const *u, const float *w, size_t taps, size_t n)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 sum = _mm256_setzero_ps();
+        for (size_t t = 0; t < taps; t++) {
+            sum = _mm256_fmadd_ps(_mm256_loadu_ps(w + t * n + i), _mm256_loadu_ps(u[t] + i), sum);
+        }
+        _mm256_storeu_ps(y + i, _mm256_div_ps(sum, _mm256_add_ps(one, exp8(_mm256_xor_ps(sum, sign)))));
+    }
+    for (; i < n; i++) {
+        float sum = 0;
+        for (size_t t = 0; t < taps; t++) {
+            sum = fmaf(w[t * n + i], u[t][i], sum);
+        }
+        y[i] = sum / (1.0f + mq__exp_f32(-sum));
+    }
+}
+
 static void f32_to_bf16_avx2(uint16_t *y, const float *x, size_t n)
 {
     const __m256i one = _mm256_set1_epi32(1), half = _mm256_set1_epi32(0x7fff), quiet = _mm256_set1_epi32(0x40);
@@ -234,6 +267,8 @@ void mq__fill_avx2_elementwise(mq_kernels *table)
     table->norm_rope = norm_rope_avx2;
     table->swiglu = swiglu_avx2;
     table->geglu = geglu_avx2;
+    table->sigmoid_gate = sigmoid_gate_avx2;
+    table->conv_silu = conv_silu_avx2;
     table->f32_to_bf16 = f32_to_bf16_avx2;
     table->dense_to_f32 = dense_to_f32_avx2;
     table->burn_fma = burn_fma_avx2;

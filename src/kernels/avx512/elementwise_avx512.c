@@ -102,6 +102,34 @@ static void geglu_avx512(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
+static inline __m512 one_and_exp_of_minus(__m512 x)
+{
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    const __m512 minus = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), sign));
+    return _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(minus));
+}
+
+static void sigmoid_gate_avx512(float *y, const float *gate, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask_avx512(n - i);
+        const __m512 x = _mm512_maskz_loadu_ps(m, y + i), g = _mm512_maskz_loadu_ps(m, gate + i);
+        _mm512_mask_storeu_ps(y + i, m, _mm512_div_ps(x, one_and_exp_of_minus(g)));
+    }
+}
+
+static void conv_silu_avx512(float *y, const float *const *u, const float *w, size_t taps, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask_avx512(n - i);
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t t = 0; t < taps; t++) {
+            sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, w + t * n + i), _mm512_maskz_loadu_ps(m, u[t] + i), sum);
+        }
+        _mm512_mask_storeu_ps(y + i, m, _mm512_div_ps(sum, one_and_exp_of_minus(sum)));
+    }
+}
+
 static void f32_to_bf16_avx512(uint16_t *y, const float *x, size_t n)
 {
     const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x40);
@@ -191,12 +219,15 @@ static uint64_t read_stream_avx512(const void *data, size_t bytes, mq_read_way w
     return way == MQ_READ_AHEAD ? read_in_avx512(data, bytes, 4, 1024) : read_in_avx512(data, bytes, 2, 0);
 }
 
-void mq__fill_avx512_elementwise(mq_kernels *table)
+/* Runs on every processor, and so many neighbouring stores would become vectors. */
+__attribute__((target("no-avx"))) void mq__fill_avx512_elementwise(mq_kernels *table)
 {
     table->rmsnorm = rmsnorm_avx512;
     table->norm_rope = norm_rope_avx512;
     table->swiglu = swiglu_avx512;
     table->geglu = geglu_avx512;
+    table->sigmoid_gate = sigmoid_gate_avx512;
+    table->conv_silu = conv_silu_avx512;
     table->f32_to_bf16 = f32_to_bf16_avx512;
     table->dense_to_f32 = dense_to_f32_avx512;
     table->burn_fma = burn_fma_avx512;

@@ -51,6 +51,24 @@ static void geglu_ref(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
+static void sigmoid_gate_ref(float *y, const float *gate, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = y[i] / (1.0f + mq__exp_f32(-gate[i]));
+    }
+}
+
+static void conv_silu_ref(float *y, const float *const *u, const float *w, size_t taps, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float sum = 0;
+        for (size_t t = 0; t < taps; t++) {
+            sum = fmaf(w[t * n + i], u[t][i], sum);
+        }
+        y[i] = sum / (1.0f + mq__exp_f32(-sum));
+    }
+}
+
 static void f32_to_bf16_ref(uint16_t *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -115,6 +133,8 @@ void mq__fill_ref_elementwise(mq_kernels *table)
     table->norm_rope = norm_rope_ref;
     table->swiglu = swiglu_ref;
     table->geglu = geglu_ref;
+    table->sigmoid_gate = sigmoid_gate_ref;
+    table->conv_silu = conv_silu_ref;
     table->f32_to_bf16 = f32_to_bf16_ref;
     table->dense_to_f32 = dense_to_f32_ref;
     table->burn_fma = burn_fma_ref;

@@ -4,6 +4,7 @@ usage: check_logits.py MIXQUANT [--shared DIR] [--self-test]
 Prints one line per comparison and exits with 1 when one fails. --self-test spoils the reference and must fail.
 """
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 
 import checkpoints
 import reference
+import reference_qwen3_5
 
 # Relative L2 error of the worst row. BF16 and W4A16: FP32 arithmetic against float64 over the same BF16 cache; a K or V
 # that rounds the other way at the last bit costs up to ~1e-3.
@@ -40,6 +42,12 @@ def run(binary, directory, tokens, plan, environment=(), extra=()):
         return np.fromfile(out, "<f4").reshape(len(tokens), -1)
 
 
+def model_of(directory, plan="bf16", **more):
+    with open(os.path.join(directory, "config.json")) as f:
+        hybrid = json.load(f)["model_type"].startswith("qwen3_5")
+    return (reference_qwen3_5.Qwen3_5 if hybrid else reference.Model)(directory, plan, **more)
+
+
 def report(ok, text):
     global failures
     failures += not ok
@@ -57,7 +65,7 @@ def same(name, got, want):
 
 
 def check_nvfp4(binary, name, directory, rng, level):
-    model, agree = reference.Model(directory, "nvfp4"), 0
+    model, agree = model_of(directory, "nvfp4"), 0
     for _ in range(NVFP4_PROMPTS):
         tokens = rng.integers(0, model.config["vocab_size"], 12)
         want = model.logits(tokens)
@@ -69,8 +77,8 @@ def check_nvfp4(binary, name, directory, rng, level):
 def check_case(binary, name, directory, spoil):
     rng = np.random.default_rng(7)
     for plan in ("bf16", "w16a16", "int8", "w4a16", "nvfp4"):
-        model = reference.Model(directory, plan)
-        tokens = rng.integers(0, model.config["vocab_size"], 100)
+        model = model_of(directory, plan)
+        tokens = rng.integers(0, model.config["vocab_size"], 200 if "layer_types" in model.config else 100)
         got = run(binary, directory, tokens, plan)
         if plan == "w16a16" and name.endswith(("f16", "f32")):
             same(f"{name} {plan} is bf16", got, run(binary, directory, tokens, "bf16"))
@@ -91,6 +99,24 @@ def check_case(binary, name, directory, spoil):
         same(f"{name} {plan} 1 thread", run(binary, directory, tokens, plan, extra=["-t", "1"]), got)
     for level in reversed(LEVELS):
         check_nvfp4(binary, name, directory, rng, level)
+    if name.startswith("qwen3_5"):
+        check_delta_plans(binary, name, directory)
+
+
+def check_delta_plans(binary, name, directory):
+    """Gated DeltaNet's projections in other formats, as a plan file asks for them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = os.path.join(scratch, "plan.json")
+        for plan in ("w4a16", "int8"):
+            rule = {"layers": "0-2", "linears": ["delta_in", "delta_out"], "prefill": plan, "decode": plan}
+            with open(file, "w") as f:
+                json.dump({"layers": [rule]}, f)
+            model = model_of(directory, "bf16", delta=plan)
+            tokens = np.random.default_rng(5).integers(0, model.config["vocab_size"], 100)
+            got, want = run(binary, directory, tokens, "bf16", extra=["--plan", file]), model.logits(tokens)
+            compare(f"{name} delta {plan}", got, want, ROUNDED_LIMIT.get(plan, LIMIT), "num_experts" in model.config)
+            unlike = np.linalg.norm(got - model_of(directory).logits(tokens)) / np.linalg.norm(want)
+            report(unlike > 1e-4, f"{name} delta {plan} is another format ({unlike:.1e})")
 
 
 def main():
@@ -111,7 +137,7 @@ def main():
     if arguments.shared and os.path.isdir(models) and not arguments.self_test:
         for name in sorted(os.listdir(models)):
             directory = os.path.join(models, name)
-            model = reference.Model(directory)
+            model = model_of(directory)
             tokens = np.random.default_rng(3).integers(0, model.config["vocab_size"], 200)
             compare(f"{name} bf16", run(arguments.binary, directory, tokens, "bf16"), model.logits(tokens), 1e-2)
     print(f"{failures} failed")

@@ -141,7 +141,9 @@ def gelu(x):
 
 class Model:
     def __init__(self, directory, spoil=""):
-        config, t = reference.read_model(directory)
+        with open(os.path.join(directory, "config.json")) as file:
+            config = json.load(file)
+        t = reference.read_safetensors(os.path.join(directory, "model.safetensors"))
         self.c, self.spoil = config.get("text_config", config), spoil
         self.t = {n.replace("model.language_model.", "model."): v for n, v in t.items()}
         self.gemma, self.gemma4 = self.c["model_type"] != "mistral", self.c["model_type"] == "gemma4_text"

@@ -1,4 +1,4 @@
-"""An independent float64 forward pass for llama, qwen2, qwen3 and qwen3_moe checkpoints, written from the published formulas.
+"""An independent float64 forward pass for llama, qwen2, qwen3 and qwen3_moe checkpoints (qwen3_5: reference_qwen3_5.py), written from the published formulas.
 
 It shares no code with the C library. NVFP4 is emulated from the definition of the format: quantise, dequantise, multiply.
 """
@@ -44,6 +44,9 @@ def read_model(directory):
     for name in sorted(os.listdir(directory)):
         if name.endswith(".safetensors"):
             tensors.update(read_safetensors(os.path.join(directory, name)))
+    if "text_config" in config:
+        config = dict(config["text_config"], model_type=config["model_type"])
+        tensors = {name.replace("model.language_model.", "model."): value for name, value in tensors.items()}
     return config, tensors
 
 
@@ -146,7 +149,8 @@ def packed_weight(t, name):
     return value * np.repeat(scale, 16, axis=1) * multiplier
 
 
-FUSED = {"q_proj": ("q_proj", "k_proj", "v_proj"), "gate_proj": ("gate_proj", "up_proj")}
+FUSED = {"q_proj": ("q_proj", "k_proj", "v_proj"), "gate_proj": ("gate_proj", "up_proj"),
+         "in_proj_qkv": ("in_proj_qkv", "in_proj_z")}
 for _first, _all in list(FUSED.items()):
     for _name in _all:
         FUSED[_name] = _all
