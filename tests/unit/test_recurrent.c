@@ -5,8 +5,6 @@
 
 #include "engine/engine.h"
 #include "mixquant_draft.h"
-#include "mixquant_handoff.h"
-#include "mixquant_serve.h"
 
 static char *model;
 static int32_t tokens[TOKENS];
@@ -337,7 +335,7 @@ static void test_plans(void **state)
     (void)state;
     mq_engine *engine = open_with((settings){.prefill = MQ_LINEAR_NVFP4});
     const mq_plan *plan;
-    const uint8_t(*format)[MQ_GROUPS] = engine->plan->phase[MQ_PHASE_PREFILL].format;
+    uint8_t(*format)[MQ_GROUPS] = engine->plan->phase[MQ_PHASE_PREFILL].format;
     for (uint32_t l = 0; l < 4; l++) {
         const bool attends = engine->weights->config.layer[l].mixer == MQ_MIXER_ATTENTION;
         assert_int_equal(attends, l % 2 == 1);
@@ -378,10 +376,6 @@ static void test_refusals(void **state)
     unit_refused(mq_drafter_new(engine, MQ_DRAFT_LOOKUP, &drafter, &error), MQ_UNSUPPORTED, &error, "draft: qwen3_5");
     assert_int_equal(mq_drafter_new(engine, MQ_DRAFT_OFF, &drafter, NULL), MQ_OK);
     mq_drafter_free(drafter);
-    error = (mq_error){0};
-    mq_handoff *handoff;
-    const mq_handoff_options options = {.engine = engine};
-    unit_refused(mq_handoff_open(&options, &handoff, &error), MQ_UNSUPPORTED, &error, "hand-off: qwen3_5");
     mq_sequence_free(s);
     mq_engine_close(engine);
 }
