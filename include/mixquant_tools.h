@@ -82,6 +82,13 @@ typedef struct mq_observer {
 /* Watches all sequences of the engine from now on; NULL ends it. Copied. */
 MQ_API void mq_engine_observe(mq_engine *engine, const mq_observer *observer);
 
+/* What attention costs, windows considered: multiply-adds of the tokens at positions [first, first + count), and the bytes of keys and
+ * values that the token at a position reads. */
+MQ_API uint64_t mq_engine_attention_macs(const mq_engine *engine, uint32_t first, uint32_t count);
+MQ_API uint64_t mq_engine_attention_bytes(const mq_engine *engine, uint32_t position);
+/* Whether every layer attends to everything before a token, with the kv_heads and head_dim of mq_engine_info. */
+MQ_API bool mq_engine_attends_alike(const mq_engine *engine);
+
 /* Keys and values [count, head_dim] of one kv head at positions first .. first+count-1, as attention reads them: BF16
  * widened to FP32, keys rotated. Either may be NULL. Inside a callback of the sequence's own pass, positions of that pass
  * can be read as well. MQ_USAGE for a place that the sequence does not hold. */

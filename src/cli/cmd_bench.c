@@ -115,23 +115,18 @@ static int choose_variants(const bench *b, formats *list)
     return CLI_DONE;
 }
 
-/* Layers that keep keys and values. */
-static double attention_layers(const mq_engine_info *m)
-{
-    return (double)m->kv_bytes_per_token / (4.0 * m->kv_heads * m->head_dim);
-}
-
 /* Multiply-adds of a prefill of n tokens: linear layers, and attention over the keys that each token sees. */
-static double prefill_macs(const mq_engine_info *m, double n)
+static double prefill_macs(const bench *b, uint32_t n)
 {
-    return n * (double)m->linear_weights + n * (n + 1) * m->heads * m->head_dim * attention_layers(m);
+    return n * (double)b->info.linear_weights + (double)mq_engine_attention_macs(b->engine, 0, n);
 }
 
 /* Bytes that a decode step of `batch` sequences at some depth reads: the weights once, each sequence's KV. */
-static double decode_bytes(const mq_engine_info *m, double batch, double depth)
+static double decode_bytes(const bench *b, double batch, double depth)
 {
-    const double state = 2 * (double)m->state_bytes; /* read and written */
-    return (double)m->decode_bytes + batch * (depth * (double)m->kv_bytes_per_token + state);
+    const double state = 2 * (double)b->info.state_bytes; /* read and written */
+    const double kv = (double)mq_engine_attention_bytes(b->engine, (uint32_t)depth);
+    return (double)b->info.decode_bytes + batch * (kv + state);
 }
 
 static double weight_bits(mq_linear_format format)
@@ -141,17 +136,19 @@ static double weight_bits(mq_linear_format format)
 }
 
 /* Bytes that the prefill of n tokens has to read at least: weights and the cache so far once a chunk. */
-static double prefill_bytes(const mq_engine_info *m, mq_linear_format format, double n)
+static double prefill_bytes(const bench *b, mq_linear_format format, double n)
 {
-    const double passes = ceil(n / m->chunk);
-    return passes * ((double)m->linear_weights * weight_bits(format) / 8 + n / 2 * (double)m->kv_bytes_per_token);
+    const mq_engine_info *m = &b->info;
+    const double passes = ceil(n / m->chunk), kv = (double)mq_engine_attention_bytes(b->engine, (uint32_t)(n / 2));
+    return passes * ((double)m->linear_weights * weight_bits(format) / 8 + kv);
 }
 
 /* Multiply-adds of a decode step of `batch` sequences, the head included. */
-static double decode_macs(const mq_engine_info *m, double batch, double depth)
+static double decode_macs(const bench *b, double batch, double depth)
 {
-    return batch * ((double)m->linear_weights + (double)m->vocab * m->width +
-                    2 * depth * m->heads * m->head_dim * attention_layers(m));
+    const mq_engine_info *m = &b->info;
+    const double attention = (double)mq_engine_attention_macs(b->engine, (uint32_t)depth, 1);
+    return batch * ((double)m->linear_weights + (double)m->vocab * m->width + attention);
 }
 
 /* {"linear": 0.7, ...}: where the time went. */
@@ -310,7 +307,7 @@ static int bench_prefill(bench *b, const formats *list, long tokens, long batch)
 {
     samples got[LIST_MAX] = {0};
     const point p = {"prefill", batch, tokens, 0};
-    const double work = prefill_macs(&b->info, (double)tokens) / (double)tokens * 1e-9;
+    const double work = prefill_macs(b, (uint32_t)tokens) / (double)tokens * 1e-9;
     /* Run -1 warms up: pages of the map, the pool's threads, clock speed. */
     for (int run = -1; run < b->s->runs; run++) {
         int code = refresh_limits(b);
@@ -329,7 +326,7 @@ static int bench_prefill(bench *b, const formats *list, long tokens, long batch)
         if (code != CLI_DONE) return code;
     }
     for (size_t f = 0; f < list->count; f++) {
-        const double bytes = prefill_bytes(&b->info, list->item[f].linear, (double)tokens) / (double)tokens * 1e-9;
+        const double bytes = prefill_bytes(b, list->item[f].linear, (double)tokens) / (double)tokens * 1e-9;
         json_t *result = add_result(b, &p, list->item[f].name, &got[f], work, "gmac_s", work / bytes);
         add_ratio(b, &p, list, f, got, result);
     }
@@ -389,7 +386,7 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
             if (code == CLI_DONE) code = time_steps(b, sequence[f], depth, batch, run < 0 ? 1 : b->s->steps, &seconds);
             if (run < 0 || code != CLI_DONE) continue;
             add_stages(b, &before, true, &got[f]);
-            gb[f] = decode_bytes(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch * 1e-9;
+            gb[f] = decode_bytes(b, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch * 1e-9;
             got[f].rate[run] = (double)batch * b->s->steps / seconds;
         }
         /* Memory that other machines share changes within seconds: the limit is what it is before and after. */
@@ -400,7 +397,7 @@ static int bench_decode(bench *b, const formats *list, long depth, long batch)
         }
     }
     for (size_t f = 0; code == CLI_DONE && f < list->count; f++) {
-        const double macs = decode_macs(&b->info, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch;
+        const double macs = decode_macs(b, (double)batch, (double)depth + 0.5 * b->s->steps) / (double)batch;
         json_t *result = add_result(b, &p, list->item[f].name, &got[f], gb[f], "gb_s", macs * 1e-9 / gb[f]);
         add_ratio(b, &p, list, f, got, result);
     }

@@ -273,7 +273,8 @@ static mq_status lay_out_kv(mq_engine *e, mq_error *error)
     mq_kv_shape *shape = mq__alloc_zero(m->layers, sizeof *shape);
     if (!shape) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
     for (uint32_t l = 0; l < m->layers; l++) {
-        if (m->layer[l].kind.mixer == MQ_MIXER_ATTENTION) shape[l] = (mq_kv_shape){m->kv_heads, m->head_dim};
+        const mq_layer *w = &m->layer[l];
+        if (w->kind.mixer == MQ_MIXER_ATTENTION) shape[l] = (mq_kv_shape){w->kv_heads, w->head_dim};
     }
     const mq_status s = mq__kv_layout_new(shape, m->layers, &e->kv_layout, error);
     mq__free(shape);
@@ -392,8 +393,8 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .ffn = m->ffn,
         .layers = m->layers,
         .heads = m->heads,
-        .kv_heads = m->kv_heads,
-        .head_dim = m->head_dim,
+        .kv_heads = w->config.kv_heads,
+        .head_dim = w->config.head_dim,
         .context = e->context,
         .chunk = e->chunk,
         .max_positions = w->config.max_positions,

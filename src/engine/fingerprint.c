@@ -69,8 +69,10 @@ static mq_digest rope_digest(const mq_engine *e, mq_buf *text)
 {
     const mq_model *m = &e->weights->model;
     mq__buf_clear(text);
-    mq__buf_append(text, m->inv_freq, m->rotary_dim / 2 * sizeof *m->inv_freq);
-    mq__buf_append(text, &m->rope_factor, sizeof m->rope_factor);
+    for (uint32_t r = 0; r < m->ropes; r++) {
+        mq__buf_append(text, m->rope[r].inv_freq, m->rope[r].width / 2 * sizeof *m->rope[r].inv_freq);
+        mq__buf_append(text, &m->rope[r].factor, sizeof m->rope[r].factor);
+    }
     return mq__digest(text->data, text->len);
 }
 

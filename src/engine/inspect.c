@@ -43,6 +43,46 @@ static json_t *model_of_inspect(const mq_model_config *c)
                      delta_layers);
 }
 
+static json_int_t at(const json_t *report, const char *object, const char *name)
+{
+    return json_integer_value(json_object_get(json_object_get(report, object), name));
+}
+
+/* What layers with a window, and those of a second kind, have. */
+static void add_kinds(const mq_weights *w, json_t *model)
+{
+    const mq_model_config *c = &w->config;
+    uint32_t windows = 0, global = 0;
+    for (uint32_t l = 0; l < c->layers; l++) {
+        windows += w->model.layer[l].window > 0;
+        global += c->layer[l].global;
+    }
+    if (windows) json_object_set_new(model, "windows", json_pack("{si si}", "layers", windows, "positions", c->window));
+    if (!global) return;
+    const mq_attention_config *g = &c->global;
+    json_object_set_new(model, "global",
+                        json_pack("{si si si sb ss sf}", "layers", global, "kv_heads", g->kv_heads, "head_dim",
+                                  g->head_dim, "k_eq_v", g->shares_kv, "rope", mq__rope_type_name(g->rope.type),
+                                  "theta", g->rope.theta));
+}
+
+static void print_kinds(const json_t *model, mq_buf *b)
+{
+    const json_t *windows = json_object_get(model, "windows"), *global = json_object_get(model, "global");
+    if (windows) {
+        mq__buf_printf(b, "windows     %lld layers see %lld positions\n", (long long)at(model, "windows", "layers"),
+                       (long long)at(model, "windows", "positions"));
+    }
+    if (global) {
+        mq__buf_printf(b, "global      %lld layers: G %lld, K %lld%s, rope %s, theta %g\n",
+                       (long long)at(model, "global", "layers"), (long long)at(model, "global", "kv_heads"),
+                       (long long)at(model, "global", "head_dim"),
+                       json_is_true(json_object_get(global, "k_eq_v")) ? ", K = V" : "",
+                       json_string_value(json_object_get(global, "rope")),
+                       json_real_value(json_object_get(global, "theta")));
+    }
+}
+
 static json_t *files_of(const mq_checkpoint *c)
 {
     uint64_t count[MQ_DTYPE_COUNT] = {0}, bytes[MQ_DTYPE_COUNT] = {0}, tensors = 0;
@@ -98,7 +138,7 @@ static json_t *report_of(mq_weights *w, const char *dir)
     uint64_t kv = 0; /* bytes of keys and values a token */
     for (uint32_t l = 0; l < m->layers; l++) {
         if (m->layer[l].kind.mixer != MQ_MIXER_ATTENTION) continue;
-        kv += (uint64_t)m->kv_heads * m->head_dim * 2 * sizeof(uint16_t);
+        kv += (uint64_t)m->layer[l].kv_heads * m->layer[l].head_dim * 2 * sizeof(uint16_t);
     }
     json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
                                 "weights", number_inspect(c.weights));
@@ -117,11 +157,6 @@ static json_t *report_of(mq_weights *w, const char *dir)
 }
 
 /* ---- the text */
-
-static json_int_t at(const json_t *report, const char *object, const char *name)
-{
-    return json_integer_value(json_object_get(json_object_get(report, object), name));
-}
 
 static double mib(json_int_t bytes)
 {
@@ -166,7 +201,9 @@ static void print_text(const json_t *report, mq_buf *b)
     if (json_object_get(rope, "factor")) {
         mq__buf_printf(b, ", factor %g", json_real_value(json_object_get(rope, "factor")));
     }
-    mq__buf_printf(b, "\nquantized   %s\n", json_string_value(json_object_get(model, "quantization")));
+    mq__buf_printf(b, "\n");
+    print_kinds(model, b);
+    mq__buf_printf(b, "quantized   %s\n", json_string_value(json_object_get(model, "quantization")));
     mq__buf_printf(b, "files       %lld, with %lld tensors, %.1f MiB mapped\n",
                    (long long)at(report, "files", "shards"), (long long)at(report, "files", "tensors"),
                    mib(at(report, "files", "bytes")));
@@ -230,6 +267,7 @@ mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_error *er
     json_t *report = report_of(w, model_dir);
     add_unused(w, report);
     add_skipped(w, report);
+    add_kinds(w, json_object_get(report, "model"));
     if (report && json) {
         if (mq__json_print(report, JSON_INDENT(1) | JSON_REAL_PRECISION(15), &b)) mq__buf_putc(&b, '\n');
     } else if (report) {

@@ -95,7 +95,8 @@ static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place 
 {
     plan *p = context;
     char name[MQ_TENSOR_NAME_BYTES];
-    const uint32_t rows = mq__rule_size(p->config, rule->rows), columns = mq__rule_size(p->config, rule->columns);
+    const uint32_t rows = mq__rule_size(p->config, place.layer, rule->rows);
+    const uint32_t columns = mq__rule_size(p->config, place.layer, rule->columns);
     const bool embedding = rule->use == MQ_USE_MATRIX && rule->offset == offsetof(mq_model, embedding);
     (void)error;
     mq__rule_name(rule, place, rule->use == MQ_USE_LINEAR ? ".weight" : "", name);
@@ -111,6 +112,8 @@ static mq_status add_tensor(void *context, const mq_tensor_rule *rule, mq_place 
     } else if (columns == 0) {
         const bool from_1 = rule->use == MQ_USE_NORM_FROM_1 || rule->use == MQ_USE_VECTOR_FROM_1;
         add_synth(p, name, rows, 0, from_1 ? 0.0f : 1.0f, 0.05f);
+    } else if (rule->use == MQ_USE_ROUTER && p->config->router_scale > 0) {
+        add_synth(p, name, rows, columns, 0.0f, 1.0f); /* its logits are scaled instead */
     } else {
         add_synth(p, name, rows, columns, 0.0f,
                   embedding && !p->config->tied_head ? 1.0f : 1.0f / sqrtf((float)columns));

@@ -24,13 +24,27 @@ static const mq_synth_shape shapes[] = {
     {"qwen3.5-4b",    MQ_ARCH_QWEN3_5, 32, 2560, 9216, 16, 4, 256, 248320, 262144, true, 1e7, 1e-6, 0, 0, 0, 0, 0, 4, {16, 32, 128, 128, 4}},
     {"qwen3.5-9b",    MQ_ARCH_QWEN3_5, 32, 4096, 12288, 16, 4, 256, 248320, 262144, false, 1e7, 1e-6, 0, 0, 0, 0, 0, 4, {16, 32, 128, 128, 4}},
     {"qwen3.5-35b-a3b", MQ_ARCH_QWEN3_5_MOE, 40, 2048, 512, 16, 2, 256, 248320, 262144, false, 1e7, 1e-6, 0, 0, 256, 8, 512, 4, {16, 32, 128, 128, 4}},
+    {"gemma-4-31b",     MQ_ARCH_GEMMA4, 60, 5376, 21504, 32, 16, 256, 262144, 262144, true, 1e4, 1e-6, 0, 0, 0, 0, 0, ATTENTION},
+    {"gemma-4-26b-a4b", MQ_ARCH_GEMMA4, 30, 2816,  2112, 16,  8, 256, 262144, 262144, true, 1e4, 1e-6, 0, 0, 128, 8, 704, ATTENTION},
     /* widths that are no multiples of 16 or 32, H*K != D, uneven vocabularies, every kind of scaling */
     {"tiny-llama",    MQ_ARCH_LLAMA,  3,   72,   104,  4, 2,  20,    301,   1024, false, 1e4, 1e-5,  4, 0, 0, 0, 0, ATTENTION},
     {"tiny-qwen2",    MQ_ARCH_QWEN2,  3,   56,   120,  7, 1,   8,    277,   1024, true,  1e6, 1e-6,  0, 4, 0, 0, 0, ATTENTION},
     {"tiny-qwen3",    MQ_ARCH_QWEN3,  3,   80,   152,  6, 2,  24,    333,   1024, true,  1e6, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"tiny-gemma4",     MQ_ARCH_GEMMA4, 3,   80,   152,  6, 3,  24,    333,   1024, true,  1e4, 1e-6,  0, 0, 0, 0, 0, ATTENTION},
+    {"tiny-gemma4-moe", MQ_ARCH_GEMMA4, 3,   80,   152,  6, 3,  24,    333,   1024, true,  1e4, 1e-6,  0, 0, 7, 3, 48, ATTENTION},
     {"tiny-qwen3-moe", MQ_ARCH_QWEN3_MOE, 3, 80,  152,  6, 2,  24,    333,   1024, false, 1e6, 1e-6,  0, 0, 7, 3, 48, ATTENTION},
     {"tiny-qwen3.5",  MQ_ARCH_QWEN3_5, 4, 80, 152, 4, 2, 24, 333, 1024, true, 1e6, 1e-6, 0, 0, 0, 0, 0, 2, {2, 4, 32, 16, 4}},
     {"tiny-qwen3.5-moe", MQ_ARCH_QWEN3_5_MOE, 3, 80, 56, 6, 2, 24, 333, 1024, false, 1e6, 1e-6, 0, 4, 7, 3, 48, 2, {2, 6, 16, 32, 3}},
+};
+/* What Gemma 4 has beside that: the window of most layers, and of every sixth, which is global, kv heads and width. */
+static const struct gemma_shape {
+    const char *name;
+    uint32_t window, global_kv_heads, global_head_dim;
+} gemma_shapes[] = {
+    {"gemma-4-31b", 1024, 4, 512},
+    {"gemma-4-26b-a4b", 1024, 2, 512},
+    {"tiny-gemma4", 37, 2, 40},
+    {"tiny-gemma4-moe", 37, 2, 40},
 };
 /* clang-format on */
 
@@ -61,6 +75,45 @@ static json_t *rope_of(const mq_synth_shape *s)
     return json_null();
 }
 
+static json_t *layer_types_of(uint32_t layers)
+{
+    json_t *types = json_array();
+    for (uint32_t l = 0; l < layers; l++) {
+        const bool global = (l + 1) % 6 == 0 || l + 1 == layers;
+        json_array_append_new(types, json_string(global ? "full_attention" : "sliding_attention"));
+    }
+    return types;
+}
+
+/* 0: all are set. */
+static int set_gemma_fields(json_t *config, const mq_synth_shape *s, uint32_t layers)
+{
+    static const char *const others[] = {"hidden_act", "rope_theta", "rope_scaling"};
+    const struct gemma_shape *g = gemma_shapes;
+    while (strcmp(g->name, s->name) != 0) {
+        g++;
+    }
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        json_object_del(config, others[i]);
+    }
+    json_t *own = json_pack(
+        "{s[s] ss ss sb si si si sf so sn si si s{s{ss sf} s{ss sf sf}}}", "architectures", "Gemma4ForCausalLM",
+        "model_type", "gemma4_text", "hidden_activation", "gelu_pytorch_tanh", "attention_k_eq_v", 1, "sliding_window",
+        (int)g->window, "num_global_key_value_heads", (int)g->global_kv_heads, "global_head_dim",
+        (int)g->global_head_dim, "final_logit_softcapping", 30.0, "layer_types", layer_types_of(layers),
+        "use_bidirectional_attention", "num_kv_shared_layers", 0, "hidden_size_per_layer_input", 0, "rope_parameters",
+        "sliding_attention", "rope_type", "default", "rope_theta", 1e4, "full_attention", "rope_type", "proportional",
+        "rope_theta", 1e6, "partial_rotary_factor", 0.25);
+    int failed = !own || json_object_update(config, own) != 0;
+    json_decref(own);
+    if (failed || !s->experts) return failed;
+    json_t *experts = json_pack("{sb si si si}", "enable_moe_block", 1, "num_experts", (int)s->experts, "top_k_experts",
+                                (int)s->experts_per_token, "moe_intermediate_size", (int)s->expert_ffn);
+    failed = !experts || json_object_update(config, experts) != 0;
+    json_decref(experts);
+    return failed;
+}
+
 static int set_delta_fields(json_t *config, const mq_synth_shape *s)
 {
     const mq_delta_sizes *d = &s->delta;
@@ -77,9 +130,10 @@ static int set_delta_fields(json_t *config, const mq_synth_shape *s)
 }
 
 /* Fields that only some architectures have; 0: all are set. */
-static int set_own_fields(json_t *config, const mq_synth_shape *s)
+static int set_own_fields(json_t *config, const mq_synth_shape *s, uint32_t layers)
 {
     int failed = 0;
+    if (s->architecture == MQ_ARCH_GEMMA4) return set_gemma_fields(config, s, layers);
     if (s->architecture != MQ_ARCH_QWEN2) failed |= json_object_set_new(config, "attention_bias", json_false());
     if (s->architecture == MQ_ARCH_LLAMA)
         failed |= json_object_set_new(config, "mlp_bias", json_false());
@@ -107,7 +161,7 @@ json_t *mq__synth_config(const mq_synth_shape *s, uint32_t layers)
                   "rms_norm_eps", s->eps, "rope_theta", s->theta, "rope_scaling", rope, "tie_word_embeddings", s->tied,
                   "torch_dtype", "bfloat16", "hidden_act", "silu", "use_cache", 1, "bos_token_id", MQ_SYNTH_END_OF_TEXT,
                   "eos_token_id", MQ_SYNTH_IM_END, "attention_dropout", 0.0);
-    if (config && set_own_fields(config, s) == 0) return config;
+    if (config && set_own_fields(config, s, layers) == 0) return config;
     json_decref(config);
     return NULL;
 }

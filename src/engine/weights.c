@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- modules */
@@ -37,8 +38,8 @@ static mq_status add_module(void *context, const mq_tensor_rule *rule, mq_place 
     mq_module *module = &w->module[i];
     *module = (mq_module){.rule = rule, .place = place, .fused = fused ? last->fused : i};
     module->linear = target_of(&w->model, rule, place);
-    module->linear->n = mq__rule_size(&w->config, rule->rows);
-    module->linear->k_width = mq__rule_size(&w->config, rule->columns);
+    module->linear->n = mq__rule_size(&w->config, place.layer, rule->rows);
+    module->linear->k_width = mq__rule_size(&w->config, place.layer, rule->columns);
     return MQ_OK;
 }
 
@@ -95,11 +96,10 @@ typedef struct parameters {
 static mq_status count_parameters(void *context, const mq_tensor_rule *rule, mq_place place, mq_error *error)
 {
     parameters *p = context;
-    (void)place;
     (void)error;
     if (rule->use == MQ_USE_NOTHING) return MQ_OK;
-    p->count +=
-        (uint64_t)mq__rule_size(p->config, rule->rows) * (rule->columns ? mq__rule_size(p->config, rule->columns) : 1);
+    p->count += (uint64_t)mq__rule_size(p->config, place.layer, rule->rows) *
+                (rule->columns ? mq__rule_size(p->config, place.layer, rule->columns) : 1);
     return MQ_OK;
 }
 
@@ -160,7 +160,8 @@ static mq_status read_tensor(void *context, const mq_tensor_rule *rule, mq_place
     mq_weights *w = context;
     char name[MQ_TENSOR_NAME_BYTES];
     void *target = target_of(&w->model, rule, place);
-    const uint32_t n = mq__rule_size(&w->config, rule->rows), k = mq__rule_size(&w->config, rule->columns);
+    const uint32_t n = mq__rule_size(&w->config, place.layer, rule->rows),
+                   k = mq__rule_size(&w->config, place.layer, rule->columns);
     mq__rule_name(rule, place, "", name);
     switch (rule->use) {
     case MQ_USE_MATRIX:
@@ -223,6 +224,12 @@ static void find_packed_groups(mq_weights *w)
     }
 }
 
+static bool attends_alike(const mq_model_config *a, const mq_model_config *b)
+{
+    return a->window == b->window && a->global.window == b->global.window && a->global.kv_heads == b->global.kv_heads &&
+           a->global.head_dim == b->global.head_dim && a->global.shares_kv == b->global.shares_kv;
+}
+
 static mq_status check_second(const mq_weights *w, const char *dir, mq_error *error)
 {
     mq_model_config other;
@@ -234,7 +241,8 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
         other.head_dim == c->head_dim && other.rotary_dim == c->rotary_dim && other.vocab == c->vocab &&
         other.experts == c->experts && other.experts_per_token == c->experts_per_token &&
         other.expert_ffn == c->expert_ffn && other.norm_topk == c->norm_topk && other.shared_ffn == c->shared_ffn &&
-        memcmp(&other.delta, &c->delta, sizeof c->delta) == 0 && memcmp(other.layer, c->layer, sizeof c->layer) == 0) {
+        memcmp(&other.delta, &c->delta, sizeof c->delta) == 0 && memcmp(other.layer, c->layer, sizeof c->layer) == 0 &&
+        attends_alike(&other, c)) {
         return MQ_OK;
     }
     return mq__fail(error, MQ_FORMAT, "prefill model: %s: expected the same architecture and sizes, got others", dir);
@@ -243,6 +251,22 @@ static mq_status check_second(const mq_weights *w, const char *dir, mq_error *er
 static mq_status no_memory_weights(const mq_weights *w, mq_error *error)
 {
     return mq__fail(error, MQ_NO_MEMORY, "model: %u layers: expected memory, got none", w->config.layers);
+}
+
+/* How a layer attends. */
+static void lay_out_attention(const mq_model_config *c, mq_model *m, uint32_t l)
+{
+    const mq_attention_config a = mq__attention_of(c, l);
+    mq_layer *layer = &m->layer[l];
+    layer->kv_heads = a.kv_heads;
+    layer->head_dim = a.head_dim;
+    layer->window = a.window;
+    layer->rope = c->layer[l].global;
+    layer->attention_scale = (float)(c->attention_scale > 0 ? c->attention_scale : 1 / sqrt((double)a.head_dim));
+    const uint32_t q_width = m->heads * a.head_dim, kv_width = a.kv_heads * a.head_dim;
+    m->q_width = q_width > m->q_width ? q_width : m->q_width;
+    m->kv_width = kv_width > m->kv_width ? kv_width : m->kv_width;
+    m->ropes = layer->rope >= m->ropes ? layer->rope + 1 : m->ropes;
 }
 
 /* The model's sizes and empty layers, and the list of its modules. */
@@ -256,13 +280,14 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
                     .ffn = c->ffn,
                     .layers = c->layers,
                     .heads = c->heads,
-                    .kv_heads = c->kv_heads,
-                    .head_dim = c->head_dim,
-                    .rotary_dim = c->rotary_dim,
                     .experts = c->experts,
                     .experts_per_token = c->experts_per_token,
                     .expert_ffn = c->expert_ffn,
                     .norm_topk = c->norm_topk,
+                    .gelu = c->gelu,
+                    .embedding_scale = c->embedding_scale > 0 ? (float)c->embedding_scale : 1,
+                    .router_scale = c->router_scale > 0 ? (float)c->router_scale : 1,
+                    .logit_cap = (float)c->logit_cap,
                     .shared_expert = c->shared_ffn > 0,
                     .output_gate = c->output_gate,
                     .delta = c->delta,
@@ -284,6 +309,7 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
     mq_mlp *expert = w->experts;
     for (uint32_t l = 0; l < c->layers; l++) {
         m->layer[l].kind = c->layer[l];
+        lay_out_attention(c, m, l);
         if (c->layer[l].mixer == MQ_MIXER_GATED_DELTA) m->layer[l].delta.index = m->delta_layers++;
         if (c->layer[l].mlp != MQ_MLP_EXPERTS) continue;
         m->layer[l].expert = expert;
@@ -292,12 +318,37 @@ static mq_status lay_out(mq_weights *w, mq_error *error)
     return mq__family_walk(c, add_module, w, error);
 }
 
-static mq_status read_rope_weights(mq_weights *w, mq_error *error)
+/* The weights of a norm without any. */
+static mq_status make_value_norms(mq_weights *w, mq_error *error)
 {
-    float *inv_freq = mq__alloc_aligned(w->config.rotary_dim / 2 * sizeof *inv_freq);
-    if (!inv_freq) return no_memory_weights(w, error);
-    mq__rope_frequencies(&w->config, inv_freq, &w->model.rope_factor);
-    w->model.inv_freq = inv_freq;
+    uint32_t widest = 0;
+    for (uint32_t l = 0; l < w->model.layers; l++) {
+        widest = w->model.layer[l].head_dim > widest ? w->model.layer[l].head_dim : widest;
+    }
+    float *ones = mq__weights_own(w, widest * sizeof *ones);
+    if (!ones) return no_memory_weights(w, error);
+    for (uint32_t i = 0; i < widest; i++) {
+        ones[i] = 1;
+    }
+    for (uint32_t l = 0; l < w->model.layers; l++) {
+        w->model.layer[l].v_norm = ones;
+    }
+    return MQ_OK;
+}
+
+static mq_status read_ropes(mq_weights *w, mq_error *error)
+{
+    const mq_model_config *c = &w->config;
+    const mq_rope_config *const ropes[MQ_ROPES] = {&c->rope, &c->global.rope};
+    const uint32_t widths[MQ_ROPES] = {c->rotary_dim, c->global.rotary_dim};
+    for (uint32_t r = 0; r < w->model.ropes; r++) {
+        mq_rope *rope = &w->model.rope[r];
+        float *inv_freq = mq__alloc_aligned(widths[r] / 2 * sizeof *inv_freq);
+        if (!inv_freq) return no_memory_weights(w, error);
+        mq__rope_frequencies(ropes[r], widths[r], inv_freq, &rope->factor);
+        rope->width = widths[r];
+        rope->inv_freq = inv_freq;
+    }
     return MQ_OK;
 }
 
@@ -312,7 +363,8 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     if (s == MQ_OK && second_dir) s = check_second(w, second_dir, error);
     if (s == MQ_OK && second_dir) s = mq__checkpoint_open(second_dir, &w->second, error);
     if (s == MQ_OK) s = lay_out(w, error);
-    if (s == MQ_OK) s = read_rope_weights(w, error);
+    if (s == MQ_OK) s = read_ropes(w, error);
+    if (s == MQ_OK && c->v_norm) s = make_value_norms(w, error);
     w->eos = c->eos;
     w->eos_count = c->eos_count;
     if (s == MQ_OK) s = mq__family_walk(c, read_tensor, w, error);
@@ -353,7 +405,9 @@ void mq__weights_close(mq_weights *w)
     for (size_t i = 0; i < w->vector_count; i++) {
         mq__free_aligned(w->vectors[i]);
     }
-    mq__free_aligned((void *)(uintptr_t)w->model.inv_freq);
+    for (uint32_t r = 0; r < MQ_ROPES; r++) {
+        mq__free_aligned((void *)(uintptr_t)w->model.rope[r].inv_freq);
+    }
     mq__free(w->vectors);
     mq__free(w->packed_available);
     mq__free_aligned(w->head_panels);

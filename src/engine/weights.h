@@ -100,6 +100,9 @@ bool mq__module_is_used(const mq_weights *weights, const mq_module *module);
 /* Values of all tensors: weights, biases, norms. */
 uint64_t mq__weights_parameters(const mq_weights *weights);
 
+/* A new block that weights own; NULL when memory is short. */
+float *mq__weights_own(mq_weights *weights, size_t bytes);
+
 /* An FP32 copy of a BF16, F16 or F32 vector of the checkpoint; owned by weights. */
 mq_status mq__weights_vector(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, size_t count,
                              const float **vector, mq_error *error);

@@ -4,6 +4,7 @@
 #include "engine/weights.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 /* The parts of a linear layer in all forms; static activation scales are not used. */
@@ -27,6 +28,20 @@ static bool rule_expects(const mq_tensor_rule *rule, const mq_model_config *c, c
     if (scope != MQ_SCOPE_MODEL && place.layer >= c->layers) return false;
     if (scope == MQ_SCOPE_EXPERT && place.expert >= c->experts) return false;
     return rule->when == MQ_WHEN_OWN_HEAD || mq__rule_applies(rule, c, place.layer); /* a tied head may be stored */
+}
+
+/* Experts that are stored together go by the name of the first one's. */
+static const char *fused_name(const char *name, char one[MQ_STORED_NAME_BYTES])
+{
+    static const char *const parts[][2] = {{".experts.gate_up_proj", "gate_proj"}, {".experts.down_proj", "down_proj"}};
+    const size_t length = strlen(name), experts = strlen(".experts.");
+    for (size_t i = 0; i < 2; i++) {
+        const size_t end = strlen(parts[i][0]);
+        if (length < end || strcmp(name + length - end, parts[i][0]) != 0) continue;
+        snprintf(one, MQ_STORED_NAME_BYTES, "%.*s0.%s.weight", (int)(length - end + experts), name, parts[i][1]);
+        return one;
+    }
+    return name;
 }
 
 /* What belongs to no text model: images, sound, and the head that guesses further tokens. In a checkpoint that names no text
@@ -61,6 +76,8 @@ static bool is_skipped(const mq_checkpoint *checkpoint, const char *name, mq_ski
 static bool is_expected(const mq_model_config *c, const char *name)
 {
     const mq_family *family = mq__family_of(c->architecture);
+    char one[MQ_STORED_NAME_BYTES];
+    name = fused_name(name, one);
     if (strncmp(name, "model.", 6) != 0 && strncmp(name, "lm_head.", 8) != 0) return true;
     for (size_t i = 0; i < family->count; i++) {
         if (rule_expects(&family->rules[i], c, name)) return true;

@@ -54,8 +54,7 @@ static bool dense_type(mq_dtype dtype, mq_dense_type *type)
     }
 }
 
-/* A new owned block; NULL when memory is short. */
-static float *own(mq_weights *w, size_t bytes)
+float *mq__weights_own(mq_weights *w, size_t bytes)
 {
     if (w->vector_count == w->vector_cap) {
         const size_t cap = w->vector_cap ? 2 * w->vector_cap : 64;
@@ -78,7 +77,7 @@ static mq_status vector_of(mq_weights *w, const mq_tensor *t, size_t count, cons
         return mq__fail(error, MQ_UNSUPPORTED, "checkpoint: tensor %s: expected BF16, F16 or F32, got %s", name,
                         mq__dtype_name(t->dtype));
     }
-    float *values = own(w, count * sizeof *values);
+    float *values = mq__weights_own(w, count * sizeof *values);
     if (!values) return mq__fail(error, MQ_NO_MEMORY, "checkpoint: tensor %s: expected memory, got none", name);
     bool finite = true;
     for (size_t i = 0; i < count; i++) {
@@ -119,7 +118,7 @@ mq_status mq__weights_conv(mq_weights *w, const mq_checkpoint *c, const char *na
     const float *values;
     const mq_status status = vector_of(w, t, (size_t)rows * columns, &values, error);
     if (status != MQ_OK) return status;
-    float *turned = own(w, (size_t)rows * columns * sizeof *turned);
+    float *turned = mq__weights_own(w, (size_t)rows * columns * sizeof *turned);
     if (!turned) return mq__fail(error, MQ_NO_MEMORY, "checkpoint: tensor %s: expected memory, got none", name);
     for (size_t r = 0; r < rows; r++) {
         for (size_t i = 0; i < columns; i++) {
@@ -142,7 +141,7 @@ static mq_status dense_of(mq_weights *w, const mq_tensor *t, uint32_t n, uint32_
     const void *data = t->data;
     /* Writers align tensors; the format does not promise it. A misaligned one costs a copy. */
     if ((uintptr_t)data % mq__dtype_bytes(t->dtype) != 0) {
-        void *copy = own(w, t->bytes);
+        void *copy = mq__weights_own(w, t->bytes);
         if (!copy) return mq__fail(error, MQ_NO_MEMORY, "checkpoint: tensor %s: expected memory, got none", t->name);
         memcpy(copy, data, t->bytes);
         data = copy;
@@ -281,8 +280,15 @@ mq_status mq__expert_source_read(mq_weights *w, const mq_checkpoint *c, const mq
     char name[MQ_TENSOR_NAME_BYTES];
     const bool down = m->rule->group == MQ_GROUP_DOWN;
     const uint32_t n = m->linear->n;
-    snprintf(name, sizeof name, "model.layers.%u.mlp.experts.%s", m->place.layer, down ? "down_proj" : "gate_up_proj");
-    const mq_tensor *t = mq__rule_scope(m->rule) == MQ_SCOPE_EXPERT ? mq__checkpoint_find(c, name) : NULL;
+    const mq_tensor *t = NULL;
+    mq__module_name(m, "", name);
+    char *const experts = strstr(name, ".experts.");
+    if (experts && mq__rule_scope(m->rule) ==
+                       MQ_SCOPE_EXPERT) { /* "<...>.experts.<e>.up_proj" is part of "<...>.experts.gate_up_proj" */
+        char *const after = experts + strlen(".experts.");
+        snprintf(after, sizeof name - (size_t)(after - name), "%s", down ? "down_proj" : "gate_up_proj");
+        t = mq__checkpoint_find(c, name);
+    }
     *source = (mq_linear_source){0};
     *found = t != NULL;
     if (!t) return MQ_OK;

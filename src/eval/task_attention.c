@@ -106,6 +106,10 @@ static mq_status open_attention(const mq_eval_context *context, void **task, siz
     *task = a;
     if (!a) return no_memory_attention(error);
     a->context = context;
+    if (!mq_engine_attends_alike(context->engine)) {
+        return mq__fail(error, MQ_UNSUPPORTED,
+                        "eval: attention: expected layers that all attend alike and to everything, got others");
+    }
     const uint32_t *lengths = o->length_count ? o->lengths : defaults;
     const size_t length_count = o->length_count ? o->length_count : sizeof defaults / sizeof *defaults;
     for (size_t l = 0; l < o->length_count; l++) {

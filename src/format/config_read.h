@@ -15,6 +15,11 @@ mq_status mq__config_layer_types(const json_t *root, unsigned allowed, mq_model_
 /* A factor that is only supported where it does nothing. */
 mq_status mq__config_expect_one(const json_t *object, const char *name, mq_error *error);
 
+/* ---- gemma_config.c: what these families have of their own, the rotary settings with it */
+
+mq_status mq__config_gemma3(const json_t *root, mq_model_config *config, mq_error *error);
+mq_status mq__config_gemma4(const json_t *root, mq_model_config *config, mq_error *error);
+
 /* ---- qwen3_5_config.c */
 
 mq_status mq__qwen3_5_config_read(const json_t *root, mq_model_config *config, mq_error *error);

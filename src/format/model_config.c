@@ -13,20 +13,27 @@ static mq_status read_llama(const json_t *root, mq_model_config *c, mq_error *er
 static mq_status read_qwen2(const json_t *root, mq_model_config *c, mq_error *error);
 static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *error);
 static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error *error);
+static mq_status read_mistral(const json_t *root, mq_model_config *c, mq_error *error);
 
 /* In the order of mq_architecture. `read` sets what differs between them: biases, norms, experts. Models that see or hear have
- * the language model as text_config; text_type and text_class are what a checkpoint of that alone says. */
+ * the language model as text_config; text_type and text_class are what a checkpoint of that alone says. `alone`: it reads rotary
+ * settings and refuses fields itself. */
 static const struct {
     const char *type, *class_name, *text_type, *text_class;
     mq_status (*read)(const json_t *root, mq_model_config *c, mq_error *error);
+    bool alone;
 } architectures[MQ_ARCH_COUNT] = {
-    {"llama", "LlamaForCausalLM", NULL, NULL, read_llama},
-    {"qwen2", "Qwen2ForCausalLM", NULL, NULL, read_qwen2},
-    {"qwen3", "Qwen3ForCausalLM", NULL, NULL, read_qwen3},
-    {"qwen3_moe", "Qwen3MoeForCausalLM", NULL, NULL, read_qwen3_moe},
-    {"qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text", "Qwen3_5ForCausalLM", mq__qwen3_5_config_read},
+    {"llama", "LlamaForCausalLM", NULL, NULL, read_llama, false},
+    {"qwen2", "Qwen2ForCausalLM", NULL, NULL, read_qwen2, false},
+    {"qwen3", "Qwen3ForCausalLM", NULL, NULL, read_qwen3, false},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", NULL, NULL, read_qwen3_moe, false},
+    {"qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text", "Qwen3_5ForCausalLM", mq__qwen3_5_config_read,
+     false},
     {"qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM",
-     mq__qwen3_5_moe_config_read},
+     mq__qwen3_5_moe_config_read, false},
+    {"mistral", "MistralForCausalLM", NULL, NULL, read_mistral, false},
+    {"gemma3", "Gemma3ForConditionalGeneration", "gemma3_text", "Gemma3ForCausalLM", mq__config_gemma3, true},
+    {"gemma4", "Gemma4ForConditionalGeneration", "gemma4_text", "Gemma4ForCausalLM", mq__config_gemma4, true},
 };
 
 const char *mq__architecture_name(mq_architecture architecture)
@@ -44,6 +51,16 @@ const char *mq__architecture_class(mq_architecture architecture)
 {
     const char *own = architectures[architecture].text_class;
     return own ? own : architectures[architecture].class_name;
+}
+
+mq_attention_config mq__attention_of(const mq_model_config *c, uint32_t layer)
+{
+    if (c->layer[layer].global) return c->global;
+    return (mq_attention_config){.kv_heads = c->kv_heads,
+                                 .head_dim = c->head_dim,
+                                 .rotary_dim = c->rotary_dim,
+                                 .window = c->window,
+                                 .rope = c->rope};
 }
 
 mq_status mq__config_u32(const json_t *root, const char *name, int64_t low, int64_t high, int64_t fallback,
@@ -107,6 +124,10 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
     const json_t *window = json_object_get(root, "sliding_window");
     if (c->architecture == MQ_ARCH_LLAMA && window && !json_is_null(window)) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: sliding_window: expected none for llama, got one");
+    }
+    if (c->rope.type == MQ_ROPE_PROPORTIONAL) {
+        return mq__fail(error, MQ_UNSUPPORTED, "config: rope_type: expected default, linear, llama3 or yarn, got %s",
+                        mq__rope_type_name(c->rope.type));
     }
     if (c->rope.partial != 0 && c->rope.partial != 1 && c->rotary_dim == c->head_dim) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: partial_rotary_factor: expected none or 1, got another value");
@@ -227,10 +248,11 @@ static mq_status read_architecture(const json_t *root, mq_model_config *c, mq_er
         found++;
     }
     if (found == MQ_ARCH_COUNT) {
-        return mq__fail(
-            error, MQ_UNSUPPORTED,
-            "config: model_type: expected llama, qwen2, qwen3, qwen3_moe, qwen3_5 or qwen3_5_moe, got %.64s",
-            type ? type : "none");
+        return mq__fail(error, MQ_UNSUPPORTED,
+                        "config: model_type: expected llama, mistral, qwen2, qwen3, qwen3_moe, qwen3_5, qwen3_5_moe, "
+                        "gemma3 or gemma4, "
+                        "got %.64s",
+                        type ? type : "none");
     }
     const char *class_name = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
     const char *text_class = architectures[found].text_class;
@@ -276,6 +298,14 @@ static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *er
 {
     c->qk_norm = true;
     const mq_status s = read_attention_bias(root, c, error);
+    return s == MQ_OK ? full_attention(root, c, error) : s;
+}
+
+/* Llama with a window in all layers, or in none. */
+static mq_status read_mistral(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    const bool none = json_is_null(json_object_get(root, "sliding_window"));
+    const mq_status s = none ? MQ_OK : mq__config_u32(root, "sliding_window", 1, 1 << 24, 0, &c->window, error);
     return s == MQ_OK ? full_attention(root, c, error) : s;
 }
 
@@ -356,9 +386,10 @@ static mq_status parse_text(const json_t *root, mq_model_config *c, mq_error *er
 {
     mq_status s = read_architecture(root, c, error);
     if (s == MQ_OK) s = read_sizes(root, c, error);
-    if (s == MQ_OK) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
+    const bool alone = s == MQ_OK && architectures[c->architecture].alone;
+    if (s == MQ_OK && !alone) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
     if (s == MQ_OK) s = architectures[c->architecture].read(root, c, error);
-    if (s == MQ_OK) s = refuse_unsupported(root, c, error);
+    if (s == MQ_OK && !alone) s = refuse_unsupported(root, c, error);
     if (s == MQ_OK) s = add_eos(c, json_object_get(root, "eos_token_id"), error);
     if (s != MQ_OK) return s;
     const json_t *bos = json_object_get(root, "bos_token_id");

@@ -14,6 +14,9 @@ typedef enum mq_architecture {
     MQ_ARCH_QWEN3_MOE,
     MQ_ARCH_QWEN3_5,
     MQ_ARCH_QWEN3_5_MOE,
+    MQ_ARCH_MISTRAL,
+    MQ_ARCH_GEMMA3,
+    MQ_ARCH_GEMMA4,
     MQ_ARCH_COUNT
 } mq_architecture;
 
@@ -23,9 +26,17 @@ typedef enum mq_mlp_kind { MQ_MLP_DENSE, MQ_MLP_EXPERTS } mq_mlp_kind;
 
 typedef struct mq_layer_kind {
     uint8_t mixer, mlp; /* mq_mixer_kind, mq_mlp_kind */
+    uint8_t global;     /* 1: of the second kind of attention that some models have (mq_model_config.global) */
 } mq_layer_kind;
 
-typedef enum mq_rope_type { MQ_ROPE_DEFAULT, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3, MQ_ROPE_YARN, MQ_ROPE_COUNT } mq_rope_type;
+typedef enum mq_rope_type {
+    MQ_ROPE_DEFAULT,
+    MQ_ROPE_LINEAR,
+    MQ_ROPE_LLAMA3,
+    MQ_ROPE_YARN,
+    MQ_ROPE_PROPORTIONAL,
+    MQ_ROPE_COUNT
+} mq_rope_type;
 
 typedef struct mq_rope_config {
     mq_rope_type type;
@@ -36,6 +47,14 @@ typedef struct mq_rope_config {
     bool truncate;                                                         /* yarn */
     uint32_t original_positions;                                           /* linear, llama3, yarn */
 } mq_rope_config;
+
+/* How layers of one kind attend. */
+typedef struct mq_attention_config {
+    uint32_t kv_heads, head_dim, rotary_dim; /* G K R */
+    uint32_t window;                         /* positions that a token sees, its own among them; 0: all before it */
+    bool shares_kv;                          /* no v_proj: values are what k_proj makes */
+    mq_rope_config rope;
+} mq_attention_config;
 
 /* Sizes of Gated DeltaNet layers; all 0: there are none. */
 typedef struct mq_delta_sizes {
@@ -83,8 +102,16 @@ typedef struct mq_model_config {
     mq_delta_sizes delta;
     mq_layer_kind layer[MQ_LAYERS_MAX]; /* the first `layers` */
     mq_rope_config rope;
-    int32_t bos;             /* -1: none */
-    int32_t eos[MQ_EOS_MAX]; /* of config.json, generation_config.json and the tokenizer's eos_token */
+    uint32_t window;            /* as in mq_attention_config, of all layers but the global ones */
+    mq_attention_config global; /* of the layers whose kind says so */
+    double attention_scale;     /* 0: 1/sqrt(K) */
+    bool v_norm;                /* values are normed without weights */
+    bool gelu;                  /* the MLP's activation; false: silu */
+    double embedding_scale;     /* of the embedding's rows; 0: none */
+    double router_scale;        /* of the router's logits; 0: none */
+    double logit_cap;           /* logits become cap * tanh(logits / cap); 0: none */
+    int32_t bos;                /* -1: none */
+    int32_t eos[MQ_EOS_MAX];    /* of config.json, generation_config.json and the tokenizer's eos_token */
     size_t eos_count;
     mq_sampling suggested;     /* of generation_config.json */
     unsigned suggested_fields; /* MQ_SUGGESTS_... */
@@ -103,7 +130,10 @@ mq_status mq__model_config_parse(const json_t *root, mq_model_config *config, mq
 /* Reads dir/config.json and, where present, dir/generation_config.json and the end token of dir/tokenizer_config.json. */
 mq_status mq__model_config_read(const char *dir, mq_model_config *config, mq_error *error);
 
+/* How a layer attends. */
+mq_attention_config mq__attention_of(const mq_model_config *config, uint32_t layer);
+
 /* inv_freq [rotary_dim/2] and the factor on cos and sin; computed in double. */
-void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor);
+void mq__rope_frequencies(const mq_rope_config *rope, uint32_t rotary_dim, float *inv_freq, float *factor);
 
 #endif

@@ -7,7 +7,7 @@
 
 #define POSITIONS_MAX (1 << 24)
 
-static const char *const rope_names[MQ_ROPE_COUNT] = {"default", "linear", "llama3", "yarn"};
+static const char *const rope_names[MQ_ROPE_COUNT] = {"default", "linear", "llama3", "yarn", "proportional"};
 
 const char *mq__rope_type_name(mq_rope_type type)
 {
@@ -55,8 +55,8 @@ static mq_status read_type(const json_t *p, mq_rope_type *type, mq_error *error)
         *type = (mq_rope_type)i;
         return MQ_OK;
     }
-    return mq__fail(error, MQ_UNSUPPORTED, "config: rope_type: expected default, linear, llama3 or yarn, got %.64s",
-                    name);
+    return mq__fail(error, MQ_UNSUPPORTED,
+                    "config: rope_type: expected default, linear, llama3, yarn or proportional, got %.64s", name);
 }
 
 /* Every setting but the frequency base. */
@@ -66,7 +66,7 @@ static mq_status read_scaling(const json_t *root, const json_t *p, uint32_t posi
     int64_t original = 0;
     mq_status s = read_type(p, &r->type, error);
     if (s != MQ_OK || r->type == MQ_ROPE_DEFAULT) return s;
-    s = mq__json_number(p, "factor", 1e-6, 1e6, -1, &r->factor, error);
+    s = mq__json_number(p, "factor", 1e-6, 1e6, r->type == MQ_ROPE_PROPORTIONAL ? 1 : -1, &r->factor, error);
     if (s == MQ_OK) {
         s = mq__json_integer(root, "original_max_position_embeddings", 1, POSITIONS_MAX, positions, &original, error);
     }

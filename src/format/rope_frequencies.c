@@ -1,4 +1,5 @@
-/* Rotary frequencies after scaling: default, linear, llama3 (wavelength bands) and YaRN (ramp between two dimensions). */
+/* Rotary frequencies after scaling: default, linear, llama3 (wavelength bands), YaRN (ramp between two dimensions)
+ * and proportional (frequencies of the whole width, of which the first part turns). */
 #include "format/model_config.h"
 
 #include <math.h>
@@ -32,10 +33,10 @@ static double yarn_attention_factor(const mq_rope_config *r)
     return yarn_scale(r->factor, 1);
 }
 
-void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float *factor)
+void mq__rope_frequencies(const mq_rope_config *r, uint32_t rotary_dim, float *inv_freq, float *factor)
 {
-    const mq_rope_config *r = &config->rope;
-    const double width = config->rotary_dim;
+    const double width = rotary_dim;
+    const uint32_t turned = (uint32_t)(r->partial * width / 2); /* proportional: the first so many */
     double low = 0, high = 0;
     if (r->type == MQ_ROPE_YARN) {
         low = yarn_dimension(r, r->beta_fast, width);
@@ -48,10 +49,11 @@ void mq__rope_frequencies(const mq_model_config *config, float *inv_freq, float 
         high = fmin(high, width - 1);
         if (low == high) high += 0.001;
     }
-    for (uint32_t i = 0; i < config->rotary_dim / 2; i++) {
+    for (uint32_t i = 0; i < rotary_dim / 2; i++) {
         const double theta = pow(r->theta, -2.0 * i / width);
         double scaled = theta;
         if (r->type == MQ_ROPE_LINEAR) scaled = theta / r->factor;
+        if (r->type == MQ_ROPE_PROPORTIONAL) scaled = i < turned ? theta / r->factor : 0;
         if (r->type == MQ_ROPE_LLAMA3) scaled = llama3(r, theta);
         if (r->type == MQ_ROPE_YARN) {
             const double ramp = fmin(fmax((i - low) / (high - low), 0), 1);

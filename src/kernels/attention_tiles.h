@@ -12,8 +12,11 @@
  * A row sees the same operations in the same order whatever else is in its block: keys are summed in ascending order
  * within position-aligned tiles, and a key that it may not see has the weight 0, which changes no sum.
  *
+ * With a window a pass begins at the tile of the first key that its first row sees, and a block at that row's panel of NR keys.
+ *
  * What the level defines:
  *     enum { MR, NR, LANES, TILE };   query rows of a block, floats of a panel, of a vector; keys of a tile
+ *     enum { PER_LANE };              values that a lane of 32 bits holds: 1 (FP32), or 2 (pairs of BF16)
  *     tile_widen_keys(rows, width, count, column, keys)   16 bf16 rows [count <= 16][width] become columns [column, column + 16)
  *                                                    of keys; columns past count are zero
  *     tile_widen_values(rows, width, count, key, values)  bf16 rows [count][width] become keys [key, key + count) of values
@@ -30,10 +33,13 @@
 /* Query rows of one pass: q and o beside the tile fill most of an L2 of 1 MiB. */
 enum { TILE_ROWS = MQ_ATTENTION_QUERIES, TILE_WIDTH = 128, MAX_TILE_ROWS = 2 * MQ_ATTENTION_QUERIES };
 
+/* The maximum of no scores: a number, so that a row that sees nothing of a tile passes through it without a NaN. */
+#define LOWEST_SCORE (-0x1p100f)
+
 /* The softmax of a block so far. */
 typedef struct block_state {
     float max[16], correction[16]; /* [MR]: running maximum, and 2^(old maximum - new) */
-    uint32_t end[16];              /* [MR]: keys that the row sees */
+    uint32_t begin[16], end[16];   /* [MR]: the keys that the row sees */
     float sum[MR * LANES];         /* [MR][LANES]: sum of the weights, by lane */
 } block_state;
 
@@ -108,6 +114,12 @@ static void load_queries(const pass *p, size_t block)
     tile_pack(rows, p->l->width, a->scale * 0x1.715476p+0f, block_part(p, p->l->queries, p->l->query_step, block));
 }
 
+/* The first key that the token at `position` sees. */
+static size_t first_key(const mq_attention *a, size_t position)
+{
+    return a->window && position >= a->window ? position + 1 - a->window : 0;
+}
+
 /* Rows past the end see what the last row sees; nothing of theirs is stored. */
 static void load_block_attention_tiles(const pass *p, size_t block)
 {
@@ -115,19 +127,23 @@ static void load_block_attention_tiles(const pass *p, size_t block)
     block_state *state = block_softmax(p, block);
     memset(state, 0, sizeof *state);
     for (size_t r = 0, row = block * MR; r < MR; r++, row++) {
-        state->max[r] = -INFINITY;
-        state->end[r] = row < p->rows ? a->first + (uint32_t)(p->token0 + row / a->heads) + 1 : state->end[r - 1];
+        const size_t position = a->first + p->token0 + row / a->heads;
+        state->max[r] = LOWEST_SCORE;
+        state->end[r] = row < p->rows ? (uint32_t)position + 1 : state->end[r - 1];
+        state->begin[r] = row < p->rows ? (uint32_t)first_key(a, position) : state->begin[r - 1];
     }
     load_queries(p, block);
     memset(block_part(p, p->l->outputs, p->l->output_step, block), 0, p->l->output_step * sizeof(float));
 }
 
-/* Keys and values [key0, key0 + count) of the sequence; count <= TILE. Nothing past them is read. */
+/* Keys and values [key0, key0 + count) of the sequence; count <= TILE. Nothing past them is read, and nothing of the panels
+ * before the first key that the pass sees. */
 static void load_tile_attention_tiles(const pass *p, size_t key0, size_t count)
 {
+    const size_t begin = first_key(p->a, p->a->first + p->token0);
     const mq_kv_view *kv = &p->a->kv;
     float *keys = block_part(p, p->l->keys, 0, 0), *values = block_part(p, p->l->values, 0, 0);
-    for (size_t i = 0; i < TILE; i += 16) {
+    for (size_t i = begin > key0 ? (begin - key0) / NR * NR : 0; i < TILE; i += 16) {
         const size_t left = count > i ? count - i : 0, here = left < 16 ? left : 16, at = key0 + i;
         if (here == 0) {
             if (i % NR == 0) {
@@ -143,19 +159,33 @@ static void load_tile_attention_tiles(const pass *p, size_t key0, size_t count)
     }
 }
 
+/* Scores of keys [key0, key0 + count) that lie before a row's window. */
+static void hide_keys(float *s, const block_state *state, size_t key0, size_t count)
+{
+    for (size_t r = 0; r < MR; r++) {
+        const size_t hidden = state->begin[r] > key0 ? state->begin[r] - key0 : 0;
+        for (size_t i = 0; i < hidden && i < count; i++) {
+            s[r * TILE + i] = -INFINITY;
+        }
+    }
+}
+
 static void run_block(const pass *p, size_t block, size_t key0)
 {
     block_state *state = block_softmax(p, block);
     const size_t end = state->end[MR - 1]; /* the last row's, so the largest */
-    if (end <= key0) {
+    const size_t skip = state->begin[0] > key0 ? (state->begin[0] - key0) / NR * NR : 0;
+    if (end <= key0 || skip >= TILE) {
         return;
     }
-    const size_t count = end - key0 < TILE ? end - key0 : TILE;
+    const size_t first = key0 + skip, count = (end - key0 < TILE ? end - key0 : TILE) - skip;
     float *s = block_part(p, p->l->scores, 0, 0), *o = block_part(p, p->l->outputs, p->l->output_step, block);
-    tile_score(block_part(p, p->l->queries, p->l->query_step, block), block_part(p, p->l->keys, 0, 0), p->l->width,
-               count, s);
-    tile_soften(s, state, key0, count);
-    tile_weigh(s, block_part(p, p->l->values, 0, 0), state, p->l->panels, count, o);
+    const float *keys = block_part(p, p->l->keys, 0, 0), *values = block_part(p, p->l->values, 0, 0);
+    tile_score(block_part(p, p->l->queries, p->l->query_step, block), keys + skip * (p->l->width / PER_LANE),
+               p->l->width, count, s);
+    if (state->begin[MR - 1] > first) hide_keys(s, state, first, count);
+    tile_soften(s, state, first, count);
+    tile_weigh(s, values + skip / PER_LANE * NR, state, p->l->panels, count, o);
 }
 
 /* The tile of the rows themselves, which begins at key `own`: the end of a pass whose earlier tiles are done. */
@@ -213,7 +243,7 @@ static inline void prefill_attention_tiles(const mq_attention *a)
             load_block_attention_tiles(&p, b);
         }
         const size_t keys = (size_t)a->first + token + tokens;
-        for (size_t key = 0; key < keys; key += TILE) {
+        for (size_t key = first_key(a, a->first + token) / TILE * TILE; key < keys; key += TILE) {
             load_tile_attention_tiles(&p, key, keys - key < TILE ? keys - key : TILE);
             for (size_t b = 0; b < p.blocks; b++) {
                 run_block(&p, b, key);

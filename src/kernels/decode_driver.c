@@ -115,22 +115,25 @@ void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv
                      .chunks = columns_of(core, width) / core->columns,
                      .scores = (float *)a->scratch + count * group_floats(core, width)};
     s.tail = (uint16_t *)(void *)(s.scores + core->heads * DECODE_SCORE_STEP);
-    for (uint32_t key = key0; key < key1; key += MQ_PAGE_TOKENS) {
+    for (uint32_t key = key0, next; key < key1; key = next) {
+        const uint32_t in_page = key % MQ_PAGE_TOKENS; /* not 0: where a window begins */
         const uint16_t *page = a->kv.pages[key / MQ_PAGE_TOKENS];
-        const bool last =
-            a->first - key < MQ_PAGE_TOKENS; /* else the next span, which most often this thread has, too */
+        const bool last = a->first / MQ_PAGE_TOKENS ==
+                          key / MQ_PAGE_TOKENS; /* else the next span, which most often this thread has, too */
         const uint16_t *next_page = last ? page : a->kv.pages[key / MQ_PAGE_TOKENS + 1];
-        s.keys = key1 - key < MQ_PAGE_TOKENS ? key1 - key : MQ_PAGE_TOKENS;
+        next = key - in_page + MQ_PAGE_TOKENS;
+        s.keys = (key1 < next ? key1 : next) - key;
         for (size_t i = 0; i < count; i++) {
             const place p = place_of(core, a, i);
             const uint16_t *after = next_page + a->kv.k_offset;
-            s.rows = page + a->kv.k_offset + p.kv_head * head_step;
+            s.rows = page + a->kv.k_offset + p.kv_head * head_step + in_page * width;
             if (!p.last) {
                 after = s.rows;
             } else if (p.kv_head + 1 < kv_heads) {
                 after = s.rows + head_step;
             }
-            core->run(&p.group, p.heads, &s, page + a->kv.v_offset + p.kv_head * head_step, (const char *)after);
+            const uint16_t *values = page + a->kv.v_offset + p.kv_head * head_step + in_page * width;
+            core->run(&p.group, p.heads, &s, values, (const char *)after);
         }
     }
     for (size_t i = 0; i < count; i++) {

@@ -123,7 +123,8 @@ typedef struct mq_kv_view {
 } mq_kv_view;
 
 /* The query heads that share that kv head. Query row t (0 <= t < rows) is the token at position first + t and sees keys
- * 0 .. first + t. Query head i of the group is at q + t*q_stride + i*head_dim; outputs likewise. */
+ * 0 .. first + t, or with a window the last `window` of them: no page before the first of these is touched. Query head i of
+ * the group is at q + t*q_stride + i*head_dim; outputs likewise. */
 typedef struct mq_attention {
     mq_kv_view kv;
     const float *q; /* FP32, rotated, not yet scaled */
@@ -131,8 +132,9 @@ typedef struct mq_attention {
     size_t q_stride, out_stride; /* in floats, between tokens */
     uint32_t heads;              /* query heads per kv head */
     uint32_t first, rows;
-    float scale;   /* 1/sqrt(head_dim) */
-    void *scratch; /* attention_scratch_bytes() of the level, 64-byte aligned, private to the thread */
+    uint32_t window; /* of prefill calls; 0: none */
+    float scale;     /* 1/sqrt(head_dim) in most models */
+    void *scratch;   /* attention_scratch_bytes() of the level, 64-byte aligned, private to the thread */
 } mq_attention;
 
 /* Query rows (tokens x heads) that share one widening of the keys and values: a prefill call takes any number of tokens,
@@ -226,6 +228,9 @@ typedef struct mq_kernels {
                       const float *cos, const float *sin);
     /* EXACT. y = silu(gate) * up, with the polynomial exp of ref/math_ref.h. y may be gate or up. */
     void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
+    /* EXACT. y = gelu(gate) * up, gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) = x / (1 + e^(-2 sqrt(2/pi) ...)),
+     * with the same exp. y may be gate. */
+    void (*geglu)(float *y, const float *gate, const float *up, size_t n);
     /* EXACT. y = y * sigmoid(gate): y / (1 + exp(-gate)), the same exp. */
     void (*sigmoid_gate)(float *y, const float *gate, size_t n);
     /* EXACT. y = silu(a), a = the sum over `taps` rows u, the oldest first, of w[t*n + i] * u[t][i]: an FMA chain from 0. */
@@ -290,7 +295,7 @@ typedef struct mq_kernels {
 
     /* -- attention over BF16 KV, softmax in FP32 */
     /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
-     * not depend on chunk boundaries (EXACT in that sense). */
+     * not depend on chunk boundaries (EXACT in that sense). A window of all keys has the bits of none. */
     void (*attention_prefill)(const mq_attention *a);
     /* BOUND 1e-2. The same with queries and softmax weights rounded to BF16, as in GPUs' FlashAttention; below the AVX512_BF16
      * level the slot above. EXACT for any chunks, too. */
@@ -299,10 +304,10 @@ typedef struct mq_kernels {
      * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (where BF16 products are faster: in BF16), those
      * of earlier tiles in INT8: per tile, the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
      * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
-     * on positions only, so rows are EXACT for any chunks. */
+     * on positions only, so rows are EXACT for any chunks. a->window is 0: of a window's few tiles two would be FP32. */
     void (*attention_prefill_int8)(const mq_attention *a);
-    /* BOUND 1e-5. rows == 1. The keys [key0, key1) of one span (key0 a multiple of MQ_SPAN_TOKENS) for kv_heads <=
-     * MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
+    /* BOUND 1e-5. rows == 1. The keys [key0, key1) of one span (key0 a multiple of MQ_SPAN_TOKENS, or where a window begins)
+     * for kv_heads <= MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
      * one's unnormalised partials, [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
      * A head's result does not depend on which others the call has. */
     mq_decode_span_fn *attention_decode_span;

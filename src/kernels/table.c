@@ -143,6 +143,7 @@ static const struct {
     SLOT(rmsnorm),
     SLOT(norm_rope),
     SLOT(swiglu),
+    SLOT(geglu),
     SLOT(sigmoid_gate),
     SLOT(conv_silu),
     SLOT(f32_to_bf16),

@@ -6,13 +6,11 @@
  * threads. */
 #include "base/checked.h"
 #include "base/mem.h"
-#include "model/runtime.h"
+#include "model/residual.h"
 #include "model/share.h"
 
 #include <math.h>
 #include <string.h>
-
-#define FEW_ROWS MQ_OWN_ROWS /* their small stages run on the caller alone: waking the others takes longer */
 
 /* Rows of one expert that are packed together. */
 typedef struct part {
@@ -29,7 +27,7 @@ struct mq_experts {
     size_t *first, *packed; /* [E + 1] the expert's first place, and its first packed row */
     part *parts;
     size_t part_count;
-    float *gate, *up;     /* [T*k, M] in the order by expert; gate holds silu(gate)*up afterwards */
+    float *gate, *up;     /* [T*k, M] in the order by expert; gate holds f(gate)*up afterwards */
     float *out;           /* [T*k, D] */
     float *shared;        /* [T, D] what the shared expert says */
     float *shared_gate;   /* [T] */
@@ -121,21 +119,21 @@ const float *mq__experts_activations(const mq_experts *x)
     return x->gate;
 }
 
-static void run_stage(const mq_runtime *rt, mq_pool_fn *stage, void *context)
-{
-    if (rt->pass->rows <= FEW_ROWS)
-        stage(context, 0, 1);
-    else
-        mq__pool_run(rt->pool, stage, context);
-}
+typedef struct job {
+    mq_runtime *rt;
+    const mq_layer *layer;
+    mq_packed_rows x;
+    bool down;
+} job;
 
 /* ---- routing */
 
-/* Logits become probabilities. */
-static void softmax(float *p, uint32_t count)
+/* Logits, scaled, become probabilities. */
+static void softmax(float *p, uint32_t count, float scale)
 {
-    float most = p[0], sum = 0;
+    float most = p[0] *= scale, sum = 0;
     for (uint32_t e = 1; e < count; e++) {
+        p[e] *= scale;
         most = p[e] > most ? p[e] : most;
     }
     for (uint32_t e = 0; e < count; e++) {
@@ -164,21 +162,26 @@ static uint32_t take_largest(float *p, uint32_t count, float *value)
 
 static void route_rows(void *context, int thread, int threads)
 {
-    const mq_runtime *rt = context;
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
     const mq_model *m = rt->model;
     const mq_experts *x = rt->experts;
+    const float *scale = j->layer->expert_scale;
     const uint32_t k = m->experts_per_token;
     size_t begin, end;
     mq__partition(rt->pass->rows, thread, threads, &begin, &end);
     for (size_t row = begin; row < end; row++) {
         float *p = x->logits + row * m->experts, *weight = x->weight + row * k, sum = 0;
-        softmax(p, m->experts);
+        softmax(p, m->experts, m->router_scale);
         for (uint32_t i = 0; i < k; i++) {
             x->chosen[row * k + i] = take_largest(p, m->experts, &weight[i]);
             sum += weight[i];
         }
         for (uint32_t i = 0; m->norm_topk && i < k; i++) {
             weight[i] /= sum;
+        }
+        for (uint32_t i = 0; scale && i < k; i++) {
+            weight[i] *= scale[x->chosen[row * k + i]];
         }
     }
 }
@@ -202,22 +205,16 @@ static void order_by_expert(mq_experts *x, uint32_t experts, size_t rows, uint32
     }
 }
 
-void mq__experts_route(mq_runtime *rt)
+void mq__experts_route(mq_runtime *rt, const mq_layer *layer)
 {
     const mq_model *m = rt->model;
-    run_stage(rt, route_rows, rt);
+    job j = {.rt = rt, .layer = layer};
+    mq__run_rows(rt, route_rows, &j);
     order_by_expert(rt->experts, m->experts, rt->pass->rows, m->experts_per_token);
     mq__lap(rt, MQ_STAGE_PREPARE);
 }
 
 /* ---- products */
-
-typedef struct job {
-    mq_runtime *rt;
-    const mq_layer *layer;
-    mq_packed_rows x;
-    bool down;
-} job;
 
 /* Where each expert's packed rows begin, and the parts to pack: panels of all layouts begin at multiples of MQ_ROW_GRAIN. */
 static void cut_parts(mq_experts *x, uint32_t experts, mq_row_layout layout)
@@ -246,7 +243,7 @@ static void make_part(const job *j, const part *p, float *rows)
         float *y = rows + i * width;
         if (j->down) {
             float *gate = x->gate + (p->first + i) * width;
-            rt->kernels->swiglu(gate, gate, x->up + (p->first + i) * width, width);
+            mq__gated(rt, gate, gate, x->up + (p->first + i) * width, width);
             memcpy(y, gate, width * sizeof *y);
         } else {
             memcpy(y, rt->x + x->row[p->first + i] * width, width * sizeof *y);
@@ -324,7 +321,7 @@ static void multiply_all(mq_runtime *rt, const mq_layer *layer, mq_linear_format
     j.x.width = down ? rt->model->expert_ffn : rt->model->width;
     j.x.plain = x->plain;
     cut_parts(x, rt->model->experts, j.x.layout);
-    run_stage(rt, gather, &j);
+    mq__run_rows(rt, gather, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
     mq__pool_run(rt->pool, multiply_experts, &j);
     mq__lap(rt, MQ_STAGE_LINEAR);
@@ -351,9 +348,12 @@ static void add_weighted(float *y, const float *x, float weight, size_t count)
 
 static void combine_rows(void *context, int thread, int threads)
 {
-    const mq_runtime *rt = context;
+    const job *j = context;
+    const mq_runtime *rt = j->rt;
     const mq_experts *x = rt->experts;
+    const float *norm = j->layer->experts_post_norm;
     const size_t width = rt->model->width, k = rt->model->experts_per_token;
+    float *to = norm ? rt->branch : rt->rows->h;
     size_t begin, end;
     mq__partition(rt->pass->rows, thread, threads, &begin, &end);
     for (size_t row = begin; row < end; row++) {
@@ -362,13 +362,15 @@ static void combine_rows(void *context, int thread, int threads)
         for (size_t i = row * k; i < (row + 1) * k; i++) {
             add_weighted(sum, x->out + x->place[i] * width, x->weight[i], width);
         }
-        add_weighted(rt->rows->h + row * width, sum, 1, width);
+        if (norm) rt->kernels->rmsnorm(sum, sum, norm, width, rt->model->norm_eps);
+        add_weighted(to + row * width, sum, 1, width);
     }
 }
 
-void mq__experts_combine(mq_runtime *rt)
+void mq__experts_combine(mq_runtime *rt, const mq_layer *layer)
 {
-    run_stage(rt, combine_rows, rt);
+    job j = {.rt = rt, .layer = layer};
+    mq__run_rows(rt, combine_rows, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
 }
 
@@ -399,6 +401,6 @@ static void add_shared_rows(void *context, int thread, int threads)
 
 void mq__experts_add_shared(mq_runtime *rt)
 {
-    run_stage(rt, add_shared_rows, rt);
+    mq__run_rows(rt, add_shared_rows, rt);
     mq__lap(rt, MQ_STAGE_PREPARE);
 }

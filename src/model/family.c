@@ -9,6 +9,8 @@ const mq_family *mq__family_of(mq_architecture architecture)
         [MQ_ARCH_LLAMA] = &mq__family_llama,     [MQ_ARCH_QWEN2] = &mq__family_llama,
         [MQ_ARCH_QWEN3] = &mq__family_llama,     [MQ_ARCH_QWEN3_MOE] = &mq__family_qwen3_moe,
         [MQ_ARCH_QWEN3_5] = &mq__family_qwen3_5, [MQ_ARCH_QWEN3_5_MOE] = &mq__family_qwen3_5_moe,
+        [MQ_ARCH_MISTRAL] = &mq__family_llama,   [MQ_ARCH_GEMMA3] = &mq__family_gemma3,
+        [MQ_ARCH_GEMMA4] = &mq__family_gemma4,
     };
     return families[architecture];
 }
@@ -33,6 +35,8 @@ bool mq__rule_applies(const mq_tensor_rule *rule, const mq_model_config *c, uint
         return c->mlp_bias;
     case MQ_WHEN_QK_NORM:
         return c->qk_norm;
+    case MQ_WHEN_OWN_V:
+        return !mq__attention_of(c, layer).shares_kv;
     case MQ_WHEN_DENSE:
         return c->layer[layer].mlp == MQ_MLP_DENSE;
     case MQ_WHEN_EXPERTS:
@@ -91,8 +95,9 @@ const char *mq__rule_match(const mq_tensor_rule *rule, const char *name, mq_plac
     return name;
 }
 
-uint32_t mq__rule_size(const mq_model_config *c, char letter)
+uint32_t mq__rule_size(const mq_model_config *c, uint32_t layer, char letter)
 {
+    const mq_attention_config a = mq__attention_of(c, layer);
     switch (letter) {
     case 'V':
         return c->vocab;
@@ -105,13 +110,13 @@ uint32_t mq__rule_size(const mq_model_config *c, char letter)
     case 'M':
         return c->expert_ffn;
     case 'K':
-        return c->head_dim;
+        return a.head_dim;
     case 'Q':
-        return c->heads * c->head_dim;
+        return c->heads * a.head_dim;
     case 'A':
-        return 2 * c->heads * c->head_dim;
+        return 2 * c->heads * a.head_dim;
     case 'G':
-        return c->kv_heads * c->head_dim;
+        return a.kv_heads * a.head_dim;
     case 'C':
         return mq__delta_channels(&c->delta);
     case 'T':

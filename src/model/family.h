@@ -28,6 +28,7 @@ typedef enum mq_when {
     MQ_WHEN_O_BIAS,
     MQ_WHEN_MLP_BIAS,
     MQ_WHEN_QK_NORM,
+    MQ_WHEN_OWN_V,     /* values are not what k_proj makes */
     MQ_WHEN_DENSE,     /* the layer's MLP is dense */
     MQ_WHEN_EXPERTS,   /* the layer has experts */
     MQ_WHEN_ATTENTION, /* the layer's mixer is attention */
@@ -51,7 +52,8 @@ typedef struct mq_family {
     size_t count;
 } mq_family;
 
-extern const mq_family mq__family_llama, mq__family_qwen3_moe, mq__family_qwen3_5, mq__family_qwen3_5_moe;
+extern const mq_family mq__family_llama, mq__family_qwen3_moe, mq__family_qwen3_5, mq__family_qwen3_5_moe,
+    mq__family_gemma3, mq__family_gemma4;
 
 const mq_family *mq__family_of(mq_architecture architecture);
 
@@ -75,7 +77,8 @@ void mq__rule_name(const mq_tensor_rule *rule, mq_place place, const char *suffi
  * are plain: "01" is none. */
 const char *mq__rule_match(const mq_tensor_rule *rule, const char *name, mq_place *place);
 
-uint32_t mq__rule_size(const mq_model_config *config, char letter);
+/* What a letter stands for; K, Q and G depend on the layer. */
+uint32_t mq__rule_size(const mq_model_config *config, uint32_t layer, char letter);
 
 /* Calls for every tensor of the model, in the order of the list: the layers one after the other where the list comes to them,
  * the experts likewise. Stops at the first status that is not MQ_OK. */

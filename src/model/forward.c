@@ -1,12 +1,13 @@
 /* The forward pass, in the order of the papers: Llama (RMSNorm, rotary GQA attention, SwiGLU), Qwen2 (biases on q, k, v),
- * Qwen3 (norms on q and k), Qwen3-MoE (experts in place of the MLP), Qwen3.5 (Gated DeltaNet in most layers).
+ * Qwen3 (norms on q and k), Qwen3-MoE (experts in place of the MLP), Qwen3.5 (Gated DeltaNet in most layers), Gemma (norms after
+ * each part, GELU).
  *
  * Where NVFP4 ends and BF16 begins: every linear group asks the pass's phase plan for its format. Under Mix-Quant the
  * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms and lm_head are the
  * same in both phases. All activations between the linear layers are FP32; the KV cache is BF16. */
 #include "model/forward.h"
 
-#include "model/runtime.h"
+#include "model/residual.h"
 
 #include <assert.h>
 #include <math.h>
@@ -22,24 +23,36 @@ static mq_copy copy_of(mq_linear_format format)
     return mq__face_of(format) == MQ_FACE_NVFP4 ? MQ_COPY_NVFP4 : MQ_COPY_PRECISE;
 }
 
+/* cos, sin of a row's position. */
+static void turn_row(const mq_runtime *rt, const mq_rope *rope, size_t row, float *cosines, float *sines)
+{
+    for (size_t j = 0; j < rope->width / 2; j++) {
+        /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
+        const double angle = (double)rt->rows->position[row] * (double)rope->inv_freq[j];
+        cosines[j] = (float)cos(angle) * rope->factor;
+        sines[j] = (float)sin(angle) * rope->factor;
+    }
+}
+
 /* h = embedding rows; cos, sin of each row's position. */
 static void embed(void *context, int thread, int threads)
 {
     mq_runtime *rt = context;
     const mq_model *m = rt->model;
     const mq_pass *pass = rt->pass;
-    const size_t half = m->rotary_dim / 2;
     const size_t element = m->embedding.type == MQ_DENSE_F32 ? 4 : 2;
     size_t begin, end;
     mq__partition(pass->rows, thread, threads, &begin, &end);
     for (size_t row = begin; row < end; row++) {
         const uint8_t *source = (const uint8_t *)m->embedding.data + (size_t)pass->tokens[row] * m->width * element;
-        rt->kernels->dense_to_f32(rt->rows->h + row * m->width, source, m->embedding.type, m->width);
-        for (size_t j = 0; j < half; j++) {
-            /* In double: at position 100,000 a float angle would be off by 0.004 rad. */
-            const double angle = (double)rt->rows->position[row] * (double)m->inv_freq[j];
-            rt->rows->cos[row * half + j] = (float)cos(angle) * m->rope_factor;
-            rt->rows->sin[row * half + j] = (float)sin(angle) * m->rope_factor;
+        float *h = rt->rows->h + row * m->width;
+        rt->kernels->dense_to_f32(h, source, m->embedding.type, m->width);
+        for (size_t i = 0; m->embedding_scale != 1 && i < m->width; i++) {
+            h[i] *= m->embedding_scale;
+        }
+        for (uint32_t r = 0; r < m->ropes; r++) {
+            const size_t at = row * (m->rope[r].width / 2);
+            turn_row(rt, &m->rope[r], row, rt->rows->cos[r] + at, rt->rows->sin[r] + at);
         }
     }
 }
@@ -56,15 +69,15 @@ static mq_input rms_norm(const mq_runtime *rt, const float *const norm[MQ_COPIES
                       .count = rt->pass->rows};
 }
 
-static mq_input attended(const mq_runtime *rt)
+static mq_input attended(const mq_runtime *rt, uint32_t l)
 {
-    const uint32_t width = rt->model->heads * rt->model->head_dim;
+    const uint32_t width = rt->model->heads * rt->model->layer[l].head_dim;
     return (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = width, .count = rt->pass->rows};
 }
 
-static mq_input gated_heads(const mq_runtime *rt)
+static mq_input gated_heads(const mq_runtime *rt, uint32_t l)
 {
-    mq_input input = attended(rt);
+    mq_input input = attended(rt, l);
     if (rt->model->output_gate) input.kind = MQ_INPUT_GATED_HEADS;
     return input;
 }
@@ -85,9 +98,9 @@ static mq_input kept(const mq_runtime *rt)
     return (mq_input){.kind = MQ_INPUT_PLAIN, .rows = rt->x, .width = rt->model->width, .count = rt->pass->rows};
 }
 
-static mq_input swiglu(const mq_runtime *rt)
+static mq_input gated(const mq_runtime *rt)
 {
-    return (mq_input){.kind = MQ_INPUT_SWIGLU, .rows = rt->gate, .width = rt->model->ffn, .count = rt->pass->rows};
+    return (mq_input){.kind = MQ_INPUT_GATED, .rows = rt->gate, .width = rt->model->ffn, .count = rt->pass->rows};
 }
 
 /* outputs = linear(input), in the plan's format. */
@@ -101,7 +114,14 @@ static void linear(mq_runtime *rt, uint32_t l, mq_linear_group group, mq_input i
     }
 }
 
-/* ---- the layer: h = h + attention(norm(h)); h = h + mlp(norm(h)) */
+/* ---- the layer: h = h + attention(norm(h)); h = h + mlp(norm(h)). In some families what each part gives is normed before it
+ * is added. */
+
+/* Where a part's last linear layer writes: into the residual stream, or, with a norm after it, beside it. */
+static mq_output result(const mq_runtime *rt, const mq_linear *last, const float *post_norm)
+{
+    return (mq_output){last, post_norm ? rt->branch : rt->rows->h, !post_norm};
+}
 
 static void attention_forward(mq_runtime *rt, uint32_t l)
 {
@@ -109,12 +129,13 @@ static void attention_forward(mq_runtime *rt, uint32_t l)
     const mq_input x = rms_norm(rt, w->attention_norm, format_of_forward(rt->pass, l, MQ_GROUP_QKV));
     const mq_output q = {&w->q, rt->model->output_gate ? rt->gated_q : rt->q, false}, k = {&w->k, rt->k, false},
                     v = {&w->v, rt->v, false};
-    const mq_output h = {&w->o, rt->rows->h, true};
+    const mq_output h = result(rt, &w->o, w->attention_post_norm);
 
-    linear(rt, l, MQ_GROUP_QKV, x, (mq_output[]){q, k, v}, 3); /* q, k, v = qkv(x) */
-    mq__attention(rt, l);                                      /* q, k = rope(norm(q)), rope(norm(k)); store k, v;
-                                                                  a = softmax(q k / sqrt(K)) v */
-    linear(rt, l, MQ_GROUP_O, gated_heads(rt), &h, 1);         /* h += o(a), Qwen3.5: o(a * sigmoid(gate)) */
+    linear(rt, l, MQ_GROUP_QKV, x, (mq_output[]){q, k, v}, w->v.n ? 3 : 2); /* q, k, v = qkv(x) */
+    mq__attention(rt, l);                                 /* q, k = rope(norm(q)), rope(norm(k)); store k, v;
+                                                             a = softmax(q k / sqrt(K)) v */
+    linear(rt, l, MQ_GROUP_O, gated_heads(rt, l), &h, 1); /* h += o(a), Qwen3.5: o(a * sigmoid(gate)) */
+    if (w->attention_post_norm) mq__add_branch(rt, w->attention_post_norm, NULL);
 }
 
 /* Gated DeltaNet, in the place of attention. */
@@ -135,15 +156,22 @@ static void gated_delta_forward(mq_runtime *rt, uint32_t l)
     linear(rt, l, MQ_GROUP_O, gated_norm(rt, w->norm), &h, 1);       /* h += out(norm(o) * silu(z)) */
 }
 
-static void mlp_forward(mq_runtime *rt, uint32_t l)
+/* to: where down writes. */
+static void dense_mlp(mq_runtime *rt, uint32_t l, mq_output to)
 {
     const mq_layer *w = &rt->model->layer[l];
     const mq_input x = rms_norm(rt, w->mlp_norm, format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP));
     const mq_output gate = {&w->mlp.gate, rt->gate, false}, up = {&w->mlp.up, rt->up, false};
-    const mq_output h = {&w->mlp.down, rt->rows->h, true};
 
     linear(rt, l, MQ_GROUP_GATE_UP, x, (mq_output[]){gate, up}, 2); /* gate, up = gate_up(x) */
-    linear(rt, l, MQ_GROUP_DOWN, swiglu(rt), &h, 1);                /* h += down(silu(gate) * up) */
+    linear(rt, l, MQ_GROUP_DOWN, gated(rt), &to, 1);                /* h += down(f(gate) * up) */
+}
+
+static void mlp_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_layer *w = &rt->model->layer[l];
+    dense_mlp(rt, l, result(rt, &w->mlp.down, w->mlp_post_norm));
+    if (w->mlp_post_norm) mq__add_branch(rt, w->mlp_post_norm, w->scalar);
 }
 
 static void observe_experts(const mq_runtime *rt, uint32_t l)
@@ -165,7 +193,7 @@ static void shared_expert_forward(mq_runtime *rt, uint32_t l)
     const mq_output y = {&w->mlp.down, mq__experts_shared(rt->experts), false};
 
     mq__linear_group(rt, format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP), kept(rt), (mq_output[]){gate, up}, 2);
-    mq__linear_group(rt, format_of_forward(rt->pass, l, MQ_GROUP_DOWN), swiglu(rt), &y, 1);
+    mq__linear_group(rt, format_of_forward(rt->pass, l, MQ_GROUP_DOWN), gated(rt), &y, 1);
     mq__experts_add_shared(rt);
 }
 
@@ -182,12 +210,33 @@ static void experts_forward(mq_runtime *rt, uint32_t l)
     x.keep = true; /* the experts read it, too */
 
     mq__linear_group(rt, MQ_LINEAR_BF16, x, (mq_output[]){logits, shared}, has_shared ? 2 : 1);
-    mq__experts_route(rt); /* p = softmax(router(x)), in FP32; each row: its experts e, their weights p_e */
+    mq__experts_route(rt, w); /* p = softmax(router(x)), in FP32; each row: its experts e, their weights p_e */
     mq__experts_gate_up(rt, w, gate_up); /* gate_e, up_e = gate_up_e(x) */
     mq__experts_down(rt, w, down);       /* y_e = down_e(silu(gate_e) * up_e) */
-    mq__experts_combine(rt);             /* h += sum of p_e y_e */
+    mq__experts_combine(rt, w);          /* h += sum of p_e y_e */
     observe_experts(rt, l);
     if (has_shared) shared_expert_forward(rt, l); /* h += sigmoid(shared_gate(x)) shared(x) */
+}
+
+/* Gemma 4: a dense MLP and experts side by side, each with norms of its own; the router reads h. Observers see the dense one. */
+static void parallel_forward(mq_runtime *rt, uint32_t l)
+{
+    const mq_layer *w = &rt->model->layer[l];
+    const mq_linear_format gate_up = format_of_forward(rt->pass, l, MQ_GROUP_GATE_UP);
+    const mq_linear_format down = format_of_forward(rt->pass, l, MQ_GROUP_DOWN);
+    const mq_copy copy = copy_of(gate_up);
+    const mq_input x = rms_norm(rt, w->router_norm, gate_up);
+    const mq_output logits = {&w->router[copy], mq__experts_logits(rt->experts), false};
+
+    dense_mlp(rt, l, (mq_output){&w->mlp.down, rt->branch, false}); /* b = mlp(norm(h)) */
+    mq__norm_rows(rt, rt->branch, w->dense_post_norm, rt->branch);  /* b = norm1(b) */
+    mq__linear_group(rt, MQ_LINEAR_BF16, x, &logits, 1);            /* p = softmax(router(norm(h))), in FP32 */
+    mq__experts_route(rt, w);                                       /* each row: its experts e and their weights p_e */
+    mq__norm_rows(rt, rt->rows->h, w->experts_norm[copy], rt->x);   /* x = norm2(h) */
+    mq__experts_gate_up(rt, w, gate_up);                            /* gate_e, up_e = gate_up_e(x) */
+    mq__experts_down(rt, w, down);                                  /* y_e = down_e(gelu(gate_e) * up_e) */
+    mq__experts_combine(rt, w);                                     /* b += norm2(sum of p_e y_e) */
+    mq__add_branch(rt, w->mlp_post_norm, w->scalar);                /* h = (h + norm(b)) * scalar */
 }
 
 static void layer_forward(mq_runtime *rt, uint32_t l)
@@ -196,7 +245,9 @@ static void layer_forward(mq_runtime *rt, uint32_t l)
         gated_delta_forward(rt, l);
     else
         attention_forward(rt, l);
-    if (rt->model->layer[l].kind.mlp == MQ_MLP_EXPERTS)
+    if (rt->model->layer[l].experts_post_norm)
+        parallel_forward(rt, l);
+    else if (rt->model->layer[l].kind.mlp == MQ_MLP_EXPERTS)
         experts_forward(rt, l);
     else
         mlp_forward(rt, l);
@@ -238,5 +289,6 @@ void mq__logits(mq_runtime *rt, const mq_pass *pass, uint32_t row, uint32_t rows
                                 .row0 = row,
                                 .count = rows},
                      (mq_output[]){{head, logits, false}}, 1);
+    if (rt->model->logit_cap > 0) mq__cap_logits(rt, logits, (size_t)rows * head->n);
     rt->clock.head = false;
 }

@@ -229,10 +229,11 @@ void mq__gated_delta(mq_runtime *rt, uint32_t layer)
 void mq__gate_heads(const mq_runtime *rt, size_t row, const float *x, float *y)
 {
     const mq_model *m = rt->model;
-    const float *gates = rt->gated_q + row * 2 * m->heads * m->head_dim + m->head_dim;
-    if (y != x) memcpy(y, x, (size_t)m->heads * m->head_dim * sizeof *y);
+    const size_t width = m->q_width / m->heads; /* of all its layers */
+    const float *gates = rt->gated_q + row * 2 * m->heads * width + width;
+    if (y != x) memcpy(y, x, m->heads * width * sizeof *y);
     for (size_t h = 0; h < m->heads; h++) {
-        rt->kernels->sigmoid_gate(y + h * m->head_dim, gates + 2 * h * m->head_dim, m->head_dim);
+        rt->kernels->sigmoid_gate(y + h * width, gates + 2 * h * width, width);
     }
 }
 

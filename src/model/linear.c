@@ -1,6 +1,6 @@
 /* Linear layers in any format: a parallel stage that makes and packs the input rows, then one that multiplies.
  *
- * Norm and SwiGLU happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
+ * Norm and activation happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
  * quantised; one or two rows each thread makes for itself (and quantises), which takes less time than waiting for another one. The
  * second stage partitions the weight panels of all outputs together over the threads: each thread reads its own weights
  * once for all rows, and each output has one writer. Where threads outnumber panels, rows are cut as well. */
@@ -27,8 +27,8 @@ static void make_rows(const job *j, size_t begin, size_t end, float *rows)
         if (in->kind == MQ_INPUT_NORM) {
             rt->kernels->rmsnorm(y, rt->rows->h + (in->row0 + row) * width, in->norm_weight, width,
                                  rt->model->norm_eps);
-        } else if (in->kind == MQ_INPUT_SWIGLU) {
-            rt->kernels->swiglu(y, rt->gate + row * width, rt->up + row * width, width);
+        } else if (in->kind == MQ_INPUT_GATED) {
+            mq__gated(rt, y, rt->gate + row * width, rt->up + row * width, width);
         } else if (in->kind == MQ_INPUT_GATED_HEADS) {
             mq__gate_heads(rt, row, rt->x + row * width, y);
         } else if (in->kind == MQ_INPUT_GATED_NORM) {

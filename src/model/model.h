@@ -32,11 +32,20 @@ typedef struct mq_linear {
     const float *bias; /* [n] or NULL */
 } mq_linear;
 
-/* down(silu(gate(x)) * up(x)): the MLP of a layer, or one of its experts. */
+/* down(f(gate(x)) * up(x)), f silu or gelu: the MLP of a layer, or one of its experts. */
 typedef struct mq_mlp {
     mq_linear gate, up; /* [F, D]; of an expert [M, D] */
     mq_linear down;     /* [D, F]; of an expert [D, M] */
 } mq_mlp;
+
+/* How positions turn queries and keys: a model has one of these, or one for each kind of layer. */
+#define MQ_ROPES 2
+
+typedef struct mq_rope {
+    uint32_t width;        /* R: the first so many of a head's K are turned */
+    const float *inv_freq; /* [R/2] rotary frequencies after scaling; 0: not turned */
+    float factor;          /* multiplies cos and sin (YaRN); 1 otherwise */
+} mq_rope;
 
 /* Gated DeltaNet: linear attention with a state of fixed size (gated_delta.c). */
 typedef struct mq_delta_layer {
@@ -53,30 +62,50 @@ typedef struct mq_delta_layer {
 
 typedef struct mq_layer {
     mq_layer_kind kind;
+    uint32_t kv_heads, head_dim;            /* G K */
+    uint32_t window;                        /* keys that a token sees, its own among them; 0: all before it */
+    uint32_t rope;                          /* which of the model's */
+    float attention_scale;                  /* 1/sqrt(K), or the family's own */
     const float *attention_norm[MQ_COPIES]; /* [D], before q, k, v */
-    const float *mlp_norm[MQ_COPIES];       /* [D], before gate, up and the router */
-    const float *q_norm, *k_norm;           /* [K] each, or NULL (Qwen3 has them) */
-    mq_linear q, k, v;                /* [H*K, D], [G*K, D], [G*K, D]; with output_gate q is [H*2K, D]: query, gate */
-    mq_linear o;                      /* [D, H*K] */
-    mq_mlp mlp;                       /* MQ_MLP_DENSE */
+    const float *attention_post_norm;       /* [D] before the residual stream takes what o gives, or NULL */
+    const float *q_norm, *k_norm;           /* [K] each, or NULL */
+    const float *v_norm;                    /* [K] ones, or NULL */
+    mq_linear q, k, v; /* [H*K, D], [G*K, D], [G*K, D]; with output_gate q is [H*2K, D]: query, gate; v.n is 0
+                                               where values are what k gives */
+    mq_linear o;       /* [D, H*K] */
+    const float *mlp_norm[MQ_COPIES]; /* [D], before gate, up and most routers */
+    const float *mlp_post_norm;       /* [D] before the residual stream takes what the MLP gives, or NULL */
+    mq_mlp mlp;                       /* MQ_MLP_DENSE, or beside the experts (Gemma 4) */
     mq_linear router[MQ_COPIES];      /* MQ_MLP_EXPERTS: [E, D], always dense */
     mq_mlp *expert;                   /* MQ_MLP_EXPERTS: [E]; a shared expert is `mlp` */
     mq_linear shared_gate[MQ_COPIES]; /* [1, D], always dense: how much of the shared expert a token takes */
     mq_delta_layer delta;             /* MQ_MIXER_GATED_DELTA, in place of q, k, v, o */
+    const float *scalar;              /* [1] a factor of the residual stream after the layer, or NULL */
+
+    /* Gemma 4's experts beside a dense MLP; NULL in other families. */
+    const float *router_norm[MQ_COPIES];  /* [D], before the router */
+    const float *expert_scale;            /* [E] of the weights of a token's experts */
+    const float *experts_norm[MQ_COPIES]; /* [D], before the experts' gate and up */
+    const float *dense_post_norm;         /* [D] of what the dense MLP gives */
+    const float *experts_post_norm;       /* [D] of what the experts give together */
 } mq_layer;
 
 typedef struct mq_model {
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim; /* V D F L H G K */
-    uint32_t experts, experts_per_token, expert_ffn;               /* E, how many of them a token takes, M */
-    bool shared_expert;                                            /* beside those, of width F */
-    bool output_gate;                                              /* attention's output times sigmoid(gate) */
+    uint32_t vocab, width, ffn, layers, heads;       /* V D F L H */
+    uint32_t q_width, kv_width;                      /* H*K, G*K of the widest layer */
+    uint32_t experts, experts_per_token, expert_ffn; /* E, how many of them a token takes, M */
+    bool shared_expert;                              /* beside those, of width F */
+    bool output_gate;                                /* attention's output times sigmoid(gate) */
     mq_delta_sizes delta;
     uint32_t delta_layers;
     bool norm_topk; /* a token's expert weights are scaled to sum to 1 */
     float norm_eps;
-    uint32_t rotary_dim;     /* R: the first so many of a head's K are rotated */
-    const float *inv_freq;   /* [R/2] rotary frequencies after scaling */
-    float rope_factor;       /* multiplies cos and sin (YaRN); 1 otherwise */
+    bool gelu;             /* the MLP's activation; false: silu */
+    float embedding_scale; /* of the embedding's rows: 1 */
+    float router_scale;    /* of the router's logits: 1 */
+    float logit_cap;       /* logits become cap * tanh(logits / cap); 0: none */
+    mq_rope rope[MQ_ROPES];
+    uint32_t ropes;
     mq_dense embedding;      /* [V, D] */
     mq_linear head;          /* [V, D]: lm_head, or the embedding when tied; dense, and NVFP4 for plans that ask for it */
     const float *final_norm; /* [D] */

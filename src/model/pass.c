@@ -24,11 +24,14 @@ void mq__pass_begin(mq_runtime *rt, const mq_pass *pass)
 /* Between two layers a row is its residual stream, its position and the cosines and sines of that. */
 static void move_rows(mq_runtime *rt, uint32_t to, uint32_t from, uint32_t rows)
 {
-    const size_t width = rt->model->width, half = rt->model->rotary_dim / 2;
+    const size_t width = rt->model->width;
     const mq_stream *s = rt->rows;
     memmove(s->h + to * width, s->h + from * width, rows * width * sizeof *s->h);
-    memmove(s->cos + to * half, s->cos + from * half, rows * half * sizeof *s->cos);
-    memmove(s->sin + to * half, s->sin + from * half, rows * half * sizeof *s->sin);
+    for (uint32_t r = 0; r < rt->model->ropes; r++) {
+        const size_t half = rt->model->rope[r].width / 2;
+        memmove(s->cos[r] + to * half, s->cos[r] + from * half, rows * half * sizeof(float));
+        memmove(s->sin[r] + to * half, s->sin[r] + from * half, rows * half * sizeof(float));
+    }
     memmove(s->position + to, s->position + from, rows * sizeof *s->position);
 }
 

@@ -4,8 +4,6 @@
 #include "base/error.h"
 #include "base/mem.h"
 
-#include <math.h>
-
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
@@ -23,17 +21,34 @@ static bool new_stream(const mq_model *m, size_t rows, mq_stream *s)
 {
     s->h = floats(rows, m->width);
     s->position = mq__alloc_zero(rows, sizeof *s->position);
-    s->cos = floats(rows, m->rotary_dim / 2);
-    s->sin = floats(rows, m->rotary_dim / 2);
-    return s->h && s->position && s->cos && s->sin;
+    bool complete = s->h && s->position;
+    for (uint32_t r = 0; r < m->ropes; r++) {
+        s->cos[r] = floats(rows, m->rope[r].width / 2);
+        s->sin[r] = floats(rows, m->rope[r].width / 2);
+        complete = complete && s->cos[r] && s->sin[r];
+    }
+    return complete;
 }
 
 static void free_stream(mq_stream *s)
 {
     mq__free_aligned(s->h);
     mq__free(s->position);
-    mq__free_aligned(s->cos);
-    mq__free_aligned(s->sin);
+    for (uint32_t r = 0; r < MQ_ROPES; r++) {
+        mq__free_aligned(s->cos[r]);
+        mq__free_aligned(s->sin[r]);
+    }
+}
+
+/* Scratch of one thread: for products, and for the attention of any layer. */
+static size_t thread_scratch_bytes(const mq_model *m, const mq_kernels *kernels)
+{
+    size_t bytes = kernels->gemm_scratch_bytes;
+    for (uint32_t l = 0; l < m->layers; l++) {
+        const mq_layer *w = &m->layer[l];
+        bytes = max_size(bytes, kernels->attention_scratch_bytes(m->heads / w->kv_heads, w->head_dim));
+    }
+    return bytes;
 }
 
 mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_kernels *kernels, mq_pool *pool,
@@ -43,9 +58,8 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     mq_runtime *rt = mq__alloc_zero(1, sizeof *rt);
     if (!rt) return mq__fail(error, MQ_NO_MEMORY, "runtime: expected memory, got none");
     const size_t rows = max_size(max_rows, MQ_DECODE_ROWS);
-    const size_t q_width = (size_t)m->heads * m->head_dim, kv_width = (size_t)m->kv_heads * m->head_dim;
     const size_t z_width = (size_t)m->delta.value_heads * m->delta.value_dim;
-    const size_t mixed = max_size(q_width, m->delta_layers ? z_width : 0);
+    const size_t mixed = max_size(m->q_width, m->delta_layers ? z_width : 0);
     const size_t widest = max_size(max_size(m->width, mixed), m->ffn);
     const int threads = mq__pool_threads(pool);
     *rt = (mq_runtime){.model = m,
@@ -54,12 +68,11 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
                        .pool = pool,
                        .max_rows = (uint32_t)rows,
                        .max_spans = (max_positions + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS};
-    rt->attention_scale = (float)(1.0 / sqrt((double)m->head_dim));
     rt->x = floats(rows, max_size(m->width, mixed));
-    rt->q = floats(rows, q_width);
-    rt->k = floats(rows, kv_width);
-    rt->v = floats(rows, kv_width);
-    if (m->output_gate) rt->gated_q = floats(rows, 2 * q_width);
+    rt->q = floats(rows, m->q_width);
+    rt->k = floats(rows, m->kv_width);
+    rt->v = floats(rows, m->kv_width);
+    if (m->output_gate) rt->gated_q = floats(rows, 2 * (size_t)m->q_width);
     if (m->delta_layers) rt->delta = mq__delta_rows_new(m, rows);
     rt->gate = floats(rows, m->ffn);
     rt->up = floats(rows, m->ffn);
@@ -67,7 +80,7 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
     rt->nvfp4.panels = mq__alloc_aligned(mq__nvfp4_row_bytes(rows, widest));
     rt->int8.panels = mq__alloc_aligned(mq__int8_row_bytes(rows, widest));
     rt->nvfp4.multiplier = floats(rows + MQ_NVFP4_MR, 1);
-    rt->partials = floats((size_t)MQ_DECODE_ROWS * rt->max_spans, (size_t)m->heads * (m->head_dim + 2));
+    rt->partials = floats((size_t)MQ_DECODE_ROWS * rt->max_spans, m->q_width + 2 * (size_t)m->heads);
     rt->thread_scratch = mq__alloc_zero((size_t)threads, sizeof *rt->thread_scratch);
     rt->own_rows = mq__alloc_zero((size_t)threads, sizeof *rt->own_rows);
     rt->own_packed = mq__alloc_zero((size_t)threads, sizeof *rt->own_packed);
@@ -75,11 +88,13 @@ mq_status mq__runtime_new(const mq_model *m, const mq_kv_layout *kv, const mq_ke
                     new_stream(m, MQ_DECODE_ROWS, &rt->stream[MQ_PHASE_DECODE]) && rt->x && rt->q && rt->k && rt->v &&
                     rt->gate && rt->up && rt->dense_panels && rt->int8.panels && rt->nvfp4.panels &&
                     rt->nvfp4.multiplier && rt->partials && rt->thread_scratch && rt->own_rows && rt->own_packed;
+    for (uint32_t l = 0; complete && !rt->branch && l < m->layers; l++) {
+        if (m->layer[l].attention_post_norm) complete = (rt->branch = floats(rows, m->width)) != NULL;
+    }
     if (m->experts) rt->experts = mq__experts_new(m, rows, threads);
     complete =
         complete && (rt->experts || !m->experts) && (rt->gated_q || !m->output_gate) && (rt->delta || !m->delta_layers);
-    const size_t scratch =
-        max_size(kernels->gemm_scratch_bytes, kernels->attention_scratch_bytes(m->heads / m->kv_heads, m->head_dim));
+    const size_t scratch = thread_scratch_bytes(m, kernels);
     for (int t = 0; complete && t < threads; t++) {
         rt->thread_scratch[t] = mq__alloc_aligned(scratch);
         rt->own_rows[t] = floats(MQ_OWN_ROWS, widest);
@@ -135,8 +150,8 @@ void mq__runtime_free(mq_runtime *rt)
     mq__experts_free(rt->experts);
     mq__delta_rows_free(rt->delta);
     float *const all[] = {
-        rt->x,        rt->q,      rt->k, rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
-        rt->partials, rt->gated_q};
+        rt->x,        rt->q,      rt->k,      rt->v, rt->gate, rt->up, rt->dense_panels, rt->nvfp4.multiplier,
+        rt->partials, rt->branch, rt->gated_q};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         mq__free_aligned(all[i]);
     }

@@ -15,9 +15,9 @@ typedef struct mq_clock {
 
 /* What a row is between two layers. Each phase has its own, so that a decode pass can run between the layers of a prefill pass. */
 typedef struct mq_stream {
-    float *h;           /* [T, D] the residual stream */
-    uint32_t *position; /* [T] of each row in its sequence */
-    float *cos, *sin;   /* [T, R/2] of the rows' positions */
+    float *h;                             /* [T, D] the residual stream */
+    uint32_t *position;                   /* [T] of each row in its sequence */
+    float *cos[MQ_ROPES], *sin[MQ_ROPES]; /* [T, K/2] of the rows' positions */
 } mq_stream;
 
 #define MQ_OWN_ROWS 2 /* thin inputs of so few rows are made by each thread for itself */
@@ -28,26 +28,32 @@ struct mq_runtime {
     const mq_kernels *kernels;
     mq_pool *pool;
     uint32_t max_rows, max_spans;
-    float attention_scale; /* 1/sqrt(K) */
-    const mq_pass *pass;   /* the pass in progress */
-    mq_stream *rows;       /* of its phase */
+    const mq_pass *pass; /* the pass in progress */
+    mq_stream *rows;     /* of its phase */
     mq_stream stream[MQ_PHASES];
     mq_clock clock;
 
     float *x;                    /* [T, max(D, H*K)] normed rows, then the attention's output */
-    float *q, *k, *v;            /* [T, H*K], [T, G*K], [T, G*K] */
+    float *q, *k, *v;            /* [T, H*K], [T, G*K], [T, G*K] of the layer in progress */
     float *gated_q;              /* [T, H*2K] query and gate of each head; NULL: attention has no gate */
     struct mq_delta_rows *delta; /* NULL: no layer is Gated DeltaNet */
-    float *gate, *up;            /* [T, F]; gate holds silu(gate)*up afterwards */
-    float *dense_panels;         /* the input of tall dense layers, packed */
-    mq_nvfp4_rows nvfp4;         /* the input of NVFP4 layers, quantised and packed */
-    mq_int8_rows int8;           /* the same of INT8 layers */
-    float *partials;             /* decode attention: [T][G][spans][H/G][K + 2] */
-    uint8_t **thread_scratch;    /* [threads], gemm or attention scratch */
-    struct mq_experts *experts;  /* NULL: no layer has experts */
-    float **own_rows;            /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
-    mq_packed_rows *own_packed;  /* [threads] the same as its products read it */
+    float *gate, *up;            /* [T, F]; gate holds f(gate)*up afterwards */
+    float *branch;       /* [T, D] what a part of a layer gives, before the norm after it; NULL: no layer has one */
+    float *dense_panels; /* the input of tall dense layers, packed */
+    mq_nvfp4_rows nvfp4; /* the input of NVFP4 layers, quantised and packed */
+    mq_int8_rows int8;   /* the same of INT8 layers */
+    float *partials;     /* decode attention: [T][G][spans][H/G][K + 2] */
+    uint8_t **thread_scratch;   /* [threads], gemm or attention scratch */
+    struct mq_experts *experts; /* NULL: no layer has experts */
+    float **own_rows;           /* [threads][MQ_OWN_ROWS, widest input]: what a thread makes for itself in decode */
+    mq_packed_rows *own_packed; /* [threads] the same as its products read it */
 };
+
+/* f(gate) * up with the model's activation. */
+static inline void mq__gated(const mq_runtime *rt, float *y, const float *gate, const float *up, size_t n)
+{
+    (rt->model->gelu ? rt->kernels->geglu : rt->kernels->swiglu)(y, gate, up, n);
+}
 
 /* ---- runtime.c */
 
@@ -69,7 +75,7 @@ bool mq__pass_continues(mq_runtime *rt, mq_pass *pass);
 typedef enum mq_input_kind {
     MQ_INPUT_NORM,
     MQ_INPUT_PLAIN,
-    MQ_INPUT_SWIGLU,
+    MQ_INPUT_GATED,
     MQ_INPUT_GATED_HEADS, /* the attention's output, each head times the sigmoid of its gate */
     MQ_INPUT_GATED_NORM   /* Gated DeltaNet's output, normed by head, times silu(z) */
 } mq_input_kind;
@@ -77,7 +83,7 @@ typedef enum mq_input_kind {
 typedef struct mq_input {
     mq_input_kind kind;
     const float *norm_weight; /* NORM: h is normed into x; GATED_NORM: of a head */
-    float *rows;              /* PLAIN: read as it is; NORM: x; SWIGLU: gate (with up); GATED: x */
+    float *rows;              /* PLAIN: read as it is; NORM: x; GATED: gate (with up); others: x */
     uint32_t width;
     uint32_t row0, count; /* which rows of the pass */
     bool keep;            /* NORM: the normed rows are read again from x */
@@ -106,14 +112,15 @@ float *mq__experts_logits(mq_experts *experts);
 
 /* From the logits: which experts each row takes, and with what weights. Softmax over all experts, then the largest; equal
  * ones by number. */
-void mq__experts_route(mq_runtime *rt);
+void mq__experts_route(mq_runtime *rt, const mq_layer *layer);
 
 /* gate and up of each row's experts from the normed rows in x; then their down from silu(gate) * up. */
 void mq__experts_gate_up(mq_runtime *rt, const mq_layer *layer, mq_linear_format format);
 void mq__experts_down(mq_runtime *rt, const mq_layer *layer, mq_linear_format format);
 
-/* h += the weighted sum of each row's experts, in the order of their weights. */
-void mq__experts_combine(mq_runtime *rt);
+/* h += the weighted sum of each row's experts, in the order of their weights; with a norm after the experts the branch takes the
+ * normed sum. */
+void mq__experts_combine(mq_runtime *rt, const mq_layer *layer);
 
 /* h += sigmoid(gate) * y for each row: the shared expert. */
 void mq__experts_add_shared(mq_runtime *rt);

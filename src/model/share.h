@@ -37,28 +37,39 @@ static inline bool mq__share_parts(mq_share share, double at, double unit, uint3
 }
 
 /* The same of a tile of causal attention: rows at positions `first` to first + count - 1, each of which costs the keys that
- * it sees. Cuts are at multiples of MQ_SHARE_ROWS. */
+ * it sees, at most those of the window (0: none). Cuts are at multiples of MQ_SHARE_ROWS. */
 #define MQ_SHARE_ROWS 8
 
-static inline double mq__causal_cost(uint32_t first, uint32_t count)
+/* Rows whose window is not full yet. */
+static inline uint32_t mq__rows_before_window(uint32_t first, uint32_t count, uint32_t window)
 {
-    return ((double)first + (count + 1.0) / 2) * count;
+    if (window == 0) return count;
+    return first >= window ? 0 : window - first < count ? window - first : count;
 }
 
-static inline uint32_t mq__causal_cut(double cost, uint32_t first, uint32_t count)
+static inline double mq__causal_cost(uint32_t first, uint32_t count, uint32_t window)
+{
+    const uint32_t growing = mq__rows_before_window(first, count, window);
+    return ((double)first + (growing + 1.0) / 2) * growing + (double)(count - growing) * window;
+}
+
+static inline uint32_t mq__causal_cut(double cost, uint32_t first, uint32_t count, uint32_t window)
 {
     if (cost <= 0) return 0;
-    if (cost >= mq__causal_cost(first, count)) return count;
-    const double p = first + 0.5, rows = sqrt(p * p + 2 * cost) - p; /* of which the cost is the sum */
+    if (cost >= mq__causal_cost(first, count, window)) return count;
+    const uint32_t growing = mq__rows_before_window(first, count, window);
+    const double before = mq__causal_cost(first, growing, 0), p = first + 0.5;
+    /* of which the cost is the sum */
+    const double rows = cost < before ? sqrt(p * p + 2 * cost) - p : growing + (cost - before) / window;
     const uint32_t cut = (uint32_t)(rows / MQ_SHARE_ROWS + 0.5) * MQ_SHARE_ROWS;
     return cut < count ? cut : count;
 }
 
-static inline bool mq__share_causal(mq_share share, double at, uint32_t first, uint32_t count, uint32_t *r0,
-                                    uint32_t *r1)
+static inline bool mq__share_causal(mq_share share, double at, uint32_t first, uint32_t count, uint32_t window,
+                                    uint32_t *r0, uint32_t *r1)
 {
-    *r0 = mq__causal_cut(share.begin - at, first, count);
-    *r1 = mq__causal_cut(share.end - at, first, count);
+    *r0 = mq__causal_cut(share.begin - at, first, count, window);
+    *r1 = mq__causal_cut(share.end - at, first, count, window);
     return *r0 < *r1;
 }
 

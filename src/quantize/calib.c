@@ -32,9 +32,10 @@ static const mq_model *model_of_calib(const mq_calib *c)
 uint32_t mq__calib_width(const mq_calib *c, uint32_t layer, mq_linear_group group)
 {
     const mq_model *m = model_of_calib(c);
-    if (group == MQ_GROUP_O) return m->heads * m->head_dim;
+    if (group == MQ_GROUP_O) return m->heads * m->layer[layer].head_dim;
     if (group != MQ_GROUP_DOWN) return m->width;
-    return m->layer[layer].kind.mlp == MQ_MLP_EXPERTS ? m->expert_ffn : m->ffn;
+    const bool experts = m->layer[layer].kind.mlp == MQ_MLP_EXPERTS && !m->layer[layer].experts_post_norm;
+    return experts ? m->expert_ffn : m->ffn; /* of experts beside a dense MLP that one is seen */
 }
 
 /* The largest width of a group in any layer: all layers have so much room. */

@@ -57,7 +57,8 @@ typedef mq_status module_visit(mq_quantize_job *j, size_t module, const char *we
 static size_t experts_prefix(const char *name, uint32_t *layer, mq_linear_group *group)
 {
     int used = 0;
-    if (sscanf(name, "model.layers.%9u.mlp.experts.%n", layer, &used) != 1 || used == 0) return 0;
+    const bool in_mlp = sscanf(name, "model.layers.%9u.mlp.experts.%n", layer, &used) == 1 && used > 0;
+    if (!in_mlp && (sscanf(name, "model.layers.%9u.experts.%n", layer, &used) != 1 || used == 0)) return 0;
     *group = strcmp(name + used, "down_proj") == 0 ? MQ_GROUP_DOWN : MQ_GROUP_GATE_UP;
     return *group == MQ_GROUP_DOWN || strcmp(name + used, "gate_up_proj") == 0 ? (size_t)used : 0;
 }

@@ -164,9 +164,10 @@ static mq_status factor_of_quantize_weights(mq_quantize_job *j, size_t module, c
 mq_status mq__quantize_weights(mq_quantize_job *j, size_t module, mq_nvfp4_scale *scale, mq_error *error)
 {
     const mq_module *m = &j->weights->module[module];
+    const bool of_layer = mq__rule_scope(m->rule) == MQ_SCOPE_LAYER; /* experts read no norm that is smoothed */
     rows_task task = {.job = j,
                       .dense = &m->linear->dense,
-                      .factor = mq__smoothing_factor(j->smoothing, m->place.layer, m->rule->group)};
+                      .factor = of_layer ? mq__smoothing_factor(j->smoothing, m->place.layer, m->rule->group) : NULL};
     mq_status s = allocate_quantize_weights(j, error);
     if (s == MQ_OK) s = group_scale_of(j, module, &task, error);
     if (s == MQ_OK && j->options->method == MQ_METHOD_GPTQ)

@@ -64,7 +64,8 @@ static void read_model_config(void)
     mq_error error = {0};
     if (!fuzz_passed(mq__model_config_read(fuzz_dir(), &config, &error), &error)) return;
     FUZZ_CHECK(config.eos_count <= MQ_EOS_MAX);
-    if (config.head_dim / 2 <= sizeof inv_freq / sizeof *inv_freq) mq__rope_frequencies(&config, inv_freq, &factor);
+    if (config.head_dim / 2 <= sizeof inv_freq / sizeof *inv_freq)
+        mq__rope_frequencies(&config.rope, config.rotary_dim, inv_freq, &factor);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

@@ -1,8 +1,7 @@
 /* Attention: against an FP64 softmax written here independently, over paged keys and values whose invisible part is NaN;
  * and the same rows cut into chunks in another way must give the same bits. */
+#include "check_attention.h"
 #include "checkasm.h"
-
-#include "base/mem.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -57,12 +56,12 @@ static void make_world(world *w, uint32_t width, uint32_t tokens, float key_devi
     }
 }
 
-/* out [width] of one query head over keys [0, keys). */
-static void truth(const world *w, const float *q, uint32_t keys, float scale, double *out)
+/* out [width] of one query head over keys [begin, keys). */
+static void truth(const world *w, const float *q, uint32_t begin, uint32_t keys, float scale, double *out)
 {
     static double score[MAX_PAGES * MQ_PAGE_TOKENS];
     double max = -INFINITY, sum = 0;
-    for (uint32_t t = 0; t < keys; t++) {
+    for (uint32_t t = begin; t < keys; t++) {
         const uint16_t *key = token_row(w, w->view.k_offset, t);
         score[t] = 0;
         for (uint32_t i = 0; i < w->width; i++) {
@@ -72,7 +71,7 @@ static void truth(const world *w, const float *q, uint32_t keys, float scale, do
         max = score[t] > max ? score[t] : max;
     }
     memset(out, 0, w->width * sizeof *out);
-    for (uint32_t t = 0; t < keys; t++) {
+    for (uint32_t t = begin; t < keys; t++) {
         const double p = exp(score[t] - max);
         const uint16_t *value = token_row(w, w->view.v_offset, t);
         sum += p;
@@ -133,6 +132,12 @@ static void check_slope(int which, double bound)
     memset(&slopes[which], 0, sizeof slopes[which]);
 }
 
+/* The first key that the token at `position` sees. */
+static uint32_t window_begin(uint32_t window, uint32_t position)
+{
+    return window && position >= window ? position + 1 - window : 0;
+}
+
 static bool compare_rows(const world *w, const mq_attention *a, double bound)
 {
     static double expected[1024];
@@ -140,7 +145,8 @@ static bool compare_rows(const world *w, const mq_attention *a, double bound)
     for (uint32_t t = 0; t < a->rows && ok; t++) {
         const float *q = a->q + t * a->q_stride, *out = a->out + t * a->out_stride;
         for (uint32_t h = 0; h < a->heads && ok; h++) {
-            truth(w, q + (size_t)h * w->width, a->first + t + 1, a->scale, expected);
+            truth(w, q + (size_t)h * w->width, window_begin(a->window, a->first + t), a->first + t + 1, a->scale,
+                  expected);
             ok = checkasm_within(expected, out + (size_t)h * w->width, w->width, bound);
             add_slope(0, expected, out + (size_t)h * w->width, w->width);
         }
@@ -184,6 +190,80 @@ static void prefill_case(prefill_fn *fn, uint32_t width, uint32_t heads, uint32_
     if (compare_rows(&w, &a, bound)) compare_split(fn, &a, width);
 }
 
+/* Pages before the first key that the call sees are not there. */
+static void forget_pages(world *w, uint32_t begin)
+{
+    for (uint32_t page = 0; page < begin / MQ_PAGE_TOKENS; page++) {
+        w->pages[page] = NULL;
+    }
+}
+
+static void window_case(prefill_fn *fn, uint32_t width, uint32_t heads, uint32_t first, uint32_t rows, uint32_t window)
+{
+    checkasm_case("width=%u heads=%u first=%u rows=%u window=%u", width, heads, first, rows, window);
+    world w;
+    make_world(&w, width, first + rows, 1, 0);
+    mq_attention a = make_call(checkasm.tested, &w, heads, first, rows);
+    if (window >= first + rows) { /* all keys: the bits of no window */
+        float *none = a.out;
+        const size_t count = (rows - 1) * a.out_stride + (size_t)heads * width;
+        fn(&a);
+        a.out = checkasm_floats(count);
+        a.window = window;
+        fn(&a);
+        checkasm_same_f32(none, a.out, 1, count, count);
+        return;
+    }
+    a.window = window;
+    forget_pages(&w, window_begin(window, first));
+    fn(&a);
+    const double bound = fn == checkasm.tested->attention_prefill ? 1e-5 : 1e-2 * (width < 16 ? 4 : 1);
+    if (compare_rows(&w, &a, bound)) compare_split(fn, &a, width);
+}
+
+/* A window has the bits of full attention in which every key before it has no weight: keys that point away from the query. */
+static void mask_case(prefill_fn *fn, uint32_t width, uint32_t heads, uint32_t first, uint32_t window)
+{
+    checkasm_case("width=%u heads=%u first=%u window=%u against a mask", width, heads, first, window);
+    world w;
+    make_world(&w, width, first + 1, 1, 0);
+    mq_attention a = make_call(checkasm.tested, &w, heads, first, 1);
+    const size_t count = (size_t)heads * width;
+    float *q = checkasm_floats(count), *full = a.out;
+    for (size_t i = 0; i < count; i++) { /* all heads alike */
+        q[i] = i % 2 ? 1.0f : -1.0f;
+    }
+    a.q = q;
+    for (uint32_t t = 0; t < window_begin(window, first); t++) {
+        uint16_t *key = w.pages[t / MQ_PAGE_TOKENS] + w.view.k_offset + t % MQ_PAGE_TOKENS * width;
+        for (uint32_t i = 0; i < width; i++) {
+            key[i] = checkasm_bf16(i % 2 ? -400.0f : 400.0f);
+        }
+    }
+    fn(&a);
+    a.window = window;
+    a.out = checkasm_floats(count);
+    fn(&a);
+    checkasm_same_f32(full, a.out, 1, count, count);
+}
+
+static void check_windows(prefill_fn *fn)
+{
+    static const uint32_t windows[] = {1, 2, 31, 64, 100, 256, 300, 1000};
+    static const uint32_t starts[] = {0, 63, 64, 127, 300, 511, 1030};
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {
+            const uint32_t width = 2 * (uint32_t)(2 + checkasm_below(40)), heads = (uint32_t)(1 + checkasm_below(9));
+            window_case(fn, width, heads, starts[j], (uint32_t)(1 + checkasm_below(60)), windows[i]);
+            mask_case(fn, 64, heads, starts[j], windows[i]);
+        }
+    }
+    window_case(fn, 256, 2, 500, 300, 128); /* several tiles of rows */
+    window_case(fn, 512, 8, 90, 40, 77);    /* the widths and ratios of Gemma 4 */
+    window_case(fn, 256, 2, 1100, 40, 1024);
+    window_case(fn, 8, 500, 70, 3, 5); /* more heads than a tile has rows */
+}
+
 static void check_prefill(prefill_fn *fn)
 {
     static const uint32_t widths[] = {4, 8, 16, 30, 32, 34, 64, 80, 96, 128, 130, 256};
@@ -204,6 +284,7 @@ static void check_prefill(prefill_fn *fn)
     prefill_case(fn, 64, 2, 0, 600, 0, 0);      /* all scores equal */
     prefill_case(fn, 64, 2, 0, 600, 1, 0.01f);  /* the maximum moves on */
     prefill_case(fn, 64, 2, 0, 600, 5, -0.01f); /* late keys are worth nothing against the first */
+    check_windows(fn);
     check_slope(0, fn == checkasm.tested->attention_prefill ? 1e-6 : 2e-4);
 }
 
@@ -258,7 +339,7 @@ static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t r
         const uint32_t t = i == 0 ? 0 : i == 1 ? rows - 1 : (uint32_t)checkasm_below(rows);
         const float *q = a.q + t * a.q_stride, *out = a.out + t * a.out_stride;
         for (uint32_t h = 0; h < heads; h++)
-            truth(&w, q + h * width, first + t + 1, a.scale, exact + h * width);
+            truth(&w, q + h * width, 0, first + t + 1, a.scale, exact + h * width);
         const double hard = (width < 16   ? 4
                              : width < 64 ? 2
                                           : 1) *
@@ -299,7 +380,7 @@ static void int8_extreme_case(uint32_t width)
     a.q = q;
     checkasm.tested->attention_prefill_int8(&a);
     double *exact = checkasm_buffer(width * sizeof *exact, sizeof *exact);
-    truth(&w, q, w.tokens, a.scale, exact);
+    truth(&w, q, 0, w.tokens, a.scale, exact);
     checkasm_within(exact, a.out, width, 5e-3); /* the smaller weight is 93.8 of 255, rounded to 94 */
     if (!has_int8()) return;
     mq_attention definition = a;
@@ -335,12 +416,15 @@ static void check_int8(void)
 /* Two kv heads in one call; then the second one alone: the same bits. */
 typedef void span_fn(const mq_attention *, uint32_t, uint32_t, uint32_t, float *, size_t);
 
-static void decode_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
+static void decode_window_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, uint32_t window,
+                               float deviation, float growth)
 {
-    checkasm_case("width=%u heads=%u keys=%u deviation=%g growth=%g", width, heads, keys, (double)deviation,
-                  (double)growth);
+    checkasm_case("width=%u heads=%u keys=%u window=%u deviation=%g growth=%g", width, heads, keys, window,
+                  (double)deviation, (double)growth);
     world w;
     make_world(&w, width, keys, deviation, growth);
+    const uint32_t begin = window_begin(window, keys - 1), first_span = begin / MQ_SPAN_TOKENS;
+    forget_pages(&w, begin);
     mq_attention a = make_call(checkasm.tested, &w, 2 * heads, keys - 1, 1), second = a;
     a.scratch = checkasm_aligned(checkasm.tested->attention_scratch_bytes(heads, width));
     a.heads = second.heads = heads;
@@ -348,11 +432,13 @@ static void decode_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_
     second.out += (size_t)heads * width;
     second.kv.k_offset += 2 * (size_t)MQ_PAGE_TOKENS * width;
     second.kv.v_offset += 2 * (size_t)MQ_PAGE_TOKENS * width;
-    const uint32_t spans = (keys + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
+    a.window = second.window = window; /* of compare_rows: decode calls say which keys */
+    const uint32_t spans = (keys + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS - first_span;
     const size_t each = (size_t)heads * (width + 2), stride = spans * each + 5;
     float *partials = checkasm_floats(stride + spans * each), *alone = checkasm_floats(spans * each);
     for (uint32_t s = spans; s-- > 0;) {
-        const uint32_t key0 = s * MQ_SPAN_TOKENS, key1 = keys - key0 < MQ_SPAN_TOKENS ? keys : key0 + MQ_SPAN_TOKENS;
+        const uint32_t at = (first_span + s) * MQ_SPAN_TOKENS, key0 = at > begin ? at : begin;
+        const uint32_t key1 = keys - at < MQ_SPAN_TOKENS ? keys : at + MQ_SPAN_TOKENS;
         tested(&a, 2, key0, key1, partials + s * each, stride);
         tested(&second, 1, key0, key1, alone + s * each, 0);
     }
@@ -367,6 +453,11 @@ static void decode_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_
     if (!compare_rows(&w, &a, 1e-5)) return;
     w.view = second.kv;
     compare_rows(&w, &second, 1e-5);
+}
+
+static void decode_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
+{
+    decode_window_case(tested, width, heads, keys, 0, deviation, growth);
 }
 
 static void check_decode(span_fn *tested)
@@ -385,6 +476,14 @@ static void check_decode(span_fn *tested)
     decode_case(tested, 128, 2, 3000, 0, 0);
     decode_case(tested, 128, 2, 3000, 0.3f, 0.001f);
     decode_case(tested, 128, 2, 3000, 4, -0.001f);
+    static const uint32_t windows[] = {1, 2, 63, 64, 65, 200, 511, 512, 700};
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        for (size_t j = 0; j < 13; j++) {
+            decode_window_case(tested, widths[j % 8], (uint32_t)(1 + checkasm_below(9)), lengths[j], windows[i], 1, 0);
+        }
+    }
+    decode_window_case(tested, 256, 2, 2500, 1024, 1, 0); /* the widths and ratios of Gemma 4 */
+    decode_case(tested, 512, 8, 700, 1, 0);
 }
 
 static void check_merge(void)
@@ -418,180 +517,4 @@ static void check(void)
     if (checkasm_slot("attention_decode_merge")) check_merge();
 }
 
-/* ------------------------------------------------------------------ benchmarks: shapes of the Qwen3 family */
-
-enum { BENCH_TOKENS = 32768, BENCH_PAGES = BENCH_TOKENS / MQ_PAGE_TOKENS, MAX_THREADS = 2 };
-
-/* `kv_heads` heads of one layer, pages as in a pool of several layers, so that heads' pages lie apart. */
-typedef struct bench_world {
-    uint16_t *pool, *pages[BENCH_PAGES];
-    uint32_t width, heads, kv_heads, tokens, rows;
-    float *q, *out, *partials;
-    void *scratch[MAX_THREADS];
-} bench_world;
-
-static bool bench_open(bench_world *w)
-{
-    const size_t page = (size_t)w->kv_heads * 2 * MQ_PAGE_TOKENS * w->width, count = w->tokens / MQ_PAGE_TOKENS;
-    const size_t row = (size_t)w->kv_heads * w->heads * w->width;
-    const size_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
-    w->pool = mq__alloc_aligned(page * count * sizeof *w->pool);
-    w->q = mq__alloc_aligned(row * w->rows * sizeof *w->q);
-    w->out = mq__alloc_aligned(row * w->rows * sizeof *w->out);
-    w->partials = mq__alloc_aligned(spans * w->kv_heads * w->heads * (w->width + 2) * sizeof *w->partials);
-    bool ok = w->pool && w->q && w->out && w->partials;
-    for (int t = 0; t < MAX_THREADS; t++) {
-        w->scratch[t] = mq__alloc_aligned(checkasm.tested->attention_scratch_bytes(w->heads, w->width));
-        ok = ok && w->scratch[t];
-    }
-    if (!ok) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        w->pages[i] = w->pool + i * page;
-    }
-    for (size_t i = 0; i < page * count; i++) {
-        w->pool[i] = (uint16_t)(0x3f00 ^ (i * 40503u >> 7 & 0x80ff)); /* about +-0.5 */
-    }
-    for (size_t i = 0; i < row * w->rows; i++) {
-        w->q[i] = (float)((i * 2654435761u >> 20) & 255) / 128 - 1;
-    }
-    return true;
-}
-
-static void bench_close(bench_world *w)
-{
-    mq__free_aligned(w->pool);
-    mq__free_aligned(w->q);
-    mq__free_aligned(w->out);
-    mq__free_aligned(w->partials);
-    for (int t = 0; t < MAX_THREADS; t++) {
-        mq__free_aligned(w->scratch[t]);
-    }
-}
-
-static mq_attention bench_call(const bench_world *w, uint32_t kv_head, uint32_t first, uint32_t rows, int thread)
-{
-    const size_t side = (size_t)MQ_PAGE_TOKENS * w->width, row = (size_t)w->kv_heads * w->heads * w->width;
-    return (mq_attention){.kv = {w->pages, side * 2 * kv_head, side * (2 * kv_head + 1), w->width},
-                          .q = w->q + (size_t)kv_head * w->heads * w->width,
-                          .out = w->out + (size_t)kv_head * w->heads * w->width,
-                          .q_stride = row,
-                          .out_stride = row,
-                          .heads = w->heads,
-                          .first = first,
-                          .rows = rows,
-                          .scale = 1 / sqrtf((float)w->width),
-                          .scratch = w->scratch[thread]};
-}
-
-static void run_prefill(void *context)
-{
-    const bench_world *w = context;
-    const mq_attention a = bench_call(w, 0, w->tokens - w->rows, w->rows, 0);
-    checkasm.tested->attention_prefill(&a);
-}
-
-static void run_prefill_bf16(void *context)
-{
-    const bench_world *w = context;
-    const mq_attention a = bench_call(w, 0, w->tokens - w->rows, w->rows, 0);
-    checkasm.tested->attention_prefill_bf16(&a);
-}
-
-static void run_prefill_int8(void *context)
-{
-    const bench_world *w = context;
-    const mq_attention a = bench_call(w, 0, w->tokens - w->rows, w->rows, 0);
-    checkasm.tested->attention_prefill_int8(&a);
-}
-
-static void bench_prefill(uint32_t width, uint32_t heads, uint32_t tokens, uint32_t rows)
-{
-    if (!checkasm_bench_wanted("attention_prefill") && !checkasm_bench_wanted("attention_prefill_bf16") &&
-        !checkasm_bench_wanted("attention_prefill_int8")) {
-        return;
-    }
-    bench_world w = {.width = width, .heads = heads, .kv_heads = 1, .tokens = tokens, .rows = rows};
-    if (bench_open(&w)) {
-        char label[64];
-        double keys = 0; /* each row sees what the causal mask leaves, no more is counted */
-        for (uint32_t t = tokens - rows; t < tokens; t++) {
-            keys += t + 1;
-        }
-        snprintf(label, sizeof label, "width %u, %u:1, %u rows at %u", width, heads, rows, tokens);
-        checkasm_bench("attention_prefill", label, run_prefill, &w, keys * heads * 2 * width, CHECKASM_MACS);
-        checkasm_bench("attention_prefill_bf16", label, run_prefill_bf16, &w, keys * heads * 2 * width, CHECKASM_MACS);
-        checkasm_bench("attention_prefill_int8", label, run_prefill_int8, &w, keys * heads * 2 * width, CHECKASM_MACS);
-    }
-    bench_close(&w);
-}
-
-/* A decode step's attention: each thread has its kv heads, in calls of several as a model has them. */
-static void run_decode(void *context, int thread, int threads)
-{
-    const bench_world *w = context;
-    const uint32_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
-    const size_t each = (size_t)w->heads * (w->width + 2);
-    const uint32_t calls = w->kv_heads / MQ_DECODE_KV_HEADS;
-    for (uint32_t call = (uint32_t)thread; call < calls; call += (uint32_t)threads) {
-        const uint32_t g = call * MQ_DECODE_KV_HEADS;
-        float *partials = w->partials + g * spans * each;
-        for (uint32_t s = 0; s < spans; s++) {
-            const mq_attention a = bench_call(w, g, w->tokens - 1, 1, thread);
-            checkasm.tested->attention_decode_span(&a, MQ_DECODE_KV_HEADS, s * MQ_SPAN_TOKENS, (s + 1) * MQ_SPAN_TOKENS,
-                                                   partials + s * each, spans * each);
-        }
-        for (uint32_t i = 0; i < MQ_DECODE_KV_HEADS; i++) {
-            const mq_attention a = bench_call(w, g + i, w->tokens - 1, 1, thread);
-            checkasm.tested->attention_decode_merge(&a, spans, partials + i * spans * each);
-        }
-    }
-}
-
-static void run_decode_one(void *context)
-{
-    run_decode(context, 0, 1);
-}
-
-static void bench_decode(uint32_t width, uint32_t heads, uint32_t tokens)
-{
-    if (!checkasm_bench_wanted("attention_decode_span")) {
-        return;
-    }
-    bench_world w = {.width = width, .heads = heads, .tokens = tokens, .rows = 1};
-    w.kv_heads = (128u << 20) / (4 * width * tokens); /* 128 MiB: nothing stays in a cache */
-    if (w.kv_heads < 2 * MQ_DECODE_KV_HEADS) w.kv_heads = 2 * MQ_DECODE_KV_HEADS;
-    if (bench_open(&w)) {
-        char label[64];
-        const double bytes = 4.0 * width * tokens * w.kv_heads;
-        snprintf(label, sizeof label, "width %u, %u:1, depth %u", width, heads, tokens);
-        checkasm_bench("attention_decode_span", label, run_decode_one, &w, bytes, CHECKASM_BYTES);
-        checkasm_bench_threads("attention_decode_span", label, run_decode, &w, bytes, CHECKASM_BYTES, 2);
-    }
-    bench_close(&w);
-}
-
-static void bench(void)
-{
-    if (checkasm.isa == MQ_ISA_REF) {
-        return; /* seconds per call */
-    }
-    bench_prefill(128, 2, 2048, 512);
-    bench_prefill(128, 4, 2048, 512);
-    bench_prefill(128, 8, 2048, 512);
-    bench_prefill(128, 2, 8192, 256);
-    bench_prefill(128, 4, 8192, 256);
-    bench_prefill(128, 2, 32768, 256);
-    bench_prefill(128, 4, 32768, 256);
-    bench_prefill(64, 4, 8192, 256);
-    bench_prefill(128, 2, 512, 512);
-    for (uint32_t heads = 1; heads <= 8; heads *= 2) {
-        bench_decode(128, heads, 4096);
-    }
-    bench_decode(128, 2, 32768);
-    bench_decode(128, 4, 32768);
-    bench_decode(64, 4, 4096);
-}
-
-CHECKASM_SUITE(attention, check, bench)
+CHECKASM_SUITE(attention, check, checkasm_bench_attention)

@@ -74,10 +74,10 @@ static void check_exp(void)
     checkasm_true(mq__exp_f32(0) == 1.0f, "exp(0) is not 1");
 }
 
-static void check_swiglu(void)
+typedef void gated_fn(float *y, const float *gate, const float *up, size_t n);
+
+static void check_gated(gated_fn *reference, gated_fn *tested)
 {
-    checkasm_case("exp");
-    check_exp();
     for (size_t n = 1; n < 4000; n = next_length(n)) {
         for (int wild = 0; wild < 2; wild++) {
             checkasm_case("n=%zu wild=%d", n, wild);
@@ -87,12 +87,25 @@ static void check_swiglu(void)
                 same[i] *= 60; /* both ends of the exponential */
             }
             gate = checkasm_copy(same, n * 4, 4);
-            checkasm.ref->swiglu(expected, gate, up, n);
-            checkasm.tested->swiglu(got, gate, up, n);
+            reference(expected, gate, up, n);
+            tested(got, gate, up, n);
             checkasm_same_f32(expected, got, 1, n, n);
-            checkasm.tested->swiglu(same, same, up, n);
+            tested(same, same, up, n);
             checkasm_same_f32(expected, same, 1, n, n);
         }
+    }
+}
+
+/* The definition against the formula in double. */
+static void check_gelu(void)
+{
+    const float one = 1;
+    for (int i = -2000; i <= 2000; i++) {
+        const float x = (float)i / 200;
+        const double exact = (double)x / 2 * (1 + tanh(sqrt(2 / M_PI) * ((double)x + 0.044715 * pow((double)x, 3))));
+        float y;
+        checkasm.ref->geglu(&y, &x, &one, 1);
+        checkasm_true(fabs((double)y - exact) <= 6e-6 * fabs(exact) + 1e-14, "gelu");
     }
 }
 
@@ -167,7 +180,14 @@ static void check(void)
         check_norm_rope();
     }
     if (checkasm_slot("swiglu")) {
-        check_swiglu();
+        checkasm_case("exp");
+        check_exp();
+        check_gated(checkasm.ref->swiglu, checkasm.tested->swiglu);
+    }
+    if (checkasm_slot("geglu")) {
+        checkasm_case("gelu");
+        check_gelu();
+        check_gated(checkasm.ref->geglu, checkasm.tested->geglu);
     }
     if (checkasm_slot("f32_to_bf16")) {
         check_f32_to_bf16();
@@ -202,6 +222,12 @@ static void bench_swiglu(void *context)
     checkasm.tested->swiglu(bench_y, bench_x, bench_w, BENCH_N);
 }
 
+static void bench_geglu(void *context)
+{
+    (void)context;
+    checkasm.tested->geglu(bench_y, bench_x, bench_w, BENCH_N);
+}
+
 static void bench_narrow(void *context)
 {
     (void)context;
@@ -228,6 +254,7 @@ static void bench(void)
     checkasm_bench("rmsnorm", "n=3072", bench_rmsnorm, NULL, BENCH_N, CHECKASM_ITEMS);
     checkasm_bench("norm_rope", "24 heads of 128", bench_rope, NULL, BENCH_N, CHECKASM_ITEMS);
     checkasm_bench("swiglu", "n=3072", bench_swiglu, NULL, BENCH_N, CHECKASM_ITEMS);
+    checkasm_bench("geglu", "n=3072", bench_geglu, NULL, BENCH_N, CHECKASM_ITEMS);
     checkasm_bench("f32_to_bf16", "n=3072", bench_narrow, NULL, BENCH_N, CHECKASM_ITEMS);
     checkasm_bench("dense_to_f32", "bf16 n=3072", bench_widen, NULL, BENCH_N, CHECKASM_ITEMS);
 }

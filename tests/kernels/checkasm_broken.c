@@ -33,6 +33,12 @@ static void bad_swiglu(float *y, const float *gate, const float *up, size_t n)
     flip(&y[n - 1]);
 }
 
+static void bad_geglu(float *y, const float *gate, const float *up, size_t n)
+{
+    honest.geglu(y, gate, up, n);
+    flip(&y[n - 1]);
+}
+
 static void bad_sigmoid_gate(float *y, const float *gate, size_t n)
 {
     honest.sigmoid_gate(y, gate, n);
@@ -254,6 +260,7 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
 #define EACH(X)                                                                                                        \
     X(rmsnorm, bad_rmsnorm)                                                                                            \
     X(norm_rope, bad_norm_rope)                                                                                        \
+    X(geglu, bad_geglu)                                                                                                \
     X(swiglu, bad_swiglu)                                                                                              \
     X(sigmoid_gate, bad_sigmoid_gate)                                                                                  \
     X(conv_silu, bad_conv_silu)                                                                                        \

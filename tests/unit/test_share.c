@@ -16,12 +16,14 @@ static void every_part_has_one_owner(void **state)
     for (int round = 0; round < 400; round++) {
         const bool causal = round % 2;
         double unit[UNITS], total = 0;
+        const uint32_t window =
+            round % 4 == 3 ? 1 + (seed >> 12) % 3000 : 0; /* of some: none of tiles, or of their part */
         uint32_t count[UNITS], first[UNITS], next[UNITS] = {0};
         for (int i = 0; i < UNITS; i++) {
             seed = seed * 1664525u + 1013904223u;
-            first[i] = (seed >> 8) % 40000;
+            first[i] = (seed >> 8) % (window ? 4000 : 40000);
             count[i] = 1 + (seed >> 16) % 300;
-            unit[i] = causal ? mq__causal_cost(first[i], count[i]) : 0.1 + first[i] / 7.0;
+            unit[i] = causal ? mq__causal_cost(first[i], count[i], window) : 0.1 + first[i] / 7.0;
             total += unit[i];
         }
         const int threads = 1 + round % MOST_THREADS;
@@ -30,7 +32,7 @@ static void every_part_has_one_owner(void **state)
             double at = 0;
             for (int i = 0; i < UNITS; at += unit[i++]) {
                 uint32_t p0, p1;
-                if (causal ? !mq__share_causal(share, at, first[i], count[i], &p0, &p1)
+                if (causal ? !mq__share_causal(share, at, first[i], count[i], window, &p0, &p1)
                            : !mq__share_parts(share, at, unit[i], count[i], &p0, &p1)) {
                     continue;
                 }
@@ -81,17 +83,18 @@ static double efficiency(const double *work, int threads)
 }
 
 /* The keys that each thread's rows see, of a chunk of `rows` rows at position `first`. */
-static double prefill_efficiency(uint32_t first, uint32_t rows, uint32_t kv_heads, uint32_t tile, int threads)
+static double prefill_efficiency(uint32_t first, uint32_t rows, uint32_t kv_heads, uint32_t tile, uint32_t window,
+                                 int threads)
 {
     double work[MOST_THREADS] = {0};
     for (int t = 0; t < threads; t++) {
-        const mq_share share = mq__share(kv_heads * mq__causal_cost(first, rows), t, threads);
+        const mq_share share = mq__share(kv_heads * mq__causal_cost(first, rows, window), t, threads);
         double at = 0;
         for (uint32_t row = 0; row < rows; row += tile) {
             const uint32_t count = rows - row < tile ? rows - row : tile;
-            for (uint32_t g = 0, r0, r1; g < kv_heads; g++, at += mq__causal_cost(first + row, count)) {
-                if (!mq__share_causal(share, at, first + row, count, &r0, &r1)) continue;
-                work[t] += mq__causal_cost(first + row + r0, r1 - r0);
+            for (uint32_t g = 0, r0, r1; g < kv_heads; g++, at += mq__causal_cost(first + row, count, window)) {
+                if (!mq__share_causal(share, at, first + row, count, window, &r0, &r1)) continue;
+                work[t] += mq__causal_cost(first + row + r0, r1 - r0, window);
             }
         }
     }
@@ -132,7 +135,8 @@ static void attention_is_shared_evenly(void **state)
         const double least = threads <= 4 ? 0.99 : threads <= 16 ? 0.96 : 0.83;
         for (size_t f = 0; f < 4; f++) {
             for (size_t t = 0; t < 5; t++) {
-                assert_true(prefill_efficiency(firsts[f], 512, 8, tiles[t], threads) >= least);
+                assert_true(prefill_efficiency(firsts[f], 512, 8, tiles[t], 0, threads) >= least);
+                assert_true(prefill_efficiency(firsts[f], 512, 8, tiles[t], 1024, threads) >= least);
             }
         }
         /* at depth 4096 there are 64 units; an odd number of threads leaves some with one more than others */

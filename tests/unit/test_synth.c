@@ -52,7 +52,7 @@ static void test_tiny_shapes_open(void **state)
         assert_int_equal(mq_text_open(unit_path(shape), NULL, &text, &error), MQ_OK);
         mq_text_close(text);
     }
-    assert_int_equal(tiny, 6);
+    assert_int_equal(tiny, 8);
 }
 
 /* Every byte is the token of its number; the specials follow and are parsed; the template renders. */

@@ -6,7 +6,7 @@
  * of width 128 ending at 2k, 0.83 for 112 x 4 at 8k, 0.76 for width 64 (checkasm --bench attention_prefill). */
 #include "kernels/avx2/attention_avx2.h"
 
-enum { MR = 6, NR = 16, LANES = 8, TILE = 128 };
+enum { MR = 6, NR = 16, LANES = 8, TILE = 128, PER_LANE = 1 };
 
 #include "kernels/attention_tiles.h"
 

@@ -114,6 +114,22 @@ static void swiglu_avx2(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
+static void geglu_avx2(float *y, const float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 g = _mm256_loadu_ps(gate + i);
+        const __m256 cubic = _mm256_fmadd_ps(_mm256_set1_ps(MQ_GELU_CUBIC), _mm256_mul_ps(g, g), one);
+        const __m256 exponent = _mm256_mul_ps(_mm256_mul_ps(g, cubic), _mm256_set1_ps(MQ_GELU_SCALE));
+        const __m256 gelu = _mm256_div_ps(g, _mm256_add_ps(one, exp8(exponent)));
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(gelu, _mm256_loadu_ps(up + i)));
+    }
+    for (; i < n; i++) {
+        y[i] = gate[i] / (1.0f + mq__exp_f32(mq__gelu_exponent(gate[i]))) * up[i];
+    }
+}
+
 static void sigmoid_gate_avx2(float *y, const float *gate, size_t n)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f);
@@ -250,6 +266,7 @@ void mq__fill_avx2_elementwise(mq_kernels *table)
     table->rmsnorm = rmsnorm_avx2;
     table->norm_rope = norm_rope_avx2;
     table->swiglu = swiglu_avx2;
+    table->geglu = geglu_avx2;
     table->sigmoid_gate = sigmoid_gate_avx2;
     table->conv_silu = conv_silu_avx2;
     table->f32_to_bf16 = f32_to_bf16_avx2;

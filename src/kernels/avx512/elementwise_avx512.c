@@ -89,6 +89,19 @@ static void swiglu_avx512(float *y, const float *gate, const float *up, size_t n
     }
 }
 
+static void geglu_avx512(float *y, const float *gate, const float *up, size_t n)
+{
+    const __m512 one = _mm512_set1_ps(1.0f);
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = tail_mask_avx512(n - i);
+        const __m512 g = _mm512_maskz_loadu_ps(m, gate + i), u = _mm512_maskz_loadu_ps(m, up + i);
+        const __m512 cubic = _mm512_fmadd_ps(_mm512_set1_ps(MQ_GELU_CUBIC), _mm512_mul_ps(g, g), one);
+        const __m512 exponent = _mm512_mul_ps(_mm512_mul_ps(g, cubic), _mm512_set1_ps(MQ_GELU_SCALE));
+        const __m512 gelu = _mm512_div_ps(g, _mm512_add_ps(one, exp16(exponent)));
+        _mm512_mask_storeu_ps(y + i, m, _mm512_mul_ps(gelu, u));
+    }
+}
+
 static inline __m512 one_and_exp_of_minus(__m512 x)
 {
     const __m512i sign = _mm512_set1_epi32(INT32_MIN);
@@ -206,11 +219,13 @@ static uint64_t read_stream_avx512(const void *data, size_t bytes, mq_read_way w
     return way == MQ_READ_AHEAD ? read_in_avx512(data, bytes, 4, 1024) : read_in_avx512(data, bytes, 2, 0);
 }
 
-void mq__fill_avx512_elementwise(mq_kernels *table)
+/* Runs on every processor, and so many neighbouring stores would become vectors. */
+__attribute__((target("no-avx"))) void mq__fill_avx512_elementwise(mq_kernels *table)
 {
     table->rmsnorm = rmsnorm_avx512;
     table->norm_rope = norm_rope_avx512;
     table->swiglu = swiglu_avx512;
+    table->geglu = geglu_avx512;
     table->sigmoid_gate = sigmoid_gate_avx512;
     table->conv_silu = conv_silu_avx512;
     table->f32_to_bf16 = f32_to_bf16_avx512;

@@ -89,6 +89,22 @@ static void swiglu_neon(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
+static void geglu_neon(float *y, const float *gate, const float *up, size_t n)
+{
+    const float32x4_t one = vdupq_n_f32(1);
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const float32x4_t g = vld1q_f32(gate + i);
+        const float32x4_t cubic = vfmaq_f32(one, vdupq_n_f32(MQ_GELU_CUBIC), vmulq_f32(g, g));
+        const float32x4_t exponent = vmulq_f32(vmulq_f32(g, cubic), vdupq_n_f32(MQ_GELU_SCALE));
+        const float32x4_t gelu = vdivq_f32(g, vaddq_f32(one, exp_neon(exponent)));
+        vst1q_f32(y + i, vmulq_f32(gelu, vld1q_f32(up + i)));
+    }
+    for (; i < n; i++) {
+        y[i] = gate[i] / (1.0f + mq__exp_f32(mq__gelu_exponent(gate[i]))) * up[i];
+    }
+}
+
 static void f32_to_bf16_neon(uint16_t *y, const float *x, size_t n)
 {
     size_t i = 0;
@@ -180,6 +196,7 @@ void mq__fill_neon_elementwise(mq_kernels *table)
     table->rmsnorm = rmsnorm_neon;
     table->norm_rope = norm_rope_neon;
     table->swiglu = swiglu_neon;
+    table->geglu = geglu_neon;
     table->f32_to_bf16 = f32_to_bf16_neon;
     table->dense_to_f32 = dense_to_f32_neon;
     table->burn_fma = burn_fma_neon;

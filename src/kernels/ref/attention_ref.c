@@ -50,10 +50,10 @@ static void attention_prefill(const mq_attention *a)
     const size_t width = a->kv.head_dim;
     const double *sum = a->scratch;
     for (size_t t = 0; t < a->rows; t++) {
+        const size_t end = (size_t)a->first + t + 1, begin = a->window && end > a->window ? end - a->window : 0;
         for (size_t h = 0; h < a->heads; h++) {
             double max;
-            const double weights =
-                head_over_keys(a, a->q + t * a->q_stride + h * width, 0, (size_t)a->first + t + 1, &max);
+            const double weights = head_over_keys(a, a->q + t * a->q_stride + h * width, begin, end, &max);
             float *out = a->out + t * a->out_stride + h * width;
             for (size_t i = 0; i < width; i++) {
                 out[i] = (float)(sum[i] / weights);

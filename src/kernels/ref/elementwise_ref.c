@@ -44,6 +44,13 @@ static void swiglu_ref(float *y, const float *gate, const float *up, size_t n)
     }
 }
 
+static void geglu_ref(float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        y[i] = gate[i] / (1.0f + mq__exp_f32(mq__gelu_exponent(gate[i]))) * up[i];
+    }
+}
+
 static void sigmoid_gate_ref(float *y, const float *gate, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -125,6 +132,7 @@ void mq__fill_ref_elementwise(mq_kernels *table)
     table->rmsnorm = rmsnorm_ref;
     table->norm_rope = norm_rope_ref;
     table->swiglu = swiglu_ref;
+    table->geglu = geglu_ref;
     table->sigmoid_gate = sigmoid_gate_ref;
     table->conv_silu = conv_silu_ref;
     table->f32_to_bf16 = f32_to_bf16_ref;

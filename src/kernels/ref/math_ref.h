@@ -53,6 +53,15 @@ static inline float mq__exp_f32(float x)
     return mq__float_of(mq__bits_of(p) + (mq__bits_of(t) << 23));
 }
 
+/* What e is raised to in gelu(x) = x / (1 + e^y), y = (x * (0.044715 x^2 + 1)) * -2 sqrt(2/pi). */
+#define MQ_GELU_CUBIC 0x1.6e4e26p-5f
+#define MQ_GELU_SCALE (-0x1.988454p+0f)
+
+static inline float mq__gelu_exponent(float x)
+{
+    return x * fmaf(MQ_GELU_CUBIC, x * x, 1.0f) * MQ_GELU_SCALE;
+}
+
 /* The order in which 16 partial sums become one: 8+8, 4+4, 2+2, 1+1. */
 static inline float mq__sum_lanes16(const float lanes[16])
 {

@@ -1,0 +1,3 @@
+/* The scheduler once more, over a model most of whose layers see a window only. */
+#define UNIT_SHAPE "tiny-gemma4"
+#include "test_scheduler.c"

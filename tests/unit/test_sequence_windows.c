@@ -1,0 +1,3 @@
+/* Sequences once more, over a model most of whose layers see a window only. */
+#define UNIT_SHAPE "tiny-gemma4"
+#include "test_sequence.c"
