@@ -232,7 +232,7 @@ static mq_status fp8_of(mq_weights *w, const mq_checkpoint *c, const char *prefi
                         uint32_t k, mq_linear_source *source, mq_error *error)
 {
     if (!has_shape(codes, n, k)) return wrong_shape(codes, n, k, error);
-    float *scales = mq__alloc(n * sizeof *scales), *values = own(w, (size_t)n * k * sizeof *values);
+    float *scales = mq__alloc(n * sizeof *scales), *values = mq__weights_own(w, (size_t)n * k * sizeof *values);
     mq_status status = MQ_OK;
     if (!scales || !values) {
         status = mq__fail(error, MQ_NO_MEMORY, "checkpoint: %s: expected memory, got none", prefix);

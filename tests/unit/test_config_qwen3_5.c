@@ -90,7 +90,7 @@ static void test_partial_yarn(void **state)
         double value;
     } expected[] = {{14, 8.65964e-4}, {16, 2.56935e-4}, {20, 1.84492e-5}, {22, 3.84982e-6}, {31, 4.13704e-8}};
     float inv[32], factor;
-    mq__rope_frequencies(&c, inv, &factor);
+    mq__rope_frequencies(&c.rope, c.rotary_dim, inv, &factor);
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
         assert_true(fabs((double)inv[expected[i].at] / expected[i].value - 1) < 1e-5);
     }
