@@ -49,9 +49,8 @@ MQ_API const char *mq_status_text(mq_status status);
 
 typedef struct mq_text mq_text;
 
-/* Reads tokenizer.json, tokenizer_config.json and the chat template (if any) of a checkpoint directory; needs no
- * weights. template_file overrides the directory's template (NULL: none). A directory without tokenizer.json still
- * renders. Thread-safe after opening. Returns owned; free with mq_text_close. */
+/* Reads tokenizer.json, tokenizer_config.json and the chat template (if any) of a checkpoint directory; needs no weights. template_file overrides the
+ * directory's template (NULL: none). A directory without tokenizer.json still renders. Thread-safe after opening. Returns owned; free with mq_text_close. */
 MQ_API mq_status mq_text_open(const char *model_dir, const char *template_file, mq_text **text, mq_error *error);
 MQ_API void mq_text_close(mq_text *text);
 
@@ -84,9 +83,8 @@ MQ_API void mq_free(void *block); /* frees what the calls above returned as owne
 /* ---------------------------------------------------------------- engine */
 
 /* The arithmetic of a linear layer. BF16 stands for the checkpoint's own type (BF16, F16 or F32 weights, FP32 activations); NVFP4 is W4A4; W4A16 has NVFP4
- * weights and FP32 activations; W16A16 has BF16 weights and activations rounded to BF16, the arithmetic of GPUs' BF16 baselines (a checkpoint in F16 or
- * F32 runs as BF16 in its place); INT8 is W8A8 with a scale for every 64 weights and 64 activations; FP8 is W8A8 in E4M3, with a scale for each output of
- * weights and each token of activations, for comparisons of quality: it computes in FP32, and no faster. */
+ * weights and FP32 activations; W16A16 BF16 weights and activations rounded to BF16, as on GPUs (a checkpoint in F16 or F32 runs as BF16); INT8 is W8A8 with
+ * a scale for every 64 weights and 64 activations; FP8 is W8A8 in E4M3 with a scale a row, for comparisons of quality: it computes in FP32. */
 typedef enum mq_linear_format {
     MQ_LINEAR_BF16,
     MQ_LINEAR_NVFP4,

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 /* Publishers name the same things in several ways. */
-static const json_t *first_key(const json_t *item, const char *const *keys, size_t count)
+static const json_t *first_member(const json_t *item, const char *const *keys, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const json_t *value = json_object_get(item, keys[i]);
@@ -19,14 +19,14 @@ static const json_t *first_key(const json_t *item, const char *const *keys, size
 static const char *problem_of(const json_t *item)
 {
     static const char *const keys[] = {"problem", "Problem", "question"};
-    return json_string_value(first_key(item, keys, sizeof keys / sizeof keys[0]));
+    return json_string_value(first_member(item, keys, sizeof keys / sizeof keys[0]));
 }
 
 /* The answer as text; some files have integers. */
 static bool wanted_of(const json_t *item, char wanted[1024])
 {
     static const char *const keys[] = {"answer", "Answer"};
-    const json_t *answer = first_key(item, keys, sizeof keys / sizeof keys[0]);
+    const json_t *answer = first_member(item, keys, sizeof keys / sizeof keys[0]);
     if (json_is_integer(answer)) {
         snprintf(wanted, 1024, "%" JSON_INTEGER_FORMAT, json_integer_value(answer));
         return true;

@@ -106,8 +106,8 @@ typedef struct mq_model {
     float logit_cap;       /* logits become cap * tanh(logits / cap); 0: none */
     mq_rope rope[MQ_ROPES];
     uint32_t ropes;
-    mq_dense embedding;      /* [V, D] */
-    mq_linear head;          /* [V, D]: lm_head, or the embedding when tied; dense, and NVFP4 for plans that ask for it */
+    mq_dense embedding; /* [V, D] */
+    mq_linear head;     /* [V, D]: lm_head, or the embedding when tied; dense, and NVFP4 for plans that ask for it */
     const float *final_norm; /* [D] */
     mq_layer *layer;         /* [L] */
 } mq_model;

@@ -444,7 +444,8 @@ static void decode_window_case(span_fn *tested, uint32_t width, uint32_t heads, 
     }
     checkasm_same_f32(alone, partials + stride, 1, spans * each, spans * each);
     for (uint32_t s = 0; s < spans; s++) { /* another variant of the level has the same bits */
-        const uint32_t key0 = s * MQ_SPAN_TOKENS, key1 = keys - key0 < MQ_SPAN_TOKENS ? keys : key0 + MQ_SPAN_TOKENS;
+        const uint32_t at = (first_span + s) * MQ_SPAN_TOKENS, key0 = at > begin ? at : begin;
+        const uint32_t key1 = keys - at < MQ_SPAN_TOKENS ? keys : at + MQ_SPAN_TOKENS;
         mq__kernels_get(checkasm.isa)->attention_decode_span(&second, 1, key0, key1, alone + s * each, 0);
     }
     checkasm_same_f32(alone, partials + stride, 1, spans * each, spans * each);

@@ -282,7 +282,7 @@ static void pretend(double w16a16, double int8, double nvfp4, const double far[M
     at = strstr(text, "\"prefill\"");
     assert_non_null(at);
     snprintf(at, sizeof text - (size_t)(at - text),
-             "\"prefill\": {\"bf16\": 1, \"nvfp4\": %g, \"w4a16\": 1.1, \"w16a16\": %g, \"int8\": %g},\n"
+             "\"prefill\": {\"bf16\": 1, \"nvfp4\": %g, \"w4a16\": 1.1, \"w16a16\": %g, \"int8\": %g, \"fp8\": 1},\n"
              "\"attention\": {\"bf16\": 0.1, \"int8\": 0.1, \"w16a16\": 0.1},\n"
              "\"attention_far\": {\"bf16\": %g, \"int8\": %g, \"w16a16\": %g}}\n",
              nvfp4, w16a16, int8, far[MQ_ATTENTION_BF16], far[MQ_ATTENTION_INT8], far[MQ_ATTENTION_W16A16]);

@@ -45,7 +45,8 @@ typedef struct liar {
     deed
         greets; /* GOOD, DIES, HANGS; FAILS: refuses; FOREIGN: another fingerprint; REPLAYS: an answer to another greeting */
 
-    pthread_mutex_t work; /* the engine. Not while sending: who is flooded stops reading, and others must not wait for that */
+    pthread_mutex_t
+        work; /* the engine. Not while sending: who is flooded stops reading, and others must not wait for that */
     pthread_mutex_t lock; /* what follows */
     deed deed;
     uint32_t at; /* the message that it does it to; what is beyond the last one is the last one */

@@ -68,24 +68,27 @@ def same(name, got, want):
 def check_short(binary, name, directory, rng, level, plan):
     model, agree = model_of(directory, plan), 0
     for _ in range(NVFP4_PROMPTS):
-        tokens = rng.integers(0, model.config["vocab_size"], 12 if plan == "nvfp4" else 5)
+        tokens = rng.integers(0, model.config["vocab_size"], 12 if plan == "nvfp4" else 3)
         want = model.logits(tokens)
         got = run(binary, directory, tokens, plan, {"MQ_ISA": level}.items())
         agree += (np.linalg.norm(got - want, axis=1) / np.linalg.norm(want, axis=1)).max() < NVFP4_LIMIT
     report(agree >= NVFP4_AGREE, f"{name} {plan} {level}: {agree} of {NVFP4_PROMPTS} prompts agree to {NVFP4_LIMIT:g}")
 
 
-def check_head(binary, name, directory, rng):
-    """lm_head in NVFP4, the layers in BF16. Of its own activations one near a tie may go the other way: a row of logits moves by 1%."""
-    for head, limit in (("w4a16", LIMIT), ("nvfp4", 3e-2)):
+def check_head(binary, name, directory):
+    """lm_head in NVFP4, the layers in BF16. Some rows may be further off: of the head's own activations one near a tie may go the
+    other way, with experts a row near a tie of the router."""
+    rng = np.random.default_rng(11)  # the same tokens whatever is checked before
+    for head, limit in (("w4a16", LIMIT), ("nvfp4", LIMIT)):
         model = model_of(directory, "bf16", head=head)
         tokens = rng.integers(0, model.config["vocab_size"], 40)
         got, want = run(binary, directory, tokens, "bf16", extra=["--head", head]), model.logits(tokens)
-        compare(f"{name} bf16, {head} head", got, want, limit)
+        flips = head == "nvfp4" or "num_experts" in model.config
+        compare(f"{name} bf16, {head} head", got, want, limit, flips)
         error = np.linalg.norm(got - run(binary, directory, tokens, "bf16"), axis=1) / np.linalg.norm(want, axis=1)
         report(error.min() > 2 * limit, f"{name} {head} head is not bf16's: {error.min():.2e}")
         for level in LEVELS:
-            compare(f"{name} bf16, {head} head {level}", run(binary, directory, tokens, "bf16", {"MQ_ISA": level}.items(), ["--head", head]), want, limit)
+            compare(f"{name} bf16, {head} head {level}", run(binary, directory, tokens, "bf16", {"MQ_ISA": level}.items(), ["--head", head]), want, limit, flips)
 
 
 def check_case(binary, name, directory, spoil):
@@ -111,7 +114,7 @@ def check_case(binary, name, directory, spoil):
             return
         same(f"{name} {plan} chunks of 7", run(binary, directory, tokens, plan, extra=["--chunk", "7"]), got)
         same(f"{name} {plan} 1 thread", run(binary, directory, tokens, plan, extra=["-t", "1"]), got)
-    check_head(binary, name, directory, rng)
+    check_head(binary, name, directory)
     for level in reversed(LEVELS):
         for plan in SHORT:
             check_short(binary, name, directory, rng, level, plan)

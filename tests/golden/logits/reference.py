@@ -289,8 +289,10 @@ class Model:
             h = h + self.linear(out.reshape(n, -1), p + "self_attn.o_proj")
             x = self.norm(h, t[p + "post_attention_layernorm.weight"])
             h = h + (self.experts(x, p + "mlp.") if p + "mlp.gate.weight" in t else self.mlp(x, p + "mlp."))
-        h = self.norm(h, t["model.norm.weight"])
-        w = t["lm_head.weight" if "lm_head.weight" in t else "model.embed_tokens.weight"]
+        return self.lm_head(self.norm(h, t["model.norm.weight"]))
+
+    def lm_head(self, h):
+        w = self.t["lm_head.weight" if "lm_head.weight" in self.t else "model.embed_tokens.weight"]
         if self.head in ("w4a16", "nvfp4"):
             w = nvfp4_weight(w, np.abs(w).max())
         return (nvfp4_rows(h) if self.head == "nvfp4" else h) @ w.T

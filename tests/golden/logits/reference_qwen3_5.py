@@ -112,5 +112,4 @@ class Qwen3_5(Model):
             h = h + (self.gated_attention(x, p + "self_attn.") if attends else self.gated_delta(x, p + "linear_attn."))
             x = self.norm(h, t[p + "post_attention_layernorm.weight"])
             h = h + (self.experts(x, p + "mlp.") if p + "mlp.gate.weight" in t else self.mlp(x, p + "mlp."))
-        h = self.norm(h, t["model.norm.weight"])
-        return h @ t["lm_head.weight" if "lm_head.weight" in t else "model.embed_tokens.weight"].T
+        return self.lm_head(self.norm(h, t["model.norm.weight"]))
