@@ -61,9 +61,40 @@ static void keep_table(mq_kernels *t)
     tables[t->isa] = *t;
 }
 
-#ifdef MQ_ARM
-static void fill_arm(mq_kernels t)
+/* The levels that this processor has, each on top of the one before. The others are not even filled in: their files may use
+ * instructions that it lacks, for a row of stores too. */
+#ifdef MQ_X86
+static void fill_levels(mq_kernels t, mq_isa best)
 {
+    if (best < MQ_ISA_AVX2) return;
+    t.isa = MQ_ISA_AVX2;
+    mq__fill_avx2_elementwise(&t);
+    mq__fill_avx2_nvfp4(&t);
+    mq__fill_avx2_int8(&t);
+    mq__fill_avx2_dense(&t);
+    mq__fill_avx2_delta(&t);
+    mq__fill_avx2_attention(&t);
+    bf16_from_dense(&t);
+    keep_table(&t);
+    if (best < MQ_ISA_AVX512VNNI) return;
+    t.isa = MQ_ISA_AVX512VNNI;
+    mq__fill_avx512_elementwise(&t);
+    mq__fill_avx512_nvfp4(&t);
+    mq__fill_avx512_int8(&t);
+    mq__fill_avx512_dense(&t);
+    mq__fill_avx512_delta(&t);
+    mq__fill_avx512_attention(&t);
+    bf16_from_dense(&t);
+    keep_table(&t);
+    if (best < MQ_ISA_AVX512BF16) return;
+    t.isa = MQ_ISA_AVX512BF16;
+    mq__fill_avx512bf16(&t);
+    keep_table(&t);
+}
+#elif defined MQ_ARM
+static void fill_levels(mq_kernels t, mq_isa best)
+{
+    if (best < MQ_ISA_NEON) return;
     t.isa = MQ_ISA_NEON;
     mq__fill_neon_elementwise(&t);
     mq__fill_neon_nvfp4(&t);
@@ -72,17 +103,25 @@ static void fill_arm(mq_kernels t)
     mq__fill_neon_attention(&t);
     bf16_from_dense(&t);
     keep_table(&t);
+    if (best < MQ_ISA_NEONDOT) return;
     t.isa = MQ_ISA_NEONDOT;
     mq__fill_neondot_nvfp4(&t);
     mq__fill_neondot_int8(&t);
     mq__fill_neondot_attention(&t);
     keep_table(&t);
+    if (best < MQ_ISA_NEONI8MM) return;
     t.isa = MQ_ISA_NEONI8MM;
     mq__fill_neoni8mm_nvfp4(&t);
     mq__fill_neoni8mm_int8(&t);
     mq__fill_neoni8mm_bf16(&t);
     mq__fill_neoni8mm_attention(&t);
     keep_table(&t);
+}
+#else
+static void fill_levels(mq_kernels t, mq_isa best)
+{
+    (void)t;
+    (void)best;
 }
 #endif
 
@@ -97,32 +136,7 @@ static void fill_table(void)
     mq__fill_ref_attention(&t);
     bf16_from_dense(&t);
     keep_table(&t);
-#ifdef MQ_X86
-    t.isa = MQ_ISA_AVX2;
-    mq__fill_avx2_elementwise(&t);
-    mq__fill_avx2_nvfp4(&t);
-    mq__fill_avx2_int8(&t);
-    mq__fill_avx2_dense(&t);
-    mq__fill_avx2_delta(&t);
-    mq__fill_avx2_attention(&t);
-    bf16_from_dense(&t);
-    keep_table(&t);
-    t.isa = MQ_ISA_AVX512VNNI;
-    mq__fill_avx512_elementwise(&t);
-    mq__fill_avx512_nvfp4(&t);
-    mq__fill_avx512_int8(&t);
-    mq__fill_avx512_dense(&t);
-    mq__fill_avx512_delta(&t);
-    mq__fill_avx512_attention(&t);
-    bf16_from_dense(&t);
-    keep_table(&t);
-    t.isa = MQ_ISA_AVX512BF16;
-    mq__fill_avx512bf16(&t);
-    keep_table(&t);
-#endif
-#ifdef MQ_ARM
-    fill_arm(t);
-#endif
+    fill_levels(t, mq__cpu_best_isa());
 }
 
 const mq_kernels *mq__kernels_get(mq_isa isa)

@@ -219,8 +219,7 @@ static uint64_t read_stream_avx512(const void *data, size_t bytes, mq_read_way w
     return way == MQ_READ_AHEAD ? read_in_avx512(data, bytes, 4, 1024) : read_in_avx512(data, bytes, 2, 0);
 }
 
-/* Runs on every processor, and so many neighbouring stores would become vectors. */
-__attribute__((target("no-avx"))) void mq__fill_avx512_elementwise(mq_kernels *table)
+void mq__fill_avx512_elementwise(mq_kernels *table)
 {
     table->rmsnorm = rmsnorm_avx512;
     table->norm_rope = norm_rope_avx512;
