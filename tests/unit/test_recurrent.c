@@ -288,6 +288,7 @@ static void test_few_snapshots(void **state)
     mq_sequence_free(a);
     mq_sequence_free(b);
     assert_int_equal(mq__kv_states_held(engine->kv), 0);
+    free(expected);
     mq_engine_close(engine);
 }
 
