@@ -119,8 +119,7 @@ static counts count_linears(mq_weights *w)
         const bool packs = mq__weights_can_have(w, i, MQ_FACE_NVFP4);
         *(linear->dense.data ? &c.dense : &c.nvfp4) += 1;
         const mq_module *m = &w->module[i];
-        const bool delta =
-            w->config.layer[m->place.layer].mixer == MQ_MIXER_GATED_DELTA && m->rule->group <= MQ_GROUP_O;
+        const bool delta = mq__is_delta_group(w->config.layer[m->place.layer], m->rule->group);
         const bool runs = packs && (!delta || m->source.nibbles); /* Gated DeltaNet as published */
         *(runs ? &c.prefill_nvfp4 : &c.prefill_bf16) += 1;
         *(linear->dense.data ? &c.decode_bf16 : &c.decode_impossible) += 1;

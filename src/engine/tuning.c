@@ -35,11 +35,12 @@ static const struct {
     [MQ_INT8_ATTENTION] = {{MQ_WORK_NEAR_INT8}, 1},
 };
 
-static const mq_work linear_work[MQ_LINEAR_FORMATS] = {[MQ_LINEAR_BF16] = MQ_WORK_BF16,
-                                                       [MQ_LINEAR_NVFP4] = MQ_WORK_NVFP4,
-                                                       [MQ_LINEAR_W4A16] = MQ_WORK_W4A16,
-                                                       [MQ_LINEAR_W16A16] = MQ_WORK_W16A16,
-                                                       [MQ_LINEAR_INT8] = MQ_WORK_INT8};
+/* Formats in the order of the enum; FP8 runs by BF16's kernels. */
+static const mq_work linear_work[] = {[MQ_LINEAR_BF16] = MQ_WORK_BF16,
+                                      [MQ_LINEAR_NVFP4] = MQ_WORK_NVFP4,
+                                      [MQ_LINEAR_W4A16] = MQ_WORK_W4A16,
+                                      [MQ_LINEAR_W16A16] = MQ_WORK_W16A16,
+                                      [MQ_LINEAR_INT8] = MQ_WORK_INT8};
 
 static const mq_work attention_work[MQ_ATTENTION_FORMATS][2] = {
     [MQ_ATTENTION_BF16] = {MQ_WORK_NEAR_BF16, MQ_WORK_FAR_BF16},
@@ -77,19 +78,21 @@ static void same_attention(mq_tuning *tuning, mq_attention_format format)
 
 static void race_formats(mq_trial *trial, const mq_kernels *tuned, double deadline, mq_tuning *tuning)
 {
-    enum { ATTENTION = 2 * MQ_ATTENTION_FORMATS };
-    mq_contender linear[MQ_LINEAR_FORMATS], attention[ATTENTION];
-    for (int f = 0; f < MQ_LINEAR_FORMATS; f++)
+    enum { LINEAR = sizeof linear_work / sizeof linear_work[0], ATTENTION = 2 * MQ_ATTENTION_FORMATS };
+    _Static_assert((int)LINEAR == (int)MQ_LINEAR_FP8 && (int)LINEAR + 1 == (int)MQ_LINEAR_FORMATS, "all but FP8");
+    mq_contender linear[LINEAR], attention[ATTENTION];
+    for (int f = 0; f < LINEAR; f++)
         linear[f] = (mq_contender){.kernels = tuned, .work = linear_work[f]};
     for (int f = 0; f < ATTENTION; f++)
         attention[f] = (mq_contender){.kernels = tuned, .work = attention_work[f / 2][f % 2]};
-    mq__trial_race(trial, linear, MQ_LINEAR_FORMATS, FORMAT_ROUNDS, deadline);
+    mq__trial_race(trial, linear, LINEAR, FORMAT_ROUNDS, deadline);
     mq__trial_race(trial, attention, ATTENTION, FORMAT_ROUNDS, deadline);
-    for (int f = 0; f < MQ_LINEAR_FORMATS; f++)
+    for (int f = 0; f < LINEAR; f++)
         tuning->linear[f] = linear[f].seconds;
     for (int f = 0; f < ATTENTION; f++)
         tuning->attention[f / 2][f % 2] = attention[f].seconds;
     /* Where a format runs by the kernel of a more precise one, it takes the same time, whatever was measured. */
+    tuning->linear[MQ_LINEAR_FP8] = tuning->linear[MQ_LINEAR_BF16];
     if (tuned->bf16_gemm == tuned->dense_gemm) tuning->linear[MQ_LINEAR_W16A16] = tuning->linear[MQ_LINEAR_BF16];
     if (tuned->attention_prefill_int8 == tuned->attention_prefill) same_attention(tuning, MQ_ATTENTION_INT8);
     if (tuned->attention_prefill_bf16 == tuned->attention_prefill) same_attention(tuning, MQ_ATTENTION_W16A16);

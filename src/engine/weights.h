@@ -109,6 +109,8 @@ mq_status mq__weights_vector(mq_weights *weights, const mq_checkpoint *checkpoin
 /* The weights of a depthwise convolution, [columns][rows]; owned by weights. */
 mq_status mq__weights_conv(mq_weights *weights, const mq_checkpoint *checkpoint, const char *name, uint32_t rows,
                            uint32_t columns, const float **conv, mq_error *error);
+/* Of a tensor with all experts of a layer the name that the first one's weight would have, in `one`; others as they are. */
+const char *mq__first_expert_name(const char *name, char one[MQ_STORED_NAME_BYTES]);
 /* An expert's linear layer where a layer's experts lie in one tensor: gate and up [E, 2M, D], down [E, D, M]. *found is false
  * where they do not. */
 mq_status mq__expert_source_read(mq_weights *weights, const mq_checkpoint *checkpoint, const mq_module *module,

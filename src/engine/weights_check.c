@@ -30,8 +30,7 @@ static bool rule_expects(const mq_tensor_rule *rule, const mq_model_config *c, c
     return rule->when == MQ_WHEN_OWN_HEAD || mq__rule_applies(rule, c, place.layer); /* a tied head may be stored */
 }
 
-/* Experts that are stored together go by the name of the first one's. */
-static const char *fused_name(const char *name, char one[MQ_STORED_NAME_BYTES])
+const char *mq__first_expert_name(const char *name, char one[MQ_STORED_NAME_BYTES])
 {
     static const char *const parts[][2] = {{".experts.gate_up_proj", "gate_proj"}, {".experts.down_proj", "down_proj"}};
     const size_t length = strlen(name), experts = strlen(".experts.");
@@ -77,7 +76,7 @@ static bool is_expected(const mq_model_config *c, const char *name)
 {
     const mq_family *family = mq__family_of(c->architecture);
     char one[MQ_STORED_NAME_BYTES];
-    name = fused_name(name, one);
+    name = mq__first_expert_name(name, one);
     if (strncmp(name, "model.", 6) != 0 && strncmp(name, "lm_head.", 8) != 0) return true;
     for (size_t i = 0; i < family->count; i++) {
         if (rule_expects(&family->rules[i], c, name)) return true;

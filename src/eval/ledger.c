@@ -11,11 +11,6 @@
 
 #define TOTAL_MAX 500 /* before the first step: with 40 steps of up to 9, totals have at most three digits */
 
-static uint32_t below_ledger(mq_eval_random *r, uint32_t bound)
-{
-    return mq__eval_random_below(r, bound);
-}
-
 /* Names that differ; the ring is shuffled already, since names are drawn. */
 static void name_rows(mq_ledger *ledger, mq_eval_random *r)
 {
@@ -44,11 +39,11 @@ mq_status mq__ledger_make(mq_ledger *ledger, uint32_t rows, uint32_t steps, uint
         mq__ledger_free(ledger);
         return mq__fail(error, MQ_NO_MEMORY, "eval: ledger: expected memory, got none");
     }
-    ledger->total = below_ledger(&r, TOTAL_MAX);
+    ledger->total = mq__eval_random_below(&r, TOTAL_MAX);
     name_rows(ledger, &r);
     for (uint32_t i = 0; i < rows; i++) {
-        const uint32_t k = below_ledger(&r, i + 1);
-        ledger->number[i] = (uint8_t)(1 + below_ledger(&r, 9));
+        const uint32_t k = mq__eval_random_below(&r, i + 1);
+        ledger->number[i] = (uint8_t)(1 + mq__eval_random_below(&r, 9));
         ledger->place[i] = ledger->place[k];
         ledger->place[k] = i;
     }

@@ -335,6 +335,10 @@ void mq__peer_served(mq_handoff *h, mq_peer *peer, const mq_kv_arrival *a)
     peer->away_until = 0;
     peer->trouble[0] = '\0';
     if (a->pays.peer_rate > 0) peer->answer.rate = a->pays.peer_rate;
+    if (peer->answered >= a->figures.asked) { /* what waited there then was this prompt, too */
+        const uint64_t read = a->count - a->first;
+        peer->answer.unread -= read < peer->answer.unread ? read : peer->answer.unread;
+    }
     measure_link(peer, &a->figures);
     /* it had less than it was thought to have: its cache has forgotten */
     if (a->figures.ready + MQ_PAGE_TOKENS < a->figures.guess) peer->memory = (mq_remembered){.slot = {0}};
@@ -354,6 +358,7 @@ void mq__peer_answered(mq_handoff *h, mq_peer *peer, const mq_peer_answer *answe
             peer->away_until = 0;
         }
         peer->answer = *answer;
+        peer->answered = mq__seconds();
         if (!was_healthy) peer->trouble[0] = '\0';
     } else {
         snprintf(peer->trouble, sizeof peer->trouble, "%s", error->text);

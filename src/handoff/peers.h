@@ -21,6 +21,7 @@ struct mq_peer {
     bool is_listed;
     bool is_healthy;              /* listed: its latest answer was good; others: it has not failed */
     mq_peer_answer answer;        /* the latest; address.port 0: none */
+    double answered;              /* when it came */
     char trouble[480];            /* why it is not healthy, or what failed last */
     unsigned failures;            /* in a row */
     double away_until;            /* it is not asked before */

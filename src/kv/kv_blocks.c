@@ -18,7 +18,7 @@ struct mq_kv_pool {
     mq_kv_block *block;      /* [blocks] */
     mq_kv_block **available; /* stack of blocks nobody holds; the lowest address on top at the start */
     uint32_t available_count, blocks;
-    struct mq_kv_states *states; /* NULL: none */
+    mq_kv_states *states; /* NULL: none */
 };
 
 /* ---- layout */
@@ -164,34 +164,7 @@ void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precis
     block->precise = precise ? block->precise | bits : block->precise & ~bits;
 }
 
-/* ---- snapshots */
-
-mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error)
+mq_kv_states **mq__kv_pool_states(mq_kv_pool *pool)
 {
-    return mq__kv_states_open(floats, count, &pool->states, error);
-}
-
-float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block)
-{
-    return pool->states ? mq__kv_states_take(pool->states, block) : NULL;
-}
-
-void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block)
-{
-    if (block->state) mq__kv_states_give(pool->states, block);
-}
-
-void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block)
-{
-    if (block->state) mq__kv_states_use(pool->states, block);
-}
-
-void mq__kv_states_settle(mq_kv_pool *pool)
-{
-    if (pool->states) mq__kv_states_settle_all(pool->states);
-}
-
-uint32_t mq__kv_states_held(const mq_kv_pool *pool)
-{
-    return pool->states ? mq__kv_states_count(pool->states) : 0;
+    return &pool->states;
 }

@@ -62,6 +62,7 @@ void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precis
 /* ---- snapshots of recurrent state: `count` places of `floats` for the blocks of a pool. A block gives its snapshot back when nobody
  * holds it any more, and loses it to another one when no place is free: the one that was used longest ago goes. */
 
+/* Memory is used as places are written to. */
 mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error);
 /* A place for the block, with undefined content, kept until mq__kv_states_settle; NULL: all are being written to. */
 float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block);
@@ -69,6 +70,6 @@ void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block);
 void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block);
 /* What was taken has been written. */
 void mq__kv_states_settle(mq_kv_pool *pool);
-uint32_t mq__kv_states_held(const mq_kv_pool *pool); /* snapshots that are there */
+uint32_t mq__kv_states_held(mq_kv_pool *pool); /* snapshots that are there */
 
 #endif

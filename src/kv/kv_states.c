@@ -20,10 +20,9 @@ struct mq_kv_states {
     uint64_t clock;
 };
 
-mq_status mq__kv_states_open(size_t floats, uint32_t count, mq_kv_states **out, mq_error *error)
+mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error)
 {
     size_t bytes;
-    *out = NULL;
     mq_kv_states *s = mq__alloc_zero(1, sizeof *s);
     if (!s) return mq__fail(error, MQ_NO_MEMORY, "kv: snapshots: expected memory, got none");
     s->floats = mq__round_up(floats, 16);
@@ -31,7 +30,7 @@ mq_status mq__kv_states_open(size_t floats, uint32_t count, mq_kv_states **out, 
     s->at = mq__alloc_zero(count, sizeof *s->at);
     if (mq__mul_size(s->floats * sizeof(float), count, &bytes)) s->memory = mq__alloc_aligned(bytes);
     if (s->at && s->memory) {
-        *out = s;
+        *mq__kv_pool_states(pool) = s;
         return MQ_OK;
     }
     mq__kv_states_free(s);
@@ -64,10 +63,11 @@ static place *place_of_state(mq_kv_states *s, const mq_kv_block *block)
     return &s->at[(size_t)(block->state - s->memory) / s->floats];
 }
 
-float *mq__kv_states_take(mq_kv_states *s, mq_kv_block *block)
+float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block)
 {
+    mq_kv_states *s = *mq__kv_pool_states(pool);
     assert(!block->state);
-    place *p = choose_place(s);
+    place *p = s ? choose_place(s) : NULL;
     if (!p) return NULL;
     if (p->block) p->block->state = NULL;
     *p = (place){block, ++s->clock, true};
@@ -75,28 +75,32 @@ float *mq__kv_states_take(mq_kv_states *s, mq_kv_block *block)
     return block->state;
 }
 
-void mq__kv_states_give(mq_kv_states *s, mq_kv_block *block)
+void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block)
 {
-    *place_of_state(s, block) = (place){0};
+    if (!block->state) return;
+    *place_of_state(*mq__kv_pool_states(pool), block) = (place){0};
     block->state = NULL;
 }
 
-void mq__kv_states_use(mq_kv_states *s, const mq_kv_block *block)
+void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block)
 {
-    place_of_state(s, block)->used = ++s->clock;
+    mq_kv_states *s = *mq__kv_pool_states(pool);
+    if (block->state) place_of_state(s, block)->used = ++s->clock;
 }
 
-void mq__kv_states_settle_all(mq_kv_states *s)
+void mq__kv_states_settle(mq_kv_pool *pool)
 {
-    for (uint32_t i = 0; i < s->count; i++) {
+    mq_kv_states *s = *mq__kv_pool_states(pool);
+    for (uint32_t i = 0; s && i < s->count; i++) {
         s->at[i].being_written = false;
     }
 }
 
-uint32_t mq__kv_states_count(const mq_kv_states *s)
+uint32_t mq__kv_states_held(mq_kv_pool *pool)
 {
+    const mq_kv_states *s = *mq__kv_pool_states(pool);
     uint32_t held = 0;
-    for (uint32_t i = 0; i < s->count; i++) {
+    for (uint32_t i = 0; s && i < s->count; i++) {
         held += s->at[i].block != NULL;
     }
     return held;

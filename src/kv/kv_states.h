@@ -1,4 +1,4 @@
-/* Places for snapshots of recurrent state, each of one KV block; behind kv_blocks.h. */
+/* Snapshots of recurrent state, as kv_blocks.h declares them: what a pool has to know of them. */
 #ifndef MQ_KV_STATES_H
 #define MQ_KV_STATES_H
 
@@ -6,14 +6,8 @@
 
 typedef struct mq_kv_states mq_kv_states;
 
-/* Memory is used as places are written to. */
-mq_status mq__kv_states_open(size_t floats, uint32_t count, mq_kv_states **states, mq_error *error);
+/* Where a pool keeps them; NULL there: it has none. */
+mq_kv_states **mq__kv_pool_states(mq_kv_pool *pool);
 void mq__kv_states_free(mq_kv_states *states);
-
-float *mq__kv_states_take(mq_kv_states *states, mq_kv_block *block);
-void mq__kv_states_give(mq_kv_states *states, mq_kv_block *block);
-void mq__kv_states_use(mq_kv_states *states, const mq_kv_block *block);
-void mq__kv_states_settle_all(mq_kv_states *states);
-uint32_t mq__kv_states_count(const mq_kv_states *states);
 
 #endif

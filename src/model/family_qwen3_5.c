@@ -2,9 +2,7 @@
  * All norms are zero-centred but that of Gated DeltaNet's output. */
 #include "model/family_rules.h"
 
-#define DELTA  LAYER "linear_attn."
-#define EXPERT LAYER "mlp.experts.%u."
-#define SHARED LAYER "mlp.shared_expert."
+#define DELTA LAYER "linear_attn."
 
 /* clang-format off */
 #define RULES_MIXERS \
@@ -27,32 +25,20 @@
     {DELTA "out_proj", MQ_USE_LINEAR, MQ_WHEN_DELTA, 'D', 'Z', IN(delta.out), MQ_GROUP_O}, \
     {LAYER "post_attention_layernorm.weight", MQ_USE_NORM_FROM_1, MQ_WHEN_ALWAYS, 'D', 0, IN(mlp_norm), 0}
 
-#define RULES_END \
-    {"model.norm.weight", MQ_USE_VECTOR_FROM_1, MQ_WHEN_ALWAYS, 'D', 0, offsetof(mq_model, final_norm), 0}, \
-    {"lm_head.weight", MQ_USE_MATRIX, MQ_WHEN_OWN_HEAD, 'V', 'D', offsetof(mq_model, head.dense), 0}
-
 static const mq_tensor_rule dense_rules[] = {
     RULES_MIXERS,
-    {LAYER "mlp.gate_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'F', 'D', IN(mlp.gate), MQ_GROUP_GATE_UP},
-    {LAYER "mlp.up_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'F', 'D', IN(mlp.up), MQ_GROUP_GATE_UP},
-    {LAYER "mlp.down_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'D', 'F', IN(mlp.down), MQ_GROUP_DOWN},
-    RULES_END,
+    RULES_MLP(LAYER "mlp.", MQ_WHEN_ALWAYS),
+    RULES_END(MQ_USE_VECTOR_FROM_1),
 };
 
-/* Experts are in a file of their own each, or all of a layer in two tensors. */
+/* Experts have tensors of their own, or all of a layer are in two (weights_read.c:mq__expert_source_read). */
 static const mq_tensor_rule experts_rules[] = {
     RULES_MIXERS,
     {LAYER "mlp.gate.weight", MQ_USE_ROUTER, MQ_WHEN_ALWAYS, 'E', 'D', IN(router), 0},
-    {SHARED "gate_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'F', 'D', IN(mlp.gate), MQ_GROUP_GATE_UP},
-    {SHARED "up_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'F', 'D', IN(mlp.up), MQ_GROUP_GATE_UP},
-    {SHARED "down_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'D', 'F', IN(mlp.down), MQ_GROUP_DOWN},
+    RULES_MLP(LAYER "mlp.shared_expert.", MQ_WHEN_ALWAYS),
     {LAYER "mlp.shared_expert_gate.weight", MQ_USE_ROUTER, MQ_WHEN_ALWAYS, '1', 'D', IN(shared_gate), 0},
-    {EXPERT "gate_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'M', 'D', offsetof(mq_mlp, gate), MQ_GROUP_GATE_UP},
-    {EXPERT "up_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'M', 'D', offsetof(mq_mlp, up), MQ_GROUP_GATE_UP},
-    {EXPERT "down_proj", MQ_USE_LINEAR, MQ_WHEN_ALWAYS, 'D', 'M', offsetof(mq_mlp, down), MQ_GROUP_DOWN},
-    {LAYER "mlp.experts.gate_up_proj", UNUSED}, /* in place of those: weights_experts.c */
-    {LAYER "mlp.experts.down_proj", UNUSED},
-    RULES_END,
+    RULES_EXPERTS(LAYER "mlp.experts.%u.", MQ_WHEN_ALWAYS),
+    RULES_END(MQ_USE_VECTOR_FROM_1),
 };
 /* clang-format on */
 

@@ -20,6 +20,12 @@ static inline mq_face mq__face_of(mq_linear_format format)
     return format == MQ_LINEAR_NVFP4 || format == MQ_LINEAR_W4A16 ? MQ_FACE_NVFP4 : MQ_FACE_DENSE;
 }
 
+/* A Gated DeltaNet layer's projections stand in the groups of attention's. */
+static inline bool mq__is_delta_group(mq_layer_kind kind, int group)
+{
+    return kind.mixer == MQ_MIXER_GATED_DELTA && (group == MQ_GROUP_QKV || group == MQ_GROUP_O);
+}
+
 /* The two copies of the model that may come from different checkpoints. INT8 and FP8 are made from the precise one. */
 typedef enum mq_copy { MQ_COPY_PRECISE, MQ_COPY_NVFP4, MQ_COPIES } mq_copy;
 

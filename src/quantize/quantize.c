@@ -52,19 +52,9 @@ mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method,
 /* weight: the name that its weight has, or would have beside the others, in the input. */
 typedef mq_status module_visit(mq_quantize_job *j, size_t module, const char *weight, mq_error *error);
 
-/* What stands before the experts' numbers in the name of a tensor of all of them: "...experts." of "...experts.down_proj"; 0: no
- * such tensor. */
-static size_t experts_prefix(const char *name, uint32_t *layer, mq_linear_group *group)
-{
-    int used = 0;
-    const bool in_mlp = sscanf(name, "model.layers.%9u.mlp.experts.%n", layer, &used) == 1 && used > 0;
-    if (!in_mlp && (sscanf(name, "model.layers.%9u.experts.%n", layer, &used) != 1 || used == 0)) return 0;
-    *group = strcmp(name + used, "down_proj") == 0 ? MQ_GROUP_DOWN : MQ_GROUP_GATE_UP;
-    return *group == MQ_GROUP_DOWN || strcmp(name + used, "gate_up_proj") == 0 ? (size_t)used : 0;
-}
-
-static mq_status visit_experts(mq_quantize_job *j, const mq_tensor *t, uint32_t layer, mq_linear_group group,
-                               module_visit *visit, uint32_t *visited, mq_error *error)
+/* first: the module of the first expert. */
+static mq_status visit_experts(mq_quantize_job *j, const mq_tensor *t, const mq_module *first, module_visit *visit,
+                               uint32_t *visited, mq_error *error)
 {
     const mq_weights *w = j->weights;
     const size_t prefix = (size_t)(strrchr(t->name, '.') + 1 - t->name);
@@ -73,7 +63,9 @@ static mq_status visit_experts(mq_quantize_job *j, const mq_tensor *t, uint32_t 
     for (size_t i = 0; status == MQ_OK && i < w->module_count; i++) {
         const mq_module *m = &w->module[i];
         char own[MQ_TENSOR_NAME_BYTES], weight[MQ_STORED_NAME_BYTES];
-        if (m->place.layer != layer || m->rule->group != group || mq__rule_scope(m->rule) != MQ_SCOPE_EXPERT) continue;
+        if (m->place.layer != first->place.layer || m->rule->group != first->rule->group ||
+            mq__rule_scope(m->rule) != MQ_SCOPE_EXPERT)
+            continue;
         left += !j->quantised[i];
         if (!j->quantised[i]) continue;
         mq__module_name(m, ".weight", own);
@@ -89,14 +81,15 @@ static mq_status visit_experts(mq_quantize_job *j, const mq_tensor *t, uint32_t 
 static mq_status visit_modules(mq_quantize_job *j, const mq_tensor *t, module_visit *visit, uint32_t *visited,
                                mq_error *error)
 {
-    char plain_name[MQ_STORED_NAME_BYTES];
-    const char *name = mq__checkpoint_text_name(j->weights->dense, t->name, plain_name);
-    uint32_t layer;
-    mq_linear_group group;
+    char plain_name[MQ_STORED_NAME_BYTES], one[MQ_STORED_NAME_BYTES];
+    const mq_weights *w = j->weights;
+    const char *name = mq__checkpoint_text_name(w->dense, t->name, plain_name);
+    const char *first = mq__first_expert_name(name, one);
+    const size_t module = mq__module_find(w, first);
     *visited = 0;
-    if (experts_prefix(name, &layer, &group)) return visit_experts(j, t, layer, group, visit, visited, error);
-    const size_t module = mq__module_find(j->weights, name);
-    if (module == j->weights->module_count || !j->quantised[module]) return MQ_OK;
+    if (module == w->module_count) return MQ_OK;
+    if (first != name) return visit_experts(j, t, &w->module[module], visit, visited, error);
+    if (!j->quantised[module]) return MQ_OK;
     *visited = 1;
     return visit(j, module, t->name, error);
 }

@@ -61,8 +61,7 @@ static mq_status matches(const pattern *p, const char *name, bool *yes, mq_error
 /* The projections of Gated DeltaNet stay as they are, as in published checkpoints, unless a pattern says what does. */
 static bool left_out(const mq_quantize_job *j, const mq_module *m)
 {
-    return !j->options->ignore && m->rule->group <= MQ_GROUP_O &&
-           j->weights->config.layer[m->place.layer].mixer == MQ_MIXER_GATED_DELTA;
+    return !j->options->ignore && mq__is_delta_group(j->weights->config.layer[m->place.layer], m->rule->group);
 }
 
 /* Routers stay dense, too; serving engines want them named. */

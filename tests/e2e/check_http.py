@@ -520,7 +520,8 @@ def own_memory_is_flat():
         case_connections_beyond_the_bound()
         time.sleep(1)
         wait_idle()
-        return MINE.memory(), MINE.handles()
+        handles = [MINE.handles() for _ in range(30) if time.sleep(0.1) is None]
+        return MINE.memory(), min(handles)  # those of connections that have just ended are not counted
 
     full = A.malformed, A.heads, A.disconnects
     A.malformed, A.heads, A.disconnects = (n // 5 for n in full)
@@ -624,6 +625,7 @@ def bound_of_all_bodies():
 
 
 def bound_of_connections():
+    time.sleep(SMALL["idle-seconds"] + 0.5)  # connections of the cases before have been seen to end
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connect()) for _ in range(SMALL["connections-per-address"])]
         for s in held:  # which makes them older than the next one

@@ -155,6 +155,33 @@ static void test_peer_is_remembered(void **state)
     stop_both(&b);
 }
 
+/* A peer that was asked while it read a prompt for this worker has no less to do afterwards, as far as its answer goes; but that much
+ * was this prompt, and is no reason to read the next one here. */
+static void test_peer_has_read(void **state)
+{
+    (void)state;
+    pair_of b = start_both(NULL, NULL);
+    int32_t prompt[401] = {0};
+    mq_kv_arrival a = {.first = 100, .count = 400, .tokens = prompt, .figures = {.asked = mq__seconds()}};
+    mq_handoff *h = b.d->handoff;
+    mq_peer *peer = h->peers->first;
+    const struct {
+        uint64_t unread, left;
+        double asked; /* after the answer by so many seconds */
+    } cases[] = {{1000, 700, -1}, {200, 0, -1}, {1000, 1000, 1000}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mq_peer_answer answer = peer->answer;
+        answer.unread = cases[i].unread;
+        mq__peer_answered(h, peer, &answer, NULL);
+        a.figures.asked = mq__seconds() + cases[i].asked;
+        mq__peer_served(h, peer, &a);
+        pthread_mutex_lock(&h->peers->lock);
+        assert_int_equal(peer->answer.unread, cases[i].left);
+        pthread_mutex_unlock(&h->peers->lock);
+    }
+    stop_both(&b);
+}
+
 /* ---- many */
 
 static void test_many_at_once(void **state)
@@ -423,6 +450,7 @@ int main(void)
         cmocka_unit_test(test_within_the_process),
         cmocka_unit_test(test_cached_beginnings),
         cmocka_unit_test(test_peer_is_remembered),
+        cmocka_unit_test(test_peer_has_read),
         cmocka_unit_test(test_many_at_once),
         cmocka_unit_test(test_two_thousand),
         cmocka_unit_test(test_connections_are_replaced),

@@ -243,6 +243,10 @@ static void test_formats_later(void **state)
     assert_true((tuning.variant[MQ_DENSE_THIN][1] > 0) == (mq__kernels_get(isa)->variants[MQ_DENSE_THIN].count > 1));
     measure(true, &tuning);
     assert_true(tuning.has_formats);
+    for (int f = 0; f < MQ_LINEAR_FORMATS; f++) {
+        assert_true(tuning.linear[f] > 0);
+    }
+    assert_true(tuning.linear[MQ_LINEAR_FP8] == tuning.linear[MQ_LINEAR_BF16]); /* by the same kernels */
     assert_non_null(strstr(read_text(path), "attention_far"));
     mq__free(path);
 }

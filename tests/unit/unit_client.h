@@ -149,6 +149,41 @@ static inline mq_scheduler *start(mq_engine *engine, const mq_scheduler_options 
     return s;
 }
 
+static inline void note_token(void *context, int32_t token, float logprob, const mq_token_logprob *top, size_t count)
+{
+    client *c = context;
+    (void)logprob;
+    (void)top;
+    (void)count;
+    c->answer[c->answered++] = token;
+}
+
+/* What client c gets alone, from the engine itself. */
+static inline void answer_alone(mq_engine *engine, const client *c, uint32_t i, int32_t *answer)
+{
+    client alone = {.answered = 0};
+    mq_sequence *sequence;
+    mq_generate_options options = options_of(i, c->most);
+    mq_generate_result result;
+    options.token = note_token;
+    options.context = &alone;
+    assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_sync(sequence, c->prompt, c->count, NULL, NULL, NULL), MQ_OK);
+    assert_int_equal(mq_generate(sequence, text, &options, &result, NULL), MQ_OK);
+    assert_int_equal(alone.answered, c->most);
+    memcpy(answer, alone.answer, c->most * sizeof *answer);
+    mq_sequence_free(sequence);
+}
+
+static inline void check_answer(const client *c, const int32_t *alone)
+{
+    assert_int_equal(c->report.status, MQ_OK);
+    assert_int_equal(c->report.finish, MQ_FINISH_LENGTH);
+    assert_int_equal(c->answered, c->most);
+    assert_int_equal(c->report.generated, c->most);
+    assert_memory_equal(c->answer, alone, c->most * sizeof *alone);
+}
+
 static inline int open_text(void **state)
 {
     const char *source = getenv("MQ_SOURCE_DIR");

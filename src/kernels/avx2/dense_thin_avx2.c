@@ -78,23 +78,26 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
 
 #include "kernels/dense_thin_tiles.h"
 
-static void ahead_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                             const mq_epilogue *out, void *scratch)
+static inline void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                   const mq_epilogue *out, void *scratch, bool ahead)
 {
     if (rows > THIN_FEW)
         mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
     else
-        thin_few_rows(x, ldx, rows, w, n0, n1, out, true);
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, ahead);
+}
+
+static void ahead_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out, void *scratch)
+{
+    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, true);
 }
 
 /* Left to the processor's own prefetchers. */
 static void plain_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
-    if (rows > THIN_FEW)
-        mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
-    else
-        thin_few_rows(x, ldx, rows, w, n0, n1, out, false);
+    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, false);
 }
 
 void mq__fill_avx2_thin(mq_kernels *table)

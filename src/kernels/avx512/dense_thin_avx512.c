@@ -175,9 +175,11 @@ INLINE void thin_typed_dense_avx512(const float *x, size_t ldx, size_t rows, con
 }
 
 INLINE void thin_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                              const mq_epilogue *out, const bool streams)
+                              const mq_epilogue *out, void *scratch, const bool streams)
 {
-    if (w->type == MQ_DENSE_BF16) {
+    if (rows > THIN_GROUP) {
+        mq__dense_thin_rows_avx512(x, ldx, rows, w, n0, n1, out, scratch);
+    } else if (w->type == MQ_DENSE_BF16) {
         thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16, streams);
     } else if (w->type == MQ_DENSE_F16) {
         thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16, streams);
@@ -190,20 +192,14 @@ INLINE void thin_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_
 static void tiles_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                const mq_epilogue *out, void *scratch)
 {
-    if (rows > THIN_GROUP)
-        mq__dense_thin_rows_avx512(x, ldx, rows, w, n0, n1, out, scratch);
-    else
-        thin_dense_avx512(x, ldx, rows, w, n0, n1, out, false);
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, false);
 }
 
 /* Features far apart, each a stream of memory that never jumps. */
 static void streams_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                  const mq_epilogue *out, void *scratch)
 {
-    if (rows > THIN_GROUP)
-        mq__dense_thin_rows_avx512(x, ldx, rows, w, n0, n1, out, scratch);
-    else
-        thin_dense_avx512(x, ldx, rows, w, n0, n1, out, true);
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, true);
 }
 
 void mq__fill_avx512_thin(mq_kernels *table)

@@ -225,23 +225,26 @@ static void tile_finish(const mq_epilogue *out, size_t row, size_t rows, size_t 
 
 _Static_assert(THIN_FEW + 1 > GROUP && (THIN_FEW + 1) / 2 >= 4, "groups of more rows than THIN_FEW have 4 to GROUP");
 
-static void ahead_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                             const mq_epilogue *out, void *scratch)
+static inline void thin_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                                   const mq_epilogue *out, void *scratch, bool ahead)
 {
     if (rows > THIN_FEW)
         thin_many_rows(x, ldx, rows, w, n0, n1, out, scratch);
     else
-        thin_few_rows(x, ldx, rows, w, n0, n1, out, true);
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, ahead);
+}
+
+static void ahead_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                             const mq_epilogue *out, void *scratch)
+{
+    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, true);
 }
 
 /* Left to the processor's own prefetchers. */
 static void plain_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
-    if (rows > THIN_FEW)
-        thin_many_rows(x, ldx, rows, w, n0, n1, out, scratch);
-    else
-        thin_few_rows(x, ldx, rows, w, n0, n1, out, false);
+    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, false);
 }
 
 void mq__fill_neon_thin(mq_kernels *table)
