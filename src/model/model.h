@@ -21,7 +21,7 @@ static inline mq_face mq__face_of(mq_linear_format format)
 }
 
 /* A Gated DeltaNet layer's projections stand in the groups of attention's. */
-static inline bool mq__is_delta_group(mq_layer_kind kind, int group)
+static inline bool mq__is_delta_group(mq_layer_kind kind, mq_linear_group group)
 {
     return kind.mixer == MQ_MIXER_GATED_DELTA && (group == MQ_GROUP_QKV || group == MQ_GROUP_O);
 }
