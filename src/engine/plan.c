@@ -94,7 +94,7 @@ static bool next_range(const char **text, layer_range *range)
 
 const char *mq__plan_group_name(mq_layer_kind kind, int group)
 {
-    return mq__is_delta_group(kind, group) ? delta_names[group] : group_names[group];
+    return mq__is_delta_group(kind, (mq_linear_group)group) ? delta_names[group] : group_names[group];
 }
 
 static bool group_selected(const json_t *linears, mq_layer_kind kind, int group)
@@ -220,7 +220,7 @@ mq_status mq__plan_read(const mq_plan_options *options, const mq_layer_kind *kin
         set_formats(plan[phase], kind, NULL, 0, layers - 1, defaults[phase]);
         for (uint32_t l = 0; l < layers; l++) {
             for (int g = 0; kind && g < MQ_GROUPS; g++) {
-                if (mq__is_delta_group(kind[l], g)) plan[phase].format[l][g] = MQ_LINEAR_AS_PUBLISHED;
+                if (mq__is_delta_group(kind[l], (mq_linear_group)g)) plan[phase].format[l][g] = MQ_LINEAR_AS_PUBLISHED;
             }
         }
     }
