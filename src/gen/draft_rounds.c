@@ -10,7 +10,7 @@
 #include <math.h>
 
 #define GAIN_LEAST 1.03  /* of the tokens a second without them */
-#define AGE_ROUNDS 0.002 /* of the way back to where the agreement began, each time that rounds do not pay */
+#define AGE_ROUNDS 5e-4 /* of the way back to where the agreement began, each time that rounds do not pay */
 #define AGREEMENT  0.75  /* that */
 
 /* ---- what pays */
@@ -158,8 +158,8 @@ static void forget_round(const mq_round_answer *r)
 
 void mq__rounds_run(mq_drafter *d, uint32_t rows, double expected)
 {
-    const double rate = mq__rounds_rate(d, d->rounds, rows, expected);
-    if (rate == 0 && d->rounds) d->agreement += AGE_ROUNDS * (AGREEMENT - d->agreement);
+    const double rate = d->rounds ? mq__rounds_rate(d, d->rounds, rows, expected) : 0;
+    if (rate == 0) d->agreement += AGE_ROUNDS * (AGREEMENT - d->agreement);
     uint32_t round = 0;
     while (pays(d, round, rows, rate) && run_round(d)) {
         rows += d->row_count;

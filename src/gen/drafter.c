@@ -181,15 +181,26 @@ static void draft_text(mq_drafter *d, mq_draft_answer *a, uint32_t *rows, double
     *expected = with;
 }
 
-/* What the model drafted, as much as is worth its rows. */
+static void learn_agreement(mq_drafter *d, double right)
+{
+    d->agreement += AGREEMENT_RATE * (right - d->agreement);
+}
+
+/* What the model drafted, as much as is worth its rows. Of what is not verified nobody learns whether it is right: the draft step was
+ * taken in vain, and that counts against the next one. */
 static void draft_modelled(mq_drafter *d, uint32_t rows, double expected)
 {
     const uint32_t count = d->rounds;
     mq__rounds_run(d, rows, expected);
     for (uint32_t i = 0; i < count; i++) {
         mq_draft_answer *a = d->round[i].answer;
-        take_draft(a, a->draft, worth(d, a->draft, a->drafted, rows, &expected));
-        rows += a->drafted;
+        const uint32_t some = worth(d, a->draft, a->drafted, rows, &expected);
+        if (a->drafted && some == 0) {
+            learn_agreement(d, a->draft[0].chance);
+            mq__odds_age(&d->odds, a->draft[0].class);
+        }
+        take_draft(a, a->draft, some);
+        rows += some;
     }
 }
 
@@ -201,7 +212,7 @@ void mq__draft_propose(mq_drafter *d, mq_draft_answer *const *answers, uint32_t 
         answers[i]->drafted = 0;
         if (!plain && answers[i]->on && answers[i]->most > 0) draft_text(d, answers[i], &rows, &expected);
     }
-    if (d->rounds) draft_modelled(d, rows, expected);
+    if (d->models && !plain) draft_modelled(d, rows, expected);
 }
 
 /* ---- what came of it */
@@ -211,7 +222,7 @@ bool mq__draft_judge(mq_drafter *d, const mq_draft_answer *a, uint32_t at, int32
     if (at >= a->drafted) return false;
     const bool right = a->draft[at].token == drawn;
     mq__odds_learn(&d->odds, a->draft[at].class, right);
-    if (a->draft[at].class >= MQ_ODDS_MODEL) d->agreement += AGREEMENT_RATE * ((right ? 1 : 0) - d->agreement);
+    if (a->draft[at].class >= MQ_ODDS_MODEL) learn_agreement(d, right ? 1 : 0);
     return right;
 }
 

@@ -1,6 +1,7 @@
 /* What drafts are made of: matches in texts against a plain search, earlier texts by owner, odds, and how many rows pay. */
 #include "unit_files.h"
 
+#include "gen/drafter_impl.h"
 #include "gen/history.h"
 #include "gen/lookup.h"
 #include "gen/step_cost.h"
@@ -282,6 +283,24 @@ static void test_drafts_come_back(void **state)
     assert_in_range(steps, 20, 2000);
 }
 
+/* The model's drafts that did not pay are tried again some 1,000 steps later. */
+static void test_the_model_comes_back(void **state)
+{
+    (void)state;
+    mq_drafter *d = test_calloc(1, sizeof *d);
+    *d = (mq_drafter){.models = true, .agreement = 0.1};
+    mq__cost_init(&d->cost);
+    teach_steps(&d->cost, 0.1, 0.002, 16);
+    uint32_t steps = 0;
+    while (mq__rounds_rate(d, 1, 1, 1) == 0 && steps < 10000) {
+        mq__cost_learn(&d->cost, MQ_COST_DECODE, 1, false, 0.102);
+        mq__draft_propose(d, NULL, 0, 1);
+        steps++;
+    }
+    assert_in_range(steps, 100, 3000);
+    test_free(d);
+}
+
 static int init_odds(void **state)
 {
     (void)state;
@@ -302,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_drafts_follow_costs),
         cmocka_unit_test(test_noise_is_no_cost),
         cmocka_unit_test(test_drafts_come_back),
+        cmocka_unit_test(test_the_model_comes_back),
     };
     return cmocka_run_group_tests(tests, init_odds, NULL);
 }
