@@ -19,8 +19,8 @@ void mq__auth_key_derive(const mq_auth_key *shared, char direction, const uint8_
 void mq__auth_forget(mq_auth_key *key);
 void mq__auth_random(uint8_t *bytes, size_t count);
 
-/* Of a head (its own place for the tag is left out) and the body; of the head alone with `head_only`, if there is no key. */
-void mq__auth_tag(const mq_auth_key *key, const uint8_t *head, const void *body, size_t bytes, bool head_only,
+/* Of a head (its own place for the tag is left out) and the body, as protocol.h has it. */
+void mq__auth_tag(const mq_auth_key *key, const uint8_t *head, const void *body, size_t bytes, bool is_kv,
                   uint8_t *tag);
 /* In constant time. */
 bool mq__auth_tag_is(const uint8_t *tag, const uint8_t *expected);

@@ -15,7 +15,7 @@
  *
  * The tag is the XXH3-128 of the head's other 96 bytes and the XXH3-128 of the body, one after the other; of a KV message of the 96
  * bytes alone (a chunk's head has the hash of its payload). With a shared key it is BLAKE2b-128, keyed, of the 96 bytes and the
- * body, of every kind. The key of a direction is BLAKE2b-256, keyed with the shared key, of "mixquant hand-off", the direction
+ * body; of a KV message the Poly1305 of the body, under the keyed BLAKE2b-256 of the 96 bytes. The key of a direction is BLAKE2b-256, keyed with the shared key, of "mixquant hand-off", the direction
  * ('D': what D sends, or 'P'), D's nonce and P's nonce. HELLO, its answer and REFUSE use the shared key itself, which is the
  * BLAKE2b-256 of the key file.
  *
@@ -50,7 +50,7 @@
 #include "engine/fingerprint.h"
 #include "link/link.h"
 
-#define MQ_PROTOCOL_VERSION 1
+#define MQ_PROTOCOL_VERSION 2
 #define MQ_PROTOCOL_TAG     16
 #define MQ_PROTOCOL_NONCE   16
 #define MQ_FRAME_OWN        48  /* bytes of a head that are the kind's own */

@@ -221,7 +221,7 @@ static void test_greetings(void **state)
     }
     mq_frame newer = good;
     newer.own[1] = 1;
-    unit_refused(mq__hello_read(&newer, &got, &error), MQ_FORMAT, &error, "expected version 1, got 257");
+    unit_refused(mq__hello_read(&newer, &got, &error), MQ_FORMAT, &error, "expected version 2, got 258");
 }
 
 static void test_prefill(void **state)

@@ -208,7 +208,7 @@ static void other_layout(mq_hello *hello)
 }
 static void other_version(mq_hello *hello)
 {
-    hello->version = 2;
+    hello->version = MQ_PROTOCOL_VERSION + 1;
 }
 static void other_role(mq_hello *hello)
 {
@@ -227,7 +227,7 @@ static void test_greetings(void **state)
                  {other_tokenizer, "tokenizer: expected the same", false},
                  {other_rope, "rotary frequencies: expected the same", false},
                  {other_layout, "KV layout: expected the same", false},
-                 {other_version, "protocol: expected version 1, got 2", true},
+                 {other_version, "protocol: expected version 2, got 3", true},
                  {other_role, "expected one of a decode worker", true}};
     worker *p = start_p(NULL);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
