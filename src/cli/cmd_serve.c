@@ -168,8 +168,8 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .source = cli_handoff_source(&s->handoff),
                                     .log = log_line};
     int code = CLI_USAGE;
-    if (info.state_bytes) log_line(NULL, "recurrent state: it is not drafted for, and not kept on disk yet");
-    options.draft = s->no_draft || info.state_bytes ? MQ_DRAFT_OFF : MQ_DRAFT_LOOKUP;
+    if (info.state_bytes) log_line(NULL, "recurrent state: it is not kept on disk yet");
+    options.draft = s->no_draft ? MQ_DRAFT_OFF : MQ_DRAFT_LOOKUP;
     if (s->draft && mq_draft_parse(s->draft, &options.draft, &error) != MQ_OK) return cli_report(&error);
     if (cli_size("prefix-cache", s->cache, &options.cache_bytes) &&
         cli_size("disk-cache", s->disk, &options.disk_bytes)) {

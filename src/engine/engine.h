@@ -82,6 +82,9 @@ struct mq_sequence {
     uint32_t running;             /* rows of the pass in progress: their KV may be there, they do not count yet */
     uint32_t planned, planned_in; /* while a step is checked: tokens it will have, and phases it appears in (bits) */
     float *state, *state_after;   /* recurrent: behind the tokens, and behind those of a running pass; or NULL */
+    uint32_t drafted;             /* of `count`: tokens of draft steps. Their state is state_after, `state` the one before them */
+    float *kept;                  /* what the states take of the rows that verified a draft; NULL: there were none */
+    uint32_t kept_room, kept_first, kept_rows; /* the last pass ran those, from the state in state_after; 0: others */
     float *logits;                /* [logits_room, V] */
     uint32_t logits_room, logits_ready;
     atomic_bool cancel;
@@ -109,7 +112,8 @@ mq_status mq__engine_stateless(const mq_engine *engine, const char *what, mq_err
 uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count);
 /* Takes them; they must be there. Blocks that it writes to are its own afterwards. */
 void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
-/* Where mq_sequence_truncate to `count` tokens would land: with recurrent state at the last snapshot before. */
+/* Where mq_sequence_truncate to `count` tokens would land: with recurrent state at the last snapshot before, but rows that verified a
+ * draft, and all of those that drafted, can be taken back. */
 uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count);
 /* How many of these blocks a sequence can begin with: with recurrent state those up to the last snapshot. */
 uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks);
@@ -123,8 +127,9 @@ void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t 
 void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_block *const *block, uint32_t blocks);
 mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *tokens, uint32_t count,
                                     mq_error *error);
-/* Room for the logits of `rows` rows. */
+/* Room for the logits of `rows` rows; for what their states take of rows that verify a draft. */
 mq_status mq__sequence_logits_room(mq_sequence *sequence, uint32_t rows, mq_error *error);
+mq_status mq__sequence_kept_room(mq_sequence *sequence, uint32_t rows, mq_error *error);
 
 /* ---- plan.c */
 

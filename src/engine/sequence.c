@@ -24,11 +24,17 @@ static uint32_t last_snapshot(mq_kv_block *const *block, uint32_t blocks)
     return blocks;
 }
 
+/* Whether the state behind `count` of the tokens is the one before the last pass, or can be made of it. */
+static bool kept_covers(const mq_sequence *sequence, uint32_t count)
+{
+    return sequence->kept_rows && count >= sequence->kept_first;
+}
+
 uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count)
 {
-    if (count >= sequence->count || !sequence->engine->state_floats) {
-        return count < sequence->count ? count : sequence->count;
-    }
+    const uint32_t known = sequence->count - sequence->drafted;
+    if (count >= known) return known;
+    if (!sequence->engine->state_floats || kept_covers(sequence, count)) return count;
     return last_snapshot(sequence->blocks, count / MQ_PAGE_TOKENS) * MQ_PAGE_TOKENS;
 }
 
@@ -37,20 +43,34 @@ uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *blo
     return engine->state_floats ? last_snapshot(block, blocks) : blocks;
 }
 
-/* The state of where a sequence has landed: of a snapshot, or none before the first token. */
-static void restore_state(mq_sequence *sequence)
+/* The state behind the first `count` tokens from a snapshot, or the one before the first token. */
+static void snapshot_state(const mq_sequence *sequence, uint32_t count, float *to)
 {
     const mq_engine *engine = sequence->engine;
-    const size_t bytes = engine->state_floats * sizeof *sequence->state;
+    const size_t bytes = engine->state_floats * sizeof *to;
     if (!bytes) return;
-    if (sequence->count == 0) {
-        memset(sequence->state, 0, bytes);
+    if (count == 0) {
+        memset(to, 0, bytes);
         return;
     }
-    const mq_kv_block *block = sequence->blocks[sequence->count / MQ_PAGE_TOKENS - 1];
-    assert(sequence->count % MQ_PAGE_TOKENS == 0 && block->state);
-    memcpy(sequence->state, block->state, bytes);
+    const mq_kv_block *block = sequence->blocks[count / MQ_PAGE_TOKENS - 1];
+    assert(count % MQ_PAGE_TOKENS == 0 && block->state);
+    memcpy(to, block->state, bytes);
     mq__kv_state_use(engine->kv, block);
+}
+
+/* The state behind `count` tokens, where mq__sequence_landing says that there is one. */
+static void landed_state(const mq_sequence *sequence, uint32_t count, float *to)
+{
+    const mq_engine *engine = sequence->engine;
+    if (count + sequence->drafted != sequence->count) {
+        if (!kept_covers(sequence, count))
+            snapshot_state(sequence, count, to);
+        else
+            mq__state_rerun(engine->runtime, sequence->state_after, sequence->kept, count - sequence->kept_first, to);
+    } else if (to != sequence->state) {
+        memcpy(to, sequence->state, engine->state_floats * sizeof *to);
+    }
 }
 
 /* ---- life */
@@ -76,7 +96,7 @@ mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
         return mq__fail(error, MQ_NO_MEMORY, "sequence: %u tokens: expected memory, got none", engine->context);
     }
     sequence->plan = engine->plan;
-    restore_state(sequence);
+    snapshot_state(sequence, 0, sequence->state);
     *out = sequence;
     return MQ_OK;
 }
@@ -91,6 +111,7 @@ void mq_sequence_free(mq_sequence *sequence)
     mq__free(sequence->pages);
     mq__free_aligned(sequence->state);
     mq__free_aligned(sequence->state_after);
+    mq__free_aligned(sequence->kept);
     mq__free(sequence->logits);
     mq__free(sequence);
 }
@@ -145,6 +166,8 @@ void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count)
         mq__kv_copy(kv, own, shared, sequence->count % MQ_PAGE_TOKENS);
         mq__kv_release(kv, shared);
         put_block(sequence, last, own);
+    } else if (sequence->count % MQ_PAGE_TOKENS) { /* a snapshot there is of tokens that were taken back */
+        mq__kv_state_give(kv, sequence->blocks[sequence->count / MQ_PAGE_TOKENS]);
     }
     while (sequence->block_count < blocks_for(count)) {
         mq_kv_block *block = mq__kv_take(kv, sequence->plan->id);
@@ -171,8 +194,11 @@ static void forget_provenance(mq_sequence *sequence)
 uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
 {
     if (count < sequence->count) {
-        sequence->count = mq__sequence_landing(sequence, count);
-        restore_state(sequence);
+        count = mq__sequence_landing(sequence, count);
+        if (sequence->state) landed_state(sequence, count, sequence->state);
+        sequence->kept_rows = kept_covers(sequence, count) ? count - sequence->kept_first : 0;
+        sequence->drafted = 0;
+        sequence->count = count;
     }
     if (sequence->prompt > sequence->count) sequence->prompt = sequence->count;
     mq__sequence_give_blocks(sequence);
@@ -191,6 +217,7 @@ void mq__sequence_drop(mq_sequence *sequence, uint32_t count)
 void mq__sequence_append(mq_sequence *sequence, const int32_t *tokens, uint32_t count, bool precise)
 {
     memcpy(sequence->tokens + sequence->count, tokens, count * sizeof *tokens);
+    sequence->kept_rows = 0;
     for (uint32_t done = 0, some; done < count; done += some) {
         const uint32_t slot = sequence->count % MQ_PAGE_TOKENS, room = MQ_PAGE_TOKENS - slot;
         some = count - done < room ? count - done : room;
@@ -208,7 +235,6 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
     const mq_status status = mq_sequence_new(from->engine, out, error);
     if (status != MQ_OK) return status;
     mq_sequence *fork = *out;
-    const bool whole = count == from->count;
     count = mq__sequence_landing(from, count);
     fork->plan = from->plan;
     fork->own_plan = from->own_plan;
@@ -219,10 +245,7 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
         mq__kv_hold(from->blocks[i]);
         put_block(fork, fork->block_count++, from->blocks[i]);
     }
-    if (!whole)
-        restore_state(fork);
-    else if (fork->state)
-        memcpy(fork->state, from->state, from->engine->state_floats * sizeof *fork->state);
+    if (fork->state) landed_state(from, count, fork->state);
     return MQ_OK;
 }
 
@@ -235,7 +258,7 @@ void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_bloc
         mq__kv_hold(block[i]);
         put_block(sequence, sequence->block_count++, block[i]);
     }
-    if (blocks) restore_state(sequence);
+    snapshot_state(sequence, sequence->count, sequence->state);
 }
 
 /* ---- tokens and logits */
@@ -262,6 +285,19 @@ mq_status mq__sequence_logits_room(mq_sequence *sequence, uint32_t rows, mq_erro
     sequence->logits = logits;
     sequence->logits_room = rows;
     sequence->logits_ready = 0;
+    return MQ_OK;
+}
+
+mq_status mq__sequence_kept_room(mq_sequence *sequence, uint32_t rows, mq_error *error)
+{
+    const mq_model *m = &sequence->engine->weights->model;
+    if (rows <= sequence->kept_room) return MQ_OK;
+    float *kept = mq__alloc_aligned(rows * m->delta_layers * mq__state_row_floats(&m->delta) * sizeof *kept);
+    if (!kept) return mq__fail(error, MQ_NO_MEMORY, "sequence: drafts of %u rows: expected memory, got none", rows);
+    mq__free_aligned(sequence->kept);
+    sequence->kept = kept;
+    sequence->kept_room = rows;
+    sequence->kept_rows = 0;
     return MQ_OK;
 }
 

@@ -5,9 +5,17 @@
 #include "engine/engine.h"
 #include "model/finite.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* ---- before anything runs */
+
+/* Rows that verify a draft may have to leave the recurrent state again. */
+static bool may_be_dropped(const mq_engine *engine, const mq_rows *rows)
+{
+    return engine->state_floats && rows->phase == MQ_PHASE_DECODE && rows->logits > 1 &&
+           rows->count <= MQ_DECODE_ROWS && !engine->visitor.visit;
+}
 
 static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
 {
@@ -35,7 +43,9 @@ static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
     }
     sequence->planned += rows->count;
     sequence->planned_in |= phase;
-    return mq__sequence_logits_room(sequence, rows->logits, error);
+    status = mq__sequence_logits_room(sequence, rows->logits, error);
+    if (status != MQ_OK || !may_be_dropped(engine, rows)) return status;
+    return mq__sequence_kept_room(sequence, rows->count, error);
 }
 
 /* Of all sequences together, each counted once. */
@@ -81,7 +91,7 @@ static bool cancelled(const mq_sequence *sequence)
     return atomic_load_explicit(&sequence->cancel, memory_order_relaxed);
 }
 
-/* ---- recurrent state: which snapshots a segment leaves */
+/* ---- recurrent state: which snapshots a segment leaves, and where its states are */
 
 /* At multiples of the interval, and at the last whole block of rows that do not fill a pass: there a prompt ends. */
 static bool snapshot_at(const mq_engine *engine, const mq_segment *segment, mq_phase phase, uint32_t position)
@@ -97,8 +107,6 @@ static void plan_snapshots(mq_engine *engine, mq_sequence *sequence, mq_phase ph
     mq_kv_block *wanted[MQ_STATE_SAVES];
     uint32_t rows[MQ_STATE_SAVES], count = 0;
     const uint32_t end = segment->first + segment->rows;
-    segment->state = sequence->state;
-    segment->state_after = sequence->state_after;
     for (uint32_t at = end / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS; at > segment->first && count < MQ_STATE_SAVES;
          at -= MQ_PAGE_TOKENS) {
         if (!snapshot_at(engine, segment, phase, at)) continue;
@@ -112,10 +120,26 @@ static void plan_snapshots(mq_engine *engine, mq_sequence *sequence, mq_phase ph
     }
 }
 
+/* Draft steps write over their own state: the one before them stays. */
+static void place_states(mq_engine *engine, const mq_rows *rows, mq_segment *segment)
+{
+    mq_sequence *sequence = rows->sequence;
+    assert(engine->drafting || !sequence->drafted);
+    segment->state = sequence->drafted ? sequence->state_after : sequence->state;
+    segment->state_after = sequence->state_after;
+    sequence->kept_rows = 0;
+    if (may_be_dropped(engine, rows)) segment->keep = sequence->kept;
+    if (!engine->drafting) plan_snapshots(engine, sequence, rows->phase, segment);
+}
+
 /* The rows have run, or (dropped) have not. */
 static void keep_state(mq_engine *engine, mq_sequence *sequence, const mq_segment *segment, bool dropped)
 {
     if (!engine->state_floats) return;
+    if (engine->drafting) {
+        sequence->drafted += segment->rows;
+        return;
+    }
     if (dropped) {
         for (uint32_t b = sequence->count / MQ_PAGE_TOKENS; b < sequence->block_count; b++) {
             if (sequence->blocks[b]->holders == 1) mq__kv_state_give(engine->kv, sequence->blocks[b]);
@@ -125,6 +149,8 @@ static void keep_state(mq_engine *engine, mq_sequence *sequence, const mq_segmen
     float *before = sequence->state;
     sequence->state = segment->state_after;
     sequence->state_after = before;
+    sequence->kept_first = segment->first;
+    sequence->kept_rows = segment->keep ? segment->rows : 0;
 }
 
 /* Rows of an entry that go into the pass. */
@@ -141,7 +167,7 @@ static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_
                             .row = pass->rows,
                             .rows = some,
                             .cancel = &sequence->cancel};
-    if (engine->state_floats) plan_snapshots(engine, sequence, pass->phase, segment);
+    if (engine->state_floats) place_states(engine, rows, segment);
     pass->rows += some;
     sequence->running = some;
 }
@@ -162,6 +188,7 @@ static bool gather_pass(mq_engine *engine, mq_rows *rows, uint32_t count, mq_pha
         if (rows[i].phase != phase || rows[i].done == rows[i].count) continue;
         if (cancelled(rows[i].sequence)) rows[i].status = MQ_CANCELLED;
         if (rows[i].status == MQ_CANCELLED || (plan && !draft && rows[i].sequence->plan != plan)) continue;
+        if (may_be_dropped(engine, &rows[i]) && rows[i].count > most - pass->rows) continue; /* all in one pass */
         plan = draft ? draft : rows[i].sequence->plan;
         add_segment(engine, pass, &rows[i], most);
     }
@@ -267,14 +294,15 @@ static mq_error *run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *row
         mq_rows *entry = engine->pass[pass->phase].owner[s];
         mq_sequence *sequence = entry->sequence;
         sequence->running = 0;
-        keep_state(engine, sequence, segment, segment->rows == 0);
         if (segment->rows == 0) {
+            keep_state(engine, sequence, segment, true);
             drop_entries(rows, count, sequence);
             continue;
         }
         add_head_rows(engine, pass, &head, segment, entry);
         mq__sequence_append(sequence, entry->tokens + entry->done, segment->rows,
                             pass->phase == MQ_PHASE_DECODE && !engine->drafting);
+        keep_state(engine, sequence, segment, false);
         entry->done += segment->rows;
     }
     run_head(engine, pass, &head);

@@ -37,9 +37,6 @@ static bool looks_up(const mq_drafter *d)
 mq_status mq_drafter_new(mq_engine *engine, mq_draft draft, mq_drafter **out, mq_error *error)
 {
     *out = NULL;
-    if (draft == MQ_DRAFT_AUTO && engine->state_floats) draft = MQ_DRAFT_OFF; /* a state cannot be cut back */
-    const mq_status possible = draft == MQ_DRAFT_OFF ? MQ_OK : mq__engine_stateless(engine, "draft", error);
-    if (possible != MQ_OK) return possible;
     mq_drafter *d = mq__alloc_zero(1, sizeof *d);
     if (!d) return mq__fail(error, MQ_NO_MEMORY, "draft: expected memory, got none");
     *d = (mq_drafter){.engine = engine, .kind = draft};

@@ -25,6 +25,7 @@ typedef struct mq_segment {
     uint32_t first, row, rows;
     const float *state; /* models with recurrent state: the one before the rows, and */
     float *state_after; /* where the one behind them goes: another place, so that a dropped segment changes nothing */
+    float *keep; /* NULL, or [rows][delta_layers][mq__state_row_floats]: what the states take of the rows goes there as well */
     mq_state_save save[MQ_STATE_SAVES];
     uint32_t saves;            /* in ascending order */
     const atomic_bool *cancel; /* looked at before each layer; once it is set the segment's rows are dropped */
@@ -63,6 +64,10 @@ void mq__runtime_profile(const mq_runtime *runtime, mq_profile *profile);
  * A cancelled segment is left with 0 rows, and the rows after it move up: pass->rows and segment->row say where they are.
  * Does not allocate. */
 void mq__forward(mq_runtime *runtime, mq_pass *pass);
+
+/* The state `to` behind rows that have run, from the one before them and what a segment kept of them. It has the same bits. Between two
+ * passes, or in an interlude; rows <= MQ_DECODE_ROWS, 0: a copy. */
+void mq__state_rerun(mq_runtime *runtime, const float *from, const float *kept, uint32_t rows, float *to);
 
 /* Logits [rows, V] of rows [row, row + rows) of the last pass, through the final norm and lm_head (or [rows, n] through the draft head). A decode pass uses the
  * thin kernel, a prefill pass the tall one. rows <= max_rows. */

@@ -14,7 +14,8 @@
  * chunk, in either phase and with any batch-mates. tests/kernels/check_delta.c has the chunked form to compare with.
  *
  * The state is FP32 and belongs to the sequence. A pass reads one and writes another, so that rows which a cancelled sequence drops
- * leave nothing behind. */
+ * leave nothing behind. Of rows that verify a draft it also keeps what the state takes of them, which is little: when some turn out
+ * wrong, those before them run through the state again, from the one before the pass. */
 #include "base/mem.h"
 #include "model/runtime.h"
 #include "model/share.h"
@@ -87,8 +88,27 @@ static float softplus(float x)
     return x > 20 ? x : log1pf(expf(x));
 }
 
+/* Where a row's part begins in what a segment keeps. */
+static size_t kept_at(const job *j, uint32_t i)
+{
+    const mq_model *m = j->rt->model;
+    return ((size_t)i * m->delta_layers + j->weights->index) * mq__state_row_floats(&m->delta);
+}
+
+static void keep_delta_row(const job *j, const mq_segment *segment, uint32_t i)
+{
+    const mq_delta_rows *x = j->rt->delta;
+    const size_t row = segment->row + i, heads = j->rt->model->delta.value_heads;
+    const size_t channels = mq__delta_channels(&j->rt->model->delta);
+    float *to = segment->keep + kept_at(j, i);
+    memcpy(to, x->u + row * channels, channels * sizeof *to);
+    memcpy(to + channels, x->decay + row * heads, heads * sizeof *to);
+    memcpy(to + channels + heads, x->beta + row * heads, heads * sizeof *to);
+}
+
 static void prepare_delta_row(const job *j, const mq_segment *segment, uint32_t i)
 {
+    if (segment->keep) keep_delta_row(j, segment, i);
     const mq_runtime *rt = j->rt;
     const mq_delta_sizes *d = &rt->model->delta;
     const size_t channels = mq__delta_channels(d), row = segment->row + i;
@@ -222,6 +242,38 @@ void mq__gated_delta(mq_runtime *rt, uint32_t layer)
     mq__lap(rt, MQ_STAGE_ROTATE);
     mq__pool_run(rt->pool, run_recurrence, &j);
     mq__lap(rt, MQ_STAGE_ATTEND);
+}
+
+/* ---- rows that run again */
+
+/* Back to where keep_delta_row had it from, as row i of the pass. */
+static void recall_delta_row(const job *j, const float *kept, uint32_t i)
+{
+    const mq_delta_rows *x = j->rt->delta;
+    const size_t heads = j->rt->model->delta.value_heads, channels = mq__delta_channels(&j->rt->model->delta);
+    memcpy(x->u + i * channels, kept, channels * sizeof *kept);
+    memcpy(x->decay + i * heads, kept + channels, heads * sizeof *kept);
+    memcpy(x->beta + i * heads, kept + channels + heads, heads * sizeof *kept);
+}
+
+void mq__state_rerun(mq_runtime *rt, const float *from, const float *kept, uint32_t rows, float *to)
+{
+    const mq_model *m = rt->model;
+    mq_segment segment = {.rows = rows, .state = from, .state_after = to};
+    const mq_pass pass = {.phase = MQ_PHASE_DECODE, .rows = rows, .segments = &segment, .segment_count = 1};
+    if (rows == 0) {
+        memcpy(to, from, mq__state_floats(m) * sizeof *to);
+        return;
+    }
+    mq__pass_enter(rt, &pass);
+    for (uint32_t l = 0; l < m->layers; l++) {
+        const job j = {.rt = rt, .weights = &m->layer[l].delta};
+        if (m->layer[l].kind.mixer != MQ_MIXER_GATED_DELTA) continue;
+        for (uint32_t i = 0; i < rows; i++) {
+            recall_delta_row(&j, kept + kept_at(&j, i), i);
+        }
+        mq__gated_delta(rt, l);
+    }
 }
 
 /* ---- gates of outputs */

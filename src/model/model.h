@@ -131,6 +131,12 @@ static inline size_t mq__state_layer_floats(const mq_delta_sizes *d)
     return mq__state_matrix_floats(d) + (size_t)(d->taps - 1) * mq__delta_channels(d);
 }
 
+/* What a layer's state takes of a row: its row of u, and what its linear layers say of decay and beta. */
+static inline size_t mq__state_row_floats(const mq_delta_sizes *d)
+{
+    return mq__delta_channels(d) + 2 * (size_t)d->value_heads;
+}
+
 /* Of a sequence; 0: the model has none. */
 static inline size_t mq__state_floats(const mq_model *m)
 {

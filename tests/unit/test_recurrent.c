@@ -4,7 +4,6 @@
 #include "unit_files.h"
 
 #include "engine/engine.h"
-#include "mixquant_draft.h"
 
 static char *model;
 static int32_t tokens[TOKENS];
@@ -371,12 +370,7 @@ static void test_refusals(void **state)
     mq_sequence *s = new_sequence(engine);
     (void)sync_to(s, tokens, 100);
     mq_error error = {0};
-    mq_drafter *drafter;
     unit_refused(mq_sequence_export(s, 0, 64, put, NULL, &error), MQ_UNSUPPORTED, &error, "recurrent state");
-    error = (mq_error){0};
-    unit_refused(mq_drafter_new(engine, MQ_DRAFT_LOOKUP, &drafter, &error), MQ_UNSUPPORTED, &error, "draft: qwen3_5");
-    assert_int_equal(mq_drafter_new(engine, MQ_DRAFT_OFF, &drafter, NULL), MQ_OK);
-    mq_drafter_free(drafter);
     mq_sequence_free(s);
     mq_engine_close(engine);
 }

@@ -207,13 +207,25 @@ static void test_dense(void **state)
     run_model(own_model, 8, 60);
 }
 
+static void run_shape(const char *shape, uint32_t contexts, uint32_t most)
+{
+    char *dir;
+    assert_int_equal(mq_synth_cached(shape, 0, NULL, &dir, NULL), MQ_OK);
+    run_model(dir, contexts, most);
+    mq_free(dir);
+}
+
 static void test_experts(void **state)
 {
     (void)state;
-    char *dir;
-    assert_int_equal(mq_synth_cached("tiny-qwen3-moe", 0, NULL, &dir, NULL), MQ_OK);
-    run_model(dir, 8, 40);
-    mq_free(dir);
+    run_shape("tiny-qwen3-moe", 8, 40);
+}
+
+static void test_recurrent_state(void **state)
+{
+    (void)state;
+    run_shape("tiny-qwen3.5", 1, 150);
+    run_shape("tiny-qwen3.5-moe", 8, 40);
 }
 
 /* So few blocks that some wait in between, with what was drafted of them. */
@@ -261,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_recurrent_state),
         cmocka_unit_test(test_parked),
         cmocka_unit_test(test_what_schedulers_refuse),
     };

@@ -96,12 +96,8 @@ static void test_refusals(void **state)
     mq_engine *engine = open_engine(1, 128);
     mq_scheduler *s;
     mq_error error = {0};
-    mq_scheduler_options options = {.engine = engine, .text = text, .draft = MQ_DRAFT_LOOKUP};
-    unit_refused(mq_scheduler_start(&options, &s, &error), MQ_UNSUPPORTED, &error, "draft: qwen3_5");
-    options.draft = MQ_DRAFT_AUTO;
-    options.cache_dir = unit_path("kv");
-    options.disk_bytes = 1 << 20;
-    error = (mq_error){0};
+    const mq_scheduler_options options = {
+        .engine = engine, .text = text, .cache_dir = unit_path("kv"), .disk_bytes = 1 << 20};
     unit_refused(mq_scheduler_start(&options, &s, &error), MQ_UNSUPPORTED, &error, "KV folder: qwen3_5");
     mq_engine_close(engine);
 }

@@ -75,6 +75,11 @@ static void assert_same_blocks(const mq_sequence *a, const mq_sequence *b)
     }
 }
 
+static void assert_same_states(const mq_sequence *a, const mq_sequence *b)
+{
+    if (a->state) assert_memory_equal(a->state, b->state, a->engine->state_floats * sizeof(float));
+}
+
 /* Drafts of all lengths over block boundaries, of which some tokens, none or all are right: tokens[] is the answer. */
 static void run_two(const char *dir)
 {
@@ -103,6 +108,7 @@ static void run_two(const char *dir)
         at += 1 + right;
         assert_memory_equal(mq_sequence_logits(plain), mq_sequence_logits(drafted), vocab * sizeof(float));
         assert_same_blocks(drafted, plain);
+        assert_same_states(drafted, plain);
     }
     mq_sequence_free(drafted);
     mq_sequence_free(plain);
@@ -122,6 +128,18 @@ static void test_drafts_of_experts_leave_nothing(void **state)
     assert_int_equal(mq_synth_cached("tiny-qwen3-moe", 0, NULL, &dir, NULL), MQ_OK);
     run_two(dir);
     mq_free(dir);
+}
+
+static void test_drafts_leave_no_state(void **state)
+{
+    (void)state;
+    static const char *const shapes[] = {"tiny-qwen3.5", "tiny-qwen3.5-moe"};
+    for (size_t i = 0; i < 2; i++) {
+        char *dir;
+        assert_int_equal(mq_synth_cached(shapes[i], 0, NULL, &dir, NULL), MQ_OK);
+        run_two(dir);
+        mq_free(dir);
+    }
 }
 
 /* Who shares the last block does not see what is drafted into it. */
@@ -289,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_drafts_leave_nothing),          cmocka_unit_test(test_drafts_of_experts_leave_nothing),
+        cmocka_unit_test(test_drafts_leave_no_state),
         cmocka_unit_test(test_forks_do_not_see_drafts),       cmocka_unit_test(test_a_cancelled_sequence_stays_so),
         cmocka_unit_test(test_plans_that_are_not_for_drafts), cmocka_unit_test(test_the_head_grows),
         cmocka_unit_test(test_the_head_is_the_heads),
