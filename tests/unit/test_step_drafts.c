@@ -306,10 +306,13 @@ static void test_the_head_is_the_heads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drafts_leave_nothing),          cmocka_unit_test(test_drafts_of_experts_leave_nothing),
+        cmocka_unit_test(test_drafts_leave_nothing),
+        cmocka_unit_test(test_drafts_of_experts_leave_nothing),
         cmocka_unit_test(test_drafts_leave_no_state),
-        cmocka_unit_test(test_forks_do_not_see_drafts),       cmocka_unit_test(test_a_cancelled_sequence_stays_so),
-        cmocka_unit_test(test_plans_that_are_not_for_drafts), cmocka_unit_test(test_the_head_grows),
+        cmocka_unit_test(test_forks_do_not_see_drafts),
+        cmocka_unit_test(test_a_cancelled_sequence_stays_so),
+        cmocka_unit_test(test_plans_that_are_not_for_drafts),
+        cmocka_unit_test(test_the_head_grows),
         cmocka_unit_test(test_the_head_is_the_heads),
     };
     return cmocka_run_group_tests(tests, make_model, forget_model);
