@@ -82,10 +82,10 @@ struct mq_sequence {
     uint32_t running;             /* rows of the pass in progress: their KV may be there, they do not count yet */
     uint32_t planned, planned_in; /* while a step is checked: tokens it will have, and phases it appears in (bits) */
     float *state, *state_after;   /* recurrent: behind the tokens, and behind those of a running pass; or NULL */
-    uint32_t drafted;             /* of `count`: tokens of draft steps. Their state is state_after, `state` the one before them */
-    float *kept;                  /* what the states take of the rows that verified a draft; NULL: there were none */
+    uint32_t drafted; /* of `count`: tokens of draft steps. Their state is state_after, `state` the one before them */
+    float *kept;      /* what the states take of the rows that verified a draft; NULL: there were none */
     uint32_t kept_room, kept_first, kept_rows; /* the last pass ran those, from the state in state_after; 0: others */
-    float *logits;                /* [logits_room, V] */
+    float *logits;                             /* [logits_room, V] */
     uint32_t logits_room, logits_ready;
     atomic_bool cancel;
 };

@@ -25,7 +25,8 @@ typedef struct mq_segment {
     uint32_t first, row, rows;
     const float *state; /* models with recurrent state: the one before the rows, and */
     float *state_after; /* where the one behind them goes: another place, so that a dropped segment changes nothing */
-    float *keep; /* NULL, or [rows][delta_layers][mq__state_row_floats]: what the states take of the rows goes there as well */
+    float *
+        keep; /* NULL, or [rows][delta_layers][mq__state_row_floats]: what the states take of the rows goes there as well */
     mq_state_save save[MQ_STATE_SAVES];
     uint32_t saves;            /* in ascending order */
     const atomic_bool *cancel; /* looked at before each layer; once it is set the segment's rows are dropped */
