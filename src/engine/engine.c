@@ -266,7 +266,7 @@ static uint32_t pool_blocks(const mq_engine *e)
     return (uint32_t)(blocks < least ? least : blocks < most ? blocks : most);
 }
 
-/* Layers that attend keep keys and values. */
+/* Layers that attend keep keys and values, the others a state. */
 static mq_status lay_out_kv(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
@@ -274,7 +274,10 @@ static mq_status lay_out_kv(mq_engine *e, mq_error *error)
     if (!shape) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
     for (uint32_t l = 0; l < m->layers; l++) {
         const mq_layer *w = &m->layer[l];
-        if (w->kind.mixer == MQ_MIXER_ATTENTION) shape[l] = (mq_kv_shape){w->kv_heads, w->head_dim};
+        if (w->kind.mixer == MQ_MIXER_ATTENTION)
+            shape[l] = (mq_kv_shape){.kv_heads = w->kv_heads, .head_dim = w->head_dim};
+        else
+            shape[l].state_floats = mq__state_layer_floats(&m->delta);
     }
     const mq_status s = mq__kv_layout_new(shape, m->layers, &e->kv_layout, error);
     mq__free(shape);
@@ -290,7 +293,7 @@ static mq_status start_states(mq_engine *e, mq_error *error)
 {
     const uint64_t tokens = (uint64_t)pool_blocks(e) * MQ_PAGE_TOKENS,
                    contexts = (tokens + e->context - 1) / e->context;
-    e->state_floats = mq__state_floats(&e->weights->model);
+    e->state_floats = e->kv_layout.state_floats;
     if (!e->state_floats) return MQ_OK;
     const uint32_t even = (e->context / SNAPSHOTS + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
     e->state_interval = even > INTERVAL_MIN ? even : INTERVAL_MIN;

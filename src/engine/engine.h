@@ -115,6 +115,12 @@ void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
 /* Where mq_sequence_truncate to `count` tokens would land: with recurrent state at the last snapshot before, but rows that verified a
  * draft, and all of those that drafted, can be taken back. */
 uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count);
+/* The recurrent state behind its first `count` tokens; NULL: it is not known, or the model has none. */
+const float *mq__sequence_state_at(const mq_sequence *sequence, uint32_t count);
+/* Where a state that comes from elsewhere may be written to, as a pass would; NULL: the model has none. What is written there becomes
+ * the state behind the tokens; at a block's end others may begin there, too. */
+float *mq__sequence_state_room(mq_sequence *sequence);
+void mq__sequence_take_state(mq_sequence *sequence);
 /* How many of these blocks a sequence can begin with: with recurrent state those up to the last snapshot. */
 uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks);
 /* Gives back those beyond its tokens. */

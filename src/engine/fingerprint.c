@@ -76,11 +76,16 @@ static mq_digest rope_digest(const mq_engine *e, mq_buf *text)
     return mq__digest(text->data, text->len);
 }
 
+/* Of keys and values, and of recurrent state. */
 static mq_digest layout_digest(const mq_engine *e, mq_buf *text)
 {
+    const mq_delta_sizes *d = &e->weights->model.delta;
     mq__buf_clear(text);
     for (uint32_t l = 0; l < e->kv_layout.layers; l++) {
         mq__buf_printf(text, "%u %u\n", e->kv_layout.layer[l].kv_heads, e->kv_layout.layer[l].head_dim);
+        if (e->kv_layout.layer[l].state_floats == 0) continue;
+        mq__buf_printf(text, "state %u %u %u %u %u %u\n", d->key_heads, d->value_heads, d->key_dim, d->value_dim,
+                       d->taps, MQ_DELTA_COLUMNS);
     }
     return mq__digest(text->data, text->len);
 }

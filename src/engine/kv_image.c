@@ -11,6 +11,7 @@
 size_t mq__kv_chunk_bytes(const mq_kv_layout *layout, uint32_t l, uint32_t count)
 {
     const mq_kv_layer *layer = &layout->layer[l];
+    if (count == 0) return layer->state_floats * sizeof(float);
     return (size_t)layer->kv_heads * 2 * count * layer->head_dim * sizeof(uint16_t);
 }
 
@@ -18,7 +19,8 @@ size_t mq__kv_chunk_most(const mq_kv_layout *layout)
 {
     size_t most = 0;
     for (uint32_t l = 0; l < layout->layers; l++) {
-        const size_t bytes = mq__kv_chunk_bytes(layout, l, MQ_PAGE_TOKENS);
+        const size_t block = mq__kv_chunk_bytes(layout, l, MQ_PAGE_TOKENS), state = mq__kv_chunk_bytes(layout, l, 0);
+        const size_t bytes = block > state ? block : state;
         if (bytes > most) most = bytes;
     }
     return most;
@@ -29,6 +31,36 @@ mq_kvchunk mq__kv_chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t 
     const uint32_t room = MQ_PAGE_TOKENS - first % MQ_PAGE_TOKENS, count = end - first < room ? end - first : room;
     return (mq_kvchunk){
         .layer = layer, .first = first, .count = count, .bytes = mq__kv_chunk_bytes(layout, layer, count)};
+}
+
+mq_kvchunk mq__kv_chunk_of_state(const mq_kv_layout *layout, uint32_t layer, uint32_t end)
+{
+    return (mq_kvchunk){.layer = layer, .first = end, .bytes = mq__kv_chunk_bytes(layout, layer, 0)};
+}
+
+bool mq__kv_chunk_exists(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t layer, uint32_t position)
+{
+    const mq_kv_layer *l = &layout->layer[layer];
+    return position - image->first < image->count ? l->kv_heads > 0 : l->state_floats > 0;
+}
+
+uint32_t mq__kv_block_chunks(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t position)
+{
+    uint32_t chunks = 0;
+    for (uint32_t l = 0; l < layout->layers; l++) {
+        chunks += mq__kv_chunk_exists(layout, image, l, position);
+    }
+    return chunks;
+}
+
+uint64_t mq__kv_chunks(const mq_kv_layout *layout, const mq_kvimage *image)
+{
+    const uint32_t end = image->first + image->count;
+    uint64_t chunks = mq__kv_block_chunks(layout, image, end); /* of states */
+    for (uint32_t at = image->first; at < end; at = (at / MQ_PAGE_TOKENS + 1) * MQ_PAGE_TOKENS) {
+        chunks += mq__kv_block_chunks(layout, image, at);
+    }
+    return chunks;
 }
 
 /* Where the chunk's part of a head's keys or values begins (i: head by head, keys first), in elements of the block. */
@@ -77,9 +109,9 @@ static mq_status put_bytes(const kv_output *out, const void *bytes, size_t count
     return mq__fail(error, MQ_WRITE, "KV image: expected %zu bytes to be taken, got a refusal", count);
 }
 
-static mq_status put_header(mq_sequence *sequence, uint32_t first, uint32_t count, const kv_output *out,
-                            mq_error *error)
+static mq_status put_header(mq_sequence *sequence, mq_kvimage *image, const kv_output *out, mq_error *error)
 {
+    const uint32_t first = image->first, count = image->count;
     mq_fingerprint print;
     mq_buf head = {0};
     uint8_t *precise = mq__alloc_zero((count + 7) / 8, 1);
@@ -90,19 +122,73 @@ static mq_status put_header(mq_sequence *sequence, uint32_t first, uint32_t coun
     for (uint32_t i = 0; status == MQ_OK && i < count; i++) {
         if (mq_sequence_is_precise(sequence, first + i)) precise[i / 8] |= (uint8_t)(1u << i % 8);
     }
-    const mq_kvimage image = {.weights = print.weights,
-                              .plan = print.plan,
-                              .tokenizer = print.tokenizer,
-                              .rope = print.rope,
-                              .layout = print.layout,
-                              .layers = sequence->engine->kv_layout.layers,
-                              .first = first,
-                              .count = count};
-    if (status == MQ_OK) status = mq__kvimage_write(&image, sequence->tokens, precise, &head, error);
+    *image = (mq_kvimage){.weights = print.weights,
+                          .plan = print.plan,
+                          .tokenizer = print.tokenizer,
+                          .rope = print.rope,
+                          .layout = print.layout,
+                          .layers = sequence->engine->kv_layout.layers,
+                          .first = first,
+                          .count = count};
+    if (status == MQ_OK) status = mq__kvimage_write(image, sequence->tokens, precise, &head, error);
     if (status == MQ_OK) status = put_bytes(out, head.data, head.len, error);
     mq__buf_free(&head);
     mq__free(precise);
     return status;
+}
+
+/* `chunk` has room for the largest one. */
+static mq_status put_blocks(const mq_sequence *sequence, const mq_kvimage *image, uint8_t *chunk, const kv_output *out,
+                            mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const uint32_t end = image->first + image->count;
+    mq_status status = MQ_OK;
+    for (uint32_t at = image->first, next; status == MQ_OK && at < end; at = next) {
+        next = at + mq__kv_chunk_at(layout, 0, at, end).count;
+        for (uint32_t l = 0; status == MQ_OK && l < layout->layers; l++) {
+            const mq_kvchunk c = mq__kv_chunk_at(layout, l, at, end);
+            uint8_t *payload = chunk + MQ_KVCHUNK_HEAD;
+            if (!mq__kv_chunk_exists(layout, image, l, at)) continue;
+            mq__kv_chunk_gather(layout, &c, sequence->pages[at / MQ_PAGE_TOKENS], payload);
+            mq__kvchunk_write(&c, payload, chunk);
+            status = put_bytes(out, chunk, MQ_KVCHUNK_HEAD + c.bytes, error);
+        }
+    }
+    return status;
+}
+
+static mq_status put_state(const mq_kv_layout *layout, const mq_kvimage *image, const float *state,
+                           const kv_output *out, mq_error *error)
+{
+    const uint32_t end = image->first + image->count;
+    mq_status status = MQ_OK;
+    for (uint32_t l = 0; status == MQ_OK && l < layout->layers; l++) {
+        uint8_t head[MQ_KVCHUNK_HEAD];
+        const mq_kvchunk c = mq__kv_chunk_of_state(layout, l, end);
+        if (!mq__kv_chunk_exists(layout, image, l, end)) continue;
+        const float *part = state + layout->layer[l].state_at;
+        mq__kvchunk_write(&c, part, head);
+        status = put_bytes(out, head, sizeof head, error);
+        if (status == MQ_OK) status = put_bytes(out, part, c.bytes, error);
+    }
+    return status;
+}
+
+/* All of the range is there, and the state behind it. */
+static mq_status check_export(const mq_sequence *sequence, uint32_t first, uint32_t count, const float **state,
+                              mq_error *error)
+{
+    if (count == 0 || first > sequence->count || count > sequence->count - first) {
+        return mq__fail(error, MQ_USAGE, "KV image: range: expected positions below %u, got %u from %u",
+                        sequence->count, count, first);
+    }
+    *state = mq__sequence_state_at(sequence, first + count);
+    if (*state || !sequence->engine->state_floats) return MQ_OK;
+    return mq__fail(error, MQ_USAGE,
+                    "KV image: range: expected it to end where the recurrent state is known (at a snapshot, or with "
+                    "the sequence's %u tokens), got %u",
+                    sequence->count, first + count);
 }
 
 mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t count,
@@ -111,26 +197,16 @@ mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t cou
 {
     const mq_kv_layout *layout = &sequence->engine->kv_layout;
     const kv_output out = {write, context};
-    const mq_status possible = mq__engine_stateless(sequence->engine, "KV image", error);
-    if (possible != MQ_OK) return possible;
-    if (count == 0 || first > sequence->count || count > sequence->count - first) {
-        return mq__fail(error, MQ_USAGE, "KV image: range: expected positions below %u, got %u from %u",
-                        sequence->count, count, first);
-    }
+    mq_kvimage image = {.first = first, .count = count};
+    const float *state;
     size_t most;
+    mq_status status = check_export(sequence, first, count, &state, error);
+    if (status != MQ_OK) return status;
     uint8_t *chunk = new_chunk(layout, &most, error);
     if (!chunk) return MQ_NO_MEMORY;
-    mq_status status = put_header(sequence, first, count, &out, error);
-    for (uint32_t at = first, next; status == MQ_OK && at < first + count; at = next) {
-        next = at + mq__kv_chunk_at(layout, 0, at, first + count).count;
-        for (uint32_t l = 0; status == MQ_OK && l < layout->layers; l++) {
-            const mq_kvchunk c = mq__kv_chunk_at(layout, l, at, first + count);
-            uint8_t *payload = chunk + MQ_KVCHUNK_HEAD;
-            mq__kv_chunk_gather(layout, &c, sequence->pages[at / MQ_PAGE_TOKENS], payload);
-            mq__kvchunk_write(&c, payload, chunk);
-            status = put_bytes(&out, chunk, MQ_KVCHUNK_HEAD + c.bytes, error);
-        }
-    }
+    status = put_header(sequence, &image, &out, error);
+    if (status == MQ_OK) status = put_blocks(sequence, &image, chunk, &out, error);
+    if (status == MQ_OK) status = put_state(layout, &image, state, &out, error);
     mq__free(chunk);
     return status;
 }
@@ -212,16 +288,20 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
                             size_t most, uint8_t *seen, mq_error *error)
 {
     const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    float *state = mq__sequence_state_room(sequence);
     const uint32_t first_block = image->first / MQ_PAGE_TOKENS,
                    blocks = (image->first + image->count - 1) / MQ_PAGE_TOKENS - first_block + 1;
-    for (size_t i = 0; i < (size_t)blocks * layout->layers; i++) {
+    const uint64_t chunks = mq__kv_chunks(layout, image);
+    for (uint64_t i = 0; i < chunks; i++) {
         mq_kvchunk c;
         mq_status status = get_bytes(in, chunk, MQ_KVCHUNK_HEAD, error);
         if (status == MQ_OK) status = mq__kvchunk_read(chunk, image, most, &c, error);
         if (status == MQ_OK) status = get_bytes(in, chunk + MQ_KVCHUNK_HEAD, c.bytes, error);
         if (status != MQ_OK) return status;
-        uint8_t *mark = &seen[(size_t)(c.first / MQ_PAGE_TOKENS - first_block) * layout->layers + c.layer];
-        if (*mark || c.bytes != mq__kv_chunk_bytes(layout, c.layer, c.count) ||
+        const size_t row = c.count ? c.first / MQ_PAGE_TOKENS - first_block : blocks;
+        uint8_t *mark = &seen[row * layout->layers + c.layer];
+        if (*mark || !mq__kv_chunk_exists(layout, image, c.layer, c.first) ||
+            c.bytes != mq__kv_chunk_bytes(layout, c.layer, c.count) ||
             !mq__kvchunk_is_intact(chunk, chunk + MQ_KVCHUNK_HEAD, &c)) {
             return mq__fail(
                 error, MQ_FORMAT,
@@ -229,7 +309,10 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
                 c.first);
         }
         *mark = 1;
-        mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, sequence->pages[c.first / MQ_PAGE_TOKENS]);
+        if (c.count)
+            mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, sequence->pages[c.first / MQ_PAGE_TOKENS]);
+        else
+            memcpy(state + layout->layer[c.layer].state_at, chunk + MQ_KVCHUNK_HEAD, c.bytes);
     }
     return MQ_OK;
 }
@@ -240,15 +323,16 @@ static void append_range(mq_sequence *sequence, const mq_kvimage *image)
         const int32_t token = mq__kvimage_token(image, i);
         mq__sequence_append(sequence, &token, 1, mq__kvimage_is_precise(image, i));
     }
+    mq__sequence_take_state(sequence);
     sequence->logits_ready = 0;
 }
 
 static mq_status import_range(mq_sequence *sequence, const kv_input *in, const mq_kvimage *image, mq_error *error)
 {
     const mq_kv_layout *layout = &sequence->engine->kv_layout;
-    const size_t blocks = image->count / MQ_PAGE_TOKENS + 2;
+    const size_t rows = image->count / MQ_PAGE_TOKENS + 3; /* blocks, and one of states */
     size_t most;
-    uint8_t *chunk = new_chunk(layout, &most, error), *seen = mq__alloc_zero(blocks, layout->layers);
+    uint8_t *chunk = new_chunk(layout, &most, error), *seen = mq__alloc_zero(rows, layout->layers);
     mq_status status = chunk && seen ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "KV image: expected memory, got none");
     if (status == MQ_OK) {
         mq__sequence_take_blocks(sequence, image->first + image->count);
@@ -269,8 +353,7 @@ mq_status mq_sequence_import(mq_sequence *sequence, bool (*read)(void *context, 
     const kv_input in = {read, context};
     uint8_t *header = NULL;
     mq_kvimage image;
-    mq_status status = mq__engine_stateless(sequence->engine, "KV image", error);
-    if (status == MQ_OK) status = get_header(sequence->engine, &in, &header, &image, error);
+    mq_status status = get_header(sequence->engine, &in, &header, &image, error);
     if (status == MQ_OK) status = check_fingerprint(sequence, &image, error);
     if (status == MQ_OK) status = check_range(sequence, &image, error);
     if (status == MQ_OK) status = import_range(sequence, &in, &image, error);

@@ -1,4 +1,5 @@
-/* Sequences to KV images and back (mq_sequence_export, mq_sequence_import), and the chunks that they are made of: one layer of one block. */
+/* Sequences to KV images and back (mq_sequence_export, mq_sequence_import), and the chunks that they are made of: one layer of one block,
+ * or the recurrent state of one layer, whose chunk has a count of 0. */
 #ifndef MQ_KV_IMAGE_H
 #define MQ_KV_IMAGE_H
 
@@ -8,11 +9,18 @@
 size_t mq__kv_chunk_bytes(const mq_kv_layout *layout, uint32_t layer, uint32_t count); /* of a payload */
 size_t mq__kv_chunk_most(const mq_kv_layout *layout);                                  /* of the largest one */
 
-/* The chunk of a layer that begins at `first`, in a range that ends at `end`. */
+/* The chunk of a layer that begins at `first`, in a range that ends at `end`; and the one of its state there. */
 mq_kvchunk mq__kv_chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t first, uint32_t end);
+mq_kvchunk mq__kv_chunk_of_state(const mq_kv_layout *layout, uint32_t layer, uint32_t end);
+
+/* Whether the image has a chunk of the layer there; at the end of its range that is one of a state. */
+bool mq__kv_chunk_exists(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t layer, uint32_t position);
+/* How many it has of the block at a position, and in all. */
+uint32_t mq__kv_block_chunks(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t position);
+uint64_t mq__kv_chunks(const mq_kv_layout *layout, const mq_kvimage *image);
 
 /* Between a block's data and a payload, which has no gaps. The payload of a whole block's chunk lies in the block as it is, at
- * layer->offset. */
+ * layer->offset; that of a state in the state, at layer->state_at. */
 void mq__kv_chunk_gather(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint16_t *block, uint8_t *payload);
 void mq__kv_chunk_scatter(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint8_t *payload, uint16_t *block);
 

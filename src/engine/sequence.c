@@ -73,6 +73,32 @@ static void landed_state(const mq_sequence *sequence, uint32_t count, float *to)
     }
 }
 
+const float *mq__sequence_state_at(const mq_sequence *sequence, uint32_t count)
+{
+    if (count == sequence->count) return sequence->state;
+    return count > 0 && count % MQ_PAGE_TOKENS == 0 ? sequence->blocks[count / MQ_PAGE_TOKENS - 1]->state : NULL;
+}
+
+float *mq__sequence_state_room(mq_sequence *sequence)
+{
+    sequence->kept_rows = 0; /* that was of the state there */
+    return sequence->state_after;
+}
+
+void mq__sequence_take_state(mq_sequence *sequence)
+{
+    mq_engine *engine = sequence->engine;
+    float *before = sequence->state;
+    if (!engine->state_floats) return;
+    sequence->state = sequence->state_after;
+    sequence->state_after = before;
+    if (sequence->count % MQ_PAGE_TOKENS != 0) return;
+    mq_kv_block *block = sequence->blocks[sequence->count / MQ_PAGE_TOKENS - 1];
+    float *snapshot = block->holders > 1 || block->state ? NULL : mq__kv_state_take(engine->kv, block);
+    if (snapshot) memcpy(snapshot, sequence->state, engine->state_floats * sizeof *snapshot);
+    if (!engine->reading) mq__kv_states_settle(engine->kv);
+}
+
 /* ---- life */
 
 mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)

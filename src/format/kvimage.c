@@ -8,7 +8,7 @@
 #define BLOCK  64u /* positions of a block */
 #define DIGEST 16
 
-static const char image_magic[8] = {'M', 'Q', 'K', 'V', 'I', 'M', 'G', '1'};
+static const char image_magic[8] = {'M', 'Q', 'K', 'V', 'I', 'M', 'G', '2'};
 static const char chunk_magic[4] = {'M', 'Q', 'K', 'C'};
 
 static uint64_t head_size(uint64_t tokens, uint64_t count)
@@ -53,7 +53,7 @@ mq_status mq__kvimage_write(const mq_kvimage *image, const int32_t *tokens, cons
 mq_status mq__kvimage_head_bytes(const uint8_t *prefix, uint32_t max_tokens, size_t *bytes, mq_error *error)
 {
     if (memcmp(prefix, image_magic, sizeof image_magic) != 0) {
-        return mq__fail(error, MQ_FORMAT, "KV image: magic: expected MQKVIMG1, got another file or version");
+        return mq__fail(error, MQ_FORMAT, "KV image: magic: expected MQKVIMG2, got another file or version");
     }
     *bytes = mq__get_u32(prefix + 8);
     if (*bytes >= head_size(1, 1) && *bytes <= head_size(max_tokens, max_tokens) && mq__get_u32(prefix + 12) == 0) {
@@ -125,11 +125,13 @@ void mq__kvchunk_write(const mq_kvchunk *chunk, const void *payload, uint8_t *he
     memcpy(head + 32, digest.bytes, DIGEST);
 }
 
-/* Where the chunk that begins at `first` ends. */
-static uint64_t chunk_end(const mq_kvimage *image, uint32_t first)
+/* Whether a chunk begins with the range or a block, and ends with the first end of either; or is a state behind the range. */
+static bool is_of_range(const mq_kvchunk *chunk, const mq_kvimage *image)
 {
-    const uint64_t block = ((uint64_t)first / BLOCK + 1) * BLOCK, range = (uint64_t)image->first + image->count;
-    return block < range ? block : range;
+    const uint64_t block = ((uint64_t)chunk->first / BLOCK + 1) * BLOCK, range = (uint64_t)image->first + image->count;
+    if (chunk->count == 0) return chunk->first == range;
+    const bool starts = chunk->first == image->first || (chunk->first % BLOCK == 0 && chunk->first > image->first);
+    return starts && chunk->first < range && chunk->count == (block < range ? block : range) - chunk->first;
 }
 
 mq_status mq__kvchunk_read(const uint8_t *head, const mq_kvimage *image, uint64_t max_bytes, mq_kvchunk *chunk,
@@ -139,10 +141,8 @@ mq_status mq__kvchunk_read(const uint8_t *head, const mq_kvimage *image, uint64_
                           .first = mq__get_u32(head + 8),
                           .count = mq__get_u32(head + 12),
                           .bytes = mq__get_u64(head + 16)};
-    const bool starts = chunk->first == image->first || (chunk->first % BLOCK == 0 && chunk->first > image->first);
     if (memcmp(head, chunk_magic, sizeof chunk_magic) != 0 || mq__get_u64(head + 24) != 0 ||
-        chunk->layer >= image->layers || !starts || chunk->first - image->first >= image->count ||
-        chunk->count != chunk_end(image, chunk->first) - chunk->first || chunk->bytes > max_bytes) {
+        chunk->layer >= image->layers || !is_of_range(chunk, image) || chunk->bytes > max_bytes) {
         return mq__fail(error, MQ_FORMAT,
                         "KV image: chunk: expected a layer and a block of the range, got other bytes");
     }

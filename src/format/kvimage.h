@@ -1,7 +1,7 @@
-/* A KV image: keys and values of a range of a sequence's positions, with all that says whether they may be used. One layout for
- * disk and wire, little-endian:
+/* A KV image: keys and values of a range of a sequence's positions, and the recurrent state behind them, with all that says whether
+ * they may be used. One layout for disk and wire, little-endian:
  *
- *     header   0   "MQKVIMG1"                 the version is part of the magic
+ *     header   0   "MQKVIMG2"                 the version is part of the magic
  *              8   u32     bytes of the header
  *             12   u32     zero
  *             16   u8[16]  XXH3-128 of the header from offset 32 on
@@ -13,15 +13,16 @@
  *            128   i32[first + count]          token ids from position 0 on: KV depends on all of them
  *                  u8[ceil(count / 8)]         provenance: bit t of the range is set where the decode plan computed it
  *
- *     chunks   one for each layer and each block of 64 positions (the first and last block may be cut), in any order
+ *     chunks   one for each layer that keeps KV and each block of 64 positions (the first and last block may be cut), and one for each
+ *              layer that keeps a state, in any order
  *              0   "MQKC"
  *              4   u32     layer
- *              8   u32     first   position of its first token; the chunk ends with the block or the range
- *             12   u32     count   1 to 64
+ *              8   u32     first   position of its first token; the chunk ends with the block or the range. Of a state: the range's end
+ *             12   u32     count   1 to 64; 0: the layer's recurrent state behind the range's last token
  *             16   u64     bytes of the payload
  *             24   u64     zero
  *             32   u8[16]  XXH3-128 of bytes 0 to 31 and the XXH3-128 of the payload, one after the other
- *             48   payload [kv_heads][K|V][count][head_dim] bf16
+ *             48   payload [kv_heads][K|V][count][head_dim] bf16; a state is fp32, as model/model.h lays it out
  *
  * Nothing follows the last chunk. Here are bytes only; src/engine/kv_image.c moves them from and to sequences. */
 #ifndef MQ_KVIMAGE_H
@@ -53,8 +54,8 @@ int32_t mq__kvimage_token(const mq_kvimage *image, uint32_t position);
 bool mq__kvimage_is_precise(const mq_kvimage *image, uint32_t position);
 
 typedef struct mq_kvchunk {
-    uint32_t layer, first, count;
-    uint64_t bytes; /* of the payload */
+    uint32_t layer, first, count; /* count 0: of a state */
+    uint64_t bytes;               /* of the payload */
 } mq_kvchunk;
 
 /* Fills the head of a chunk with that payload. */

@@ -28,8 +28,13 @@ mq_status mq__kv_layout_new(const mq_kv_shape *shape, uint32_t layers, mq_kv_lay
     *layout = (mq_kv_layout){.layers = layers, .layer = mq__alloc_zero(layers, sizeof *layout->layer)};
     if (!layout->layer) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
     for (uint32_t l = 0; l < layers; l++) {
-        layout->layer[l] = (mq_kv_layer){shape[l].kv_heads, shape[l].head_dim, layout->block_elements};
+        layout->layer[l] = (mq_kv_layer){.kv_heads = shape[l].kv_heads,
+                                         .head_dim = shape[l].head_dim,
+                                         .offset = layout->block_elements,
+                                         .state_floats = shape[l].state_floats,
+                                         .state_at = layout->state_floats};
         layout->block_elements += (size_t)shape[l].kv_heads * 2 * MQ_PAGE_TOKENS * shape[l].head_dim;
+        layout->state_floats += shape[l].state_floats;
     }
     return MQ_OK;
 }

@@ -7,21 +7,25 @@
 #include "mixquant.h"
 
 /* A block holds MQ_PAGE_TOKENS tokens of all layers. A layer's part begins at `offset` and is
- * [kv_heads][K|V][MQ_PAGE_TOKENS][head_dim] bf16: the keys of one head are contiguous and its values follow them. */
+ * [kv_heads][K|V][MQ_PAGE_TOKENS][head_dim] bf16: the keys of one head are contiguous and its values follow them. Recurrent state
+ * is no block's but a sequence's: all layers' one after the other. */
 typedef struct mq_kv_layer {
     uint32_t kv_heads, head_dim;
-    size_t offset; /* in elements, from the beginning of the block */
+    size_t offset;                 /* in elements, from the beginning of the block */
+    size_t state_floats, state_at; /* of its recurrent state, and where it begins */
 } mq_kv_layer;
 
 typedef struct mq_kv_layout {
     uint32_t layers;
     mq_kv_layer *layer;    /* [layers], owned */
     size_t block_elements; /* of all layers */
+    size_t state_floats;   /* of all layers; 0: the model has no recurrent state */
 } mq_kv_layout;
 
-/* What a layer keeps of a token; no kv heads: nothing. */
+/* What a layer keeps of a token; no kv heads: nothing. And what it keeps of all of them. */
 typedef struct mq_kv_shape {
     uint32_t kv_heads, head_dim;
+    size_t state_floats;
 } mq_kv_shape;
 
 mq_status mq__kv_layout_new(const mq_kv_shape *shape, uint32_t layers, mq_kv_layout *layout, mq_error *error);

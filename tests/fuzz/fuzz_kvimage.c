@@ -1,5 +1,6 @@
 /* KV images into a sequence of a small model. A search would never guess checksums and fingerprints: for an input that begins with
- * 'F' in place of the magic's 'M', those of the header and of every chunk are filled in. */
+ * 'F' in place of the magic's 'M', those of the header and of every chunk are filled in; with 'R' as well, and the model is one
+ * with recurrent state. */
 #include "engine/engine.h"
 #include "format/kvimage.h"
 #include "fuzz.h"
@@ -8,20 +9,27 @@
 
 enum { HEAD_DIGEST = 16, PRINTS = 32, CHUNK_BYTES = 16 };
 
-static mq_engine *engine;
-static mq_fingerprint print;
+typedef struct reader {
+    mq_engine *engine;
+    mq_fingerprint print;
+} reader;
 
-static void open_once(void)
+static reader readers[2]; /* without and with recurrent state */
+
+static const reader *reader_of(const uint8_t *data, size_t bytes)
 {
+    const bool recurrent = bytes > 0 && data[0] == 'R';
+    reader *r = &readers[recurrent];
     char *model;
     mq_error error = {0};
-    if (engine) return;
-    FUZZ_CHECK(mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
+    if (r->engine) return r;
+    FUZZ_CHECK(mq_synth_cached(recurrent ? "tiny-qwen3.5" : "tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
     const mq_engine_options options = {
         .model_dir = model, .threads = 1, .context = 200, .chunk = 16, .sequences = 2, .no_cache = true};
-    FUZZ_CHECK(mq_engine_open(&options, &engine, &error) == MQ_OK);
-    FUZZ_CHECK(mq__fingerprint(engine, engine->plan, &print, &error) == MQ_OK);
+    FUZZ_CHECK(mq_engine_open(&options, &r->engine, &error) == MQ_OK);
+    FUZZ_CHECK(mq__fingerprint(r->engine, r->engine->plan, &r->print, &error) == MQ_OK);
     mq_free(model);
+    return r;
 }
 
 static uint64_t whole_number(const uint8_t *at, int bytes)
@@ -47,10 +55,10 @@ static void fill_in_chunks(uint8_t *file, size_t bytes, size_t at)
     }
 }
 
-static void fill_in_image(uint8_t *file, size_t bytes)
+static void fill_in_image(const mq_fingerprint *print, uint8_t *file, size_t bytes)
 {
     const uint64_t head = whole_number(file + 8, 4);
-    const mq_digest prints[] = {print.weights, print.plan, print.tokenizer, print.rope, print.layout};
+    const mq_digest prints[] = {print->weights, print->plan, print->tokenizer, print->rope, print->layout};
     file[0] = 'M';
     if (head < MQ_KVIMAGE_FIXED || head > bytes) return;
     memcpy(file + PRINTS, prints, sizeof prints);
@@ -80,10 +88,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     mq_sequence *sequence;
     mq_error error = {0};
     uint32_t held;
-    open_once();
+    const reader *r = reader_of(data, bytes);
+    mq_engine *const engine = r->engine;
     fuzz_cut(data, bytes, &whole, 1);
     uint8_t *const file = (uint8_t *)whole.data;
-    if (bytes >= MQ_KVIMAGE_FIXED && file[0] == 'F') fill_in_image(file, bytes);
+    if (bytes >= MQ_KVIMAGE_FIXED && (file[0] == 'F' || file[0] == 'R')) fill_in_image(&r->print, file, bytes);
     FUZZ_CHECK(mq_sequence_new(engine, &sequence, &error) == MQ_OK);
     const uint32_t available = mq__kv_available(engine->kv);
     input in = {file, bytes};

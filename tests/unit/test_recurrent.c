@@ -355,26 +355,6 @@ static void test_plans(void **state)
     mq_engine_close(engine);
 }
 
-static bool put(void *context, const void *bytes, size_t count)
-{
-    (void)context;
-    (void)bytes;
-    (void)count;
-    return true;
-}
-
-static void test_refusals(void **state)
-{
-    (void)state;
-    mq_engine *engine = open_with((settings){.prefill = MQ_LINEAR_NVFP4});
-    mq_sequence *s = new_sequence(engine);
-    (void)sync_to(s, tokens, 100);
-    mq_error error = {0};
-    unit_refused(mq_sequence_export(s, 0, 64, put, NULL, &error), MQ_UNSUPPORTED, &error, "recurrent state");
-    mq_sequence_free(s);
-    mq_engine_close(engine);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,7 +367,6 @@ int main(void)
         cmocka_unit_test(test_few_snapshots),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test_setup_teardown(test_plans, unit_setup, unit_teardown),
-        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, make_models, forget_models);
 }
