@@ -22,8 +22,8 @@ static bool allocate_arrival(mq_kv_arrival *a, const mq_kv_layout *layout)
     a->blocks = (a->count - 1) / MQ_PAGE_TOKENS - a->first / MQ_PAGE_TOKENS + 1;
     a->tokens = mq__alloc((size_t)(a->count + 1) * sizeof *a->tokens);
     a->precise = mq__alloc_zero((a->count - a->first + 7) / 8, 1);
-    a->seen = mq__alloc_zero(a->blocks, layout->layers);
-    a->block_chunks = mq__alloc_zero(a->blocks, sizeof *a->block_chunks);
+    a->seen = mq__alloc_zero(a->blocks + 1, layout->layers);
+    a->block_chunks = mq__alloc_zero(a->blocks + 1, sizeof *a->block_chunks);
     return a->tokens && a->precise && a->seen && a->block_chunks;
 }
 
@@ -49,6 +49,7 @@ mq_status mq__arriving_new(mq_handoff *h, mq_client *client, const mq_kv_wanted 
                          .owner = wanted->owner,
                          .state = MQ_ARRIVING,
                          .pages = wanted->pages,
+                         .kv_state = wanted->state,
                          .whole = wanted->first,
                          .pays = *pays};
     atomic_init(&a->holders, 2);
@@ -190,7 +191,7 @@ static void watch_link(mq_kv_arrival *a, uint32_t computed)
     rest.link_rate = fmax((double)bytes / seconds, 1);
     if ((computed - a->whole) * token < rest.link_rate * LINK_BEHIND_S) return;
     a->figures.link_rate = rest.link_rate;
-    rest.wanted = a->count - a->whole;
+    rest.wanted = a->count - (a->kv_state ? a->first : a->whole); /* with a state, a part is of no use */
     rest.computes = a->count - computed;
     rest.bytes = rest.bytes > bytes ? rest.bytes - bytes : 0;
     if (mq__pays_still(&rest)) return;
@@ -222,7 +223,7 @@ static mq_status take_commit(mq_kv_arrival *a, const mq_frame *frame, mq_error *
     const mq_status status = mq__commit_read(frame, &digest, &chunks, error);
     if (status != MQ_OK) return status;
     const mq_digest own = mq__tokens_digest(a->tokens, a->count + 1);
-    const uint64_t all = (uint64_t)a->blocks * layout_of(a)->layers;
+    const uint64_t all = mq__kv_chunks(layout_of(a), &a->image);
     const bool is_ours = memcmp(digest.bytes, own.bytes, sizeof own.bytes) == 0;
     if (!is_ours) a->whole = a->first; /* P has computed other tokens: nothing of it is of use */
     if (a->stage != MQ_STAGE_BEGUN || chunks != all || a->chunks != all || !is_ours) {
@@ -257,6 +258,9 @@ static mq_status check_chunk(const mq_kv_arrival *a, const mq_frame *frame, mq_k
     const mq_kv_layout *layout = layout_of(a);
     const mq_status status = mq__kvchunk_read(frame->own, &a->image, mq__kv_chunk_most(layout), chunk, error);
     if (status != MQ_OK) return status;
+    if (!mq__kv_chunk_exists(layout, &a->image, chunk->layer, chunk->first)) {
+        return breaks("KV: expected a chunk that BEGIN announces, got another", error);
+    }
     if (chunk->bytes != frame->bytes || chunk->bytes != mq__kv_chunk_bytes(layout, chunk->layer, chunk->count)) {
         return breaks("KV: expected a chunk's bytes, got more or fewer", error);
     }
@@ -264,17 +268,27 @@ static mq_status check_chunk(const mq_kv_arrival *a, const mq_frame *frame, mq_k
     return breaks("KV: expected a chunk with its checksum, got a damaged one", error);
 }
 
+/* A block's row of the bitmap, or that of states. */
+static uint32_t row_of_chunk(const mq_kv_arrival *a, const mq_kvchunk *chunk)
+{
+    return chunk->count ? chunk->first / MQ_PAGE_TOKENS - a->first / MQ_PAGE_TOKENS : a->blocks;
+}
+
 /* Under the lock. */
 static void store_chunk(mq_kv_arrival *a, const mq_kvchunk *chunk, const void *payload)
 {
     const mq_kv_layout *layout = layout_of(a);
-    const uint32_t block = chunk->first / MQ_PAGE_TOKENS, begin = a->first / MQ_PAGE_TOKENS;
-    mq__kv_chunk_scatter(layout, chunk, payload, a->pages[block]);
-    a->seen[(size_t)(block - begin) * layout->layers + chunk->layer] = 1;
-    a->block_chunks[block - begin]++;
+    const uint32_t row = row_of_chunk(a, chunk), begin = a->first / MQ_PAGE_TOKENS;
+    if (chunk->count)
+        mq__kv_chunk_scatter(layout, chunk, payload, a->pages[chunk->first / MQ_PAGE_TOKENS]);
+    else
+        memcpy(a->kv_state + layout->layer[chunk->layer].state_at, payload, chunk->bytes);
+    a->seen[(size_t)row * layout->layers + chunk->layer] = 1;
+    a->block_chunks[row]++;
     a->chunks++;
     a->figures.bytes += chunk->bytes;
-    while (a->whole < a->count && a->block_chunks[a->whole / MQ_PAGE_TOKENS - begin] == layout->layers) {
+    while (a->whole < a->count &&
+           a->block_chunks[a->whole / MQ_PAGE_TOKENS - begin] == mq__kv_block_chunks(layout, &a->image, a->whole)) {
         const uint32_t end = (a->whole / MQ_PAGE_TOKENS + 1) * MQ_PAGE_TOKENS;
         a->whole = end < a->count ? end : a->count;
     }
@@ -290,10 +304,9 @@ static mq_status take_chunk(mq_kv_arrival *a, const mq_frame *frame, mq_error *e
     if (stage != MQ_STAGE_BEGUN) return breaks("KV: expected it after BEGIN, got it before", error);
     mq_status status = check_chunk(a, frame, &chunk, error);
     if (status != MQ_OK) return status;
-    const uint32_t block = chunk.first / MQ_PAGE_TOKENS - a->first / MQ_PAGE_TOKENS;
     pthread_mutex_lock(&a->lock);
     a->heard = mq__seconds();
-    if (a->seen[(size_t)block * layout_of(a)->layers + chunk.layer])
+    if (a->seen[(size_t)row_of_chunk(a, &chunk) * layout_of(a)->layers + chunk.layer])
         status = breaks("KV: expected each chunk once, got one again", error);
     else if (a->stage == MQ_STAGE_BEGUN)
         store_chunk(a, &chunk, frame->body);

@@ -44,10 +44,11 @@ struct mq_kv_arrival {
     mq_frame_kind farewell; /* once it is over: DONE, CANCEL, or 0: P has ended it */
     bool is_declined;
     uint16_t *const *pages;  /* of the sequence; NULL: the scheduler has ended it */
+    float *kv_state;         /* of the sequence; NULL: there is none */
     mq_kvimage image;        /* range and layers of BEGIN */
     uint8_t *precise;        /* bits of [first, count) */
-    uint8_t *seen;           /* [blocks of the range, layers] */
-    uint32_t *block_chunks;  /* [blocks of the range]: those that have come */
+    uint8_t *seen;           /* [blocks of the range and one for states, layers] */
+    uint32_t *block_chunks;  /* [the same]: those that have come */
     uint32_t blocks, chunks; /* chunks: all that have come */
     uint32_t whole;
     double heard;

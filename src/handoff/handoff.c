@@ -146,8 +146,6 @@ static mq_status submit_job(void *context, const mq_request *request, mq_job **j
 mq_status mq_handoff_open(const mq_handoff_options *options, mq_handoff **out, mq_error *error)
 {
     *out = NULL;
-    const mq_status possible = mq__engine_stateless(options->engine, "hand-off", error);
-    if (possible != MQ_OK) return possible;
     mq_handoff *h = mq__alloc_zero(1, sizeof *h);
     if (!h || !mq__cond_init(&h->stopped)) {
         mq__free(h);

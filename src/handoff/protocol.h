@@ -22,7 +22,7 @@
  * A connection:   D: HELLO (its fingerprint, a nonce)             P: HELLO (its own), or REFUSE (a text) and the end
  * A hand-off:     D: PREFILL (all tokens of the prompt; KV of positions [first, count) is wanted, count: tokens - 1)
  *                 P: ACCEPT (what it has cached, what waits before it, its speed), or FAIL
- *                 P: BEGIN (KV image header of the range), then KV chunks in any order, while it computes
+ *                 P: BEGIN (KV image header of the range), then KV chunks in any order, while it computes, those of states at the end
  *                 P: STATE, each half second while it waits or computes, and once when it has computed all
  *                 P: COMMIT (digest of the token ids, number of chunks) after the last chunk, or FAIL (a text)
  *                 D: DONE (it has all), or CANCEL at any time: P stops within a chunk and lets go of the blocks

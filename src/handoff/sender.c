@@ -10,9 +10,25 @@
 
 /* ---- life */
 
+static const mq_kv_layout *sent_layout(const mq_sender *s)
+{
+    return &s->served->h->engine->kv_layout;
+}
+
 static uint32_t layers_of(const mq_sender *s)
 {
-    return s->served->h->engine->kv_layout.layers;
+    return sent_layout(s)->layers;
+}
+
+/* Where a layer's chunks begin and end: one that keeps no KV has only its state to send. */
+static uint32_t first_of(const mq_sender *s, uint32_t layer)
+{
+    return sent_layout(s)->layer[layer].kv_heads ? s->first : s->count;
+}
+
+static uint32_t end_of(const mq_sender *s, uint32_t layer)
+{
+    return s->count + (sent_layout(s)->layer[layer].state_floats > 0);
 }
 
 static bool allocate_sender(mq_sender *s, const mq_kv_layout *layout)
@@ -51,7 +67,7 @@ mq_sender *mq__sender_new(mq_served *c, const mq_frame *frame, const mq_prefill 
         s->tokens[i] = (int32_t)mq__get_u32(prefill->tokens + (size_t)i * 4);
     }
     for (uint32_t l = 0; l < layers_of(s); l++) {
-        s->sent[l] = s->first;
+        s->sent[l] = first_of(s, l);
     }
     return s;
 }
@@ -96,16 +112,18 @@ static void sink_begin(void *context, const mq_sequence *sequence, uint32_t read
         s->stored[l] = s->ready;
     }
     s->pages = sequence->pages;
+    if (s->ready == s->count) s->state = sequence->state;
     mq__served_news(c);
     pthread_mutex_unlock(&c->lock);
 }
 
-static void sink_stored(void *context, uint32_t layer, uint32_t count)
+static void sink_stored(void *context, uint32_t layer, uint32_t count, const float *state)
 {
     mq_sender *s = context;
     mq_served *c = s->served;
     pthread_mutex_lock(&c->lock);
     s->stored[layer] = count < s->count ? count : s->count;
+    if (s->stored[layer] == s->count) s->state = state;
     mq__served_news(c);
     pthread_mutex_unlock(&c->lock);
 }
@@ -206,7 +224,7 @@ static uint32_t computed_of(const mq_sender *s)
 static bool is_sent(const mq_sender *s)
 {
     for (uint32_t l = 0; l < layers_of(s); l++) {
-        if (s->sent[l] < s->count) return false;
+        if (s->sent[l] < end_of(s, l)) return false;
     }
     return true;
 }
@@ -286,18 +304,20 @@ bool mq__sender_speaks(mq_sender *s, double now, mq_frame *frame, double *due)
 }
 
 /* The one with the smallest position first: what is whole is of use, should the rest never come. */
-bool mq__sender_chunk(const mq_sender *s, mq_kvchunk *chunk)
+bool mq__sender_chunk(mq_sender *s, mq_kvchunk *chunk)
 {
-    const mq_kv_layout *layout = &s->served->h->engine->kv_layout;
+    const mq_kv_layout *layout = sent_layout(s);
     bool found = false;
     if (!s->begun || s->fault) return false;
     for (uint32_t l = 0; l < layout->layers; l++) {
-        if (s->sent[l] >= s->count || (found && s->sent[l] >= chunk->first)) continue;
-        const mq_kvchunk next = mq__kv_chunk_at(layout, l, s->sent[l], s->count);
+        if (s->sent[l] >= end_of(s, l) || (found && s->sent[l] >= chunk->first)) continue;
+        const mq_kvchunk next = s->sent[l] < s->count ? mq__kv_chunk_at(layout, l, s->sent[l], s->count)
+                                                      : mq__kv_chunk_of_state(layout, l, s->count);
         if (next.first + next.count > s->stored[l]) continue;
         *chunk = next;
         found = true;
     }
+    if (found) s->sent[chunk->layer] = chunk->first + (chunk->count ? chunk->count : 1);
     return found;
 }
 
@@ -308,21 +328,26 @@ static uint8_t *tail_of(const mq_sender *s, const mq_kvchunk *chunk)
 {
     size_t at = 0;
     for (uint32_t l = 0; l < chunk->layer; l++) {
-        at += mq__kv_chunk_bytes(&s->served->h->engine->kv_layout, l, chunk->count);
+        at += mq__kv_chunk_bytes(sent_layout(s), l, chunk->count);
     }
     return s->tail + at;
 }
 
+/* As it lies in a block or the state, but for a cut chunk. */
+static const void *payload_of(const mq_sender *s, const mq_kvchunk *chunk)
+{
+    const mq_kv_layer *layer = &sent_layout(s)->layer[chunk->layer];
+    if (chunk->count == 0) return s->state + layer->state_at;
+    const uint16_t *block = s->pages[chunk->first / MQ_PAGE_TOKENS];
+    if (chunk->count == MQ_PAGE_TOKENS) return block + layer->offset;
+    uint8_t *tail = tail_of(s, chunk);
+    mq__kv_chunk_gather(sent_layout(s), chunk, block, tail);
+    return tail;
+}
+
 mq_frame mq__sender_chunk_frame(mq_sender *s, const mq_kvchunk *chunk)
 {
-    const mq_kv_layout *layout = &s->served->h->engine->kv_layout;
-    const uint16_t *block = s->pages[chunk->first / MQ_PAGE_TOKENS];
-    const void *payload = block + layout->layer[chunk->layer].offset;
-    if (chunk->count < MQ_PAGE_TOKENS) {
-        uint8_t *tail = tail_of(s, chunk);
-        mq__kv_chunk_gather(layout, chunk, block, tail);
-        payload = tail;
-    }
+    const void *payload = payload_of(s, chunk);
     mq_frame frame = {
         .kind = MQ_FRAME_KV, .request = s->request, .epoch = s->epoch, .body = payload, .bytes = chunk->bytes};
     mq__kvchunk_write(chunk, payload, frame.own);

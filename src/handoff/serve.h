@@ -24,12 +24,14 @@ typedef struct mq_sender {
     mq_buf header; /* body of BEGIN, which the link borrows, as it does the tail */
 
     /* Under the connection's lock, up to the blank line. */
-    uint16_t *const *pages;  /* NULL: not admitted yet; else data of the blocks */
-    uint32_t ready;          /* tokens that were there at that time */
-    uint8_t *precise;        /* bits of [first, count) */
-    uint32_t *stored, *sent; /* [layers]: positions that are there, and that are sent */
-    bool is_left;            /* D wants nothing more: DONE or CANCEL */
-    mq_handoff_fault fault;  /* 0, or why it fails; `text` says so */
+    uint16_t *const *pages; /* NULL: not admitted yet; else data of the blocks */
+    uint32_t ready;         /* tokens that were there at that time */
+    uint8_t *precise;       /* bits of [first, count) */
+    const float *state;     /* behind all of them; NULL: not computed yet, or there is none */
+    uint32_t *stored,
+        *sent;    /* [layers]: positions that are there, and that are sent; a state is sent as position `count` */
+    bool is_left; /* D wants nothing more: DONE or CANCEL */
+    mq_handoff_fault fault; /* 0, or why it fails; `text` says so */
     char text[MQ_FRAME_TEXT + 1];
 
     bool accepted, begun, computed, committed, failed; /* what was said */
@@ -68,10 +70,11 @@ mq_sender *mq__sender_new(mq_served *c, const mq_frame *frame, const mq_prefill 
 void mq__sender_free(mq_sender *s);
 /* Asks the scheduler for it, or takes a lease. What fails becomes its fault. */
 void mq__sender_submit(mq_sender *s, const mq_prefill *prefill);
-/* Under the connection's lock: whether it is to go; the next message but for chunks; the next chunk. *due: when to ask again. */
+/* Under the connection's lock: whether it is to go; the next message but for chunks; the next chunk, which counts as sent from now on.
+ * *due: when to ask again. */
 bool mq__sender_is_over(const mq_sender *s, double now);
 bool mq__sender_speaks(mq_sender *s, double now, mq_frame *frame, double *due);
-bool mq__sender_chunk(const mq_sender *s, mq_kvchunk *chunk);
+bool mq__sender_chunk(mq_sender *s, mq_kvchunk *chunk);
 /* Without the lock: the frame of such a chunk. */
 mq_frame mq__sender_chunk_frame(mq_sender *s, const mq_kvchunk *chunk);
 

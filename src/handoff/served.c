@@ -278,7 +278,6 @@ static mq_sender *next_chunk(mq_served *c, mq_kvchunk *chunk)
     for (mq_sender **at = &c->first; *at; at = &(*at)->next) {
         mq_sender *s = *at;
         if (!mq__sender_chunk(s, chunk)) continue;
-        s->sent[chunk->layer] = chunk->first + chunk->count;
         *at = s->next;
         if (c->end == &s->next) c->end = at;
         s->next = NULL;

@@ -29,9 +29,12 @@ static void append_arrived(mq_job *job, const mq_arrival_facts *facts)
     job->report.arrived += job->sequence->count - first;
 }
 
-static void take_arrived(mq_job *job, const mq_arrival_facts *facts)
+/* The state that comes is the one behind the last token: with it all is of use, without it nothing, where a model has one. */
+static void take_arrived(mq_job *job, mq_arrival_state state, const mq_arrival_facts *facts)
 {
-    if (facts->whole > job->sequence->count) append_arrived(job, facts);
+    const bool of_use = state == MQ_ARRIVED || !job->sequence->state;
+    if (of_use && facts->whole > job->sequence->count) append_arrived(job, facts);
+    if (state == MQ_ARRIVED) mq__sequence_take_state(job->sequence);
     job->source->end(job->source->self, job->arrival);
     job->arrival = NULL;
     job->report.arriving = false;
@@ -42,8 +45,8 @@ void mq__arrival_end(mq_job *job)
 {
     mq_arrival_facts facts = {.whole = 0};
     if (!job->arrival) return;
-    (void)job->source->state(job->source->self, job->arrival, &facts);
-    take_arrived(job, &facts);
+    const mq_arrival_state state = job->source->state(job->source->self, job->arrival, &facts);
+    take_arrived(job, state, &facts);
 }
 
 static void fail_transfer(mq_scheduler *s, mq_job *job, const mq_error *error)
@@ -72,6 +75,7 @@ static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
                                  .first = job->sequence->count,
                                  .count = count,
                                  .pages = job->sequence->pages,
+                                 .state = mq__sequence_state_room(job->sequence),
                                  .owner = job->owner,
                                  .peer = job->peer,
                                  .lease = job->lease,
@@ -107,7 +111,7 @@ static bool finish_arrival(mq_scheduler *s, mq_job *job, mq_arrival_state state,
 {
     const uint32_t before = job->sequence->count;
     const bool failed = state == MQ_ARRIVAL_FAILED && !facts->declined;
-    take_arrived(job, facts);
+    take_arrived(job, state, facts);
     count_transfer(s, job->sequence->count - before, failed);
     job->report.prompt_done = job->sequence->count;
     if (state == MQ_ARRIVAL_FAILED) job->report.error = facts->error;
@@ -166,10 +170,10 @@ void mq__sink_begin(mq_job *job)
     pthread_mutex_unlock(&job->lock);
 }
 
-static void tell_stored(mq_job *job, uint32_t layer, uint32_t count)
+static void tell_stored(mq_job *job, uint32_t layer, uint32_t count, const float *state)
 {
     pthread_mutex_lock(&job->lock);
-    if (!job->left) job->sink->stored(job->sink->context, layer, count);
+    if (!job->left) job->sink->stored(job->sink->context, layer, count, state);
     pthread_mutex_unlock(&job->lock);
 }
 
@@ -179,13 +183,13 @@ void mq__tell_sinks(mq_scheduler *s, uint32_t layers)
     for (uint32_t i = 0; i < step->count; i++) {
         mq_job *job = step->job[i];
         if (!job->sink || job->sequence->running == 0) continue; /* not in this pass */
-        tell_stored(job, layers - 1, job->sequence->count + job->sequence->running);
+        tell_stored(job, layers - 1, job->sequence->count + job->sequence->running, job->sequence->state_after);
     }
 }
 
 void mq__sink_stored(const mq_scheduler *s, mq_job *job)
 {
     for (uint32_t l = 0; job->sink && l < s->engine->kv_layout.layers; l++) {
-        tell_stored(job, l, job->sequence->count);
+        tell_stored(job, l, job->sequence->count, job->sequence->state);
     }
 }

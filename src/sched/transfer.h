@@ -11,8 +11,9 @@
  * they are, and what `stored` said is there may be read by any thread. A sink's request is never preempted. Nothing is called after mq_job_free. */
 struct mq_kv_sink {
     void (*begin)(void *context, const mq_sequence *sequence, uint32_t ready);
-    /* The layer has KV of the first `count` tokens. Layers of a pass come in order, as soon as each is computed. */
-    void (*stored)(void *context, uint32_t layer, uint32_t count);
+    /* The layer has KV of the first `count` tokens, or (recurrent) its part of `state` is the one behind them. Layers of a pass come in
+     * order, as soon as each is computed. The state behind the prompt's last token but one stays where it is, as blocks do. */
+    void (*stored)(void *context, uint32_t layer, uint32_t count, const float *state);
     void *context;
 };
 
@@ -20,12 +21,13 @@ struct mq_kv_sink {
 
 typedef struct mq_kv_arrival mq_kv_arrival; /* KV that is on its way; the source's */
 
-/* KV of positions [first, count) is wanted; all of it is valid until `end`. */
+/* KV of positions [first, count) is wanted, and the recurrent state behind them; all of it is valid until `end`. */
 typedef struct mq_kv_wanted {
     const int32_t *tokens; /* [count + 1]: the prompt. Its last token is never among those wanted. */
     uint32_t first, count; /* first: a multiple of 64 */
     uint16_t *const
-        *pages; /* [blocks of `count` tokens] data of each block of 64 positions (kv/kv_blocks.h), to be written to */
+        *pages;   /* [blocks of `count` tokens] data of each block of 64 positions (kv/kv_blocks.h), to be written to */
+    float *state; /* to be written to; NULL: the model has none */
     uint64_t owner;
     const char *peer;  /* NULL, or who shall do it: as the request named it */
     const char *lease; /* NULL, or what that peer calls the prompt that it has read already */
@@ -33,6 +35,7 @@ typedef struct mq_kv_wanted {
     uint32_t answers;  /* that run here beside it */
 } mq_kv_wanted;
 
+/* ARRIVED: all of it is there, the state as well. */
 typedef enum mq_arrival_state { MQ_ARRIVING, MQ_ARRIVED, MQ_ARRIVAL_FAILED } mq_arrival_state;
 
 typedef struct mq_arrival_facts {

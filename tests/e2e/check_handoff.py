@@ -177,6 +177,14 @@ def completion(text, **more):
     return {"model": "m", "prompt": text, "temperature": 0, "max_tokens": 8, "ignore_eos": True, **more}
 
 
+def recurrent_model():
+    """A random one: its tokens are bytes."""
+    to = SCRATCH + "/recurrent"
+    if not os.path.exists(to):
+        subprocess.run([A.mixquant, "synth", "tiny-qwen3.5", "-o", to], check=True, capture_output=True)
+    return to
+
+
 alone = None  # one process that does both
 
 
@@ -306,6 +314,39 @@ def case_links_of_every_kind():
             reply = right(ask(d.port, "/v1/completions", body), "/v1/completions", body)
             assert reply.prefill == "remote", (kind, reply.prefill)
     return ", ".join(names)
+
+
+def case_recurrent_state_travels():
+    """A model with Gated DeltaNet, over every link: its state follows its KV."""
+    m = recurrent_model()
+    kinds = [kind for kind in ("tcp", "shm", "ucx") if kind in refused("--role", "prefill", "--link", "x").split("expected one of")[1]]
+    with Worker(model=m) as one:
+        for kind in kinds:
+            with prefill_worker("--link", kind, model=m) as p, decode_worker(p, options=("--handoff-tokens", 64), model=m) as d:
+                d.wait_healthy()
+                text = fresh(100)
+                for body in (completion(text), completion(text + fresh(40))):
+                    reply = ask(d.port, "/v1/completions", body)
+                    assert reply.prefill == "remote" and reply.text == ask(one.port, "/v1/completions", body).text, (kind, reply.data)
+                assert d.metric("llamacpp:prompt_tokens_total") == 0 and d.metric("mixquant:handoffs_received_total") == 2
+                text = fresh(100)  # vLLM's two steps: the lease has a token more than the state that is wanted
+                lent = p.completions(text, max_tokens=1, kv_transfer_params={"do_remote_decode": True}).json["kv_transfer_params"]
+                reply = d.completions(text, kv_transfer_params=lent)
+                assert reply.text == one.completions(text).text and d.metric("mixquant:handoffs_received_total") == 3, (kind, reply.data)
+                assert p.metric("mixquant:handoff_send_failures_total") == 0
+    return ", ".join(kinds)
+
+
+def case_a_folder_keeps_recurrent_state():
+    m, folder = recurrent_model(), SCRATCH + "/folder"
+    body = completion(fresh(120))
+    replies = []
+    for _ in range(2):
+        with Worker("--cache-dir", folder, model=m) as w:
+            replies.append(ask(w.port, "/v1/completions", body))
+    assert replies[0].text == replies[1].text
+    cached = [r.json["usage"]["prompt_tokens_details"]["cached_tokens"] for r in replies]
+    assert cached[0] == 0 < cached[1] and cached[1] % 64 == 0, cached
 
 
 # ---------------------------------------------------------------- who may be named, and whom one believes

@@ -2,7 +2,7 @@
  * prefill worker's (whose scheduler is played). A search would never guess tags, hashes and token ids: where the input asks for it a
  * message is repaired (magic, sequence, lengths, tag), and its content filled in.
  *
- *     byte 0        1: a prefill worker's connection, 2: with a key, 4: greeted already
+ *     byte 0        1: a prefill worker's connection, 2: with a key, 4: greeted already, 8: a model with recurrent state
  *     then steps, a byte each: low 3 bits what (enum step), high 5 bits an argument, and what the step reads */
 #include "engine/engine.h"
 #include "fuzz.h"
@@ -19,42 +19,49 @@
 enum step { FRAME, FRAME_TOO, GROW, END, SEND, WATCH, SHORT, STATE };
 enum { REPAIR = 1, FILL = 2, SPOIL = 4 }; /* arguments of FRAME and SHORT */
 
-static mq_engine *engine;
-static mq_handoff *handoff[2]; /* without and with a key */
-static mq_sequence *sequence;  /* a prefill worker's KV, of any prompt */
+/* Of a model: without recurrent state, and with. */
+typedef struct subject {
+    mq_engine *engine;
+    mq_handoff *handoff[2]; /* without and with a key */
+    mq_sequence *sequence;  /* a prefill worker's KV, of any prompt */
+} subject;
+
+static subject subjects[2];
 static int32_t ids[CONTEXT];
 
-static void open_handoff(int keyed)
+static void open_handoff(subject *of, int keyed)
 {
     static const char *const peers[] = {"link://127.0.0.1:9"};
     mq_error error = {0};
-    const mq_handoff_options options = {.engine = engine,
+    const mq_handoff_options options = {.engine = of->engine,
                                         .listens = true,
                                         .peers = peers,
                                         .peer_count = 1,
                                         .key_file = keyed ? fuzz_path("key") : NULL};
-    FUZZ_CHECK(mq_handoff_open(&options, &handoff[keyed], &error) == MQ_OK);
+    FUZZ_CHECK(mq_handoff_open(&options, &of->handoff[keyed], &error) == MQ_OK);
 }
 
-static void open_once(void)
+static subject *open_subject(bool recurrent)
 {
+    subject *of = &subjects[recurrent];
     char *model;
     mq_error error = {0};
-    if (engine) return;
-    FUZZ_CHECK(mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
+    if (of->engine) return of;
+    FUZZ_CHECK(mq_synth_cached(recurrent ? "tiny-qwen3.5" : "tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
     const mq_engine_options options = {
         .model_dir = model, .threads = 1, .context = CONTEXT, .chunk = 64, .sequences = 2, .no_cache = true};
-    FUZZ_CHECK(mq_engine_open(&options, &engine, &error) == MQ_OK);
+    FUZZ_CHECK(mq_engine_open(&options, &of->engine, &error) == MQ_OK);
     mq_free(model);
     for (int i = 0; i < CONTEXT; i++) {
         ids[i] = i * 7 % 300;
     }
-    FUZZ_CHECK(mq_sequence_new(engine, &sequence, &error) == MQ_OK);
-    FUZZ_CHECK(mq_sequence_sync(sequence, ids, CONTEXT - 1, NULL, NULL, &error) == MQ_OK);
+    FUZZ_CHECK(mq_sequence_new(of->engine, &of->sequence, &error) == MQ_OK);
+    FUZZ_CHECK(mq_sequence_sync(of->sequence, ids, CONTEXT - 1, NULL, NULL, &error) == MQ_OK);
     fuzz_write("key", "0123456789abcdef", 16);
-    open_handoff(0);
-    open_handoff(1);
+    open_handoff(of, 0);
+    open_handoff(of, 1);
     fuzz_remove("key");
+    return of;
 }
 
 /* ---- the input */
@@ -86,6 +93,7 @@ static void next_bytes(input *in, uint8_t *to, size_t count)
 typedef struct wanted {
     mq_kv_arrival *arrival;
     uint16_t *pages[CONTEXT / MQ_PAGE_TOKENS];
+    float *state;
 } wanted;
 
 /* A request of a prefill worker's scheduler; stands for an mq_job. */
@@ -97,6 +105,7 @@ typedef struct job {
 } job;
 
 typedef struct side {
+    const subject *of;
     mq_handoff *h;
     mq_client *client; /* NULL: a prefill worker's */
     mq_served *served;
@@ -149,7 +158,8 @@ static job *job_at(const side *s, uint32_t at)
 static side open_side(uint8_t how)
 {
     mq_error error = {0};
-    side s = {.h = handoff[how / 2 & 1]};
+    const subject *of = open_subject((how & 8) != 0);
+    side s = {.of = of, .h = of->handoff[how / 2 & 1]};
     s.h->submit = submit;
     s.h->release = release;
     if (how & 1) {
@@ -178,17 +188,22 @@ static void want(side *s, uint32_t at, input *in)
     const uint32_t count = 1 + next_byte(in) % (CONTEXT - 2),
                    first = next_byte(in) % count / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
     if (w->arrival) return;
-    const mq_kv_wanted asked = {.tokens = ids, .first = first, .count = count, .pages = w->pages, .owner = at};
+    const size_t state_bytes = s->of->engine->state_floats * sizeof(float);
+    w->state = state_bytes ? malloc(state_bytes) : NULL;
+    FUZZ_CHECK(w->state || !state_bytes);
+    const mq_kv_wanted asked = {
+        .tokens = ids, .first = first, .count = count, .pages = w->pages, .state = w->state, .owner = at};
     const mq_pays_facts pays = {.wanted = count, .computes = count, .rate = at < 16 ? 1000 : 0, .peer_rate = 1000};
     FUZZ_CHECK(mq__arriving_new(s->h, s->client, &asked, &pays, &w->arrival, &error) == MQ_OK);
     if (mq__client_add(s->client, w->arrival, &error) != MQ_OK) {
         mq__arriving_release(w->arrival);
         mq__arriving_release(w->arrival);
         w->arrival = NULL;
+        free(w->state);
         return;
     }
     for (uint32_t i = first / MQ_PAGE_TOKENS; i <= (count - 1) / MQ_PAGE_TOKENS; i++) {
-        w->pages[i] = malloc(engine->kv_layout.block_elements * sizeof(uint16_t));
+        w->pages[i] = malloc(s->of->engine->kv_layout.block_elements * sizeof(uint16_t));
         FUZZ_CHECK(w->pages[i]);
     }
 }
@@ -216,12 +231,14 @@ static void unwant(side *s, uint32_t at)
         free(w->pages[i]); /* nothing is written there any more */
         w->pages[i] = NULL;
     }
+    free(w->state);
 }
 
 /* A prefill worker's job is admitted, or has more in a layer. */
 static void grow(side *s, uint32_t at, input *in)
 {
     job *j = job_at(s, at);
+    const mq_sequence *sequence = s->of->sequence;
     const uint32_t step = 1 + next_byte(in);
     if (!j || j->ended) return;
     const struct mq_kv_sink *sink = j->request.sink;
@@ -232,8 +249,8 @@ static void grow(side *s, uint32_t at, input *in)
         return;
     }
     if (j->layer == 0) j->count = j->count + step < j->request.count - 1 ? j->count + step : j->request.count - 1;
-    sink->stored(sink->context, j->layer, j->count);
-    j->layer = (j->layer + 1) % engine->kv_layout.layers;
+    sink->stored(sink->context, j->layer, j->count, sequence->state);
+    j->layer = (j->layer + 1) % s->of->engine->kv_layout.layers;
 }
 
 static void end_job(side *s, uint32_t at, input *in)
@@ -273,7 +290,7 @@ static void fill_begin(const side *s, const mq_kv_arrival *a, mq_frame *frame)
                               .tokenizer = print->tokenizer,
                               .rope = print->rope,
                               .layout = print->layout,
-                              .layers = engine->kv_layout.layers,
+                              .layers = s->of->engine->kv_layout.layers,
                               .first = a->first,
                               .count = a->count - a->first};
     FUZZ_CHECK(mq__kvimage_write(&image, ids, precise, &header, NULL) == MQ_OK);
@@ -282,12 +299,14 @@ static void fill_begin(const side *s, const mq_kv_arrival *a, mq_frame *frame)
     mq__buf_free(&header);
 }
 
-static void fill_chunk(const mq_kv_arrival *a, mq_frame *frame)
+/* Of the layer's KV, or if it keeps none of its state. */
+static void fill_chunk(const mq_kv_layout *layout, const mq_kv_arrival *a, mq_frame *frame)
 {
-    const uint32_t layer = mq__get_u32(frame->own + 4) % engine->kv_layout.layers;
+    const uint32_t layer = mq__get_u32(frame->own + 4) % layout->layers;
     const uint32_t first =
         a->first + mq__get_u32(frame->own + 8) % (a->count - a->first) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
-    const mq_kvchunk chunk = mq__kv_chunk_at(&engine->kv_layout, layer, first, a->count);
+    mq_kvchunk chunk = mq__kv_chunk_at(layout, layer, first, a->count);
+    if (chunk.bytes == 0) chunk = mq__kv_chunk_of_state(layout, layer, a->count);
     memset(payload, (int)layer, chunk.bytes);
     mq__kvchunk_write(&chunk, payload, frame->own);
     frame->bytes = chunk.bytes;
@@ -312,6 +331,7 @@ static void fill_prefill(mq_frame *frame)
 /* What a right message of its kind would say. */
 static void fill_in(const side *s, mq_frame *frame)
 {
+    const mq_kv_layout *layout = &s->of->engine->kv_layout;
     const mq_kv_arrival *a = NULL;
     if (s->client && frame->request - 1 < MQ_FRAME_HANDOFFS) a = s->client->table[frame->request - 1];
     frame->body = payload;
@@ -319,10 +339,11 @@ static void fill_in(const side *s, mq_frame *frame)
     if (frame->kind == MQ_FRAME_PREFILL) fill_prefill(frame);
     if (a) frame->epoch = a->epoch;
     if (a && frame->kind == MQ_FRAME_BEGIN) fill_begin(s, a, frame);
-    if (a && frame->kind == MQ_FRAME_KV) fill_chunk(a, frame);
+    if (a && frame->kind == MQ_FRAME_KV) fill_chunk(layout, a, frame);
     if (a && frame->kind == MQ_FRAME_COMMIT) {
         const uint64_t request = frame->request, epoch = frame->epoch;
-        *frame = mq__commit_frame(mq__tokens_digest(ids, a->count + 1), (uint64_t)a->blocks * engine->kv_layout.layers);
+        const mq_kvimage image = {.first = a->first, .count = a->count - a->first};
+        *frame = mq__commit_frame(mq__tokens_digest(ids, a->count + 1), mq__kv_chunks(layout, &image));
         frame->request = request;
         frame->epoch = epoch;
     }
@@ -442,7 +463,6 @@ static void close_side(side *s)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     input in = {data, bytes};
-    open_once();
     const uint8_t how = next_byte(&in);
     side s = open_side(how);
     played = &s;

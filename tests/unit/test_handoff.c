@@ -34,7 +34,8 @@ static void check_family(const char *name, bool paired)
     const mq_handoff_stats out = handoff_stats(p);
     assert_int_equal(in.received, sizeof counts / sizeof counts[0]);
     assert_int_equal(in.received_tokens, tokens_in_all);
-    assert_int_equal(in.received_bytes, tokens_in_all * mq__kv_token_bytes(&alone->kv_layout));
+    assert_int_equal(in.received_bytes, tokens_in_all * mq__kv_token_bytes(&alone->kv_layout) +
+                                            in.received * alone->state_floats * sizeof(float));
     assert_int_equal(out.sent, in.received);
     assert_int_equal(out.sent_bytes, in.received_bytes);
     assert_int_equal(in.receive_failures + out.send_failures + in.refused_frames + out.refused_frames, 0);
@@ -55,6 +56,13 @@ static void test_experts(void **state)
 {
     (void)state;
     check_family("tiny-qwen3-moe", false);
+}
+
+static void test_recurrent_families(void **state)
+{
+    (void)state;
+    check_family("tiny-qwen3.5", false);
+    check_family("tiny-qwen3.5-moe", true);
 }
 
 static void test_within_the_process(void **state)
@@ -447,6 +455,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_recurrent_families),
         cmocka_unit_test(test_within_the_process),
         cmocka_unit_test(test_cached_beginnings),
         cmocka_unit_test(test_peer_is_remembered),

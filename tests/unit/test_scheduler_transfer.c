@@ -37,7 +37,7 @@ struct mq_kv_arrival {
 
 /* ---- the sink: copies chunks from block to block */
 
-static void copy_layer(mq_kv_arrival *a, uint32_t layer, uint32_t count)
+static void copy_layer(mq_kv_arrival *a, uint32_t layer, uint32_t count, const float *state)
 {
     const mq_kv_layout *layout = &a->by->engine->kv_layout;
     const uint32_t end = count < a->wanted.count ? count : a->wanted.count;
@@ -50,6 +50,9 @@ static void copy_layer(mq_kv_arrival *a, uint32_t layer, uint32_t count)
         at += chunk.count;
     }
     a->stored[layer] = end;
+    const mq_kv_layer *l = &layout->layer[layer];
+    if (l->state_floats && end == a->wanted.count)
+        memcpy(a->wanted.state + l->state_at, state + l->state_at, l->state_floats * sizeof *state);
 }
 
 static void sink_begin(void *context, const mq_sequence *sequence, uint32_t ready)
@@ -57,15 +60,15 @@ static void sink_begin(void *context, const mq_sequence *sequence, uint32_t read
     mq_kv_arrival *a = context;
     a->sequence = sequence;
     for (uint32_t l = 0; l < a->by->engine->kv_layout.layers; l++) {
-        copy_layer(a, l, ready);
+        copy_layer(a, l, ready, sequence->state);
     }
 }
 
-static void sink_stored(void *context, uint32_t layer, uint32_t count)
+static void sink_stored(void *context, uint32_t layer, uint32_t count, const float *state)
 {
     mq_kv_arrival *a = context;
     if (layer > 0) assert_true(a->stored[layer - 1] >= (count < a->wanted.count ? count : a->wanted.count));
-    copy_layer(a, layer, count);
+    copy_layer(a, layer, count, state);
 }
 
 static void hear_other(void *context, const mq_event *event)

@@ -239,6 +239,8 @@ static inline void check_truth(mq_engine *engine, const client *c)
     }
     assert_int_equal(mq_generate(sequence, text, &options, &result, NULL), MQ_OK);
     assert_int_equal(c->answered, alone->answered);
+    if (c->job && sequence->state && sequence->count == c->job->sequence->count)
+        assert_memory_equal(sequence->state, c->job->sequence->state, layout->state_floats * sizeof(float));
     assert_memory_equal(c->answer, alone->answer, c->answered * sizeof *c->answer);
     mq_sequence_free(sequence);
     free(alone);

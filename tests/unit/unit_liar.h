@@ -164,11 +164,20 @@ static inline void say_chunks(talk *t, const mq_sequence *sequence, const mq_kvi
     for (uint32_t at = image->first; at < end; at = (at / MQ_PAGE_TOKENS + 1) * MQ_PAGE_TOKENS) {
         for (uint32_t l = 0; l < layout->layers; l++) {
             const mq_kvchunk chunk = mq__kv_chunk_at(layout, l, at, end);
+            if (!mq__kv_chunk_exists(layout, image, l, at)) continue;
             mq__kv_chunk_gather(layout, &chunk, sequence->pages[at / MQ_PAGE_TOKENS], payload);
             mq_frame frame = {.kind = MQ_FRAME_KV, .body = payload, .bytes = chunk.bytes};
             mq__kvchunk_write(&chunk, payload, frame.own);
             say(t, frame, false);
         }
+    }
+    for (uint32_t l = 0; l < layout->layers; l++) {
+        const mq_kvchunk chunk = mq__kv_chunk_of_state(layout, l, end);
+        if (!mq__kv_chunk_exists(layout, image, l, end)) continue;
+        mq_frame frame = {
+            .kind = MQ_FRAME_KV, .body = sequence->state + layout->layer[l].state_at, .bytes = chunk.bytes};
+        mq__kvchunk_write(&chunk, frame.body, frame.own);
+        say(t, frame, false);
     }
 }
 
@@ -219,7 +228,8 @@ static inline void do_prefill(talk *t, const mq_frame *frame)
                             .count = prefill.count - prefill.first};
     pthread_mutex_lock(&l->work);
     assert_int_equal(mq_sequence_new(l->engine, &t->sequence, NULL), MQ_OK);
-    assert_int_equal(mq_sequence_sync(t->sequence, ids, prefill.count + 1, NULL, NULL, NULL), MQ_OK);
+    mq_rows rows = {.sequence = t->sequence, .tokens = ids, .count = prefill.count, .phase = MQ_PHASE_PREFILL};
+    assert_int_equal(mq_engine_step(l->engine, &rows, 1, NULL), MQ_OK);
     pthread_mutex_unlock(&l->work);
     pthread_mutex_lock(&l->lock);
     const bool holds = l->holds;
@@ -239,8 +249,8 @@ static inline void do_prefill(talk *t, const mq_frame *frame)
         return;
     }
     say_chunks(t, t->sequence, &t->image);
-    const uint64_t blocks = (prefill.count - 1) / 64 - prefill.first / 64 + 1;
-    say(t, mq__commit_frame(mq__tokens_digest(ids, prefill.count + 1), blocks * t->image.layers), true);
+    const uint64_t chunks = mq__kv_chunks(&l->engine->kv_layout, &t->image);
+    say(t, mq__commit_frame(mq__tokens_digest(ids, prefill.count + 1), chunks), true);
     forget(t, &t->sequence);
 }
 
