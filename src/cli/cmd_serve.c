@@ -153,11 +153,7 @@ static int open_handoff(serve_settings *s, serving *v)
 static int start_requests(const serve_settings *s, serving *v)
 {
     mq_error error = {0};
-    mq_engine_info info;
-    mq_engine_describe(v->engine, &info);
-    const bool no_folder =
-        info.state_bytes && !s->disk; /* recurrent state is not kept there: only who asks is refused */
-    char *folder = s->engine.cache_dir && !no_folder ? mq__path_join(s->engine.cache_dir, "kv") : NULL;
+    char *folder = s->engine.cache_dir ? mq__path_join(s->engine.cache_dir, "kv") : NULL;
     mq_scheduler_options options = {.engine = v->engine,
                                     .text = v->text,
                                     .streams = (uint32_t)s->streams,
@@ -168,7 +164,6 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .source = cli_handoff_source(&s->handoff),
                                     .log = log_line};
     int code = CLI_USAGE;
-    if (info.state_bytes) log_line(NULL, "recurrent state: it is not kept on disk yet");
     options.draft = s->no_draft ? MQ_DRAFT_OFF : MQ_DRAFT_LOOKUP;
     if (s->draft && mq_draft_parse(s->draft, &options.draft, &error) != MQ_OK) return cli_report(&error);
     if (cli_size("prefix-cache", s->cache, &options.cache_bytes) &&

@@ -103,9 +103,6 @@ void mq__engine_settle_begin(mq_engine *engine);
 /* To be called after each decode pass. */
 void mq__engine_stepped(mq_engine *engine);
 
-/* Refuses what cannot be done with recurrent state yet; MQ_OK for models without it. */
-mq_status mq__engine_stateless(const mq_engine *engine, const char *what, mq_error *error);
-
 /* ---- sequence.c */
 
 /* KV blocks that the sequence would have to take, and copy where it shares the last one, to hold `count` tokens. */

@@ -59,6 +59,14 @@ void mq__kv_name_next(mq_kv_name *name, const int32_t *tokens)
     name->digest = mq__digest(text, sizeof text);
 }
 
+mq_kv_name mq__kv_span_name(const mq_kv_name *end, uint32_t blocks)
+{
+    uint8_t text[sizeof end->digest + sizeof blocks];
+    memcpy(text, &end->digest, sizeof end->digest);
+    memcpy(text + sizeof end->digest, &blocks, sizeof blocks);
+    return (mq_kv_name){mq__digest(text, sizeof text)};
+}
+
 static char *image_path(const mq_kv_store *store, const mq_kv_name *name)
 {
     mq_buf path = {0};
@@ -204,7 +212,7 @@ bool mq__kv_store_has(mq_kv_store *store, const mq_kv_name *name)
     return there;
 }
 
-bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t at, const mq_kv_name *name)
+bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t first, uint32_t end, const mq_kv_name *name)
 {
     pthread_mutex_lock(&store->lock);
     const bool full = store->waiting > WAITING_MAX;
@@ -214,8 +222,9 @@ bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t at, co
     kv_image *image = mq__alloc_zero(1, sizeof *image);
     if (!image) return false;
     image->path = image_path(store, name);
-    const bool done = image->path && mq_sequence_export(sequence, at * MQ_PAGE_TOKENS, MQ_PAGE_TOKENS, append_image,
-                                                        &image->bytes, NULL) == MQ_OK;
+    const bool done =
+        image->path && mq_sequence_export(sequence, first * MQ_PAGE_TOKENS, (end - first) * MQ_PAGE_TOKENS,
+                                          append_image, &image->bytes, NULL) == MQ_OK;
     if (done)
         queue_image(store, image);
     else
@@ -230,14 +239,14 @@ static bool read_image(void *context, void *bytes, size_t count)
     return fread(bytes, 1, count, context) == count;
 }
 
-bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_name *name)
+bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, uint32_t blocks, const mq_kv_name *name)
 {
     char *path = image_path(store, name);
     struct stat info;
     int fd = -1;
     FILE *file = path && mq__file_open(path, &fd, &info, NULL) == MQ_OK ? fdopen(fd, "rb") : NULL;
     mq_status status = MQ_IO;
-    const uint32_t before = sequence->count;
+    const uint32_t before = sequence->count, after = before + blocks * MQ_PAGE_TOKENS;
     if (file) {
         status = mq_sequence_import(sequence, read_image, file, NULL);
         fclose(file);
@@ -248,8 +257,8 @@ bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_nam
     }
     if (!file && fd >= 0) close(fd);
     mq__free(path);
-    if (status == MQ_OK && sequence->count != before + MQ_PAGE_TOKENS) (void)mq_sequence_truncate(sequence, before);
-    return sequence->count == before + MQ_PAGE_TOKENS;
+    if (status == MQ_OK && sequence->count != after) (void)mq_sequence_truncate(sequence, before);
+    return sequence->count == after;
 }
 
 /* ---- life */
@@ -257,8 +266,7 @@ bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, const mq_kv_nam
 mq_status mq__kv_store_open(mq_engine *engine, const char *dir, uint64_t bytes, mq_kv_store **out, mq_error *error)
 {
     *out = NULL;
-    mq_status status = mq__engine_stateless(engine, "KV folder", error);
-    if (status == MQ_OK) status = mq__make_dirs(dir, error);
+    const mq_status status = mq__make_dirs(dir, error);
     if (status != MQ_OK) return status;
     (void)chmod(dir, 0700); /* KV says what was asked */
     mq_kv_store *store = mq__alloc_zero(1, sizeof *store);

@@ -8,13 +8,6 @@
 
 /* ---- recurrent state */
 
-mq_status mq__engine_stateless(const mq_engine *engine, const char *what, mq_error *error)
-{
-    if (!engine->state_floats) return MQ_OK;
-    return mq__fail(error, MQ_UNSUPPORTED, "%s: %s: expected a model without recurrent state, got one", what,
-                    mq__architecture_name(engine->weights->config.architecture));
-}
-
 /* The last of these blocks that has a snapshot, as a number of blocks. */
 static uint32_t last_snapshot(mq_kv_block *const *block, uint32_t blocks)
 {

@@ -87,22 +87,49 @@ uint32_t mq__prefix_cache_evict(mq_prefix_cache *cache, uint32_t blocks)
     return given;
 }
 
+/* Where spans of a sequence end: at snapshots, without recurrent state with each block. The last such end of its first blocks. */
+static uint32_t last_span_end(const mq_sequence *sequence, uint32_t blocks)
+{
+    while (sequence->state && blocks > 0 && !sequence->blocks[blocks - 1]->state) {
+        blocks--;
+    }
+    return blocks;
+}
+
+/* The file that goes on with block `at` of a prompt: the longest span, where recurrent state makes spans of many blocks. Returns its
+ * end; 0: there is none. */
+static uint32_t find_span(mq_prefix_cache *cache, const mq_sequence *sequence, uint64_t owner, const int32_t *tokens,
+                          uint32_t count, mq_kv_name *span)
+{
+    const uint32_t at = sequence->count / MQ_PAGE_TOKENS, whole = usable(count) / MQ_PAGE_TOKENS;
+    const uint32_t last = whole > at && !cache->engine->state_floats ? at + 1 : whole;
+    uint32_t found = 0;
+    mq_kv_name name;
+    if (last <= at || mq__kv_name_root(cache->engine, sequence->plan, owner, &name, NULL) != MQ_OK) return 0;
+    for (uint32_t end = 1; end <= last; end++) {
+        mq__kv_name_next(&name, tokens + (size_t)(end - 1) * MQ_PAGE_TOKENS);
+        if (end <= at) continue;
+        const mq_kv_name file = mq__kv_span_name(&name, end - at);
+        if (!mq__kv_store_has(cache->store, &file)) continue;
+        *span = file;
+        found = end;
+    }
+    return found;
+}
+
 bool mq__prefix_cache_load(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, const int32_t *tokens,
                            uint32_t count)
 {
-    const uint32_t at = sequence->count / MQ_PAGE_TOKENS;
-    mq_kv_name name;
-    if (!cache->store || sequence->count % MQ_PAGE_TOKENS || usable(count) < (at + 1) * MQ_PAGE_TOKENS) return false;
-    if (mq__kv_name_root(cache->engine, sequence->plan, owner, &name, NULL) != MQ_OK) return false;
-    for (uint32_t b = 0; b <= at; b++) {
-        mq__kv_name_next(&name, tokens + (size_t)b * MQ_PAGE_TOKENS);
-    }
-    if (!mq__kv_store_has(cache->store, &name)) return false;
-    if (!mq__kv_available(cache->engine->kv)) (void)mq__prefix_cache_evict(cache, 1);
-    if (!mq__kv_store_get(cache->store, sequence, &name)) return false;
-    cache->read_tokens += MQ_PAGE_TOKENS;
-    cache->hit_tokens += MQ_PAGE_TOKENS;
-    cache->miss_tokens -= MQ_PAGE_TOKENS;
+    mq_kv_name span;
+    if (!cache->store || sequence->count % MQ_PAGE_TOKENS) return false;
+    const uint32_t end = find_span(cache, sequence, owner, tokens, count, &span);
+    if (end == 0) return false;
+    const uint32_t blocks = end - sequence->count / MQ_PAGE_TOKENS, free = mq__kv_available(cache->engine->kv);
+    if (free < blocks) (void)mq__prefix_cache_evict(cache, blocks - free);
+    if (!mq__kv_store_get(cache->store, sequence, blocks, &span)) return false;
+    cache->read_tokens += blocks * MQ_PAGE_TOKENS;
+    cache->hit_tokens += blocks * MQ_PAGE_TOKENS;
+    cache->miss_tokens -= blocks * MQ_PAGE_TOKENS;
     return true;
 }
 
@@ -110,11 +137,14 @@ bool mq__prefix_cache_store(mq_prefix_cache *cache, mq_sequence *sequence, uint6
                             mq_kv_name *name)
 {
     if (at == 0 && mq__kv_name_root(cache->engine, sequence->plan, owner, name, NULL) != MQ_OK) return true;
+    const uint32_t first = last_span_end(sequence, at), end = at + 1;
+    const bool is_end = last_span_end(sequence, end) == end;
     mq_kv_name own = *name;
     mq__kv_name_next(&own, sequence->tokens + (size_t)at * MQ_PAGE_TOKENS);
-    const bool there = mq__kv_store_has(cache->store, &own);
-    if (!there && !mq__kv_store_put(cache->store, sequence, at, &own)) return false;
-    if (!there) cache->written_tokens += MQ_PAGE_TOKENS;
+    const mq_kv_name span = mq__kv_span_name(&own, end - first);
+    const bool missing = is_end && !mq__kv_store_has(cache->store, &span);
+    if (missing && !mq__kv_store_put(cache->store, sequence, first, end, &span)) return false;
+    if (missing) cache->written_tokens += (end - first) * MQ_PAGE_TOKENS;
     *name = own;
     return true;
 }

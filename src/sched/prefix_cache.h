@@ -30,11 +30,12 @@ void mq__prefix_cache_keep(mq_prefix_cache *cache, mq_sequence *sequence, uint64
 /* Blocks given back to the pool: at most `blocks`, or fewer. */
 uint32_t mq__prefix_cache_evict(mq_prefix_cache *cache, uint32_t blocks);
 
-/* Appends the next block of a prompt from disk, if it is there: the sequence holds whole blocks, and the prompt goes on at least a
- * token after it. */
+/* Appends the next blocks of a prompt from disk, if they are there: the sequence holds whole blocks, and the prompt goes on at least a
+ * token after them. */
 bool mq__prefix_cache_load(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, const int32_t *tokens,
                            uint32_t count);
-/* Offers block `at` of a sequence to the disk; name: of the block before it, becomes its own. False: later. */
+/* Offers block `at` of a sequence to the disk, with those before it that it takes to get there from a snapshot; name: of the block before
+ * it, becomes its own. False: later. */
 bool mq__prefix_cache_store(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, uint32_t at,
                             mq_kv_name *name);
 

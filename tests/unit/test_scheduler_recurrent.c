@@ -90,16 +90,83 @@ static void test_turns(void **state)
     mq_engine_close(engine);
 }
 
-static void test_refusals(void **state)
+/* ---- the disk */
+
+/* What a new process finds of the prompt; state_bytes 1: it keeps one snapshot only. */
+static uint32_t cached_by_process(const char *dir, uint64_t state_bytes, client *c, int32_t *answer)
+{
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_engine_options options = {.model_dir = model,
+                                       .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
+                                       .threads = 2,
+                                       .context = 1024,
+                                       .chunk = 256,
+                                       .state_bytes = state_bytes,
+                                       .no_cache = true};
+    if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.cache_dir = dir});
+    must_submit(s, c, 0);
+    finish(c);
+    const uint32_t cached = c->report.cached;
+    memcpy(answer, c->answer, ANSWER * sizeof *answer);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+    return cached;
+}
+
+/* Spoils the files of a folder; returns how many there are. */
+static uint32_t damage_files(const char *dir)
+{
+    DIR *folder = opendir(dir);
+    uint32_t count = 0;
+    assert_non_null(folder);
+    for (const struct dirent *e = readdir(folder); e; e = readdir(folder)) {
+        char path[700];
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        FILE *file = strstr(path, ".mqkv") ? fopen(path, "r+b") : NULL;
+        if (!file) continue;
+        assert_int_equal(fseek(file, -30, SEEK_END), 0); /* in a state */
+        assert_int_equal(fputc('X', file), 'X');
+        assert_int_equal(fclose(file), 0);
+        count++;
+    }
+    closedir(folder);
+    return count;
+}
+
+static void test_disk_outlives_the_process(void **state)
 {
     (void)state;
-    mq_engine *engine = open_engine(1, 128);
-    mq_scheduler *s;
-    mq_error error = {0};
-    const mq_scheduler_options options = {
-        .engine = engine, .text = text, .cache_dir = unit_path("kv"), .disk_bytes = 1 << 20};
-    unit_refused(mq_scheduler_start(&options, &s, &error), MQ_UNSUPPORTED, &error, "KV folder: qwen3_5");
-    mq_engine_close(engine);
+    const char *dir = unit_path("kv");
+    client *c = new_client(70, 700);
+    int32_t first[ANSWER], again[ANSWER];
+    assert_int_equal(cached_by_process(dir, 0, c, first), 0);
+    assert_int_equal(cached_by_process(dir, 0, c, again), 640);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(damage_files(dir), 3); /* to 256, to 512, to 640 */
+    assert_int_equal(cached_by_process(dir, 0, c, again), 0);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(cached_by_process(dir, 0, c, again), 640); /* written anew */
+    c->count = 600;
+    assert_int_equal(cached_by_process(dir, 0, c, again), 512);
+    free(c);
+}
+
+/* Snapshots between that are lost make one span of many. */
+static void test_one_snapshot_on_disk(void **state)
+{
+    (void)state;
+    const char *dir = unit_path("kv1");
+    client *c = new_client(71, 700);
+    int32_t first[ANSWER], again[ANSWER];
+    assert_int_equal(cached_by_process(dir, 1, c, first), 0);
+    assert_int_equal(cached_by_process(dir, 1, c, again), 640);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(cached_by_process(dir, 0, c, again), 640);
+    assert_memory_equal(first, again, sizeof first);
+    assert_int_equal(damage_files(dir), 1);
+    free(c);
 }
 
 int main(void)
@@ -108,7 +175,8 @@ int main(void)
         cmocka_unit_test(test_many_equal_singles),
         cmocka_unit_test(test_parked),
         cmocka_unit_test(test_turns),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_disk_outlives_the_process),
+        cmocka_unit_test(test_one_snapshot_on_disk),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
 }
