@@ -144,10 +144,12 @@ static void test_disk_outlives_the_process(void **state)
     assert_int_equal(cached_by_process(dir, 0, c, first), 0);
     assert_int_equal(cached_by_process(dir, 0, c, again), 640);
     assert_memory_equal(first, again, sizeof first);
-    assert_int_equal(damage_files(dir), 3); /* to 256, to 512, to 640 */
-    assert_int_equal(cached_by_process(dir, 0, c, again), 0);
-    assert_memory_equal(first, again, sizeof first);
-    assert_int_equal(cached_by_process(dir, 0, c, again), 640); /* written anew */
+    assert_int_equal(damage_files(dir), 3);             /* to 256, to 512, to 640 */
+    static const uint32_t found[] = {0, 256, 512, 640}; /* each finds a damaged one, and writes it anew */
+    for (size_t i = 0; i < sizeof found / sizeof found[0]; i++) {
+        assert_int_equal(cached_by_process(dir, 0, c, again), found[i]);
+        assert_memory_equal(first, again, sizeof first);
+    }
     c->count = 600;
     assert_int_equal(cached_by_process(dir, 0, c, again), 512);
     free(c);
