@@ -128,7 +128,8 @@ static void give_earlier(mq_engine *engine, const mq_sequence *sequence, uint32_
     const uint32_t before = position / MQ_PAGE_TOKENS - 1;
     if (before == 0 || before * MQ_PAGE_TOKENS % engine->state_interval == 0) return;
     mq_kv_block *block = sequence->blocks[before - 1];
-    if (block->precise == UINT64_MAX) mq__kv_state_give(engine->kv, block);
+    const bool decoded = block->precise >> (MQ_PAGE_TOKENS - 1) & 1; /* its last token was */
+    if (decoded) mq__kv_state_give(engine->kv, block);
 }
 
 static void add_snapshot(mq_engine *engine, const mq_sequence *sequence, mq_phase phase, mq_segment *segment,

@@ -338,6 +338,29 @@ static void test_turn_ends_and_passes(void **state)
     }
 }
 
+/* Of an answer only the last whole block has one, beside the regular ones. */
+static void test_answer(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_with((settings){.chunk = 128});
+    mq_sequence *s = new_sequence(engine);
+    (void)sync_to(s, tokens, 70);
+    for (uint32_t i = 70; i < 340; i++) {
+        assert_int_equal(mq_sequence_step(s, tokens[i], NULL), MQ_OK);
+        const bool regular = i + 1 >= 256, own = i + 1 >= 128 && (i + 1) / 64 != 4;
+        assert_int_equal(mq__kv_states_held(engine->kv), 1u + regular + own);
+    }
+    assert_int_equal(mq_sequence_truncate(s, 339), 320);
+    float *expected = fresh_logits(engine, tokens, 70, 260);
+    for (uint32_t i = 320; i < 330; i++) {
+        assert_int_equal(mq_sequence_step(s, tokens[i], NULL), MQ_OK);
+    }
+    check_logits(s, expected);
+    free(expected);
+    mq_sequence_free(s);
+    mq_engine_close(engine);
+}
+
 /* ---- cancelled in the middle of a pass: the layers before have gone through the rows already */
 
 static void cancel_at_layer(void *context, uint32_t layer, mq_linear_group group, const float *rows, uint32_t count,
@@ -434,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_few_snapshots),
         cmocka_unit_test(test_many_turns),
         cmocka_unit_test(test_turn_ends_and_passes),
+        cmocka_unit_test(test_answer),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test_setup_teardown(test_plans, unit_setup, unit_teardown),
         cmocka_unit_test(test_refusals),
