@@ -146,7 +146,7 @@ typedef struct mq_engine_options {
     uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
-    uint64_t state_bytes;  /* of snapshots of recurrent state; 0: 18 a context, a quarter of memory at most */
+    uint64_t state_bytes;  /* of snapshots of recurrent state; 0: 22 a context, a quarter of memory at most */
     uint64_t kv_bytes;     /* or KV of all sequences together, but at least one context; 0: as `sequences` says */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */

@@ -286,7 +286,8 @@ static mq_status lay_out_kv(mq_engine *e, mq_error *error)
 
 /* ---- recurrent state: a snapshot every so many tokens, and places for those of each context that the KV pool holds */
 
-#define SNAPSHOTS    16  /* of a whole context */
+#define SNAPSHOTS    16  /* of a whole context, */
+#define BETWEEN      6   /* and beside those */
 #define INTERVAL_MIN 256 /* tokens */
 
 static mq_status start_states(mq_engine *e, mq_error *error)
@@ -297,9 +298,9 @@ static mq_status start_states(mq_engine *e, mq_error *error)
     if (!e->state_floats) return MQ_OK;
     const uint32_t even = (e->context / SNAPSHOTS + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
     e->state_interval = even > INTERVAL_MIN ? even : INTERVAL_MIN;
-    /* one more of each for the end of its prompt, and one for those who begin there */
+    /* and a third as many for those between (mq__kv_state_take_between): ends of turns, of the prompt, of the answer */
     const uint64_t bytes = e->state_floats * sizeof(float), asked = e->options.state_bytes / bytes;
-    const uint64_t wanted = contexts * (SNAPSHOTS + 2), most = mq__memory_total() / 4 / bytes;
+    const uint64_t wanted = contexts * (SNAPSHOTS + BETWEEN), most = mq__memory_total() / 4 / bytes;
     const uint64_t count = e->options.state_bytes ? asked : wanted < most ? wanted : most;
     return mq__kv_states_new(e->kv, e->state_floats, (uint32_t)(count < 1 ? 1 : count < 65536 ? count : 65536), error);
 }

@@ -277,7 +277,7 @@ void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_bloc
         mq__kv_hold(block[i]);
         put_block(sequence, sequence->block_count++, block[i]);
     }
-    snapshot_state(sequence, sequence->count, sequence->state);
+    if (blocks) snapshot_state(sequence, sequence->count, sequence->state);
 }
 
 /* ---- tokens and logits */
@@ -311,7 +311,7 @@ mq_status mq__sequence_kept_room(mq_sequence *sequence, uint32_t rows, mq_error 
 {
     const mq_model *m = &sequence->engine->weights->model;
     if (rows <= sequence->kept_room) return MQ_OK;
-    float *kept = mq__alloc_aligned(rows * m->delta_layers * mq__state_row_floats(&m->delta) * sizeof *kept);
+    float *kept = mq__alloc_aligned((size_t)rows * m->delta_layers * mq__state_row_floats(&m->delta) * sizeof *kept);
     if (!kept) return mq__fail(error, MQ_NO_MEMORY, "sequence: drafts of %u rows: expected memory, got none", rows);
     mq__free_aligned(sequence->kept);
     sequence->kept = kept;

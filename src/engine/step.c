@@ -93,30 +93,86 @@ static bool cancelled(const mq_sequence *sequence)
 
 /* ---- recurrent state: which snapshots a segment leaves, and where its states are */
 
-/* At multiples of the interval, and at the last whole block of rows that do not fill a pass: there a prompt ends. */
-static bool snapshot_at(const mq_engine *engine, const mq_segment *segment, mq_phase phase, uint32_t position)
+static bool ends_turn(const mq_weights *weights, int32_t token)
 {
-    if (position % engine->state_interval == 0) return true;
-    const uint32_t end = segment->first + segment->rows;
-    return phase == MQ_PHASE_PREFILL && segment->rows < engine->chunk && end - position < MQ_PAGE_TOKENS;
+    for (size_t i = 0; i < weights->eos_count; i++) {
+        if (weights->eos[i] == token) return true;
+    }
+    return false;
 }
 
-/* The last ones, where there are more than fit. */
-static void plan_snapshots(mq_engine *engine, mq_sequence *sequence, mq_phase phase, mq_segment *segment)
+/* Whether later prompts may part from this one in the block behind a position: a turn ends before its last token. tokens: the segment's. */
+static bool turn_ends(const mq_engine *engine, const mq_segment *segment, const int32_t *tokens, uint32_t position)
 {
-    mq_kv_block *wanted[MQ_STATE_SAVES];
-    uint32_t rows[MQ_STATE_SAVES], count = 0;
+    const uint32_t from = position > segment->first ? position - 1 - segment->first : 0, left = segment->rows - from;
+    for (uint32_t i = 0; i < left && i < MQ_PAGE_TOKENS; i++) {
+        if (ends_turn(engine->weights, tokens[from + i])) return true;
+    }
+    return false;
+}
+
+/* Beside multiples of the interval: the last whole block of each turn, of rows that do not fill a pass (there a prompt ends), and of an
+ * answer. */
+static bool snapshot_between(const mq_engine *engine, const mq_segment *segment, mq_phase phase, const int32_t *tokens,
+                             uint32_t position)
+{
     const uint32_t end = segment->first + segment->rows;
+    if (phase == MQ_PHASE_DECODE) return true;
+    if (segment->rows < engine->chunk && end - position < MQ_PAGE_TOKENS) return true;
+    return turn_ends(engine, segment, tokens, position);
+}
+
+/* What a block of an answer has for its end, until the next one is whole. */
+static void give_earlier(mq_engine *engine, const mq_sequence *sequence, uint32_t position)
+{
+    const uint32_t before = position / MQ_PAGE_TOKENS - 1;
+    if (before == 0 || before * MQ_PAGE_TOKENS % engine->state_interval == 0) return;
+    mq_kv_block *block = sequence->blocks[before - 1];
+    const bool decoded = block->precise >> (MQ_PAGE_TOKENS - 1) & 1; /* its last token was */
+    if (decoded) mq__kv_state_give(engine->kv, block);
+}
+
+static void add_snapshot(mq_engine *engine, const mq_sequence *sequence, mq_phase phase, mq_segment *segment,
+                         uint32_t position)
+{
+    mq_kv_block *block = sequence->blocks[position / MQ_PAGE_TOKENS - 1];
+    const bool regular = position % engine->state_interval == 0;
+    if (block->holders > 1 || block->state) return;
+    if (phase == MQ_PHASE_DECODE) give_earlier(engine, sequence, position);
+    float *to = regular ? mq__kv_state_take(engine->kv, block) : mq__kv_state_take_between(engine->kv, block);
+    if (to) segment->save[segment->saves++] = (mq_state_save){position - segment->first, to};
+}
+
+/* A turn ends in the first block of a pass: its snapshot is the state that the pass begins with. */
+static void snapshot_before(mq_engine *engine, const mq_sequence *sequence, const mq_segment *segment,
+                            const int32_t *tokens)
+{
+    if (segment->first % MQ_PAGE_TOKENS != 0 || segment->first % engine->state_interval == 0) return;
+    mq_kv_block *block = sequence->blocks[segment->first / MQ_PAGE_TOKENS - 1];
+    if (block->state || !turn_ends(engine, segment, tokens, segment->first)) return;
+    float *to = mq__kv_state_take_between(engine->kv, block);
+    if (to) memcpy(to, sequence->state, engine->state_floats * sizeof *to);
+}
+
+/* The last ones, where there are more than fit; those at multiples of the interval first. */
+static void plan_snapshots(mq_engine *engine, const mq_sequence *sequence, mq_phase phase, const int32_t *tokens,
+                           mq_segment *segment)
+{
+    uint32_t wanted[MQ_STATE_SAVES], count = 0;
+    const uint32_t end = segment->first + segment->rows, interval = engine->state_interval;
+    const uint32_t regular = end / interval - segment->first / interval;
+    uint32_t between = regular < MQ_STATE_SAVES ? MQ_STATE_SAVES - regular : 0;
     for (uint32_t at = end / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS; at > segment->first && count < MQ_STATE_SAVES;
          at -= MQ_PAGE_TOKENS) {
-        if (!snapshot_at(engine, segment, phase, at)) continue;
-        wanted[count] = sequence->blocks[at / MQ_PAGE_TOKENS - 1];
-        rows[count++] = at - segment->first;
+        if (at % interval != 0) {
+            if (between == 0 || !snapshot_between(engine, segment, phase, tokens, at)) continue;
+            between--;
+        }
+        wanted[count++] = at;
     }
+    if (phase == MQ_PHASE_PREFILL) snapshot_before(engine, sequence, segment, tokens);
     while (count-- > 0) {
-        if (wanted[count]->holders > 1 || wanted[count]->state) continue;
-        float *to = mq__kv_state_take(engine->kv, wanted[count]);
-        if (to) segment->save[segment->saves++] = (mq_state_save){rows[count], to};
+        add_snapshot(engine, sequence, phase, segment, wanted[count]);
     }
 }
 
@@ -129,7 +185,7 @@ static void place_states(mq_engine *engine, const mq_rows *rows, mq_segment *seg
     segment->state_after = sequence->state_after;
     sequence->kept_rows = 0;
     if (may_be_dropped(engine, rows)) segment->keep = sequence->kept;
-    if (!engine->drafting) plan_snapshots(engine, sequence, rows->phase, segment);
+    if (!engine->drafting) plan_snapshots(engine, sequence, rows->phase, rows->tokens + rows->done, segment);
 }
 
 /* The rows have run, or (dropped) have not. */

@@ -70,6 +70,9 @@ void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precis
 mq_status mq__kv_states_new(mq_kv_pool *pool, size_t floats, uint32_t count, mq_error *error);
 /* A place for the block, with undefined content, kept until mq__kv_states_settle; NULL: all are being written to. */
 float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block);
+/* The same for one between the regular ones: together they have a quarter of the places at most, so that however many there are the
+ * regular ones stay. */
+float *mq__kv_state_take_between(mq_kv_pool *pool, mq_kv_block *block);
 void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block);
 void mq__kv_state_use(mq_kv_pool *pool, const mq_kv_block *block);
 /* What was taken has been written. */

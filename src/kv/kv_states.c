@@ -9,7 +9,7 @@
 typedef struct place {
     mq_kv_block *block; /* NULL: free */
     uint64_t used;      /* the clock then */
-    bool being_written;
+    bool being_written, between;
 } place;
 
 struct mq_kv_states {
@@ -46,12 +46,23 @@ void mq__kv_states_free(mq_kv_states *s)
     mq__free(s);
 }
 
-/* A free place, or the one that was used longest ago; NULL: all are being written to. */
-static place *choose_place(mq_kv_states *s)
+/* Whether those between have all that they may have. */
+static bool enough_between(const mq_kv_states *s)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        held += s->at[i].block && s->at[i].between;
+    }
+    return held >= (s->count + 3) / 4;
+}
+
+/* A free place, or the one that was used longest ago; NULL: all are being written to. own: of those between. */
+static place *choose_place(mq_kv_states *s, bool own)
 {
     place *best = NULL;
     for (uint32_t i = 0; i < s->count; i++) {
         place *p = &s->at[i];
+        if (own && !(p->block && p->between)) continue;
         if (!p->block) return p;
         if (!p->being_written && (!best || p->used < best->used)) best = p;
     }
@@ -63,16 +74,25 @@ static place *place_of_state(mq_kv_states *s, const mq_kv_block *block)
     return &s->at[(size_t)(block->state - s->memory) / s->floats];
 }
 
-float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block)
+static float *take_place(mq_kv_states *s, mq_kv_block *block, bool between)
 {
-    mq_kv_states *s = *mq__kv_pool_states(pool);
     assert(!block->state);
-    place *p = s ? choose_place(s) : NULL;
+    place *p = s ? choose_place(s, between && enough_between(s)) : NULL;
     if (!p) return NULL;
     if (p->block) p->block->state = NULL;
-    *p = (place){block, ++s->clock, true};
+    *p = (place){block, ++s->clock, true, between};
     block->state = s->memory + (size_t)(p - s->at) * s->floats;
     return block->state;
+}
+
+float *mq__kv_state_take(mq_kv_pool *pool, mq_kv_block *block)
+{
+    return take_place(*mq__kv_pool_states(pool), block, false);
+}
+
+float *mq__kv_state_take_between(mq_kv_pool *pool, mq_kv_block *block)
+{
+    return take_place(*mq__kv_pool_states(pool), block, true);
 }
 
 void mq__kv_state_give(mq_kv_pool *pool, mq_kv_block *block)

@@ -108,13 +108,13 @@ static void keep_delta_row(const job *j, const mq_segment *segment, uint32_t i)
 
 static void prepare_delta_row(const job *j, const mq_segment *segment, uint32_t i)
 {
-    if (segment->keep) keep_delta_row(j, segment, i);
     const mq_runtime *rt = j->rt;
     const mq_delta_sizes *d = &rt->model->delta;
     const size_t channels = mq__delta_channels(d), row = segment->row + i;
     const float eps = (float)(LENGTH_EPS / d->key_dim);
     const float *u[MQ_CONV_TAPS];
     float *c = rt->delta->c + row * channels, *k = c + (size_t)d->key_heads * d->key_dim;
+    if (segment->keep) keep_delta_row(j, segment, i);
     for (uint32_t t = 0; t < d->taps; t++) {
         u[t] = row_of_u(j, segment, i, d->taps - 1 - t);
     }

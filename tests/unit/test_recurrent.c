@@ -291,6 +291,76 @@ static void test_few_snapshots(void **state)
     mq_engine_close(engine);
 }
 
+/* However many turns end in a prompt, the regular snapshots stay. */
+static void test_many_turns(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_with((settings){.sequences = 1, .chunk = 512});
+    int32_t prompt[TOKENS];
+    for (uint32_t i = 0; i < TOKENS; i++) {
+        prompt[i] = i % 20 == 19 ? engine->weights->eos[0] : tokens[i];
+    }
+    mq_sequence *s = new_sequence(engine);
+    (void)sync_to(s, prompt, TOKENS);
+    assert_int_equal(mq__kv_states_held(engine->kv), 2 + 6); /* of 10 blocks */
+    assert_int_equal(mq_sequence_truncate(s, 300), 256);
+    assert_int_equal(mq_sequence_truncate(s, 255), 192);
+    assert_int_equal(mq_sequence_truncate(s, 191), 0); /* turns that ended longest ago have lost theirs */
+    mq_sequence_free(s);
+    mq_engine_close(engine);
+}
+
+/* Wherever passes begin, a turn's last whole block has one; and each is the state of its tokens. */
+static void test_turn_ends_and_passes(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = {64, 128, 192, 512};
+    for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
+        mq_engine *engine = open_with((settings){.chunk = chunks[c]});
+        int32_t prompt[TOKENS];
+        memcpy(prompt, tokens, sizeof prompt);
+        mq_sequence *s = new_sequence(engine);
+        for (uint32_t end = 130; end < 600; end += 97) {
+            prompt[end] = engine->weights->eos[0];
+        }
+        (void)sync_to(s, prompt, TOKENS);
+        for (uint32_t end = 130 + 4 * 97; end >= 130; end -= 97) {
+            const uint32_t whole = (end + 1) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
+            assert_int_equal(mq_sequence_truncate(s, end + 1), whole);
+            (void)sync_to(s, prompt, end + 40);
+            float *expected = fresh_logits(engine, prompt, end + 40, 0);
+            check_logits(s, expected);
+            free(expected);
+            (void)mq_sequence_truncate(s, whole);
+        }
+        mq_sequence_free(s);
+        mq_engine_close(engine);
+    }
+}
+
+/* Of an answer only the last whole block has one, beside the regular ones. */
+static void test_answer(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_with((settings){.chunk = 128});
+    mq_sequence *s = new_sequence(engine);
+    (void)sync_to(s, tokens, 70);
+    for (uint32_t i = 70; i < 340; i++) {
+        assert_int_equal(mq_sequence_step(s, tokens[i], NULL), MQ_OK);
+        const bool regular = i + 1 >= 256, own = i + 1 >= 128 && (i + 1) / 64 != 4;
+        assert_int_equal(mq__kv_states_held(engine->kv), 1u + regular + own);
+    }
+    assert_int_equal(mq_sequence_truncate(s, 339), 320);
+    float *expected = fresh_logits(engine, tokens, 70, 260);
+    for (uint32_t i = 320; i < 330; i++) {
+        assert_int_equal(mq_sequence_step(s, tokens[i], NULL), MQ_OK);
+    }
+    check_logits(s, expected);
+    free(expected);
+    mq_sequence_free(s);
+    mq_engine_close(engine);
+}
+
 /* ---- cancelled in the middle of a pass: the layers before have gone through the rows already */
 
 static void cancel_at_layer(void *context, uint32_t layer, mq_linear_group group, const float *rows, uint32_t count,
@@ -365,6 +435,9 @@ int main(void)
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_few_snapshots),
+        cmocka_unit_test(test_many_turns),
+        cmocka_unit_test(test_turn_ends_and_passes),
+        cmocka_unit_test(test_answer),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test_setup_teardown(test_plans, unit_setup, unit_teardown),
     };
