@@ -31,6 +31,51 @@ mq_kvchunk mq__kv_chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t 
         .layer = layer, .first = first, .count = count, .bytes = mq__kv_chunk_bytes(layout, layer, count)};
 }
 
+uint32_t mq__kv_bare(const mq_kv_layout *layout, uint32_t first, uint32_t end)
+{
+    const uint32_t whole = end / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS; /* where the prefix cache begins */
+    const uint32_t from = layout->window ? mq__kv_window_from(layout, whole) * MQ_PAGE_TOKENS : 0;
+    if (first % MQ_PAGE_TOKENS || from <= first) return 0;
+    return (from < end ? from : end) - first;
+}
+
+uint64_t mq__kv_range_bytes(const mq_kv_layout *layout, uint32_t first, uint32_t end)
+{
+    const uint64_t elements = (uint64_t)(end - first) * layout->block_elements +
+                              (uint64_t)(end - first - mq__kv_bare(layout, first, end)) * layout->window_elements;
+    return elements / MQ_PAGE_TOKENS * sizeof(uint16_t);
+}
+
+bool mq__kv_chunk_exists(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t layer, uint32_t position)
+{
+    return !layout->layer[layer].window || position - image->first >= image->bare;
+}
+
+static uint32_t layers_with_windows(const mq_kv_layout *layout)
+{
+    uint32_t layers = 0;
+    for (uint32_t l = 0; l < layout->layers; l++) {
+        layers += layout->layer[l].window > 0;
+    }
+    return layers;
+}
+
+uint32_t mq__kv_block_chunks(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t position)
+{
+    return layout->layers - (position - image->first < image->bare ? layers_with_windows(layout) : 0);
+}
+
+static uint32_t blocks_of_range(uint32_t first, uint32_t count)
+{
+    return count ? (first + count - 1) / MQ_PAGE_TOKENS - first / MQ_PAGE_TOKENS + 1 : 0;
+}
+
+uint64_t mq__kv_chunks(const mq_kv_layout *layout, const mq_kvimage *image)
+{
+    return (uint64_t)blocks_of_range(image->first, image->count) * layout->layers -
+           (uint64_t)blocks_of_range(image->first, image->bare) * layers_with_windows(layout);
+}
+
 /* Where the chunk's part of a head's keys or values begins (i: head by head, keys first), in elements of the block. */
 static size_t chunk_place(const mq_kv_layer *layer, const mq_kvchunk *chunk, uint32_t i)
 {
@@ -77,9 +122,27 @@ static mq_status put_bytes(const kv_output *out, const void *bytes, size_t count
     return mq__fail(error, MQ_WRITE, "KV image: expected %zu bytes to be taken, got a refusal", count);
 }
 
-static mq_status put_header(mq_sequence *sequence, uint32_t first, uint32_t count, const kv_output *out,
-                            mq_error *error)
+/* Window parts that are not there, or that nobody needs behind the range. */
+static mq_status bare_range(const mq_sequence *sequence, mq_kvimage *image, mq_error *error)
 {
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const uint32_t end = image->first + image->count;
+    image->bare = mq__kv_bare(layout, image->first, end);
+    for (uint32_t at = image->first + image->bare; layout->window && at < end;) {
+        const uint32_t block = at / MQ_PAGE_TOKENS, next = (block + 1) * MQ_PAGE_TOKENS;
+        at = next < end ? next : end;
+        if (!sequence->blocks[block]->window) image->bare = at - image->first;
+    }
+    if (image->bare == 0 || image->first % MQ_PAGE_TOKENS == 0) return MQ_OK;
+    return mq__fail(
+        error, MQ_UNSUPPORTED,
+        "KV image: range: expected one that begins with a block, where windows are behind it, got one from %u",
+        image->first);
+}
+
+static mq_status put_header(mq_sequence *sequence, mq_kvimage *image, const kv_output *out, mq_error *error)
+{
+    const uint32_t first = image->first, count = image->count;
     mq_fingerprint print;
     mq_buf head = {0};
     uint8_t *precise = mq__alloc_zero((count + 7) / 8, 1);
@@ -90,15 +153,16 @@ static mq_status put_header(mq_sequence *sequence, uint32_t first, uint32_t coun
     for (uint32_t i = 0; status == MQ_OK && i < count; i++) {
         if (mq_sequence_is_precise(sequence, first + i)) precise[i / 8] |= (uint8_t)(1u << i % 8);
     }
-    const mq_kvimage image = {.weights = print.weights,
-                              .plan = print.plan,
-                              .tokenizer = print.tokenizer,
-                              .rope = print.rope,
-                              .layout = print.layout,
-                              .layers = sequence->engine->kv_layout.layers,
-                              .first = first,
-                              .count = count};
-    if (status == MQ_OK) status = mq__kvimage_write(&image, sequence->tokens, precise, &head, error);
+    *image = (mq_kvimage){.weights = print.weights,
+                          .plan = print.plan,
+                          .tokenizer = print.tokenizer,
+                          .rope = print.rope,
+                          .layout = print.layout,
+                          .layers = sequence->engine->kv_layout.layers,
+                          .first = first,
+                          .count = count};
+    if (status == MQ_OK) status = bare_range(sequence, image, error);
+    if (status == MQ_OK) status = mq__kvimage_write(image, sequence->tokens, precise, &head, error);
     if (status == MQ_OK) status = put_bytes(out, head.data, head.len, error);
     mq__buf_free(&head);
     mq__free(precise);
@@ -120,13 +184,16 @@ mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t cou
     size_t most;
     uint8_t *chunk = new_chunk(layout, &most, error);
     if (!chunk) return MQ_NO_MEMORY;
-    mq_status status = put_header(sequence, first, count, &out, error);
+    mq_kvimage image = {.first = first, .count = count};
+    mq_status status = put_header(sequence, &image, &out, error);
     for (uint32_t at = first, next; status == MQ_OK && at < first + count; at = next) {
         next = at + mq__kv_chunk_at(layout, 0, at, first + count).count;
         for (uint32_t l = 0; status == MQ_OK && l < layout->layers; l++) {
             const mq_kvchunk c = mq__kv_chunk_at(layout, l, at, first + count);
             uint8_t *payload = chunk + MQ_KVCHUNK_HEAD;
-            mq__kv_chunk_gather(layout, &c, sequence->pages[at / MQ_PAGE_TOKENS], payload);
+            if (!mq__kv_chunk_exists(layout, &image, l, at)) continue;
+            const mq_kv_block *block = sequence->blocks[at / MQ_PAGE_TOKENS];
+            mq__kv_chunk_gather(layout, &c, layout->layer[l].window ? block->window : block->data, payload);
             mq__kvchunk_write(&c, payload, chunk);
             status = put_bytes(&out, chunk, MQ_KVCHUNK_HEAD + c.bytes, error);
         }
@@ -186,6 +253,23 @@ static mq_status check_fingerprint(mq_sequence *sequence, const mq_kvimage *imag
     return status;
 }
 
+/* Of the model's windows at least: the image has no chunks, or parts can be had for them. */
+static mq_status check_windows(const mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const uint32_t parts = blocks_of_range(image->first + image->bare, image->count - image->bare);
+    if (image->bare && !layout->window) {
+        return mq__fail(error, MQ_FORMAT, "KV image: bare: expected 0 of a model without windows, got %u", image->bare);
+    }
+    if (layout->window && image->first % MQ_PAGE_TOKENS && !sequence->window_pages[image->first / MQ_PAGE_TOKENS]) {
+        return mq__fail(error, MQ_USAGE, "KV image: range: expected windows before position %u, got none",
+                        image->first);
+    }
+    if (!layout->window || parts < mq__kv_windows_available(sequence->engine->kv)) return MQ_OK;
+    return mq__fail(error, MQ_LIMIT, "KV image: window parts of KV blocks: expected more than %u, got %u", parts,
+                    mq__kv_windows_available(sequence->engine->kv));
+}
+
 /* The sequence holds the tokens before the range and nothing else, and its tokens are this model's. */
 static mq_status check_range(const mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
 {
@@ -202,7 +286,7 @@ static mq_status check_range(const mq_sequence *sequence, const mq_kvimage *imag
         return mq__fail(error, MQ_UNSUPPORTED, "KV image: token %u: expected the sequence's, got %d", i, token);
     }
     const uint32_t missing = mq__sequence_blocks_missing(sequence, image->first + image->count);
-    if (missing <= mq__kv_available(sequence->engine->kv)) return MQ_OK;
+    if (missing <= mq__kv_available(sequence->engine->kv)) return check_windows(sequence, image, error);
     return mq__fail(error, MQ_LIMIT, "KV image: KV blocks: expected %u more, got %u", missing,
                     mq__kv_available(sequence->engine->kv));
 }
@@ -212,16 +296,17 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
                             size_t most, uint8_t *seen, mq_error *error)
 {
     const mq_kv_layout *layout = &sequence->engine->kv_layout;
-    const uint32_t first_block = image->first / MQ_PAGE_TOKENS,
-                   blocks = (image->first + image->count - 1) / MQ_PAGE_TOKENS - first_block + 1;
-    for (size_t i = 0; i < (size_t)blocks * layout->layers; i++) {
+    const uint32_t first_block = image->first / MQ_PAGE_TOKENS;
+    const uint64_t chunks = mq__kv_chunks(layout, image);
+    for (uint64_t i = 0; i < chunks; i++) {
         mq_kvchunk c;
         mq_status status = get_bytes(in, chunk, MQ_KVCHUNK_HEAD, error);
         if (status == MQ_OK) status = mq__kvchunk_read(chunk, image, most, &c, error);
         if (status == MQ_OK) status = get_bytes(in, chunk + MQ_KVCHUNK_HEAD, c.bytes, error);
         if (status != MQ_OK) return status;
         uint8_t *mark = &seen[(size_t)(c.first / MQ_PAGE_TOKENS - first_block) * layout->layers + c.layer];
-        if (*mark || c.bytes != mq__kv_chunk_bytes(layout, c.layer, c.count) ||
+        if (*mark || !mq__kv_chunk_exists(layout, image, c.layer, c.first) ||
+            c.bytes != mq__kv_chunk_bytes(layout, c.layer, c.count) ||
             !mq__kvchunk_is_intact(chunk, chunk + MQ_KVCHUNK_HEAD, &c)) {
             return mq__fail(
                 error, MQ_FORMAT,
@@ -229,7 +314,8 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
                 c.first);
         }
         *mark = 1;
-        mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, sequence->pages[c.first / MQ_PAGE_TOKENS]);
+        uint16_t *const *pages = mq__kv_pages(layout, c.layer, sequence->pages, sequence->window_pages);
+        mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, pages[c.first / MQ_PAGE_TOKENS]);
     }
     return MQ_OK;
 }
@@ -241,6 +327,7 @@ static void append_range(mq_sequence *sequence, const mq_kvimage *image)
         mq__sequence_append(sequence, &token, 1, mq__kvimage_is_precise(image, i));
     }
     sequence->logits_ready = 0;
+    mq__sequence_leave_windows(sequence, MQ_PHASE_PREFILL);
 }
 
 static mq_status import_range(mq_sequence *sequence, const kv_input *in, const mq_kvimage *image, mq_error *error)
@@ -251,7 +338,9 @@ static mq_status import_range(mq_sequence *sequence, const kv_input *in, const m
     uint8_t *chunk = new_chunk(layout, &most, error), *seen = mq__alloc_zero(blocks, layout->layers);
     mq_status status = chunk && seen ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "KV image: expected memory, got none");
     if (status == MQ_OK) {
-        mq__sequence_take_blocks(sequence, image->first + image->count);
+        const uint32_t end = image->first + image->count;
+        mq__sequence_take_blocks(sequence, end);
+        mq__sequence_take_windows(sequence, (image->first + image->bare + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS, end);
         status = get_chunks(sequence, in, image, chunk, most, seen, error);
     }
     if (status == MQ_OK)

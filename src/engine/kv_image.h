@@ -11,8 +11,19 @@ size_t mq__kv_chunk_most(const mq_kv_layout *layout);                           
 /* The chunk of a layer that begins at `first`, in a range that ends at `end`. */
 mq_kvchunk mq__kv_chunk_at(const mq_kv_layout *layout, uint32_t layer, uint32_t first, uint32_t end);
 
-/* Between a block's data and a payload, which has no gaps. The payload of a whole block's chunk lies in the block as it is, at
- * layer->offset. */
+/* Of the range [first, end) those positions at its beginning of which an image has no chunks of layers with a window, where all parts are
+ * there that a row behind the range sees, or behind its last whole block: nobody else needs them. */
+uint32_t mq__kv_bare(const mq_kv_layout *layout, uint32_t first, uint32_t end);
+/* Bytes of the payloads of such an image. */
+uint64_t mq__kv_range_bytes(const mq_kv_layout *layout, uint32_t first, uint32_t end);
+/* Whether the image has a chunk of the layer there. */
+bool mq__kv_chunk_exists(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t layer, uint32_t position);
+/* How many it has of the block at a position, and in all. */
+uint32_t mq__kv_block_chunks(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t position);
+uint64_t mq__kv_chunks(const mq_kv_layout *layout, const mq_kvimage *image);
+
+/* Between a block's data, or of layers with a window its window part, and a payload, which has no gaps. The payload of a whole block's
+ * chunk lies there as it is, at layer->offset. */
 void mq__kv_chunk_gather(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint16_t *block, uint8_t *payload);
 void mq__kv_chunk_scatter(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint8_t *payload, uint16_t *block);
 

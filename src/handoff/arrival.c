@@ -49,6 +49,7 @@ mq_status mq__arriving_new(mq_handoff *h, mq_client *client, const mq_kv_wanted 
                          .owner = wanted->owner,
                          .state = MQ_ARRIVING,
                          .pages = wanted->pages,
+                         .window_pages = wanted->window_pages,
                          .whole = wanted->first,
                          .pays = *pays};
     atomic_init(&a->holders, 2);
@@ -134,7 +135,8 @@ static mq_status check_image(const mq_kv_arrival *a, const mq_kvimage *image, mq
     if (mq__print_differs(&a->h->print, &print) || image->layers != layout_of(a)->layers) {
         return breaks("BEGIN: expected KV of this engine, got another's", error);
     }
-    if (image->first != a->first || image->count != a->count - a->first) {
+    if (image->first != a->first || image->count != a->count - a->first ||
+        image->bare != mq__kv_bare(layout_of(a), a->first, a->count)) {
         return breaks("BEGIN: expected the range that was asked for, got another", error);
     }
     for (uint32_t i = 0; i < a->count; i++) {
@@ -222,7 +224,7 @@ static mq_status take_commit(mq_kv_arrival *a, const mq_frame *frame, mq_error *
     const mq_status status = mq__commit_read(frame, &digest, &chunks, error);
     if (status != MQ_OK) return status;
     const mq_digest own = mq__tokens_digest(a->tokens, a->count + 1);
-    const uint64_t all = (uint64_t)a->blocks * layout_of(a)->layers;
+    const uint64_t all = mq__kv_chunks(layout_of(a), &a->image);
     const bool is_ours = memcmp(digest.bytes, own.bytes, sizeof own.bytes) == 0;
     if (!is_ours) a->whole = a->first; /* P has computed other tokens: nothing of it is of use */
     if (a->stage != MQ_STAGE_BEGUN || chunks != all || a->chunks != all || !is_ours) {
@@ -257,6 +259,9 @@ static mq_status check_chunk(const mq_kv_arrival *a, const mq_frame *frame, mq_k
     const mq_kv_layout *layout = layout_of(a);
     const mq_status status = mq__kvchunk_read(frame->own, &a->image, mq__kv_chunk_most(layout), chunk, error);
     if (status != MQ_OK) return status;
+    if (!mq__kv_chunk_exists(layout, &a->image, chunk->layer, chunk->first)) {
+        return breaks("KV: expected a chunk that BEGIN announces, got another", error);
+    }
     if (chunk->bytes != frame->bytes || chunk->bytes != mq__kv_chunk_bytes(layout, chunk->layer, chunk->count)) {
         return breaks("KV: expected a chunk's bytes, got more or fewer", error);
     }
@@ -269,12 +274,13 @@ static void store_chunk(mq_kv_arrival *a, const mq_kvchunk *chunk, const void *p
 {
     const mq_kv_layout *layout = layout_of(a);
     const uint32_t block = chunk->first / MQ_PAGE_TOKENS, begin = a->first / MQ_PAGE_TOKENS;
-    mq__kv_chunk_scatter(layout, chunk, payload, a->pages[block]);
+    mq__kv_chunk_scatter(layout, chunk, payload, mq__kv_pages(layout, chunk->layer, a->pages, a->window_pages)[block]);
     a->seen[(size_t)(block - begin) * layout->layers + chunk->layer] = 1;
     a->block_chunks[block - begin]++;
     a->chunks++;
     a->figures.bytes += chunk->bytes;
-    while (a->whole < a->count && a->block_chunks[a->whole / MQ_PAGE_TOKENS - begin] == layout->layers) {
+    while (a->whole < a->count &&
+           a->block_chunks[a->whole / MQ_PAGE_TOKENS - begin] == mq__kv_block_chunks(layout, &a->image, a->whole)) {
         const uint32_t end = (a->whole / MQ_PAGE_TOKENS + 1) * MQ_PAGE_TOKENS;
         a->whole = end < a->count ? end : a->count;
     }
@@ -393,7 +399,7 @@ mq_arrival_state mq__arriving_state(mq_kv_arrival *a, mq_arrival_facts *facts)
 void mq__arriving_end(mq_kv_arrival *a)
 {
     pthread_mutex_lock(&a->lock);
-    a->pages = NULL;
+    a->pages = a->window_pages = NULL;
     if (a->stage != MQ_STAGE_OVER) end_arrival(a, MQ_ARRIVAL_FAILED, MQ_FRAME_CANCEL);
     pthread_mutex_unlock(&a->lock);
     mq__client_news(a->client);

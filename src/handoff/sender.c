@@ -50,8 +50,9 @@ mq_sender *mq__sender_new(mq_served *c, const mq_frame *frame, const mq_prefill 
     for (uint32_t i = 0; i <= s->count; i++) {
         s->tokens[i] = (int32_t)mq__get_u32(prefill->tokens + (size_t)i * 4);
     }
-    for (uint32_t l = 0; l < layers_of(s); l++) {
-        s->sent[l] = s->first;
+    const mq_kv_layout *layout = &h->engine->kv_layout;
+    for (uint32_t l = 0; l < layout->layers; l++) {
+        s->sent[l] = s->first + (layout->layer[l].window ? mq__kv_bare(layout, s->first, s->count) : 0);
     }
     return s;
 }
@@ -96,6 +97,7 @@ static void sink_begin(void *context, const mq_sequence *sequence, uint32_t read
         s->stored[l] = s->ready;
     }
     s->pages = sequence->pages;
+    s->window_pages = sequence->window_pages;
     mq__served_news(c);
     pthread_mutex_unlock(&c->lock);
 }
@@ -227,7 +229,8 @@ static bool make_begin(mq_sender *s, mq_frame *frame)
                               .layout = h->print.layout,
                               .layers = layers_of(s),
                               .first = s->first,
-                              .count = s->count - s->first};
+                              .count = s->count - s->first,
+                              .bare = mq__kv_bare(&h->engine->kv_layout, s->first, s->count)};
     if (mq__kvimage_write(&image, s->tokens, s->precise, &s->header, &error) != MQ_OK) {
         fail_sender(s, MQ_FAULT_FAILED, error.text);
         return false;
@@ -316,7 +319,8 @@ static uint8_t *tail_of(const mq_sender *s, const mq_kvchunk *chunk)
 mq_frame mq__sender_chunk_frame(mq_sender *s, const mq_kvchunk *chunk)
 {
     const mq_kv_layout *layout = &s->served->h->engine->kv_layout;
-    const uint16_t *block = s->pages[chunk->first / MQ_PAGE_TOKENS];
+    const uint16_t *block =
+        mq__kv_pages(layout, chunk->layer, s->pages, s->window_pages)[chunk->first / MQ_PAGE_TOKENS];
     const void *payload = block + layout->layer[chunk->layer].offset;
     if (chunk->count < MQ_PAGE_TOKENS) {
         uint8_t *tail = tail_of(s, chunk);

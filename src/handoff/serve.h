@@ -24,7 +24,8 @@ typedef struct mq_sender {
     mq_buf header; /* body of BEGIN, which the link borrows, as it does the tail */
 
     /* Under the connection's lock, up to the blank line. */
-    uint16_t *const *pages;  /* NULL: not admitted yet; else data of the blocks */
+    uint16_t *const *pages; /* NULL: not admitted yet; else data of the blocks */
+    uint16_t *const *window_pages;
     uint32_t ready;          /* tokens that were there at that time */
     uint8_t *precise;        /* bits of [first, count) */
     uint32_t *stored, *sent; /* [layers]: positions that are there, and that are sent */

@@ -127,7 +127,7 @@ static mq_kv_arrival *source_begin(void *self, const mq_kv_wanted *wanted, bool 
                           .wanted = tokens,
                           .unread = stats.unread_tokens,
                           .rate = mq__prompt_rate(&stats),
-                          .bytes = tokens * mq__kv_token_bytes(&h->engine->kv_layout),
+                          .bytes = mq__kv_range_bytes(&h->engine->kv_layout, wanted->first, wanted->count),
                           .answers = wanted->answers}};
     pthread_mutex_lock(&h->peers->lock);
     mq_kv_arrival *a = choose_and_ask(h, &c, refused, error);

@@ -1,5 +1,5 @@
 /* KV images into a sequence of a small model. A search would never guess checksums and fingerprints: for an input that begins with
- * 'F' in place of the magic's 'M', those of the header and of every chunk are filled in. */
+ * 'F' in place of the magic's 'M', those of the header and of every chunk are filled in. With 'W' they are those of a model with windows. */
 #include "engine/engine.h"
 #include "format/kvimage.h"
 #include "fuzz.h"
@@ -8,20 +8,25 @@
 
 enum { HEAD_DIGEST = 16, PRINTS = 32, CHUNK_BYTES = 16 };
 
-static mq_engine *engine;
-static mq_fingerprint print;
+typedef struct reader {
+    mq_engine *engine;
+    mq_fingerprint print;
+} reader;
 
-static void open_once(void)
+static reader *open_once(bool windows)
 {
+    static reader readers[2];
+    reader *r = &readers[windows];
     char *model;
     mq_error error = {0};
-    if (engine) return;
-    FUZZ_CHECK(mq_synth_cached("tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
+    if (r->engine) return r;
+    FUZZ_CHECK(mq_synth_cached(windows ? "tiny-gemma4" : "tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
     const mq_engine_options options = {
         .model_dir = model, .threads = 1, .context = 200, .chunk = 16, .sequences = 2, .no_cache = true};
-    FUZZ_CHECK(mq_engine_open(&options, &engine, &error) == MQ_OK);
-    FUZZ_CHECK(mq__fingerprint(engine, engine->plan, &print, &error) == MQ_OK);
+    FUZZ_CHECK(mq_engine_open(&options, &r->engine, &error) == MQ_OK);
+    FUZZ_CHECK(mq__fingerprint(r->engine, r->engine->plan, &r->print, &error) == MQ_OK);
     mq_free(model);
+    return r;
 }
 
 static uint64_t whole_number(const uint8_t *at, int bytes)
@@ -47,10 +52,10 @@ static void fill_in_chunks(uint8_t *file, size_t bytes, size_t at)
     }
 }
 
-static void fill_in_image(uint8_t *file, size_t bytes)
+static void fill_in_image(uint8_t *file, size_t bytes, const mq_fingerprint *print)
 {
     const uint64_t head = whole_number(file + 8, 4);
-    const mq_digest prints[] = {print.weights, print.plan, print.tokenizer, print.rope, print.layout};
+    const mq_digest prints[] = {print->weights, print->plan, print->tokenizer, print->rope, print->layout};
     file[0] = 'M';
     if (head < MQ_KVIMAGE_FIXED || head > bytes) return;
     memcpy(file + PRINTS, prints, sizeof prints);
@@ -80,18 +85,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     mq_sequence *sequence;
     mq_error error = {0};
     uint32_t held;
-    open_once();
     fuzz_cut(data, bytes, &whole, 1);
     uint8_t *const file = (uint8_t *)whole.data;
-    if (bytes >= MQ_KVIMAGE_FIXED && file[0] == 'F') fill_in_image(file, bytes);
+    const bool windows = bytes > 0 && file[0] == 'W';
+    const reader *r = open_once(windows);
+    mq_engine *engine = r->engine;
+    if (bytes >= MQ_KVIMAGE_FIXED && (windows || file[0] == 'F')) fill_in_image(file, bytes, &r->print);
     FUZZ_CHECK(mq_sequence_new(engine, &sequence, &error) == MQ_OK);
-    const uint32_t available = mq__kv_available(engine->kv);
+    const uint32_t available = mq__kv_available(engine->kv), windows_available = mq__kv_windows_available(engine->kv);
     input in = {file, bytes};
     fuzz_accepted = fuzz_passed(mq_sequence_import(sequence, read_input, &in, &error), &error);
     (void)mq_sequence_tokens(sequence, &held);
     FUZZ_CHECK((held > 0) == fuzz_accepted);
     FUZZ_CHECK(fuzz_accepted || mq__kv_available(engine->kv) == available);
     mq_sequence_free(sequence);
+    FUZZ_CHECK(mq__kv_windows_available(engine->kv) == windows_available);
     fuzz_free(&whole, 1);
     return 0;
 }

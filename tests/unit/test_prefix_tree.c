@@ -16,7 +16,7 @@ typedef struct fixture {
 static fixture open_tree(uint32_t most)
 {
     fixture f = {0};
-    assert_int_equal(mq__kv_layout_new(&(mq_kv_shape){1, 2}, 1, &f.layout, NULL), MQ_OK);
+    assert_int_equal(mq__kv_layout_new(&(mq_kv_shape){1, 2, 0}, 1, &f.layout, NULL), MQ_OK);
     assert_int_equal(mq__kv_pool_new(&f.layout, BLOCKS, &f.pool, NULL), MQ_OK);
     assert_int_equal(mq__prefix_tree_new(f.pool, most, &f.tree, NULL), MQ_OK);
     return f;
