@@ -236,7 +236,8 @@ typedef struct mq_scheduler_stats {
     uint64_t unread_tokens;                    /* of prompts that wait to be computed here; a gauge */
     uint32_t running, waiting, arriving, held; /* arriving: of those that run; held: ended, and their KV stays */
     uint32_t kv_blocks, kv_blocks_free, kv_blocks_cached; /* of 64 tokens; cached: held by the prefix cache alone */
-    uint32_t largest;                                     /* tokens of the longest sequence so far */
+    uint32_t kv_windows, kv_windows_free; /* window parts of blocks; free: no running request needs them */
+    uint32_t largest;                     /* tokens of the longest sequence so far */
 } mq_scheduler_stats;
 
 MQ_API void mq_scheduler_describe(mq_scheduler *scheduler, mq_scheduler_stats *stats);

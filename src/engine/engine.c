@@ -4,13 +4,11 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "engine/cache_dir.h"
+#include "engine/kv_room.h"
 #include "engine/tuning.h"
 #include "format/checkpoint_locate.h"
 
 #include <string.h>
-
-#define CHUNK_DEFAULT 512
-#define CHUNK_EXPERTS 2048 /* each expert gets its share of the rows only */
 
 /* ---- plans */
 
@@ -215,30 +213,6 @@ static mq_status copy_options(mq_engine *e, const mq_engine_options *options, mq
     return MQ_OK;
 }
 
-/* The context: as asked, or as much of the model's own as KV in half of the memory (of the machine or its container) allows. */
-static mq_status choose_context(mq_engine *e, mq_error *error)
-{
-    const uint32_t own = e->weights->config.max_positions, asked = e->options.context;
-    const uint64_t memory = mq__memory_total();
-    const uint64_t sequences = e->options.sequences ? e->options.sequences : 1;
-    const uint64_t most = memory / sequences / mq__kv_token_bytes(&e->kv_layout);
-    const uint64_t fits = e->options.kv_bytes ? e->options.kv_bytes / mq__kv_token_bytes(&e->kv_layout) : most / 2;
-    if (asked > own) {
-        return mq__fail(error, MQ_USAGE,
-                        "engine: context: expected at most %u tokens (max_position_embeddings), got %u", own, asked);
-    }
-    if (asked > most) {
-        return mq__fail(error, MQ_LIMIT, "engine: context: expected KV that fits the memory (%llu tokens), got %u",
-                        (unsigned long long)most, asked);
-    }
-    e->context = asked ? asked : own < fits ? own : (uint32_t)fits;
-    if (e->context == 0) e->context = 1;
-    e->chunk = e->options.chunk ? e->options.chunk : e->weights->experts ? CHUNK_EXPERTS : CHUNK_DEFAULT;
-    if (e->chunk > e->context) e->chunk = e->context;
-    e->blocks_per_sequence = (e->context + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
-    return MQ_OK;
-}
-
 static mq_status allocate_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
@@ -256,34 +230,6 @@ static mq_status allocate_engine(mq_engine *e, mq_error *error)
     return mq__fail(error, MQ_NO_MEMORY, "engine: rows of a pass: expected memory, got none");
 }
 
-/* Blocks of the pool: a context for each sequence, or what is given in bytes. */
-static uint32_t pool_blocks(const mq_engine *e)
-{
-    const uint64_t sequences = e->options.sequences ? e->options.sequences : 1, least = e->blocks_per_sequence;
-    const uint64_t block_bytes = mq__kv_token_bytes(&e->kv_layout) * MQ_PAGE_TOKENS;
-    const uint64_t blocks = e->options.kv_bytes ? e->options.kv_bytes / block_bytes : least * sequences;
-    const uint64_t most = UINT32_MAX / MQ_PAGE_TOKENS; /* so that tokens count in 32 bits */
-    return (uint32_t)(blocks < least ? least : blocks < most ? blocks : most);
-}
-
-/* Layers that attend keep keys and values, the others a state. */
-static mq_status lay_out_kv(mq_engine *e, mq_error *error)
-{
-    const mq_model *m = &e->weights->model;
-    mq_kv_shape *shape = mq__alloc_zero(m->layers, sizeof *shape);
-    if (!shape) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
-    for (uint32_t l = 0; l < m->layers; l++) {
-        const mq_layer *w = &m->layer[l];
-        if (w->kind.mixer == MQ_MIXER_ATTENTION)
-            shape[l] = (mq_kv_shape){.kv_heads = w->kv_heads, .head_dim = w->head_dim};
-        else
-            shape[l].state_floats = mq__state_layer_floats(&m->delta);
-    }
-    const mq_status s = mq__kv_layout_new(shape, m->layers, &e->kv_layout, error);
-    mq__free(shape);
-    return s;
-}
-
 /* ---- recurrent state: a snapshot every so many tokens, and places for those of each context that the KV pool holds */
 
 #define SNAPSHOTS    16  /* of a whole context, */
@@ -292,7 +238,7 @@ static mq_status lay_out_kv(mq_engine *e, mq_error *error)
 
 static mq_status start_states(mq_engine *e, mq_error *error)
 {
-    const uint64_t tokens = (uint64_t)pool_blocks(e) * MQ_PAGE_TOKENS,
+    const uint64_t tokens = (uint64_t)mq__engine_kv_room(e).blocks * MQ_PAGE_TOKENS,
                    contexts = (tokens + e->context - 1) / e->context;
     e->state_floats = e->kv_layout.state_floats;
     if (!e->state_floats) return MQ_OK;
@@ -305,12 +251,19 @@ static mq_status start_states(mq_engine *e, mq_error *error)
     return mq__kv_states_new(e->kv, e->state_floats, (uint32_t)(count < 1 ? 1 : count < 65536 ? count : 65536), error);
 }
 
+static mq_status start_kv(mq_engine *e, mq_error *error)
+{
+    const mq_kv_room room = mq__engine_kv_room(e);
+    const mq_status s = mq__kv_pool_new(&e->kv_layout, room.blocks, &e->kv, error);
+    return s == MQ_OK && room.windows ? mq__kv_windows_new(e->kv, room.windows, error) : s;
+}
+
 static mq_status start_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
-    mq_status s = lay_out_kv(e, error);
-    if (s == MQ_OK) s = choose_context(e, error);
-    if (s == MQ_OK) s = mq__kv_pool_new(&e->kv_layout, pool_blocks(e), &e->kv, error);
+    mq_status s = mq__engine_lay_out_kv(e, error);
+    if (s == MQ_OK) s = mq__engine_choose_context(e, error);
+    if (s == MQ_OK) s = start_kv(e, error);
     if (s == MQ_OK) {
         s = mq__runtime_new(m, &e->kv_layout, e->kernels, e->pool, e->chunk, e->context, &e->runtime, error);
     }
@@ -407,10 +360,12 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .model_type = mq__architecture_name(w->config.architecture),
         .mapped_bytes = mq__checkpoint_bytes(w->dense),
         .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes + w->face[MQ_FACE_FP8].bytes,
-        .kv_bytes_per_token = mq__kv_token_bytes(&e->kv_layout),
+        .kv_bytes_per_token = e->kv_layout.block_elements * sizeof(uint16_t) / MQ_PAGE_TOKENS,
+        .kv_window_bytes = e->windows_per_sequence * e->kv_layout.window_elements * sizeof(uint16_t),
+        .kv_bytes = mq__engine_block_bytes(e) * mq__engine_kv_room(e).blocks,
         .state_bytes = e->state_floats * sizeof(float),
         .state_interval = e->state_interval,
-        .kv_tokens = (uint64_t)pool_blocks(e) * MQ_PAGE_TOKENS,
+        .kv_tokens = (uint64_t)mq__engine_kv_room(e).blocks * MQ_PAGE_TOKENS,
         .bos = w->config.bos,
         .eos = w->eos,
         .eos_count = w->eos_count,

@@ -44,10 +44,12 @@ struct mq_engine {
     mq_kv_layout kv_layout;
     mq_kv_pool *kv;
     uint32_t context, chunk, blocks_per_sequence;
-    size_t state_floats;     /* of the recurrent state of a sequence; 0: the model has none */
-    uint32_t state_interval; /* tokens between two snapshots of it */
-    struct mq_plan *plans;   /* all that were read, the newest first */
-    const mq_plan *plan;     /* of sequences that have none of their own */
+    uint32_t
+        windows_per_sequence; /* window parts that a sequence needs at once, at most; 0: the model has no windows */
+    size_t state_floats;      /* of the recurrent state of a sequence; 0: the model has none */
+    uint32_t state_interval;  /* tokens between two snapshots of it */
+    struct mq_plan *plans;    /* all that were read, the newest first */
+    const mq_plan *plan;      /* of sequences that have none of their own */
     uint32_t plan_count;
 
     mq_pass_rows pass[MQ_PHASES];
@@ -79,7 +81,10 @@ struct mq_sequence {
     mq_kv_block **blocks; /* [blocks_per_sequence], the first `block_count` are held */
     uint16_t **pages;     /* [blocks_per_sequence] the data of each, as kernels read it */
     uint32_t block_count;
-    uint32_t running;             /* rows of the pass in progress: their KV may be there, they do not count yet */
+    uint16_t **window_pages; /* [blocks_per_sequence] the window parts of blocks [window_from, window_end), which */
+    uint32_t window_from, window_end; /* the sequence watches; NULL elsewhere */
+    uint32_t landmark;                /* others begin with the tokens before this one, too */
+    uint32_t running;                 /* rows of the pass in progress: their KV may be there, they do not count yet */
     uint32_t planned, planned_in; /* while a step is checked: tokens it will have, and phases it appears in (bits) */
     float *state, *state_after;   /* recurrent: behind the tokens, and behind those of a running pass; or NULL */
     uint32_t drafted; /* of `count`: tokens of draft steps. Their state is state_after, `state` the one before them */
@@ -98,6 +103,14 @@ void mq__engine_set_interlude(mq_engine *engine, void (*call)(void *context, uin
 
 /* ---- engine.c */
 
+/* Rows of a pass, at most. */
+static inline uint32_t mq__engine_rows(const mq_engine *engine)
+{
+    return engine->chunk > MQ_DECODE_ROWS ? engine->chunk : MQ_DECODE_ROWS;
+}
+
+/* Bytes of the KV pool for each of its blocks; of window parts, which few have, the same share. */
+uint64_t mq__engine_block_bytes(const mq_engine *engine);
 /* Prepares the move of what decode passes read to large pages, where that is worth it. */
 void mq__engine_settle_begin(mq_engine *engine);
 /* To be called after each decode pass. */
@@ -110,7 +123,7 @@ uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count
 /* Takes them; they must be there. Blocks that it writes to are its own afterwards. */
 void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
 /* Where mq_sequence_truncate to `count` tokens would land: with recurrent state at the last snapshot before, but rows that verified a
- * draft, and all of those that drafted, can be taken back. */
+ * draft, and all of those that drafted, can be taken back; with windows where their parts are there. */
 uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count);
 /* The recurrent state behind its first `count` tokens; NULL: it is not known, or the model has none. */
 const float *mq__sequence_state_at(const mq_sequence *sequence, uint32_t count);
@@ -118,7 +131,7 @@ const float *mq__sequence_state_at(const mq_sequence *sequence, uint32_t count);
  * the state behind the tokens; at a block's end others may begin there, too. */
 float *mq__sequence_state_room(mq_sequence *sequence);
 void mq__sequence_take_state(mq_sequence *sequence);
-/* How many of these blocks a sequence can begin with: with recurrent state those up to the last snapshot. */
+/* How many of these blocks a sequence can begin with: with recurrent state those up to the last snapshot, with windows by their parts. */
 uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks);
 /* Gives back those beyond its tokens. */
 void mq__sequence_give_blocks(mq_sequence *sequence);
@@ -133,6 +146,27 @@ mq_status mq__sequence_check_tokens(const mq_sequence *sequence, const int32_t *
 /* Room for the logits of `rows` rows; for what their states take of rows that verify a draft. */
 mq_status mq__sequence_logits_room(mq_sequence *sequence, uint32_t rows, mq_error *error);
 mq_status mq__sequence_kept_room(mq_sequence *sequence, uint32_t rows, mq_error *error);
+
+/* The next token goes into a block that others hold, too. */
+bool mq__sequence_shares_last(const mq_sequence *sequence);
+
+static inline uint32_t mq__blocks_for(uint32_t count)
+{
+    return (count + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
+}
+
+/* ---- sequence_windows.c: nothing without windows */
+
+/* Window parts that it has to find at once, for rows that bring it to `count` tokens in as many passes as they need. */
+uint32_t mq__sequence_windows_missing(const mq_sequence *sequence, uint32_t count);
+/* Takes those of its blocks [from, up to `count` tokens) that are behind the ones which it has; they must be there. */
+void mq__sequence_take_windows(mq_sequence *sequence, uint32_t from, uint32_t count);
+/* For block `at`, the part of a block that takes its place. */
+void mq__sequence_take_window_of(mq_sequence *sequence, uint32_t at, mq_kv_block *own);
+/* Watches those that the row behind its tokens sees, also after a draft round is taken back, as far as they are there; and no others. */
+void mq__sequence_watch_windows(mq_sequence *sequence);
+/* Leaves those before these, now that rows of that phase have run. */
+void mq__sequence_leave_windows(mq_sequence *sequence, mq_phase phase);
 
 /* ---- plan.c */
 

@@ -134,10 +134,12 @@ static json_t *report_of(mq_weights *w, const char *dir)
 {
     const mq_model *m = &w->model;
     const counts c = count_linears(w);
-    uint64_t kv = 0; /* bytes of keys and values a token */
+    uint64_t kv = 0, windows = 0; /* bytes of keys and values: a token, and of all windows */
     for (uint32_t l = 0; l < m->layers; l++) {
-        if (m->layer[l].kind.mixer != MQ_MIXER_ATTENTION) continue;
-        kv += (uint64_t)m->layer[l].kv_heads * m->layer[l].head_dim * 2 * sizeof(uint16_t);
+        const mq_layer *layer = &m->layer[l];
+        if (layer->kind.mixer != MQ_MIXER_ATTENTION) continue;
+        const uint64_t token = (uint64_t)layer->kv_heads * layer->head_dim * 2 * sizeof(uint16_t);
+        *(layer->window ? &windows : &kv) += token * (layer->window ? layer->window : 1);
     }
     json_t *linears = json_pack("{so so so}", "dense", number_inspect(c.dense), "nvfp4", number_inspect(c.nvfp4),
                                 "weights", number_inspect(c.weights));
@@ -146,10 +148,10 @@ static json_t *report_of(mq_weights *w, const char *dir)
     json_t *decode =
         json_pack("{so so}", "bf16", number_inspect(c.decode_bf16), "w4a16", number_inspect(c.decode_impossible));
     json_t *bytes =
-        json_pack("{so so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
+        json_pack("{so so so so so so so}", "mapped", number_inspect(mq__checkpoint_bytes(w->dense)), "linear_dense",
                   number_inspect(c.dense_bytes), "linear_packed", number_inspect(c.packed_bytes), "embedding",
-                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv), "state",
-                  number_inspect(mq__state_floats(m) * sizeof(float)));
+                  number_inspect(dense_bytes_inspect(&m->embedding)), "kv_per_token", number_inspect(kv), "kv_windows",
+                  number_inspect(windows), "state", number_inspect(mq__state_floats(m) * sizeof(float)));
     return json_pack("{ss so so so so s{so so} so}", "path", dir, "model", model_of_inspect(&w->config), "parameters",
                      number_inspect(mq__weights_parameters(w)), "files", files_of(w->dense), "linears", linears,
                      "phases", "prefill", prefill, "decode", decode, "bytes", bytes);
@@ -224,8 +226,11 @@ static void print_text(const json_t *report, mq_buf *b)
     print_phases(report, b);
     mq__buf_printf(b, "linear      %.1f MiB dense (mapped), %.1f MiB packed NVFP4\n",
                    mib(at(report, "bytes", "linear_dense")), mib(at(report, "bytes", "linear_packed")));
-    mq__buf_printf(b, "embedding   %.1f MiB\nkv          %lld bytes per token\n", mib(at(report, "bytes", "embedding")),
+    mq__buf_printf(b, "embedding   %.1f MiB\nkv          %lld bytes per token", mib(at(report, "bytes", "embedding")),
                    (long long)at(report, "bytes", "kv_per_token"));
+    if (at(report, "bytes", "kv_windows"))
+        mq__buf_printf(b, ", and %.1f MiB of windows per sequence", mib(at(report, "bytes", "kv_windows")));
+    mq__buf_puts(b, "\n");
     if (at(report, "bytes", "state")) {
         mq__buf_printf(b, "state       %.1f MiB per sequence, in %lld layers of Gated DeltaNet\n",
                        mib(at(report, "bytes", "state")), (long long)at(report, "model", "delta_layers"));

@@ -38,10 +38,27 @@ mq_kvchunk mq__kv_chunk_of_state(const mq_kv_layout *layout, uint32_t layer, uin
     return (mq_kvchunk){.layer = layer, .first = end, .bytes = mq__kv_chunk_bytes(layout, layer, 0)};
 }
 
+uint32_t mq__kv_bare(const mq_kv_layout *layout, uint32_t first, uint32_t end)
+{
+    const uint32_t whole = end / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS; /* where the prefix cache begins */
+    const uint32_t from = layout->window ? mq__kv_window_from(layout, whole) * MQ_PAGE_TOKENS : 0;
+    if (first % MQ_PAGE_TOKENS || from <= first) return 0;
+    return (from < end ? from : end) - first;
+}
+
+uint64_t mq__kv_range_bytes(const mq_kv_layout *layout, uint32_t first, uint32_t end)
+{
+    const uint64_t elements = (uint64_t)(end - first) * layout->block_elements +
+                              (uint64_t)(end - first - mq__kv_bare(layout, first, end)) * layout->window_elements;
+    return elements / MQ_PAGE_TOKENS * sizeof(uint16_t) + layout->state_floats * sizeof(float);
+}
+
 bool mq__kv_chunk_exists(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t layer, uint32_t position)
 {
     const mq_kv_layer *l = &layout->layer[layer];
-    return position - image->first < image->count ? l->kv_heads > 0 : l->state_floats > 0;
+    const uint32_t at = position - image->first;
+    if (at >= image->count) return l->state_floats > 0;
+    return l->kv_heads > 0 && (!l->window || at >= image->bare);
 }
 
 uint32_t mq__kv_block_chunks(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t position)
@@ -109,6 +126,24 @@ static mq_status put_bytes(const kv_output *out, const void *bytes, size_t count
     return mq__fail(error, MQ_WRITE, "KV image: expected %zu bytes to be taken, got a refusal", count);
 }
 
+/* Window parts that are not there, or that nobody needs behind the range. */
+static mq_status bare_range(const mq_sequence *sequence, mq_kvimage *image, mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const uint32_t end = image->first + image->count;
+    image->bare = mq__kv_bare(layout, image->first, end);
+    for (uint32_t at = image->first + image->bare; layout->window && at < end;) {
+        const uint32_t block = at / MQ_PAGE_TOKENS, next = (block + 1) * MQ_PAGE_TOKENS;
+        at = next < end ? next : end;
+        if (!sequence->blocks[block]->window) image->bare = at - image->first;
+    }
+    if (image->bare == 0 || image->first % MQ_PAGE_TOKENS == 0) return MQ_OK;
+    return mq__fail(
+        error, MQ_UNSUPPORTED,
+        "KV image: range: expected one that begins with a block, where windows are behind it, got one from %u",
+        image->first);
+}
+
 static mq_status put_header(mq_sequence *sequence, mq_kvimage *image, const kv_output *out, mq_error *error)
 {
     const uint32_t first = image->first, count = image->count;
@@ -130,6 +165,7 @@ static mq_status put_header(mq_sequence *sequence, mq_kvimage *image, const kv_o
                           .layers = sequence->engine->kv_layout.layers,
                           .first = first,
                           .count = count};
+    if (status == MQ_OK) status = bare_range(sequence, image, error);
     if (status == MQ_OK) status = mq__kvimage_write(image, sequence->tokens, precise, &head, error);
     if (status == MQ_OK) status = put_bytes(out, head.data, head.len, error);
     mq__buf_free(&head);
@@ -150,7 +186,8 @@ static mq_status put_blocks(const mq_sequence *sequence, const mq_kvimage *image
             const mq_kvchunk c = mq__kv_chunk_at(layout, l, at, end);
             uint8_t *payload = chunk + MQ_KVCHUNK_HEAD;
             if (!mq__kv_chunk_exists(layout, image, l, at)) continue;
-            mq__kv_chunk_gather(layout, &c, sequence->pages[at / MQ_PAGE_TOKENS], payload);
+            const mq_kv_block *block = sequence->blocks[at / MQ_PAGE_TOKENS];
+            mq__kv_chunk_gather(layout, &c, layout->layer[l].window ? block->window : block->data, payload);
             mq__kvchunk_write(&c, payload, chunk);
             status = put_bytes(out, chunk, MQ_KVCHUNK_HEAD + c.bytes, error);
         }
@@ -262,6 +299,23 @@ static mq_status check_fingerprint(mq_sequence *sequence, const mq_kvimage *imag
     return status;
 }
 
+/* Of the model's windows at least: the image has no chunks, or parts can be had for them. */
+static mq_status check_windows(const mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
+{
+    const mq_kv_layout *layout = &sequence->engine->kv_layout;
+    const uint32_t parts = blocks_of_range(image->first + image->bare, image->count - image->bare);
+    if (image->bare && !layout->window) {
+        return mq__fail(error, MQ_FORMAT, "KV image: bare: expected 0 of a model without windows, got %u", image->bare);
+    }
+    if (layout->window && image->first % MQ_PAGE_TOKENS && !sequence->window_pages[image->first / MQ_PAGE_TOKENS]) {
+        return mq__fail(error, MQ_USAGE, "KV image: range: expected windows before position %u, got none",
+                        image->first);
+    }
+    if (!layout->window || parts < mq__kv_windows_available(sequence->engine->kv)) return MQ_OK;
+    return mq__fail(error, MQ_LIMIT, "KV image: window parts of KV blocks: expected more than %u, got %u", parts,
+                    mq__kv_windows_available(sequence->engine->kv));
+}
+
 /* The sequence holds the tokens before the range and nothing else, and its tokens are this model's. */
 static mq_status check_range(const mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
 {
@@ -278,7 +332,7 @@ static mq_status check_range(const mq_sequence *sequence, const mq_kvimage *imag
         return mq__fail(error, MQ_UNSUPPORTED, "KV image: token %u: expected the sequence's, got %d", i, token);
     }
     const uint32_t missing = mq__sequence_blocks_missing(sequence, image->first + image->count);
-    if (missing <= mq__kv_available(sequence->engine->kv)) return MQ_OK;
+    if (missing <= mq__kv_available(sequence->engine->kv)) return check_windows(sequence, image, error);
     return mq__fail(error, MQ_LIMIT, "KV image: KV blocks: expected %u more, got %u", missing,
                     mq__kv_available(sequence->engine->kv));
 }
@@ -309,10 +363,12 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
                 c.first);
         }
         *mark = 1;
-        if (c.count)
-            mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, sequence->pages[c.first / MQ_PAGE_TOKENS]);
-        else
+        if (c.count) {
+            uint16_t *const *pages = mq__kv_pages(layout, c.layer, sequence->pages, sequence->window_pages);
+            mq__kv_chunk_scatter(layout, &c, chunk + MQ_KVCHUNK_HEAD, pages[c.first / MQ_PAGE_TOKENS]);
+        } else {
             memcpy(state + layout->layer[c.layer].state_at, chunk + MQ_KVCHUNK_HEAD, c.bytes);
+        }
     }
     return MQ_OK;
 }
@@ -325,6 +381,7 @@ static void append_range(mq_sequence *sequence, const mq_kvimage *image)
     }
     mq__sequence_take_state(sequence);
     sequence->logits_ready = 0;
+    mq__sequence_leave_windows(sequence, MQ_PHASE_PREFILL);
 }
 
 static mq_status import_range(mq_sequence *sequence, const kv_input *in, const mq_kvimage *image, mq_error *error)
@@ -335,7 +392,9 @@ static mq_status import_range(mq_sequence *sequence, const kv_input *in, const m
     uint8_t *chunk = new_chunk(layout, &most, error), *seen = mq__alloc_zero(rows, layout->layers);
     mq_status status = chunk && seen ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "KV image: expected memory, got none");
     if (status == MQ_OK) {
-        mq__sequence_take_blocks(sequence, image->first + image->count);
+        const uint32_t end = image->first + image->count;
+        mq__sequence_take_blocks(sequence, end);
+        mq__sequence_take_windows(sequence, (image->first + image->bare + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS, end);
         status = get_chunks(sequence, in, image, chunk, most, seen, error);
     }
     if (status == MQ_OK)

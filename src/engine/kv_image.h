@@ -19,8 +19,14 @@ bool mq__kv_chunk_exists(const mq_kv_layout *layout, const mq_kvimage *image, ui
 uint32_t mq__kv_block_chunks(const mq_kv_layout *layout, const mq_kvimage *image, uint32_t position);
 uint64_t mq__kv_chunks(const mq_kv_layout *layout, const mq_kvimage *image);
 
-/* Between a block's data and a payload, which has no gaps. The payload of a whole block's chunk lies in the block as it is, at
- * layer->offset; that of a state in the state, at layer->state_at. */
+/* Of the range [first, end) those positions at its beginning of which an image has no chunks of layers with a window, where all parts are
+ * there that a row behind the range sees, or behind its last whole block: nobody else needs them. */
+uint32_t mq__kv_bare(const mq_kv_layout *layout, uint32_t first, uint32_t end);
+/* Bytes of the payloads of such an image. */
+uint64_t mq__kv_range_bytes(const mq_kv_layout *layout, uint32_t first, uint32_t end);
+
+/* Between a block's data, or of layers with a window its window part, and a payload, which has no gaps. The payload of a whole block's
+ * chunk lies there as it is, at layer->offset; that of a state in the state, at layer->state_at. */
 void mq__kv_chunk_gather(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint16_t *block, uint8_t *payload);
 void mq__kv_chunk_scatter(const mq_kv_layout *layout, const mq_kvchunk *chunk, const uint8_t *payload, uint16_t *block);
 

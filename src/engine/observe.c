@@ -26,9 +26,14 @@ mq_status mq_sequence_read_kv(const mq_sequence *sequence, uint32_t layer, uint3
     }
     const size_t k_offset = mq__kv_key_offset(kv, layer, kv_head), v_offset = mq__kv_value_offset(kv, layer, kv_head);
     const size_t head_dim = kv->layer[layer].head_dim;
+    uint16_t *const *pages = mq__kv_pages(kv, layer, sequence->pages, sequence->window_pages);
     for (size_t i = 0; i < count; i++) {
         const size_t position = first + i, slot = position % MQ_PAGE_TOKENS * head_dim;
-        const uint16_t *page = sequence->pages[position / MQ_PAGE_TOKENS];
+        const uint16_t *page = pages[position / MQ_PAGE_TOKENS];
+        if (!page) {
+            return mq__fail(error, MQ_UNSUPPORTED, "sequence: KV: expected positions that layer %u still sees, got %zu",
+                            layer, position);
+        }
         const size_t at = i * head_dim;
         if (keys) e->kernels->dense_to_f32(keys + at, page + k_offset + slot, MQ_DENSE_BF16, head_dim);
         if (values) e->kernels->dense_to_f32(values + at, page + v_offset + slot, MQ_DENSE_BF16, head_dim);

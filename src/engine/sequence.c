@@ -6,15 +6,32 @@
 #include <assert.h>
 #include <string.h>
 
-/* ---- recurrent state */
+/* ---- where a sequence can begin */
 
-/* The last of these blocks that has a snapshot, as a number of blocks. */
-static uint32_t last_snapshot(mq_kv_block *const *block, uint32_t blocks)
+/* Whether the window parts are there that a row behind `count` tokens needs. */
+static bool sees_windows(const mq_engine *engine, mq_kv_block *const *block, uint32_t count)
 {
-    while (blocks > 0 && !block[blocks - 1]->state) {
-        blocks--;
+    if (!engine->kv_layout.window) return true;
+    for (uint32_t b = mq__kv_window_from(&engine->kv_layout, count); b < mq__blocks_for(count); b++) {
+        if (!block[b]->window) return false;
     }
-    return blocks;
+    return true;
+}
+
+static bool begins_at(const mq_engine *engine, mq_kv_block *const *block, uint32_t count)
+{
+    const bool stored =
+        !engine->state_floats || (count % MQ_PAGE_TOKENS == 0 && block[count / MQ_PAGE_TOKENS - 1]->state != NULL);
+    return stored && sees_windows(engine, block, count);
+}
+
+/* Behind the first `count` tokens of these blocks, or the last whole block before at which it can. */
+static uint32_t last_beginning(const mq_engine *engine, mq_kv_block *const *block, uint32_t count)
+{
+    while (count > 0 && !begins_at(engine, block, count)) {
+        count = (count - 1) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS;
+    }
+    return count;
 }
 
 /* Whether the state behind `count` of the tokens is the one before the last pass, or can be made of it. */
@@ -23,18 +40,26 @@ static bool kept_covers(const mq_sequence *sequence, uint32_t count)
     return sequence->kept_rows && count >= sequence->kept_first;
 }
 
+static bool knows_state(const mq_sequence *sequence, uint32_t count)
+{
+    return !sequence->engine->state_floats || count + sequence->drafted == sequence->count ||
+           kept_covers(sequence, count);
+}
+
 uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count)
 {
     const uint32_t known = sequence->count - sequence->drafted;
-    if (count >= known) return known;
-    if (!sequence->engine->state_floats || kept_covers(sequence, count)) return count;
-    return last_snapshot(sequence->blocks, count / MQ_PAGE_TOKENS) * MQ_PAGE_TOKENS;
+    if (count > known) count = known;
+    if (knows_state(sequence, count) && sees_windows(sequence->engine, sequence->blocks, count)) return count;
+    return last_beginning(sequence->engine, sequence->blocks, count);
 }
 
 uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks)
 {
-    return engine->state_floats ? last_snapshot(block, blocks) : blocks;
+    return last_beginning(engine, block, blocks * MQ_PAGE_TOKENS) / MQ_PAGE_TOKENS;
 }
+
+/* ---- recurrent state */
 
 /* The state behind the first `count` tokens from a snapshot, or the one before the first token. */
 static void snapshot_state(const mq_sequence *sequence, uint32_t count, float *to)
@@ -103,12 +128,13 @@ mq_status mq_sequence_new(mq_engine *engine, mq_sequence **out, mq_error *error)
         sequence->tokens = mq__alloc_zero(engine->context, sizeof *sequence->tokens);
         sequence->blocks = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->blocks);
         sequence->pages = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->pages);
+        sequence->window_pages = mq__alloc_zero(engine->blocks_per_sequence, sizeof *sequence->window_pages);
     }
     if (sequence && engine->state_floats) {
         sequence->state = mq__alloc_aligned(engine->state_floats * sizeof *sequence->state);
         sequence->state_after = mq__alloc_aligned(engine->state_floats * sizeof *sequence->state);
     }
-    if (!sequence || !sequence->tokens || !sequence->blocks || !sequence->pages ||
+    if (!sequence || !sequence->tokens || !sequence->blocks || !sequence->pages || !sequence->window_pages ||
         (engine->state_floats && (!sequence->state || !sequence->state_after)) ||
         mq__sequence_logits_room(sequence, 1, NULL) != MQ_OK) {
         mq_sequence_free(sequence);
@@ -128,6 +154,7 @@ void mq_sequence_free(mq_sequence *sequence)
     mq__free(sequence->tokens);
     mq__free(sequence->blocks);
     mq__free(sequence->pages);
+    mq__free(sequence->window_pages);
     mq__free_aligned(sequence->state);
     mq__free_aligned(sequence->state_after);
     mq__free_aligned(sequence->kept);
@@ -149,13 +176,7 @@ void mq_sequence_cancel(mq_sequence *sequence)
 
 /* ---- blocks */
 
-static uint32_t blocks_for(uint32_t tokens)
-{
-    return (tokens + MQ_PAGE_TOKENS - 1) / MQ_PAGE_TOKENS;
-}
-
-/* Whether the next token goes into a block that others hold, too. */
-static bool shares_last(const mq_sequence *sequence)
+bool mq__sequence_shares_last(const mq_sequence *sequence)
 {
     const uint32_t last = sequence->count / MQ_PAGE_TOKENS;
     return last < sequence->block_count && sequence->blocks[last]->holders > 1;
@@ -164,8 +185,8 @@ static bool shares_last(const mq_sequence *sequence)
 uint32_t mq__sequence_blocks_missing(const mq_sequence *sequence, uint32_t count)
 {
     if (count <= sequence->count) return 0;
-    const uint32_t needed = blocks_for(count), held = sequence->block_count;
-    return (needed > held ? needed - held : 0) + (shares_last(sequence) ? 1 : 0);
+    const uint32_t needed = mq__blocks_for(count), held = sequence->block_count;
+    return (needed > held ? needed - held : 0) + (mq__sequence_shares_last(sequence) ? 1 : 0);
 }
 
 static void put_block(mq_sequence *sequence, uint32_t at, mq_kv_block *block)
@@ -174,21 +195,28 @@ static void put_block(mq_sequence *sequence, uint32_t at, mq_kv_block *block)
     sequence->pages[at] = block->data;
 }
 
+/* The block that the next token goes into becomes the sequence's own. */
+static void copy_last(mq_sequence *sequence)
+{
+    mq_kv_pool *kv = sequence->engine->kv;
+    const uint32_t last = sequence->count / MQ_PAGE_TOKENS;
+    mq_kv_block *own = mq__kv_take(kv, sequence->plan->id), *shared = sequence->blocks[last];
+    assert(own);
+    mq__sequence_take_window_of(sequence, last, own);
+    mq__kv_copy(kv, own, shared, sequence->count % MQ_PAGE_TOKENS);
+    mq__kv_release(kv, shared);
+    put_block(sequence, last, own);
+}
+
 void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count)
 {
     mq_kv_pool *kv = sequence->engine->kv;
     if (count <= sequence->count) return;
-    if (shares_last(sequence)) {
-        const uint32_t last = sequence->count / MQ_PAGE_TOKENS;
-        mq_kv_block *own = mq__kv_take(kv, sequence->plan->id), *shared = sequence->blocks[last];
-        assert(own);
-        mq__kv_copy(kv, own, shared, sequence->count % MQ_PAGE_TOKENS);
-        mq__kv_release(kv, shared);
-        put_block(sequence, last, own);
-    } else if (sequence->count % MQ_PAGE_TOKENS) { /* a snapshot there is of tokens that were taken back */
+    if (mq__sequence_shares_last(sequence))
+        copy_last(sequence);
+    else if (sequence->count % MQ_PAGE_TOKENS) /* a snapshot there is of tokens that were taken back */
         mq__kv_state_give(kv, sequence->blocks[sequence->count / MQ_PAGE_TOKENS]);
-    }
-    while (sequence->block_count < blocks_for(count)) {
+    while (sequence->block_count < mq__blocks_for(count)) {
         mq_kv_block *block = mq__kv_take(kv, sequence->plan->id);
         assert(block);
         put_block(sequence, sequence->block_count++, block);
@@ -197,7 +225,8 @@ void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count)
 
 void mq__sequence_give_blocks(mq_sequence *sequence)
 {
-    while (sequence->block_count > blocks_for(sequence->count)) {
+    if (sequence->window_end > mq__blocks_for(sequence->count)) mq__sequence_watch_windows(sequence);
+    while (sequence->block_count > mq__blocks_for(sequence->count)) {
         mq__kv_release(sequence->engine->kv, sequence->blocks[--sequence->block_count]);
     }
 }
@@ -206,18 +235,19 @@ void mq__sequence_give_blocks(mq_sequence *sequence)
 static void forget_provenance(mq_sequence *sequence)
 {
     const uint32_t slot = sequence->count % MQ_PAGE_TOKENS;
-    if (slot == 0 || shares_last(sequence)) return; /* others may have tokens there */
+    if (slot == 0 || mq__sequence_shares_last(sequence)) return; /* others may have tokens there */
     mq__kv_mark(sequence->blocks[sequence->count / MQ_PAGE_TOKENS], slot, MQ_PAGE_TOKENS - slot, false);
 }
 
 uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count)
 {
-    if (count < sequence->count) {
-        count = mq__sequence_landing(sequence, count);
-        if (sequence->state) landed_state(sequence, count, sequence->state);
-        sequence->kept_rows = kept_covers(sequence, count) ? count - sequence->kept_first : 0;
+    const uint32_t landing = mq__sequence_landing(sequence, count);
+    if (landing < sequence->count) {
+        if (sequence->state) landed_state(sequence, landing, sequence->state);
+        sequence->kept_rows = kept_covers(sequence, landing) ? landing - sequence->kept_first : 0;
         sequence->drafted = 0;
-        sequence->count = count;
+        sequence->count = landing;
+        mq__sequence_watch_windows(sequence);
     }
     if (sequence->prompt > sequence->count) sequence->prompt = sequence->count;
     mq__sequence_give_blocks(sequence);
@@ -260,10 +290,11 @@ mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence 
     memcpy(fork->tokens, from->tokens, count * sizeof *fork->tokens);
     fork->count = count;
     fork->prompt = from->prompt < count ? from->prompt : count;
-    for (uint32_t i = 0; i < blocks_for(count); i++) {
+    for (uint32_t i = 0; i < mq__blocks_for(count); i++) {
         mq__kv_hold(from->blocks[i]);
         put_block(fork, fork->block_count++, from->blocks[i]);
     }
+    mq__sequence_watch_windows(fork);
     if (fork->state) landed_state(from, count, fork->state);
     return MQ_OK;
 }
@@ -277,7 +308,8 @@ void mq__sequence_adopt(mq_sequence *sequence, const int32_t *tokens, mq_kv_bloc
         mq__kv_hold(block[i]);
         put_block(sequence, sequence->block_count++, block[i]);
     }
-    if (blocks) snapshot_state(sequence, sequence->count, sequence->state);
+    mq__sequence_watch_windows(sequence);
+    snapshot_state(sequence, sequence->count, sequence->state);
 }
 
 /* ---- tokens and logits */
@@ -359,7 +391,7 @@ static uint32_t common_prefix(const mq_sequence *sequence, const int32_t *tokens
 static uint32_t blocks_beyond(const mq_sequence *sequence, uint32_t count)
 {
     uint32_t freed = 0;
-    for (uint32_t i = blocks_for(count); i < sequence->block_count; i++) {
+    for (uint32_t i = mq__blocks_for(count); i < sequence->block_count; i++) {
         freed += sequence->blocks[i]->holders == 1;
     }
     return freed;
@@ -375,10 +407,15 @@ static mq_status make_room(mq_sequence *sequence, const mq_plan *plan, uint32_t 
     }
     const uint32_t tail = keep / MQ_PAGE_TOKENS;
     const bool copies = keep % MQ_PAGE_TOKENS != 0 && sequence->blocks[tail]->holders > 1;
-    const uint32_t needed = blocks_for(count) - blocks_for(keep) + (copies ? 1 : 0);
+    const uint32_t needed = mq__blocks_for(count) - mq__blocks_for(keep) + (copies ? 1 : 0);
     const uint32_t room = mq__kv_available(engine->kv) + blocks_beyond(sequence, keep);
     if (needed > room) {
         return mq__fail(error, MQ_LIMIT, "sequence: KV blocks: expected %u for %u tokens, got %u", needed, count, room);
+    }
+    const uint32_t watched = mq__blocks_for(keep) - mq__kv_window_from(&engine->kv_layout, keep);
+    if (copies && engine->kv_layout.window && mq__kv_windows_available(engine->kv) <= watched) {
+        return mq__fail(error, MQ_LIMIT, "sequence: window parts of KV blocks: expected more than %u, got %u", watched,
+                        mq__kv_windows_available(engine->kv));
     }
     (void)mq_sequence_truncate(sequence, keep);
     sequence->plan = plan;

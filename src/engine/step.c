@@ -29,6 +29,11 @@ static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
                         "%u rows, got others",
                         rows->count);
     }
+    if (mq__sequence_landing(sequence, sequence->count) != sequence->count) {
+        return mq__fail(error, MQ_USAGE,
+                        "step: rows: expected KV of the windows before position %u, got less (of a KV image)",
+                        sequence->count);
+    }
     const unsigned phase = 1u << rows->phase;
     if (sequence->planned_in >= phase) { /* DECODE comes last */
         return mq__fail(error, MQ_USAGE, "step: rows: expected a sequence once a phase, prefill first, got it again");
@@ -48,16 +53,40 @@ static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
     return mq__sequence_kept_room(sequence, rows->count, error);
 }
 
-/* Of all sequences together, each counted once. */
-static uint64_t blocks_missing(const mq_rows *rows, uint32_t count)
+/* Of all sequences together, each counted once: blocks, or window parts. */
+static uint64_t all_missing(const mq_rows *rows, uint32_t count,
+                            uint32_t (*missing_of)(const mq_sequence *sequence, uint32_t count))
 {
     uint64_t missing = 0;
     for (uint32_t i = 0; i < count; i++) {
         const mq_sequence *sequence = rows[i].sequence;
         const bool counted = rows[i].phase == MQ_PHASE_DECODE && sequence->planned_in >> MQ_PHASE_PREFILL & 1;
-        if (!counted) missing += mq__sequence_blocks_missing(sequence, sequence->planned);
+        if (!counted) missing += missing_of(sequence, sequence->planned);
     }
     return missing;
+}
+
+static mq_status check_room(const mq_engine *engine, const mq_rows *rows, uint32_t count, mq_error *error)
+{
+    const uint64_t blocks = all_missing(rows, count, mq__sequence_blocks_missing),
+                   windows = all_missing(rows, count, mq__sequence_windows_missing);
+    if (blocks > mq__kv_available(engine->kv)) {
+        return mq__fail(error, MQ_LIMIT, "step: KV blocks: expected %llu more, got %u", (unsigned long long)blocks,
+                        mq__kv_available(engine->kv));
+    }
+    if (windows > mq__kv_windows_available(engine->kv)) {
+        return mq__fail(error, MQ_LIMIT, "step: window parts of KV blocks: expected %llu more, got %u",
+                        (unsigned long long)windows, mq__kv_windows_available(engine->kv));
+    }
+    return MQ_OK;
+}
+
+/* All blocks, and window parts for a pass; further passes take theirs as they leave others. */
+static void take_room(mq_sequence *sequence)
+{
+    const uint32_t most = mq__engine_rows(sequence->engine), left = sequence->planned - sequence->count;
+    mq__sequence_take_blocks(sequence, sequence->planned);
+    mq__sequence_take_windows(sequence, 0, sequence->count + (left < most ? left : most));
 }
 
 static mq_status check_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq_error *error)
@@ -72,13 +101,10 @@ static mq_status check_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq
         status = check_entry(engine, &rows[i], error);
     }
     if (status != MQ_OK) return status;
-    const uint64_t missing = blocks_missing(rows, count);
-    if (missing > mq__kv_available(engine->kv)) {
-        return mq__fail(error, MQ_LIMIT, "step: KV blocks: expected %llu more, got %u", (unsigned long long)missing,
-                        mq__kv_available(engine->kv));
-    }
+    status = check_room(engine, rows, count, error);
+    if (status != MQ_OK) return status;
     for (uint32_t i = 0; i < count; i++) {
-        mq__sequence_take_blocks(rows[i].sequence, rows[i].sequence->planned);
+        take_room(rows[i].sequence);
         rows[i].sequence->logits_ready = 0;
     }
     return MQ_OK;
@@ -218,7 +244,9 @@ static void add_segment(mq_engine *engine, mq_pass *pass, mq_rows *rows, uint32_
     memcpy(to->tokens + pass->rows, rows->tokens + rows->done, some * sizeof *rows->tokens);
     to->owner[pass->segment_count] = rows;
     mq_segment *segment = &to->segments[pass->segment_count++];
+    mq__sequence_take_windows(sequence, 0, sequence->count + some);
     *segment = (mq_segment){.pages = sequence->pages,
+                            .window_pages = sequence->window_pages,
                             .first = sequence->count,
                             .row = pass->rows,
                             .rows = some,
@@ -360,6 +388,7 @@ static mq_error *run_pass_of_step(mq_engine *engine, mq_pass *pass, mq_rows *row
                             pass->phase == MQ_PHASE_DECODE && !engine->drafting);
         keep_state(engine, sequence, segment, false);
         entry->done += segment->rows;
+        mq__sequence_leave_windows(sequence, pass->phase);
     }
     run_head(engine, pass, &head);
     if (pass->phase == MQ_PHASE_DECODE && !engine->drafting) mq__engine_stepped(engine);

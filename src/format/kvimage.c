@@ -36,6 +36,7 @@ mq_status mq__kvimage_write(const mq_kvimage *image, const int32_t *tokens, cons
     mq__put_u32(fixed + 112, image->layers);
     mq__put_u32(fixed + 116, image->first);
     mq__put_u32(fixed + 120, image->count);
+    mq__put_u32(fixed + 124, image->bare);
     bool ok = mq__buf_append(out, fixed, sizeof fixed);
     for (size_t i = 0; ok && i < held; i++) {
         mq__put_u32(word, (uint32_t)tokens[i]);
@@ -63,6 +64,13 @@ mq_status mq__kvimage_head_bytes(const uint8_t *prefix, uint32_t max_tokens, siz
                     *bytes);
 }
 
+static bool is_bare_right(const mq_kvimage *image)
+{
+    if (image->bare == 0) return true;
+    return image->first % BLOCK == 0 &&
+           (image->bare == image->count || (image->bare < image->count && image->bare % BLOCK == 0));
+}
+
 mq_status mq__kvimage_read(const uint8_t *header, size_t bytes, mq_kvimage *image, mq_error *error)
 {
     mq_digest digest = {{0}};
@@ -79,9 +87,10 @@ mq_status mq__kvimage_read(const uint8_t *header, size_t bytes, mq_kvimage *imag
                           .layout = all[4],
                           .layers = mq__get_u32(header + 112),
                           .first = mq__get_u32(header + 116),
-                          .count = mq__get_u32(header + 120)};
+                          .count = mq__get_u32(header + 120),
+                          .bare = mq__get_u32(header + 124)};
     const uint64_t held = (uint64_t)image->first + image->count;
-    if (image->count == 0 || mq__get_u32(header + 124) != 0 || head_size(held, image->count) != bytes) {
+    if (image->count == 0 || !is_bare_right(image) || head_size(held, image->count) != bytes) {
         return mq__fail(error, MQ_FORMAT, "KV image: header: expected %zu bytes of tokens and provenance, got %llu",
                         bytes, (unsigned long long)head_size(held, image->count));
     }

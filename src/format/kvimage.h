@@ -9,12 +9,13 @@
  *            112   u32     layers
  *            116   u32     first   the range is positions first .. first + count - 1
  *            120   u32     count   1 or more
- *            124   u32     zero
+ *            124   u32     bare    of the range's first so many positions there are no chunks of layers with a window. 0, or up to the end or
+ *                                  the beginning of a block; then the range begins with a block, too
  *            128   i32[first + count]          token ids from position 0 on: KV depends on all of them
  *                  u8[ceil(count / 8)]         provenance: bit t of the range is set where the decode plan computed it
  *
- *     chunks   one for each layer that keeps KV and each block of 64 positions (the first and last block may be cut), and one for each
- *              layer that keeps a state, in any order
+ *     chunks   one for each layer that keeps KV and each block of 64 positions (the first and last block may be cut), but for those that
+ *              `bare` says; and one for each layer that keeps a state; in any order
  *              0   "MQKC"
  *              4   u32     layer
  *              8   u32     first   position of its first token; the chunk ends with the block or the range. Of a state: the range's end
@@ -37,7 +38,7 @@
 
 typedef struct mq_kvimage {
     mq_digest weights, plan, tokenizer, rope, layout;
-    uint32_t layers, first, count;
+    uint32_t layers, first, count, bare;
     const uint8_t *tokens;  /* i32[first + count], unaligned: mq__kvimage_token */
     const uint8_t *precise; /* bits of the range */
 } mq_kvimage;

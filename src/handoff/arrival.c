@@ -49,6 +49,7 @@ mq_status mq__arriving_new(mq_handoff *h, mq_client *client, const mq_kv_wanted 
                          .owner = wanted->owner,
                          .state = MQ_ARRIVING,
                          .pages = wanted->pages,
+                         .window_pages = wanted->window_pages,
                          .kv_state = wanted->state,
                          .whole = wanted->first,
                          .pays = *pays};
@@ -135,7 +136,8 @@ static mq_status check_image(const mq_kv_arrival *a, const mq_kvimage *image, mq
     if (mq__print_differs(&a->h->print, &print) || image->layers != layout_of(a)->layers) {
         return breaks("BEGIN: expected KV of this engine, got another's", error);
     }
-    if (image->first != a->first || image->count != a->count - a->first) {
+    if (image->first != a->first || image->count != a->count - a->first ||
+        image->bare != mq__kv_bare(layout_of(a), a->first, a->count)) {
         return breaks("BEGIN: expected the range that was asked for, got another", error);
     }
     for (uint32_t i = 0; i < a->count; i++) {
@@ -278,9 +280,9 @@ static uint32_t row_of_chunk(const mq_kv_arrival *a, const mq_kvchunk *chunk)
 static void store_chunk(mq_kv_arrival *a, const mq_kvchunk *chunk, const void *payload)
 {
     const mq_kv_layout *layout = layout_of(a);
-    const uint32_t row = row_of_chunk(a, chunk), begin = a->first / MQ_PAGE_TOKENS;
+    const uint32_t row = row_of_chunk(a, chunk), block = chunk->first / MQ_PAGE_TOKENS;
     if (chunk->count)
-        mq__kv_chunk_scatter(layout, chunk, payload, a->pages[chunk->first / MQ_PAGE_TOKENS]);
+        mq__kv_chunk_scatter(layout, chunk, payload, mq__kv_pages(layout, chunk->layer, a->pages, a->window_pages)[block]);
     else
         memcpy(a->kv_state + layout->layer[chunk->layer].state_at, payload, chunk->bytes);
     a->seen[(size_t)row * layout->layers + chunk->layer] = 1;
@@ -406,7 +408,7 @@ mq_arrival_state mq__arriving_state(mq_kv_arrival *a, mq_arrival_facts *facts)
 void mq__arriving_end(mq_kv_arrival *a)
 {
     pthread_mutex_lock(&a->lock);
-    a->pages = NULL;
+    a->pages = a->window_pages = NULL;
     if (a->stage != MQ_STAGE_OVER) end_arrival(a, MQ_ARRIVAL_FAILED, MQ_FRAME_CANCEL);
     pthread_mutex_unlock(&a->lock);
     mq__client_news(a->client);

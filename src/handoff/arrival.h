@@ -43,7 +43,8 @@ struct mq_kv_arrival {
     mq_arrival_state state;
     mq_frame_kind farewell; /* once it is over: DONE, CANCEL, or 0: P has ended it */
     bool is_declined;
-    uint16_t *const *pages;  /* of the sequence; NULL: the scheduler has ended it */
+    uint16_t *const *pages; /* of the sequence; NULL: the scheduler has ended it */
+    uint16_t *const *window_pages;
     float *kv_state;         /* of the sequence; NULL: there is none */
     mq_kvimage image;        /* range and layers of BEGIN */
     uint8_t *precise;        /* bits of [first, count) */

@@ -99,13 +99,16 @@ static mq_lease *find_lease(mq_handoff *h, const char *id, size_t bytes)
     return found;
 }
 
-/* Its job has ended and holds KV of the tokens but the last, made by the engine's own plan; with a state, of these and no more. */
+/* Its job has ended and holds KV of the tokens but the last, also what windows see there, made by the engine's own plan; with a state, of
+ * these and no more. */
 static const mq_sequence *held_prompt(const mq_handoff *h, mq_job *job, const int32_t *tokens, uint32_t count)
 {
+    const uint32_t from = mq__kv_window_from(&h->engine->kv_layout, (count - 1) / MQ_PAGE_TOKENS * MQ_PAGE_TOKENS);
     pthread_mutex_lock(&job->lock);
     const mq_sequence *sequence = job->event == NULL ? job->sequence : NULL;
     const bool has = sequence && job->prompt == count && sequence->count + 1 >= count &&
-                     (!sequence->state || sequence->count + 1 == count) && sequence->plan == h->engine->plan &&
+                     (!sequence->state || sequence->count + 1 == count) && sequence->window_from <= from &&
+                     sequence->plan == h->engine->plan &&
                      memcmp(job->tokens, tokens, count * sizeof *tokens) == 0;
     pthread_mutex_unlock(&job->lock);
     return has ? sequence : NULL;

@@ -23,7 +23,9 @@ static uint32_t layers_of(const mq_sender *s)
 /* Where a layer's chunks begin and end: one that keeps no KV has only its state to send. */
 static uint32_t first_of(const mq_sender *s, uint32_t layer)
 {
-    return sent_layout(s)->layer[layer].kv_heads ? s->first : s->count;
+    const mq_kv_layer *l = &sent_layout(s)->layer[layer];
+    if (!l->kv_heads) return s->count;
+    return s->first + (l->window ? mq__kv_bare(sent_layout(s), s->first, s->count) : 0);
 }
 
 static uint32_t end_of(const mq_sender *s, uint32_t layer)
@@ -112,6 +114,7 @@ static void sink_begin(void *context, const mq_sequence *sequence, uint32_t read
         s->stored[l] = s->ready;
     }
     s->pages = sequence->pages;
+    s->window_pages = sequence->window_pages;
     if (s->ready == s->count) s->state = sequence->state;
     mq__served_news(c);
     pthread_mutex_unlock(&c->lock);
@@ -245,7 +248,8 @@ static bool make_begin(mq_sender *s, mq_frame *frame)
                               .layout = h->print.layout,
                               .layers = layers_of(s),
                               .first = s->first,
-                              .count = s->count - s->first};
+                              .count = s->count - s->first,
+                              .bare = mq__kv_bare(&h->engine->kv_layout, s->first, s->count)};
     if (mq__kvimage_write(&image, s->tokens, s->precise, &s->header, &error) != MQ_OK) {
         fail_sender(s, MQ_FAULT_FAILED, error.text);
         return false;
@@ -338,7 +342,8 @@ static const void *payload_of(const mq_sender *s, const mq_kvchunk *chunk)
 {
     const mq_kv_layer *layer = &sent_layout(s)->layer[chunk->layer];
     if (chunk->count == 0) return s->state + layer->state_at;
-    const uint16_t *block = s->pages[chunk->first / MQ_PAGE_TOKENS];
+    const uint16_t *block =
+        mq__kv_pages(sent_layout(s), chunk->layer, s->pages, s->window_pages)[chunk->first / MQ_PAGE_TOKENS];
     if (chunk->count == MQ_PAGE_TOKENS) return block + layer->offset;
     uint8_t *tail = tail_of(s, chunk);
     mq__kv_chunk_gather(sent_layout(s), chunk, block, tail);

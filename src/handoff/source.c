@@ -121,15 +121,14 @@ static mq_kv_arrival *source_begin(void *self, const mq_kv_wanted *wanted, bool 
     const uint32_t tokens = wanted->count - wanted->first;
     uint64_t *marks = mq__alloc(wanted->count / MQ_PAGE_TOKENS * sizeof *marks);
     if (marks) mq__marks(wanted->owner, wanted->tokens, wanted->count, marks);
-    choice c = {
-        .wanted = wanted,
-        .marks = marks,
-        .facts = {.least = h->options.least,
-                  .wanted = tokens,
-                  .unread = stats.unread_tokens,
-                  .rate = mq__prompt_rate(&stats),
-                  .bytes = tokens * mq__kv_token_bytes(&h->engine->kv_layout) + h->engine->state_floats * sizeof(float),
-                  .answers = wanted->answers}};
+    choice c = {.wanted = wanted,
+                .marks = marks,
+                .facts = {.least = h->options.least,
+                          .wanted = tokens,
+                          .unread = stats.unread_tokens,
+                          .rate = mq__prompt_rate(&stats),
+                          .bytes = mq__kv_range_bytes(&h->engine->kv_layout, wanted->first, wanted->count),
+                          .answers = wanted->answers}};
     pthread_mutex_lock(&h->peers->lock);
     mq_kv_arrival *a = choose_and_ask(h, &c, refused, error);
     pthread_mutex_unlock(&h->peers->lock);

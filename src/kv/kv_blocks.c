@@ -1,4 +1,5 @@
 #include "kv/kv_states.h"
+#include "kv/kv_windows.h"
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -18,7 +19,8 @@ struct mq_kv_pool {
     mq_kv_block *block;      /* [blocks] */
     mq_kv_block **available; /* stack of blocks nobody holds; the lowest address on top at the start */
     uint32_t available_count, blocks;
-    mq_kv_states *states; /* NULL: none */
+    mq_kv_windows *windows; /* NULL: none */
+    mq_kv_states *states;   /* NULL: none */
 };
 
 /* ---- layout */
@@ -28,12 +30,15 @@ mq_status mq__kv_layout_new(const mq_kv_shape *shape, uint32_t layers, mq_kv_lay
     *layout = (mq_kv_layout){.layers = layers, .layer = mq__alloc_zero(layers, sizeof *layout->layer)};
     if (!layout->layer) return mq__fail(error, MQ_NO_MEMORY, "kv: layout: expected memory, got none");
     for (uint32_t l = 0; l < layers; l++) {
+        size_t *elements = shape[l].window ? &layout->window_elements : &layout->block_elements;
         layout->layer[l] = (mq_kv_layer){.kv_heads = shape[l].kv_heads,
                                          .head_dim = shape[l].head_dim,
-                                         .offset = layout->block_elements,
+                                         .window = shape[l].window,
+                                         .offset = *elements,
                                          .state_floats = shape[l].state_floats,
                                          .state_at = layout->state_floats};
-        layout->block_elements += (size_t)shape[l].kv_heads * 2 * MQ_PAGE_TOKENS * shape[l].head_dim;
+        *elements += (size_t)shape[l].kv_heads * 2 * MQ_PAGE_TOKENS * shape[l].head_dim;
+        if (shape[l].window > layout->window) layout->window = shape[l].window;
         layout->state_floats += shape[l].state_floats;
     }
     return MQ_OK;
@@ -47,7 +52,12 @@ void mq__kv_layout_free(mq_kv_layout *layout)
 
 size_t mq__kv_token_bytes(const mq_kv_layout *layout)
 {
-    return layout->block_elements / MQ_PAGE_TOKENS * sizeof(uint16_t);
+    return (layout->block_elements + layout->window_elements) / MQ_PAGE_TOKENS * sizeof(uint16_t);
+}
+
+uint32_t mq__kv_window_from(const mq_kv_layout *layout, uint32_t position)
+{
+    return position < layout->window ? 0 : (position + 1 - layout->window) / MQ_PAGE_TOKENS;
 }
 
 size_t mq__kv_key_offset(const mq_kv_layout *layout, uint32_t layer, uint32_t kv_head)
@@ -77,7 +87,9 @@ mq_status mq__kv_pool_new(const mq_kv_layout *layout, uint32_t blocks, mq_kv_poo
 {
     *out = NULL;
     size_t bytes;
-    const size_t block_bytes = mq__round_up(layout->block_elements * sizeof(uint16_t), 64);
+    /* Where all layers have a window, blocks still have an address. */
+    const size_t elements = layout->block_elements ? layout->block_elements : 1;
+    const size_t block_bytes = mq__round_up(elements * sizeof(uint16_t), 64);
     if (!mq__mul_size(block_bytes, blocks, &bytes) || blocks == 0) {
         return mq__fail(error, MQ_LIMIT, "kv: pool: expected 1 or more blocks that fit the address space, got %u",
                         blocks);
@@ -112,6 +124,7 @@ void mq__kv_pool_free(mq_kv_pool *pool)
     if (!pool) return;
     assert(pool->available_count == pool->blocks); /* a sequence outlived its engine otherwise */
     mq__kv_states_free(pool->states);
+    mq__kv_windows_free(pool->windows);
     munmap(pool->memory, pool->mapped_bytes);
     mq__free(pool->available);
     mq__free(pool->block);
@@ -144,6 +157,7 @@ void mq__kv_release(mq_kv_pool *pool, mq_kv_block *block)
     assert(block->holders > 0);
     if (--block->holders > 0) return;
     mq__kv_state_give(pool, block);
+    mq__kv_window_give(pool, block);
     pool->available[pool->available_count++] = block;
 }
 
@@ -153,9 +167,12 @@ void mq__kv_copy(const mq_kv_pool *pool, mq_kv_block *to, const mq_kv_block *fro
     for (uint32_t l = 0; l < layout->layers; l++) {
         const mq_kv_layer *layer = &layout->layer[l];
         const size_t one = (size_t)MQ_PAGE_TOKENS * layer->head_dim;
+        uint16_t *into = layer->window ? to->window : to->data;
+        const uint16_t *out_of = layer->window ? from->window : from->data;
+        if (!into || !out_of) continue;
         for (uint32_t i = 0; i < 2 * layer->kv_heads; i++) { /* keys and values of each head */
             const size_t at = layer->offset + i * one;
-            memcpy(to->data + at, from->data + at, (size_t)tokens * layer->head_dim * sizeof *to->data);
+            memcpy(into + at, out_of + at, (size_t)tokens * layer->head_dim * sizeof *into);
         }
     }
     to->precise = from->precise;
@@ -167,6 +184,16 @@ void mq__kv_mark(mq_kv_block *block, uint32_t first, uint32_t count, bool precis
     if (count == 0) return;
     const uint64_t bits = (count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << count) - 1) << first;
     block->precise = precise ? block->precise | bits : block->precise & ~bits;
+}
+
+mq_kv_windows **mq__kv_pool_windows(mq_kv_pool *pool)
+{
+    return &pool->windows;
+}
+
+const mq_kv_layout *mq__kv_pool_layout(const mq_kv_pool *pool)
+{
+    return pool->layout;
 }
 
 mq_kv_states **mq__kv_pool_states(mq_kv_pool *pool)

@@ -347,12 +347,17 @@ static mq_prefix_node *new_child(mq_prefix_tree *tree, mq_prefix_node *parent, c
     return node;
 }
 
-/* The same tokens' block with a snapshot of recurrent state, which the tree's own has not (any more). */
+/* The same tokens' block with a snapshot of recurrent state or a window part, which the tree's own has not (any more). */
 static void change_block(const mq_prefix_tree *tree, mq_prefix_node *node, mq_kv_block *block)
 {
     mq__kv_hold(block);
     mq__kv_release(tree->pool, node->block);
     node->block = block;
+}
+
+static bool has_more(const mq_kv_block *a, const mq_kv_block *b)
+{
+    return (a->state && !b->state) || (a->window && !b->window);
 }
 
 bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const int32_t *tokens,
@@ -365,7 +370,7 @@ bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const i
         const int32_t *next = tokens + (size_t)b * MQ_PAGE_TOKENS;
         mq_prefix_node *child = find_child(tree, node, next);
         if (!child) child = new_child(tree, node, next, block[b], weight);
-        if (child && !child->block->state && block[b]->state) change_block(tree, child, block[b]);
+        if (child && has_more(block[b], child->block)) change_block(tree, child, block[b]);
         /* A normal request makes worth what it is that only a background one used until now. */
         if (child && weight > child->weight) {
             child->weight = weight;

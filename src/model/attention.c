@@ -49,6 +49,11 @@ static void make_values(const job *j, const float *k, float *v, uint32_t heads)
     }
 }
 
+static uint16_t *const *pages_of(const job *j, const mq_segment *segment)
+{
+    return mq__kv_pages(j->rt->kv, j->layer, segment->pages, segment->window_pages);
+}
+
 /* v = norm(v), k = rope(norm(k)); k and v of kv heads [g0, g1) go into the cache. i: a row of the segment. */
 static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint32_t g0, uint32_t g1)
 {
@@ -57,7 +62,7 @@ static void store_keys(const job *j, const mq_segment *segment, uint32_t i, uint
     const size_t width = w->head_dim, row = segment->row + i, position = segment->first + i;
     const size_t rotary = rt->model->rope[w->rope].width, at = row * (rotary / 2);
     float *k = rt->k + row * w->kv_heads * width, *v = rt->v + row * w->kv_heads * width;
-    uint16_t *page = segment->pages[position / MQ_PAGE_TOKENS];
+    uint16_t *page = pages_of(j, segment)[position / MQ_PAGE_TOKENS];
     const size_t slot = position % MQ_PAGE_TOKENS * width;
     if (w->v_norm) make_values(j, k + g0 * width, v + g0 * width, g1 - g0);
     rt->kernels->norm_rope(k + g0 * width, g1 - g0, width, rotary, w->k_norm, rt->model->norm_eps,
@@ -97,7 +102,7 @@ static mq_attention view(const job *j, const mq_segment *segment, uint32_t g, ui
     const size_t stride = (size_t)rt->model->heads * w->head_dim;
     const size_t offset = (segment->row + row) * stride + (size_t)g * heads * w->head_dim;
     return (mq_attention){
-        .kv = {.pages = segment->pages,
+        .kv = {.pages = pages_of(j, segment),
                .k_offset = mq__kv_key_offset(rt->kv, j->layer, g),
                .v_offset = mq__kv_value_offset(rt->kv, j->layer, g),
                .head_dim = w->head_dim},

@@ -21,7 +21,8 @@ typedef struct mq_state_save {
 
 /* Consecutive tokens of one sequence: rows [row, row + rows) of the pass stand at positions first, first + 1, ... */
 typedef struct mq_segment {
-    uint16_t *const *pages; /* KV blocks that cover positions [0, first + rows) */
+    uint16_t *const *pages;        /* KV blocks that cover positions [0, first + rows) */
+    uint16_t *const *window_pages; /* what layers with a window have there: of the blocks that its rows see */
     uint32_t first, row, rows;
     const float *state; /* models with recurrent state: the one before the rows, and */
     float *state_after; /* where the one behind them goes: another place, so that a dropped segment changes nothing */

@@ -9,11 +9,6 @@ static const mq_plan *plan_of(const mq_scheduler *s, const mq_job *job)
     return job->plan ? job->plan : s->engine->plan;
 }
 
-uint32_t mq__job_blocks_missing(const mq_job *job, uint32_t count)
-{
-    return mq__sequence_blocks_missing(job->sequence, count);
-}
-
 /* ---- making room */
 
 /* Ended jobs hold blocks only to have them written to disk. */
@@ -45,13 +40,14 @@ static bool park_youngest(mq_scheduler *s)
     return true;
 }
 
-bool mq__make_blocks(mq_scheduler *s, uint32_t blocks, bool parks)
+bool mq__make_room(mq_scheduler *s, mq_kv_need need, bool parks)
 {
-    for (uint32_t free; (free = mq__kv_available(s->engine->kv)) < blocks;) {
-        if (mq__prefix_cache_evict(s->cache, blocks - free)) continue;
+    for (;;) {
+        const uint32_t free = mq__kv_available(s->engine->kv);
+        if (free >= need.blocks && mq__kv_windows_available(s->engine->kv) >= need.windows) return true;
+        if (free < need.blocks && mq__prefix_cache_evict(s->cache, need.blocks - free)) continue;
         if (!drop_storing(s) && !(parks && park_youngest(s))) return false;
     }
-    return true;
 }
 
 /* ---- admission */
@@ -62,16 +58,27 @@ static int64_t blocks_to_give(const mq_scheduler *s)
 {
     int64_t blocks = (int64_t)mq__kv_available(s->engine->kv) + mq__prefix_evictable(s->cache->tree);
     for (const mq_job *job = s->running.first; job; job = job->next) {
-        blocks -= mq__job_blocks_missing(job, job->count) + AHEAD_BLOCKS;
+        blocks -= mq__sequence_blocks_missing(job->sequence, job->count) + AHEAD_BLOCKS;
     }
     return blocks;
+}
+
+/* The same for window parts. */
+static int64_t windows_to_give(const mq_scheduler *s)
+{
+    int64_t windows = mq__kv_windows_available(s->engine->kv);
+    for (const mq_job *job = s->running.first; job; job = job->next) {
+        windows -= mq__sequence_windows_missing(job->sequence, job->count) + AHEAD_BLOCKS;
+    }
+    return windows;
 }
 
 static bool fits(mq_scheduler *s, const mq_job *job)
 {
     if (s->running.count + s->held.count == 0) return true; /* the pool holds a whole context */
     const int64_t needed = job->count / MQ_PAGE_TOKENS + 1 + AHEAD_BLOCKS;
-    return needed <= blocks_to_give(s);
+    const int64_t most = s->engine->windows_per_sequence, windows = needed < most ? needed : most;
+    return needed <= blocks_to_give(s) && (most == 0 || windows <= windows_to_give(s));
 }
 
 static uint32_t shared_tokens(const mq_job *a, const mq_job *b)

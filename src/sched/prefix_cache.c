@@ -8,8 +8,7 @@
 mq_status mq__prefix_cache_new(mq_engine *engine, uint64_t bytes, const char *dir, uint64_t disk_bytes,
                                mq_prefix_cache **out, mq_error *error)
 {
-    const uint64_t block_bytes = mq__kv_token_bytes(&engine->kv_layout) * MQ_PAGE_TOKENS;
-    const uint64_t most = bytes ? bytes / block_bytes : UINT32_MAX;
+    const uint64_t most = bytes ? bytes / mq__engine_block_bytes(engine) : UINT32_MAX;
     *out = NULL;
     mq_prefix_cache *cache = mq__alloc_zero(1, sizeof *cache);
     if (!cache) return mq__fail(error, MQ_NO_MEMORY, "prefix cache: expected memory, got none");
@@ -50,10 +49,8 @@ uint32_t mq__prefix_cache_find(mq_prefix_cache *cache, uint64_t owner, const mq_
                                uint32_t count, mq_prefix_miss *miss)
 {
     const mq_prefix_node *node = mq__prefix_find(cache->tree, owner, plan->id, tokens, usable(count), miss);
-    while (node && cache->engine->state_floats && node->block && !node->block->state) {
-        node = node->parent; /* recurrent state is there at snapshots only */
-    }
-    return node ? node->depth * MQ_PAGE_TOKENS : 0;
+    mq__prefix_path(node, cache->path);
+    return node ? mq__sequence_adoptable(cache->engine, cache->path, node->depth) * MQ_PAGE_TOKENS : 0;
 }
 
 uint32_t mq__prefix_cache_attach(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, const int32_t *tokens,
@@ -66,6 +63,7 @@ uint32_t mq__prefix_cache_attach(mq_prefix_cache *cache, mq_sequence *sequence, 
         mq__prefix_path(node, cache->path);
         blocks = mq__sequence_adoptable(cache->engine, cache->path, blocks);
         mq__sequence_adopt(sequence, tokens, cache->path, blocks);
+        sequence->landmark = node->depth * MQ_PAGE_TOKENS;
     }
     cache->hit_tokens += (uint64_t)blocks * MQ_PAGE_TOKENS;
     cache->miss_tokens += count - blocks * MQ_PAGE_TOKENS;

@@ -31,12 +31,24 @@ static bool wants_decode(const mq_job *job)
     return !job->arrival && !wants_prefill(job) && job->sequence->count < job->count && !job->prefill_only;
 }
 
+/* Where it goes on: the disk may not have had the windows before that. */
+static void end_loading(mq_job *job)
+{
+    const uint32_t count = mq__sequence_landing(job->sequence, job->sequence->count);
+    if (count == job->sequence->count) return;
+    (void)mq_sequence_truncate(job->sequence, count);
+    job->report.cached = job->report.prompt_done = count;
+}
+
 /* Before its rows: blocks from disk. */
 static void load_blocks(mq_scheduler *s, mq_job *job, uint32_t most)
 {
     while (job->loading && most--) {
         job->loading = mq__prefix_cache_load(s->cache, job->sequence, job->owner, job->tokens, job->prompt);
-        if (!job->loading) break;
+        if (!job->loading) {
+            end_loading(job);
+            break;
+        }
         job->report.cached = job->report.prompt_done = job->sequence->count;
         job->report.miss_at = job->sequence->count;
         job->report.miss_token = -1;
@@ -101,13 +113,16 @@ static uint32_t drafted_of_step(const step_rows *step)
     return rows;
 }
 
-static uint32_t blocks_of_rows(const step_rows *step)
+static mq_kv_need need_of_step(const step_rows *step)
 {
-    uint32_t blocks = 0;
+    mq_kv_need need = {0};
     for (uint32_t i = 0; i < step->count; i++) {
-        blocks += mq__job_blocks_missing(step->job[i], step->rows[i].sequence->count + step->rows[i].count);
+        const mq_sequence *sequence = step->rows[i].sequence;
+        const uint32_t count = sequence->count + step->rows[i].count;
+        need.blocks += mq__sequence_blocks_missing(sequence, count);
+        need.windows += mq__sequence_windows_missing(sequence, count);
     }
-    return blocks;
+    return need;
 }
 
 /* Gathers rows for which there are blocks: making room may park the youngest job, whose rows are not wanted then. `budget`: of prefill
@@ -122,7 +137,7 @@ static bool gather_with_room(mq_scheduler *s, mq_phase phase, uint32_t budget, b
         else
             gather_decode(s, step);
         const uint32_t before = s->running.count;
-        const bool room = mq__make_blocks(s, blocks_of_rows(step), parks);
+        const bool room = mq__make_room(s, need_of_step(step), parks);
         if (s->running.count == before) return step->count > 0 && (room || parks);
     }
 }

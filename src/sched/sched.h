@@ -131,15 +131,17 @@ uint32_t mq__job_unread(const mq_job *job);
 
 /* Moves jobs from waiting to running, as many as streams and blocks allow. */
 void mq__admit(mq_scheduler *s);
-/* Frees blocks until a step that needs so many can run: from the cache, and with `parks` by parking the job that came last. */
-bool mq__make_blocks(mq_scheduler *s, uint32_t blocks, bool parks);
+/* Blocks, and window parts of them, beyond those that sequences have. */
+typedef struct mq_kv_need {
+    uint32_t blocks, windows;
+} mq_kv_need;
+/* Frees them until a step that needs so many can run: from the cache, and with `parks` by parking the job that came last. */
+bool mq__make_room(mq_scheduler *s, mq_kv_need need, bool parks);
 
 /* ---- rows.c */
 
 /* Runs prefill rows and a decode row of every running answer. False: nothing was to be done. */
 bool mq__run_step(mq_scheduler *s);
-/* Blocks that a sequence needs beyond those it holds to have `count` tokens. */
-uint32_t mq__job_blocks_missing(const mq_job *job, uint32_t count);
 
 /* ---- transfer.c: KV that comes from elsewhere, and KV that goes elsewhere */
 

@@ -102,7 +102,7 @@ static void publish_stats(mq_scheduler *s)
     for (const mq_job *job = s->waiting.first; job; job = job->next) {
         unread += mq__job_unread(job);
     }
-    const uint32_t free = mq__kv_available(s->engine->kv);
+    const uint32_t free = mq__kv_available(s->engine->kv), windows_free = mq__kv_windows_available(s->engine->kv);
     pthread_mutex_lock(&s->lock);
     s->stats.running = s->running.count;
     s->stats.waiting = s->waiting.count;
@@ -110,6 +110,7 @@ static void publish_stats(mq_scheduler *s)
     s->stats.held = s->held.count;
     s->stats.unread_tokens = unread;
     s->stats.kv_blocks_free = free;
+    s->stats.kv_windows_free = windows_free;
     s->stats.kv_blocks_cached = evictable;
     s->stats.hit_tokens = s->stats.cached_tokens = s->cache->hit_tokens;
     s->stats.miss_tokens = s->cache->miss_tokens;
@@ -212,6 +213,7 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
     mq__jobs_init(&s->storing);
     mq__jobs_init(&s->held);
     s->stats.kv_blocks = s->stats.kv_blocks_free = (uint32_t)(s->info.kv_tokens / MQ_PAGE_TOKENS);
+    s->stats.kv_windows = s->stats.kv_windows_free = mq__kv_windows_available(s->engine->kv);
     mq_status status = allocate_steps(s, error);
     if (status == MQ_OK) {
         status = mq__prefix_cache_new(s->engine, s->options.cache_bytes, s->options.cache_dir, s->options.disk_bytes,

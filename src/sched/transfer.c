@@ -1,6 +1,7 @@
 #include "sched/transfer.h"
 
 #include "base/error.h"
+#include "engine/kv_image.h"
 #include "sched/sched.h"
 
 #define ATTEMPTS 2 /* transfers that may fail before the prompt is prefilled here */
@@ -26,19 +27,22 @@ static void append_arrived(mq_job *job, const mq_arrival_facts *facts)
         }
         mq__sequence_append(job->sequence, job->tokens + at, end - at, precise);
     }
-    job->report.arrived += job->sequence->count - first;
 }
 
 /* The state that comes is the one behind the last token: with it all is of use, without it nothing, where a model has one. */
 static void take_arrived(mq_job *job, mq_arrival_state state, const mq_arrival_facts *facts)
 {
+    const uint32_t before = job->sequence->count;
     const bool of_use = state == MQ_ARRIVED || !job->sequence->state;
-    if (of_use && facts->whole > job->sequence->count) append_arrived(job, facts);
+    if (of_use && facts->whole > before) append_arrived(job, facts);
     if (state == MQ_ARRIVED) mq__sequence_take_state(job->sequence);
     job->source->end(job->source->self, job->arrival);
     job->arrival = NULL;
     job->report.arriving = false;
-    mq__sequence_give_blocks(job->sequence);
+    /* Of a part that has come the windows may be missing: then it is of no use. */
+    (void)mq_sequence_truncate(job->sequence, job->sequence->count);
+    mq__sequence_leave_windows(job->sequence, MQ_PHASE_PREFILL);
+    job->report.arrived += job->sequence->count - before;
 }
 
 void mq__arrival_end(mq_job *job)
@@ -67,14 +71,20 @@ static void count_transfer(mq_scheduler *s, uint32_t tokens, bool failed)
 static bool ask_source(mq_scheduler *s, mq_job *job, uint32_t answers)
 {
     const struct mq_kv_source *source = s->options.source;
-    const uint32_t count = job->prompt - 1;
+    const uint32_t count = job->prompt - 1, first = job->sequence->count;
+    const uint32_t bare = mq__kv_bare(&s->engine->kv_layout, first, count);
+    const uint32_t from = mq__blocks_for(first + bare), blocks = mq__blocks_for(count);
+    const mq_kv_need need = {mq__sequence_blocks_missing(job->sequence, count),
+                             s->engine->kv_layout.window ? blocks - from : 0};
     job->asked = true;
-    if (!mq__make_blocks(s, mq__job_blocks_missing(job, count), false)) return true;
+    if (!mq__make_room(s, need, false)) return true;
     mq__sequence_take_blocks(job->sequence, count);
+    mq__sequence_take_windows(job->sequence, from, count);
     const mq_kv_wanted wanted = {.tokens = job->tokens,
-                                 .first = job->sequence->count,
+                                 .first = first,
                                  .count = count,
                                  .pages = job->sequence->pages,
+                                 .window_pages = job->sequence->window_pages,
                                  .state = mq__sequence_state_room(job->sequence),
                                  .owner = job->owner,
                                  .peer = job->peer,

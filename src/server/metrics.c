@@ -237,7 +237,12 @@ static void put_own(mq_buf *out, const mq_scheduler_stats *s)
         {"mixquant:requests_held", s->held, "Ended requests whose KV stays for others."},
     };
     put_all(out, counters, sizeof counters / sizeof counters[0], "counter");
+    const own_metric windows[] = {
+        {"mixquant:kv_windows", s->kv_windows, "Window parts for KV blocks: what layers with a window keep of one."},
+        {"mixquant:kv_windows_free", s->kv_windows_free, "Window parts that no running request needs."},
+    };
     put_all(out, gauges, sizeof gauges / sizeof gauges[0], "gauge");
+    if (s->kv_windows) put_all(out, windows, sizeof windows / sizeof windows[0], "gauge");
 }
 
 static void put_answers(mq_buf *out, const mq_counts *counts)

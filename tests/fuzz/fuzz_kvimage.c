@@ -1,6 +1,7 @@
 /* KV images into a sequence of a small model. A search would never guess checksums and fingerprints: for an input that begins with
+/* KV images into a sequence of a small model. A search would never guess checksums and fingerprints: for an input that begins with
  * 'F' in place of the magic's 'M', those of the header and of every chunk are filled in; with 'R' as well, and the model is one
- * with recurrent state. */
+ * with recurrent state, with 'W' one with windows. */
 #include "engine/engine.h"
 #include "format/kvimage.h"
 #include "fuzz.h"
@@ -14,16 +15,18 @@ typedef struct reader {
     mq_fingerprint print;
 } reader;
 
-static reader readers[2]; /* without and with recurrent state */
+static reader readers[3]; /* plain, with recurrent state, with windows */
 
 static const reader *reader_of(const uint8_t *data, size_t bytes)
 {
-    const bool recurrent = bytes > 0 && data[0] == 'R';
-    reader *r = &readers[recurrent];
+    static const char *const shape[] = {"tiny-qwen3", "tiny-qwen3.5", "tiny-gemma4"};
+    const char mark = bytes > 0 ? (char)data[0] : 0;
+    const int kind = mark == 'R' ? 1 : mark == 'W' ? 2 : 0;
+    reader *r = &readers[kind];
     char *model;
     mq_error error = {0};
     if (r->engine) return r;
-    FUZZ_CHECK(mq_synth_cached(recurrent ? "tiny-qwen3.5" : "tiny-qwen3", 0, NULL, &model, &error) == MQ_OK);
+    FUZZ_CHECK(mq_synth_cached(shape[kind], 0, NULL, &model, &error) == MQ_OK);
     const mq_engine_options options = {
         .model_dir = model, .threads = 1, .context = 200, .chunk = 16, .sequences = 2, .no_cache = true};
     FUZZ_CHECK(mq_engine_open(&options, &r->engine, &error) == MQ_OK);
@@ -92,15 +95,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     mq_engine *const engine = r->engine;
     fuzz_cut(data, bytes, &whole, 1);
     uint8_t *const file = (uint8_t *)whole.data;
-    if (bytes >= MQ_KVIMAGE_FIXED && (file[0] == 'F' || file[0] == 'R')) fill_in_image(&r->print, file, bytes);
+    if (bytes >= MQ_KVIMAGE_FIXED && memchr("FRW", file[0], 3)) fill_in_image(&r->print, file, bytes);
     FUZZ_CHECK(mq_sequence_new(engine, &sequence, &error) == MQ_OK);
-    const uint32_t available = mq__kv_available(engine->kv);
+    const uint32_t available = mq__kv_available(engine->kv), windows_available = mq__kv_windows_available(engine->kv);
     input in = {file, bytes};
     fuzz_accepted = fuzz_passed(mq_sequence_import(sequence, read_input, &in, &error), &error);
     (void)mq_sequence_tokens(sequence, &held);
     FUZZ_CHECK((held > 0) == fuzz_accepted);
     FUZZ_CHECK(fuzz_accepted || mq__kv_available(engine->kv) == available);
     mq_sequence_free(sequence);
+    FUZZ_CHECK(mq__kv_windows_available(engine->kv) == windows_available);
     fuzz_free(&whole, 1);
     return 0;
 }

@@ -18,7 +18,7 @@ static void check_family(const char *name, bool paired)
     }
     serve_worker(d, NULL);
     static const uint32_t counts[] = {2, 64, 65, 66, 128, 129, 300, 850};
-    uint64_t tokens_in_all = 0;
+    uint64_t tokens_in_all = 0, bytes = 0;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         client *c = new_client((uint32_t)i + 1, counts[i]);
         ask(d, c);
@@ -27,6 +27,7 @@ static void check_family(const char *name, bool paired)
         assert_int_equal(c->report.arrived, counts[i] - 1);
         check_truth(alone, c);
         tokens_in_all += counts[i] - 1;
+        bytes += mq__kv_range_bytes(&alone->kv_layout, 0, counts[i] - 1);
         drop(c);
     }
     const mq_handoff_stats in = handoff_stats(d);
@@ -34,8 +35,10 @@ static void check_family(const char *name, bool paired)
     const mq_handoff_stats out = handoff_stats(p);
     assert_int_equal(in.received, sizeof counts / sizeof counts[0]);
     assert_int_equal(in.received_tokens, tokens_in_all);
-    assert_int_equal(in.received_bytes, tokens_in_all * mq__kv_token_bytes(&alone->kv_layout) +
-                                            in.received * alone->state_floats * sizeof(float));
+    assert_int_equal(in.received_bytes, bytes);
+    const uint64_t all = tokens_in_all * mq__kv_token_bytes(&alone->kv_layout) +
+                         in.received * alone->state_floats * sizeof(float);
+    assert_true(alone->kv_layout.window ? bytes < all : bytes == all);
     assert_int_equal(out.sent, in.received);
     assert_int_equal(out.sent_bytes, in.received_bytes);
     assert_int_equal(in.receive_failures + out.send_failures + in.refused_frames + out.refused_frames, 0);
@@ -63,6 +66,13 @@ static void test_recurrent_families(void **state)
     (void)state;
     check_family("tiny-qwen3.5", false);
     check_family("tiny-qwen3.5-moe", true);
+}
+
+/* What no window sees at the prompt's end is not sent. */
+static void test_windows(void **state)
+{
+    (void)state;
+    check_family("tiny-gemma4", false);
 }
 
 static void test_within_the_process(void **state)
@@ -456,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_recurrent_families),
+        cmocka_unit_test(test_windows),
         cmocka_unit_test(test_within_the_process),
         cmocka_unit_test(test_cached_beginnings),
         cmocka_unit_test(test_peer_is_remembered),

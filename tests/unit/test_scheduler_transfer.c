@@ -41,12 +41,15 @@ static void copy_layer(mq_kv_arrival *a, uint32_t layer, uint32_t count, const f
 {
     const mq_kv_layout *layout = &a->by->engine->kv_layout;
     const uint32_t end = count < a->wanted.count ? count : a->wanted.count;
+    const uint32_t bare = mq__kv_bare(layout, a->wanted.first, a->wanted.count);
+    uint16_t *const *from = mq__kv_pages(layout, layer, a->sequence->pages, a->sequence->window_pages);
+    uint16_t *const *to = mq__kv_pages(layout, layer, a->wanted.pages, a->wanted.window_pages);
     static uint8_t payload[1 << 16];
     assert_true(mq__kv_chunk_most(layout) <= sizeof payload);
-    for (uint32_t at = a->wanted.first; at < end;) {
+    for (uint32_t at = a->wanted.first + (layout->layer[layer].window ? bare : 0); at < end;) {
         const mq_kvchunk chunk = mq__kv_chunk_at(layout, layer, at, end);
-        mq__kv_chunk_gather(layout, &chunk, a->sequence->pages[at / MQ_PAGE_TOKENS], payload);
-        mq__kv_chunk_scatter(layout, &chunk, payload, a->wanted.pages[at / MQ_PAGE_TOKENS]);
+        mq__kv_chunk_gather(layout, &chunk, from[at / MQ_PAGE_TOKENS], payload);
+        mq__kv_chunk_scatter(layout, &chunk, payload, to[at / MQ_PAGE_TOKENS]);
         at += chunk.count;
     }
     a->stored[layer] = end;
@@ -264,23 +267,24 @@ static void test_what_fails_is_computed(void **state)
     other o;
     mq_engine *engine;
     mq_scheduler *s = start_two(&o, STOPS, false, &engine);
+    const bool windows = engine->kv_layout.window > 0; /* those before where it stops have not come: it is of no use */
     int32_t expected[ANSWER];
     client *c = new_client(11, 400);
     answer_here(c, 1, expected);
     o.stops_at = 133;
     must_answer(s, c, 1, expected);
-    assert_int_equal(o.begun, 1); /* it holds 133 tokens: the next attempt would begin within a block */
+    assert_int_equal(o.begun, windows ? 2 : 1); /* it holds 133 tokens: the next attempt would begin within a block */
     assert_int_equal(c->report.prefilled, MQ_PREFILLED_LOCAL);
-    assert_int_equal(c->report.transfer_failures, 1);
-    assert_int_equal(c->report.arrived, 133);
+    assert_int_equal(c->report.transfer_failures, windows ? 2 : 1);
+    assert_int_equal(c->report.arrived, windows ? 0 : 133);
     free(c);
 
     c = new_client(12, 400);
     answer_here(c, 2, expected);
     o.stops_at = 128;
     must_answer(s, c, 2, expected);
-    assert_int_equal(o.begun, 3);
-    assert_int_equal(o.first, 128);
+    assert_int_equal(o.begun, windows ? 4 : 3);
+    assert_int_equal(o.first, windows ? 0 : 128);
     assert_int_equal(c->report.transfer_failures, 2);
     assert_int_equal(c->report.prefilled, MQ_PREFILLED_LOCAL);
     free(c);
@@ -289,11 +293,11 @@ static void test_what_fails_is_computed(void **state)
     answer_here(c, 3, expected);
     o.good_after = 1; /* the second one is done well: nothing is computed here */
     must_answer(s, c, 3, expected);
-    assert_int_equal(o.first, 128);
+    assert_int_equal(o.first, windows ? 0 : 128);
     assert_int_equal(c->report.transfer_failures, 1);
     assert_int_equal(c->report.prefilled, MQ_PREFILLED_REMOTE);
     free(c);
-    assert_int_equal(stats_now(s).transfers_failed, 4);
+    assert_int_equal(stats_now(s).transfers_failed, windows ? 5 : 4);
     stop_two(&o, s, engine);
 }
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define ANSWER 24
-#define LONG   900
+#define LONG   940
 
 static mq_text *text;
 
