@@ -1,5 +1,4 @@
-/* Decode attention on AVX-512: one query token; the query heads of one kv head together, so that keys and values are read
- * once.
+/* Decode attention on AVX-512: the query heads of one kv head together, of all rows, so that keys and values are read once.
  *
  * Idea. decode_driver.h has the order in which memory is read; here is the arithmetic of one page.
  *   Keys: a row times the even and odd columns of each head's query, 16 lanes; so many keys at once that these sums, one
@@ -78,7 +77,7 @@ INLINE __m512 sums_of_16(__m512 v[16])
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. Four rows at a time are read to their
  * end, so that memory is read in the order of its addresses: all rows of the block column by column is 6% slower. */
-INLINE void score_keys_decode_avx512(const decode_side *s, const float *q, const uint16_t *rows, float *scores,
+INLINE void score_keys_decode_avx512(const decode_side *s, const decode_group *t, const uint16_t *rows, float *scores,
                                      size_t heads, const char *near, const char *far, const bool to_l1)
 {
     const size_t keys = keys_at_once_decode_avx512(heads), together = keys < 4 ? keys : 4, step = 2 * s->width;
@@ -90,8 +89,8 @@ INLINE void score_keys_decode_avx512(const decode_side *s, const float *q, const
     }
 #pragma GCC unroll 4
     for (size_t r = 0; r < keys; r += together) {
-        const float *queries = q;
-        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += heads * COLUMNS) {
+        const float *queries = t->q;
+        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += t->q_step) {
             const __mmask16 mask = first_lanes_decode_avx512(s->width / 2 - pair);
             __m512 low[4], high[4];
 #pragma GCC unroll 4
@@ -125,11 +124,11 @@ INLINE void score_keys_decode_avx512(const decode_side *s, const float *q, const
     }
 }
 
-INLINE void score_page_decode_avx512(const decode_side *s, const float *q, size_t heads, const bool to_l1)
+INLINE void score_page_decode_avx512(const decode_side *s, const decode_group *t, size_t heads, const bool to_l1)
 {
     const size_t keys = keys_at_once_decode_avx512(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys_decode_avx512(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+        score_keys_decode_avx512(s, t, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
                                  s->far + key * s->width * sizeof *s->rows, to_l1);
     }
 }
@@ -253,7 +252,7 @@ INLINE void run_page_decode_avx512(const decode_group *t, decode_side s, const u
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
     s.far = after;
-    score_page_decode_avx512(&s, t->q, heads, to_l1);
+    score_page_decode_avx512(&s, t, heads, to_l1);
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
         soften_decode_avx512(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
@@ -335,16 +334,16 @@ size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim)
     return mq__decode_scratch_bytes(&to_l1_core, heads, head_dim);
 }
 
-void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                         float *partial, size_t stride)
+void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step)
 {
-    mq__decode_span(&to_l1_core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&to_l1_core, a, kv_heads, span, partial, head_step, row_step);
 }
 
-void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                         float *partial, size_t stride)
+void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step)
 {
-    mq__decode_span(&to_l2_core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&to_l2_core, a, kv_heads, span, partial, head_step, row_step);
 }
 
 /* The reference, 16 columns at a time. */

@@ -28,15 +28,16 @@ INLINE size_t chunks_at_once(size_t heads)
 }
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. */
-INLINE void score_keys_neon(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
-                            const char *near, const char *far)
+INLINE void score_keys_neon(const decode_side *s, const decode_group *t, const uint16_t *rows, float *scores,
+                            size_t heads, const char *near, const char *far)
 {
     const size_t keys = keys_at_once_neon(heads), width = s->width;
     float32x4_t sums[HEADS][KEYS];
     UNROLL
     for (size_t i = 0; i < heads * keys; i++)
         sums[i / keys][i % keys] = vdupq_n_f32(0);
-    for (size_t c = 0; c < width; c += COLUMNS, q += heads * COLUMNS) {
+    const float *q = t->q;
+    for (size_t c = 0; c < width; c += COLUMNS, q += t->q_step) {
         float32x4_t even[HEADS], odd[HEADS];
         UNROLL
         for (size_t h = 0; h < heads; h++) {
@@ -67,11 +68,11 @@ INLINE void score_keys_neon(const decode_side *s, const float *q, const uint16_t
     }
 }
 
-INLINE void score_page_neon(const decode_side *s, const float *q, size_t heads)
+INLINE void score_page_neon(const decode_side *s, const decode_group *t, size_t heads)
 {
     const size_t keys = keys_at_once_neon(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys_neon(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+        score_keys_neon(s, t, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
                         s->far + key * s->width * sizeof *s->rows);
     }
 }
@@ -189,7 +190,7 @@ INLINE void run_page_neon(const decode_group *t, decode_side s, const uint16_t *
     const size_t whole = s.width / COLUMNS, wide = chunks_at_once(heads);
     s.next = (const char *)values;
     s.far = after;
-    score_page_neon(&s, t->q, heads);
+    score_page_neon(&s, t, heads);
     for (size_t h = 0; h < heads; h++) {
         soften_neon(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }
@@ -235,10 +236,10 @@ size_t mq__attention_decode_scratch_neon(uint32_t heads, uint32_t head_dim)
     return mq__decode_scratch_bytes(&core, heads, head_dim);
 }
 
-void mq__attention_decode_span_neon(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                    float *partial, size_t stride)
+void mq__attention_decode_span_neon(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                    size_t head_step, size_t row_step)
 {
-    mq__decode_span(&core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&core, a, kv_heads, span, partial, head_step, row_step);
 }
 
 /* The reference, 4 columns at a time. */
