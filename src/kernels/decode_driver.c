@@ -79,9 +79,8 @@ static bool ends_kv_head(const decode_call *c, const place *p, size_t row)
 /* Of a place from its row `row` on. */
 static decode_group group_from(const decode_call *c, const place *p, size_t row)
 {
-    const size_t all = p->rows * p->heads, before = (row - p->row) * p->heads, columns = c->columns;
+    const size_t before = (row - p->row) * p->heads, columns = c->columns;
     return (decode_group){.q = p->memory + before * c->core->columns,
-                          .q_step = all * c->core->columns,
                           .sums = p->memory + (c->core->heads + before) * columns,
                           .rest = p->memory + 2 * c->core->heads * columns + before * rest_floats(c->core)};
 }
@@ -94,7 +93,7 @@ static void start_row(const decode_call *c, const decode_group *group, const flo
     for (size_t h = 0; h < heads; h++, q += width) {
         for (size_t at = 0; at < width; at += core->columns) {
             const size_t pairs = width - at < core->columns ? (width - at) / 2 : lanes; /* the width is even */
-            float *even = group->q + at / core->columns * group->q_step + h * core->columns;
+            float *even = group->q + at * core->heads + h * core->columns;
             if (pairs < lanes) memset(even, 0, core->columns * sizeof(float));
             core->split(q + at, pairs, c->a->scale, even, even + lanes);
         }
@@ -153,21 +152,21 @@ size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_
 
 /* The keys of a page that rows [row, row + rows) of a place see, all of them the same. next_page: what is read after all kv
  * heads. */
-static void run_rows(const decode_call *c, const place *p, size_t row, size_t rows, mq_keys keys, decode_side s,
+static void run_rows(const decode_call *c, const place *p, size_t row, size_t rows, mq_keys keys, decode_side *s,
                      const uint16_t *next_page)
 {
     const mq_kv_view *kv = &c->a->kv;
-    const size_t head_step = 2 * MQ_PAGE_TOKENS * s.width; /* elements between two kv heads of a page */
+    const size_t head_step = 2 * MQ_PAGE_TOKENS * s->width; /* elements between two kv heads of a page */
     const uint16_t *page = kv->pages[keys.begin / MQ_PAGE_TOKENS];
-    const size_t at = p->kv_head * head_step + keys.begin % MQ_PAGE_TOKENS * s.width; /* not 0: a window begins here */
+    const size_t at = p->kv_head * head_step + keys.begin % MQ_PAGE_TOKENS * s->width; /* not 0: a window begins here */
     const decode_group group = group_from(c, p, row);
-    s.rows = page + kv->k_offset + at;
-    s.keys = keys.end - keys.begin;
-    const uint16_t *after = s.rows;
+    s->rows = page + kv->k_offset + at;
+    s->keys = keys.end - keys.begin;
+    const uint16_t *after = s->rows;
     if (ends_kv_head(c, p, row + rows)) {
-        after = p->kv_head + 1 < c->kv_heads ? s.rows + head_step : next_page + kv->k_offset;
+        after = p->kv_head + 1 < c->kv_heads ? s->rows + head_step : next_page + kv->k_offset;
     }
-    c->core->run(&group, rows * p->heads, &s, page + kv->v_offset + at, (const char *)after);
+    c->core->run(&group, rows * p->heads, s, page + kv->v_offset + at, (const char *)after);
 }
 
 static mq_keys keys_of(const mq_attention *a, size_t row, uint32_t begin, uint32_t end)
@@ -176,18 +175,18 @@ static mq_keys keys_of(const mq_attention *a, size_t row, uint32_t begin, uint32
 }
 
 /* A group goes through a page. */
-static void run_place(const decode_call *c, const place *p, uint32_t page, const decode_side *s,
-                      const uint16_t *next_page)
+static void run_place(const decode_call *c, const place *p, uint32_t page, decode_side *s, const uint16_t *next_page)
 {
     const uint32_t begin = page * MQ_PAGE_TOKENS, end = begin + MQ_PAGE_TOKENS;
-    const mq_keys first = keys_of(c->a, p->row, begin, end), last = keys_of(c->a, p->row + p->rows - 1, begin, end);
+    const mq_keys first = keys_of(c->a, p->row, begin, end);
+    const mq_keys last = p->rows > 1 ? keys_of(c->a, p->row + p->rows - 1, begin, end) : first;
     if (first.begin == last.begin && first.end == last.end) {
-        if (first.begin < first.end) run_rows(c, p, p->row, p->rows, first, *s, next_page);
+        if (first.begin < first.end) run_rows(c, p, p->row, p->rows, first, s, next_page);
         return;
     }
     for (size_t row = p->row; row < p->row + p->rows; row++) {
         const mq_keys keys = keys_of(c->a, row, begin, end);
-        if (keys.begin < keys.end) run_rows(c, p, row, 1, keys, *s, next_page);
+        if (keys.begin < keys.end) run_rows(c, p, row, 1, keys, s, next_page);
     }
 }
 

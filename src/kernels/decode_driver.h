@@ -21,9 +21,8 @@ enum {
 /* Some query heads of one kv head, of one row or several: what they have seen of the span so far. `lanes` is half of the level's
  * columns, chunks are ceil(width / columns). All parts are 64-byte aligned. */
 typedef struct decode_group {
-    float *q;      /* [chunks][heads][2][lanes]: even and odd columns, scaled; */
-    size_t q_step; /* floats from one chunk to the next: these may be some heads of a larger group */
-    float *sums;   /* [heads][chunks][2][lanes]: even and odd columns of sum(p * v) */
+    float *q;    /* [chunks][core.heads][2][lanes]: even and odd columns, scaled */
+    float *sums; /* [heads][chunks][2][lanes]: even and odd columns of sum(p * v) */
     float *rest; /* [heads][3][lanes]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
 } decode_group;
 

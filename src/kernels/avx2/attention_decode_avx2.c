@@ -42,7 +42,7 @@ INLINE __m256 sums_of_8(__m256 v[8])
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. A load is half a line, so the first
  * half prefetches near and the second far. */
-INLINE void score_keys_decode_avx2(const decode_side *s, const decode_group *t, const uint16_t *rows, float *scores,
+INLINE void score_keys_decode_avx2(const decode_side *s, const float *q, const uint16_t *rows, float *scores,
                                    size_t heads, const char *near, const char *far)
 {
     const size_t keys = keys_at_once_decode_avx2(heads), step = 2 * s->width;
@@ -55,8 +55,8 @@ INLINE void score_keys_decode_avx2(const decode_side *s, const decode_group *t, 
 #pragma GCC unroll 4
     for (size_t r = 0; r < keys; r += 2) {
         const char *row = (const char *)rows + r * step, *ahead[2] = {near + r * step, far + r * step};
-        const float *queries = t->q;
-        for (size_t pair = 0; pair < s->width / 2; pair += 8, queries += t->q_step) {
+        const float *queries = q;
+        for (size_t pair = 0; pair < s->width / 2; pair += 8, queries += HEADS * COLUMNS) {
             const __m256i mask = first_dwords(s->width / 2 - pair);
             const __m256i v0 = _mm256_maskload_epi32((const int *)(const void *)(row + pair * 4), mask),
                           v1 = _mm256_maskload_epi32((const int *)(const void *)(row + step + pair * 4), mask);
@@ -88,11 +88,11 @@ INLINE void score_keys_decode_avx2(const decode_side *s, const decode_group *t, 
     }
 }
 
-INLINE void score_page_decode_avx2(const decode_side *s, const decode_group *t, size_t heads)
+INLINE void score_page_decode_avx2(const decode_side *s, const float *q, size_t heads)
 {
     const size_t keys = keys_at_once_decode_avx2(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys_decode_avx2(s, t, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+        score_keys_decode_avx2(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
                                s->far + key * s->width * sizeof *s->rows);
     }
 }
@@ -219,7 +219,7 @@ INLINE void run_page_decode_avx2(const decode_group *t, decode_side s, const uin
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
     s.far = after;
-    score_page_decode_avx2(&s, t, heads);
+    score_page_decode_avx2(&s, t->q, heads);
     for (size_t h = 0; h < heads; h++) {
         soften_decode_avx2(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }

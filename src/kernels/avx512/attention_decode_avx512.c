@@ -77,7 +77,7 @@ INLINE __m512 sums_of_16(__m512 v[16])
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. Four rows at a time are read to their
  * end, so that memory is read in the order of its addresses: all rows of the block column by column is 6% slower. */
-INLINE void score_keys_decode_avx512(const decode_side *s, const decode_group *t, const uint16_t *rows, float *scores,
+INLINE void score_keys_decode_avx512(const decode_side *s, const float *q, const uint16_t *rows, float *scores,
                                      size_t heads, const char *near, const char *far, const bool to_l1)
 {
     const size_t keys = keys_at_once_decode_avx512(heads), together = keys < 4 ? keys : 4, step = 2 * s->width;
@@ -89,8 +89,8 @@ INLINE void score_keys_decode_avx512(const decode_side *s, const decode_group *t
     }
 #pragma GCC unroll 4
     for (size_t r = 0; r < keys; r += together) {
-        const float *queries = t->q;
-        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += t->q_step) {
+        const float *queries = q;
+        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += HEADS * COLUMNS) {
             const __mmask16 mask = first_lanes_decode_avx512(s->width / 2 - pair);
             __m512 low[4], high[4];
 #pragma GCC unroll 4
@@ -124,11 +124,11 @@ INLINE void score_keys_decode_avx512(const decode_side *s, const decode_group *t
     }
 }
 
-INLINE void score_page_decode_avx512(const decode_side *s, const decode_group *t, size_t heads, const bool to_l1)
+INLINE void score_page_decode_avx512(const decode_side *s, const float *q, size_t heads, const bool to_l1)
 {
     const size_t keys = keys_at_once_decode_avx512(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys_decode_avx512(s, t, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+        score_keys_decode_avx512(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
                                  s->far + key * s->width * sizeof *s->rows, to_l1);
     }
 }
@@ -252,7 +252,7 @@ INLINE void run_page_decode_avx512(const decode_group *t, decode_side s, const u
     const ptrdiff_t side = (const char *)values - (const char *)s.rows;
     s.next = (const char *)values;
     s.far = after;
-    score_page_decode_avx512(&s, t, heads, to_l1);
+    score_page_decode_avx512(&s, t->q, heads, to_l1);
 #pragma GCC unroll 8
     for (size_t h = 0; h < heads; h++) {
         soften_decode_avx512(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);

@@ -28,16 +28,15 @@ INLINE size_t chunks_at_once(size_t heads)
 }
 
 /* Scores of a block of keys with all heads; near, far: the rows to prefetch meanwhile. */
-INLINE void score_keys_neon(const decode_side *s, const decode_group *t, const uint16_t *rows, float *scores,
-                            size_t heads, const char *near, const char *far)
+INLINE void score_keys_neon(const decode_side *s, const float *q, const uint16_t *rows, float *scores, size_t heads,
+                            const char *near, const char *far)
 {
     const size_t keys = keys_at_once_neon(heads), width = s->width;
     float32x4_t sums[HEADS][KEYS];
     UNROLL
     for (size_t i = 0; i < heads * keys; i++)
         sums[i / keys][i % keys] = vdupq_n_f32(0);
-    const float *q = t->q;
-    for (size_t c = 0; c < width; c += COLUMNS, q += t->q_step) {
+    for (size_t c = 0; c < width; c += COLUMNS, q += HEADS * COLUMNS) {
         float32x4_t even[HEADS], odd[HEADS];
         UNROLL
         for (size_t h = 0; h < heads; h++) {
@@ -68,11 +67,11 @@ INLINE void score_keys_neon(const decode_side *s, const decode_group *t, const u
     }
 }
 
-INLINE void score_page_neon(const decode_side *s, const decode_group *t, size_t heads)
+INLINE void score_page_neon(const decode_side *s, const float *q, size_t heads)
 {
     const size_t keys = keys_at_once_neon(heads);
     for (size_t key = 0; key < s->keys; key += keys) {
-        score_keys_neon(s, t, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
+        score_keys_neon(s, q, decode_block(s, key, keys), s->scores + key, heads, decode_near(s, key),
                         s->far + key * s->width * sizeof *s->rows);
     }
 }
@@ -190,7 +189,7 @@ INLINE void run_page_neon(const decode_group *t, decode_side s, const uint16_t *
     const size_t whole = s.width / COLUMNS, wide = chunks_at_once(heads);
     s.next = (const char *)values;
     s.far = after;
-    score_page_neon(&s, t, heads);
+    score_page_neon(&s, t->q, heads);
     for (size_t h = 0; h < heads; h++) {
         soften_neon(s.scores + h * DECODE_SCORE_STEP, s.keys, t->rest + REST * h);
     }
