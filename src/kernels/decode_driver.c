@@ -32,7 +32,7 @@ typedef struct place {
     float *memory;
 } place;
 
-static decode_call call_of(const decode_core *core, const mq_attention *a, size_t kv_heads)
+static decode_call decode_call_of(const decode_core *core, const mq_attention *a, size_t kv_heads)
 {
     const size_t rows = core->heads / a->heads;
     const size_t width = a->kv.head_dim;
@@ -152,7 +152,7 @@ size_t mq__decode_scratch_bytes(const decode_core *core, uint32_t heads, uint32_
 
 /* The keys of a page that rows [row, row + rows) of a place see, all of them the same. next_page: what is read after all kv
  * heads. */
-static void run_rows(const decode_call *c, const place *p, size_t row, size_t rows, mq_keys keys, decode_side *s,
+static void run_part(const decode_call *c, const place *p, size_t row, size_t rows, mq_keys keys, decode_side *s,
                      const uint16_t *next_page)
 {
     const mq_kv_view *kv = &c->a->kv;
@@ -181,19 +181,19 @@ static void run_place(const decode_call *c, const place *p, uint32_t page, decod
     const mq_keys first = keys_of(c->a, p->row, begin, end);
     const mq_keys last = p->rows > 1 ? keys_of(c->a, p->row + p->rows - 1, begin, end) : first;
     if (first.begin == last.begin && first.end == last.end) {
-        if (first.begin < first.end) run_rows(c, p, p->row, p->rows, first, s, next_page);
+        if (first.begin < first.end) run_part(c, p, p->row, p->rows, first, s, next_page);
         return;
     }
     for (size_t row = p->row; row < p->row + p->rows; row++) {
         const mq_keys keys = keys_of(c->a, row, begin, end);
-        if (keys.begin < keys.end) run_rows(c, p, row, 1, keys, s, next_page);
+        if (keys.begin < keys.end) run_part(c, p, row, 1, keys, s, next_page);
     }
 }
 
 void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
                      size_t head_step, size_t row_step)
 {
-    const decode_call c = call_of(core, a, kv_heads);
+    const decode_call c = decode_call_of(core, a, kv_heads);
     const size_t width = a->kv.head_dim, ahead = core->ahead / (2 * width) / DECODE_KEYS * DECODE_KEYS;
     place p = first_place(&c);
     for (; p.kv_head < kv_heads; next_place(&c, &p)) {

@@ -199,7 +199,6 @@ void checkasm_bench_attention(void)
     bench_decode(64, 4, 4096);
     for (uint32_t rows = 2; rows <= MQ_DECODE_KV_HEADS; rows *= 2) {
         for (int apart = 0; apart < 2; apart++) {
-            bench_decode_rows(128, 2, 512, rows, apart);
             bench_decode_rows(128, 2, 4096, rows, apart);
             bench_decode_rows(64, 2, 512, rows, apart);
         }
