@@ -1,5 +1,9 @@
 /* The order of decode attention's memory, common to the vector levels; the arithmetic of a page is the level's.
  *
+ * Rows of one sequence (a draft that is verified) see the same keys but for the last few, and with a window but for the first few,
+ * too. For the arithmetic a row's query heads are further heads: so many rows as fit are a group, and go through a page together if
+ * they see the same of it, otherwise one by one. A row's operations and their order are those that it has alone.
+ *
  * Memory is read in the order of its addresses, which takes it all the way to its bandwidth: page by page, kv head by kv head,
  * 64 keys and then their 64 values, with a running softmax that waits in L1 or L2 until the head's next page. */
 #ifndef MQ_KERNELS_DECODE_DRIVER_H
@@ -14,10 +18,10 @@ enum {
     DECODE_SCORE_STEP = MQ_PAGE_TOKENS + 16, /* floats between two heads' scores: in different sets of L1 */
 };
 
-/* Some query heads of one kv head: what they have seen of the span so far. `lanes` is half of the level's columns, chunks are
- * ceil(width / columns). All parts are 64-byte aligned. */
+/* Some query heads of one kv head, of one row or several: what they have seen of the span so far. `lanes` is half of the level's
+ * columns, chunks are ceil(width / columns). All parts are 64-byte aligned. */
 typedef struct decode_group {
-    float *q;    /* [chunks][heads][2][lanes]: even and odd columns, scaled */
+    float *q;    /* [chunks][core.heads][2][lanes]: even and odd columns, scaled */
     float *sums; /* [heads][chunks][2][lanes]: even and odd columns of sum(p * v) */
     float *rest; /* [heads][3][lanes]: the running maximum in all lanes; sum(p) in lanes; the factor of the last page */
 } decode_group;
@@ -54,7 +58,7 @@ static inline const uint16_t *decode_block(const decode_side *s, size_t row, siz
 }
 
 typedef struct decode_core {
-    size_t heads, columns; /* query heads per pass, at most; bf16 per load */
+    size_t heads, columns; /* query heads per pass, of all rows, at most; bf16 per load */
     size_t ahead;          /* bytes between what is worked on and what is sent for the second time */
     /* even[i], odd[i] = pairs[2i] * scale, pairs[2i + 1] * scale for i < count <= lanes, and back */
     void (*split)(const float *pairs, size_t count, float scale, float *even, float *odd);
@@ -71,7 +75,7 @@ void mq__decode_split(const float *pairs, size_t count, float scale, float *even
 void mq__decode_join(const float *even, const float *odd, size_t count, float *pairs);
 
 /* The slot attention_decode_span. */
-void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                     float *partial, size_t stride);
+void mq__decode_span(const decode_core *core, const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                     size_t head_step, size_t row_step);
 
 #endif

@@ -1,22 +1,26 @@
 /* Thin dense products of few rows, the part that the levels with short vectors share. Included once by a level's file, after
  *     tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, R)   outputs of features n, n + apart, ... (W of them) for rows
- *                                                            [row, row + R); W * R <= 4, type is w's; ahead: prefetch
+ *                                                            [row, row + R); W * R <= 6, type is w's; ahead: prefetch
  * and INLINE; it then provides thin_few_rows().
  *
  * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so 2 x 1,
- * 2 x 2 or 1 x 4 features x rows are taken at a time; more rows reread the weights of one feature from L1. */
+ * 2 x 2, 2 x 3 or 1 x 4 features x rows are taken at a time; more rows reread the weights from L1, two features where they are
+ * threes and twos. */
 #ifndef MQ_KERNELS_DENSE_THIN_TILES_H
 #define MQ_KERNELS_DENSE_THIN_TILES_H
 
 #include "kernels/dense_common.h"
 
-/* All rows of W features: four, two and one at a time. */
+/* All rows of W features: four of one feature, three of two, two and one at a time. */
 INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n, size_t apart,
                           const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W)
 {
     size_t row = 0;
     for (; row + 4 <= rows && W == 1; row += 4) {
         tile_thin(x, ldx, w, n, apart, row, out, type, ahead, 1, 4);
+    }
+    for (; row + 3 <= rows && W == 2; row += 3) {
+        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, 2, 3);
     }
     for (; row + 2 <= rows && W <= 2; row += 2) {
         tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, 2);
@@ -29,7 +33,7 @@ INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dens
 INLINE void thin_typed_rows(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                             const mq_epilogue *out, const mq_dense_type type, const bool ahead)
 {
-    const size_t streams = rows < 4 ? 2 : 1, each = (n1 - n0) / streams;
+    const size_t streams = rows < 4 || rows == 5 || rows == 6 ? 2 : 1, each = (n1 - n0) / streams;
     for (size_t n = n0; n < n0 + each; n++) {
         if (streams == 2) {
             thin_features(x, ldx, rows, w, n, each, out, type, ahead, 2);

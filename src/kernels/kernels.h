@@ -132,7 +132,7 @@ typedef struct mq_attention {
     size_t q_stride, out_stride; /* in floats, between tokens */
     uint32_t heads;              /* query heads per kv head */
     uint32_t first, rows;
-    uint32_t window; /* of prefill calls; 0: none */
+    uint32_t window; /* 0: none */
     float scale;     /* 1/sqrt(head_dim) in most models */
     void *scratch;   /* attention_scratch_bytes() of the level, 64-byte aligned, private to the thread */
 } mq_attention;
@@ -148,8 +148,33 @@ typedef struct mq_attention {
  * split depends on positions only, so the result does not depend on the number of threads. */
 #define MQ_SPAN_TOKENS 512
 
-/* The most kv heads of one decode call. They lie one after the other in a page: together they make long reads. */
+/* The most kv heads of one decode call, of all its rows together. They lie one after the other in a page: together they make long
+ * reads. */
 #define MQ_DECODE_KV_HEADS 8
+
+/* Keys [begin, end) of a sequence; none if end <= begin. */
+typedef struct mq_keys {
+    uint32_t begin, end;
+} mq_keys;
+
+/* What the token at a position sees. */
+static inline mq_keys mq__keys_seen(uint32_t position, uint32_t window)
+{
+    const uint32_t end = position + 1;
+    const mq_keys keys = {window && end > window ? end - window : 0, end};
+    return keys;
+}
+
+static inline mq_keys mq__keys_within(mq_keys keys, uint32_t begin, uint32_t end)
+{
+    const mq_keys part = {keys.begin > begin ? keys.begin : begin, keys.end < end ? keys.end : end};
+    return part;
+}
+
+static inline mq_keys mq__keys_of_span(mq_keys keys, uint32_t span)
+{
+    return mq__keys_within(keys, span * MQ_SPAN_TOKENS, (span + 1) * MQ_SPAN_TOKENS);
+}
 
 /* ------------------------------------------------------------------ Gated DeltaNet */
 
@@ -181,8 +206,8 @@ typedef enum mq_read_way {
 
 typedef void mq_dense_thin_fn(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                               const mq_epilogue *out, void *scratch);
-typedef void mq_decode_span_fn(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1, float *partial,
-                               size_t stride);
+typedef void mq_decode_span_fn(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                               size_t head_step, size_t row_step);
 
 /* Operations that a level may have in several ways, its variants. Which one is the fastest depends on the processor, and they have the
  * same bits (MQ_INT8_ATTENTION excepted, whose variants keep its BOUND). A level's first variant stands in the operation's slot until
@@ -306,10 +331,10 @@ typedef struct mq_kernels {
      * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
      * on positions only, so rows are EXACT for any chunks. a->window is 0: of a window's few tiles two would be FP32. */
     void (*attention_prefill_int8)(const mq_attention *a);
-    /* BOUND 1e-5. rows == 1. The keys [key0, key1) of one span (key0 a multiple of MQ_SPAN_TOKENS, or where a window begins)
-     * for kv_heads <= MQ_DECODE_KV_HEADS kv heads: a->kv and a->q are the first one's, the others follow in the page and in q. Writes each
-     * one's unnormalised partials, [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, `stride` floats apart.
-     * A head's result does not depend on which others the call has. */
+    /* BOUND 1e-5. The keys of one span for kv_heads kv heads, kv_heads * rows <= MQ_DECODE_KV_HEADS: a->kv and a->q are the first
+     * one's, the others follow in the page and in q. Writes the unnormalised partials of each row that sees any of these keys,
+     * [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, head_step floats from kv head to kv head, row_step from row to
+     * row. A head's result does not depend on which others the call has, and a row has the bits that it has alone. */
     mq_decode_span_fn *attention_decode_span;
     /* EXACT. Merges `spans` partials [spans][heads][head_dim + 2] in order into out (as in mq_attention). */
     void (*attention_decode_merge)(const mq_attention *a, uint32_t spans, const float *partials);

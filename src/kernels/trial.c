@@ -212,7 +212,7 @@ static void run_span(mq_trial *t, trial_thread *own)
     uint16_t *page[PAGES];
     lay_pages(t, own, page, PAGES, MQ_DECODE_KV_HEADS);
     const mq_attention a = attention_of(own, page, MQ_SPAN_TOKENS - 1, 1);
-    t->kernels->attention_decode_span(&a, MQ_DECODE_KV_HEADS, 0, MQ_SPAN_TOKENS, own->y, PARTIAL);
+    t->kernels->attention_decode_span(&a, MQ_DECODE_KV_HEADS, 0, own->y, PARTIAL, 0);
 }
 
 static void run_tile(mq_trial *t, trial_thread *own)

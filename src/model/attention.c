@@ -173,38 +173,32 @@ static void attend_prefill(void *context, int thread, int threads)
 
 /* ---- decode: keys are cut into spans at fixed positions, whatever threads and rows there are */
 
-/* The keys that a row sees: those of the spans from `first` on, [begin, end). */
+/* Which spans have keys that a row sees. */
 typedef struct sight {
-    uint32_t begin, end, first, spans;
+    uint32_t first, spans;
 } sight;
 
 /* Of row i of a segment. */
 static sight sight_of(const job *j, const mq_segment *segment, uint32_t i)
 {
-    const uint32_t end = segment->first + i + 1, window = j->weights->window;
-    sight s = {.begin = window && end > window ? end - window : 0, .end = end};
-    s.first = s.begin / MQ_SPAN_TOKENS;
-    s.spans = (end + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS - s.first;
-    return s;
+    const mq_keys keys = mq__keys_seen(segment->first + i, j->weights->window);
+    const uint32_t first = keys.begin / MQ_SPAN_TOKENS;
+    return (sight){first, (keys.end + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS - first};
 }
 
-/* Which keys [*key0, *key1) of a span it sees; how many. */
-static uint32_t keys_in(sight s, uint32_t span, uint32_t *key0, uint32_t *key1)
+/* What the rows of a segment see together. */
+static mq_keys keys_of_segment(const job *j, const mq_segment *segment)
 {
-    const uint32_t begin = span * MQ_SPAN_TOKENS, end = begin + MQ_SPAN_TOKENS;
-    *key0 = s.begin > begin ? s.begin : begin;
-    *key1 = s.end < end ? s.end : end;
-    return *key0 < *key1 ? *key1 - *key0 : 0;
+    const uint32_t window = j->weights->window;
+    const mq_keys first = mq__keys_seen(segment->first, window);
+    const mq_keys last = mq__keys_seen(segment->first + segment->rows - 1, window);
+    return (mq_keys){first.begin, last.end};
 }
 
-/* Keys that all rows of a segment see of a span together: what it costs. */
-static double span_cost(const job *j, const mq_segment *segment, uint32_t span)
+/* What keys cost: they are read once, for which a row more could be computed, and multiplied with each row. */
+static double keys_cost(const mq_segment *segment, mq_keys keys)
 {
-    double keys = 0;
-    for (uint32_t i = 0, key0, key1; i < segment->rows; i++) {
-        keys += keys_in(sight_of(j, segment, i), span, &key0, &key1);
-    }
-    return keys;
+    return (double)(keys.end - keys.begin) * (1 + segment->rows);
 }
 
 /* What a kv head's query heads leave of a span. */
@@ -213,48 +207,34 @@ static size_t partial_floats(const job *j)
     return (size_t)(j->rt->model->heads / j->weights->kv_heads) * (j->weights->head_dim + 2);
 }
 
-static float *partials_of(const job *j, size_t row, uint32_t g)
+static float *partials_of(const job *j, size_t row, uint32_t g, uint32_t span)
 {
-    return j->rt->partials + (row * j->weights->kv_heads + g) * j->rt->max_spans * partial_floats(j);
-}
-
-/* kv heads [g0, g1) of one span for row i, some at a time. q: rotated, all heads. */
-static void decode_span(const job *j, const mq_segment *segment, uint32_t i, uint32_t span, uint32_t g0, uint32_t g1,
-                        const float *q, int thread)
-{
-    const mq_runtime *rt = j->rt;
-    const size_t one = partial_floats(j), stride = rt->max_spans * one;
-    const sight sees = sight_of(j, segment, i);
-    uint32_t key0, key1;
-    if (keys_in(sees, span, &key0, &key1) == 0) return;
-    for (uint32_t g = g0, count; g < g1; g += count) {
-        count = g1 - g < MQ_DECODE_KV_HEADS ? g1 - g : MQ_DECODE_KV_HEADS;
-        mq_attention a = view(j, segment, g, i, 1, thread);
-        a.q = q + (size_t)g * a.heads * j->weights->head_dim;
-        rt->kernels->attention_decode_span(&a, count, key0, key1,
-                                           partials_of(j, segment->row + i, g) + (span - sees.first) * one, stride);
-    }
+    return j->rt->partials + ((row * j->weights->kv_heads + g) * j->rt->max_spans + span) * partial_floats(j);
 }
 
 static void merge_attention(const job *j, const mq_segment *segment, uint32_t i, uint32_t g, int thread)
 {
     const mq_attention a = view(j, segment, g, i, 1, thread);
-    j->rt->kernels->attention_decode_merge(&a, sight_of(j, segment, i).spans, partials_of(j, segment->row + i, g));
+    const sight sees = sight_of(j, segment, i);
+    j->rt->kernels->attention_decode_merge(&a, sees.spans, partials_of(j, segment->row + i, g, sees.first));
 }
 
-/* kv heads [g0, g1) of one span for all rows of a segment. Several rows read the same keys: few heads at a time, so that they
- * are still in L2 for the next row. */
-static void attend_span(const job *j, const mq_segment *segment, uint32_t span, uint32_t g0, uint32_t g1, float *q,
-                        int thread)
+/* kv heads [g0, g1) of one span for all rows of a segment: many rows of few heads at a time, or many heads of few rows. q: the
+ * rows' queries, unless all are rotated. */
+static void attend_span(const job *j, const mq_segment *segment, uint32_t span, uint32_t g0, uint32_t g1,
+                        const float *q, int thread)
 {
-    enum { HEADS_IN_L2 = 2 };
     const mq_runtime *rt = j->rt;
-    const size_t q_width = (size_t)rt->model->heads * j->weights->head_dim;
-    const uint32_t step = segment->rows > 1 ? HEADS_IN_L2 : g1 - g0;
-    for (uint32_t g = g0, end; g < g1; g = end) {
-        end = g1 - g < step ? g1 : g + step;
-        for (uint32_t i = 0; i < segment->rows; i++) {
-            decode_span(j, segment, i, span, g, end, j->rotated ? rt->q + (segment->row + i) * q_width : q, thread);
+    const size_t head_step = rt->max_spans * partial_floats(j), row_step = j->weights->kv_heads * head_step;
+    const uint32_t most = segment->rows < MQ_DECODE_KV_HEADS ? segment->rows : MQ_DECODE_KV_HEADS;
+    const uint32_t heads = MQ_DECODE_KV_HEADS / most;
+    for (uint32_t g = g0; g < g1; g += heads) {
+        for (uint32_t i = 0; i < segment->rows; i += most) {
+            const uint32_t left = segment->rows - i;
+            mq_attention a = view(j, segment, g, i, left < most ? left : most, thread);
+            if (!j->rotated) a.q = q + i * a.q_stride + (size_t)g * a.heads * a.kv.head_dim;
+            rt->kernels->attention_decode_span(&a, g1 - g < heads ? g1 - g : heads, span,
+                                               partials_of(j, segment->row + i, g, span), head_step, row_step);
         }
     }
     for (uint32_t i = 0; i < segment->rows; i++) {
@@ -265,9 +245,26 @@ static void attend_span(const job *j, const mq_segment *segment, uint32_t span, 
     }
 }
 
-/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. With one row a sequence nobody
- * waits for rotated queries and new keys: a thread rotates the queries of its segments for itself, and who has the last span,
- * which the new keys are in, stores them. */
+/* The rotated queries of a segment. */
+static void make_queries(const job *j, const mq_segment *segment, float *q)
+{
+    for (uint32_t i = 0; i < segment->rows; i++, q += (size_t)j->rt->model->heads * j->weights->head_dim) {
+        take_query(j, segment->row + i, q);
+        rotate_query(j, segment->row + i, q);
+    }
+}
+
+/* The new keys and values that lie in a span. */
+static void store_span(const job *j, const mq_segment *segment, uint32_t span, uint32_t g0, uint32_t g1)
+{
+    for (uint32_t i = 0; i < segment->rows; i++) {
+        if ((segment->first + i) / MQ_SPAN_TOKENS == span) store_keys(j, segment, i, g0, g1);
+    }
+}
+
+/* Units are spans, cut by kv heads, so that a thread's heads of a span are neighbours in memory. With few rows a sequence nobody
+ * waits for rotated queries and new keys: a thread rotates the queries of its segments for itself, and stores the new keys of
+ * what it reads. */
 static void attend_decode(void *context, int thread, int threads)
 {
     const job *j = context;
@@ -276,23 +273,23 @@ static void attend_decode(void *context, int thread, int threads)
     double total = 0, at = 0, cost;
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        total += mq__causal_cost(segment->first, segment->rows, j->weights->window);
+        if (segment->rows > 0) total += keys_cost(segment, keys_of_segment(j, segment));
     }
     const mq_share share = mq__share(total, thread, threads);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
         if (segment->rows == 0) continue;
-        const uint32_t last = (segment->first + segment->rows - 1) / MQ_SPAN_TOKENS;
+        const mq_keys keys = keys_of_segment(j, segment);
+        const uint32_t last = (keys.end - 1) / MQ_SPAN_TOKENS;
         bool rotated = j->rotated;
-        for (uint32_t span = sight_of(j, segment, 0).first, g0, g1; span <= last; span++, at += cost) {
-            cost = span_cost(j, segment, span);
+        for (uint32_t span = keys.begin / MQ_SPAN_TOKENS, g0, g1; span <= last; span++, at += cost) {
+            cost = keys_cost(segment, mq__keys_of_span(keys, span));
             if (!mq__share_parts(share, at, cost, j->weights->kv_heads, &g0, &g1)) continue;
             if (!rotated) {
-                take_query(j, segment->row, q);
-                rotate_query(j, segment->row, q);
+                make_queries(j, segment, q);
                 rotated = true;
             }
-            if (span == last && !j->rotated) store_keys(j, segment, 0, g0, g1);
+            if (!j->rotated) store_span(j, segment, span, g0, g1);
             attend_span(j, segment, span, g0, g1, q, thread);
         }
     }
@@ -328,10 +325,10 @@ static bool several_spans(const job *j)
     return false;
 }
 
-static bool several_rows(const mq_pass *pass)
+static bool many_rows(const mq_pass *pass)
 {
     for (uint32_t s = 0; s < pass->segment_count; s++) {
-        if (pass->segments[s].rows > 1) return true;
+        if (pass->segments[s].rows > MQ_OWN_ROWS) return true;
     }
     return false;
 }
@@ -352,7 +349,7 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
     job j = {.rt = rt, .weights = &rt->model->layer[layer], .layer = layer};
     const mq_observer *observer = rt->pass->observer;
     const bool shown = observer && observer->queries;
-    j.rotated = rt->pass->phase == MQ_PHASE_PREFILL || shown || several_rows(rt->pass);
+    j.rotated = rt->pass->phase == MQ_PHASE_PREFILL || shown || many_rows(rt->pass);
     if (j.rotated) mq__pool_run(rt->pool, rotate_and_store, &j);
     mq__lap(rt, MQ_STAGE_ROTATE);
     if (shown) show_queries(rt, layer);

@@ -414,10 +414,8 @@ static void check_int8(void)
 }
 
 /* Two kv heads in one call; then the second one alone: the same bits. */
-typedef void span_fn(const mq_attention *, uint32_t, uint32_t, uint32_t, float *, size_t);
-
-static void decode_window_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, uint32_t window,
-                               float deviation, float growth)
+static void decode_window_case(mq_decode_span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys,
+                               uint32_t window, float deviation, float growth)
 {
     checkasm_case("width=%u heads=%u keys=%u window=%u deviation=%g growth=%g", width, heads, keys, window,
                   (double)deviation, (double)growth);
@@ -432,21 +430,17 @@ static void decode_window_case(span_fn *tested, uint32_t width, uint32_t heads, 
     second.out += (size_t)heads * width;
     second.kv.k_offset += 2 * (size_t)MQ_PAGE_TOKENS * width;
     second.kv.v_offset += 2 * (size_t)MQ_PAGE_TOKENS * width;
-    a.window = second.window = window; /* of compare_rows: decode calls say which keys */
+    a.window = second.window = window;
     const uint32_t spans = (keys + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS - first_span;
     const size_t each = (size_t)heads * (width + 2), stride = spans * each + 5;
     float *partials = checkasm_floats(stride + spans * each), *alone = checkasm_floats(spans * each);
     for (uint32_t s = spans; s-- > 0;) {
-        const uint32_t at = (first_span + s) * MQ_SPAN_TOKENS, key0 = at > begin ? at : begin;
-        const uint32_t key1 = keys - at < MQ_SPAN_TOKENS ? keys : at + MQ_SPAN_TOKENS;
-        tested(&a, 2, key0, key1, partials + s * each, stride);
-        tested(&second, 1, key0, key1, alone + s * each, 0);
+        tested(&a, 2, first_span + s, partials + s * each, stride, 0);
+        tested(&second, 1, first_span + s, alone + s * each, 0, 0);
     }
     checkasm_same_f32(alone, partials + stride, 1, spans * each, spans * each);
     for (uint32_t s = 0; s < spans; s++) { /* another variant of the level has the same bits */
-        const uint32_t at = (first_span + s) * MQ_SPAN_TOKENS, key0 = at > begin ? at : begin;
-        const uint32_t key1 = keys - at < MQ_SPAN_TOKENS ? keys : at + MQ_SPAN_TOKENS;
-        mq__kernels_get(checkasm.isa)->attention_decode_span(&second, 1, key0, key1, alone + s * each, 0);
+        mq__kernels_get(checkasm.isa)->attention_decode_span(&second, 1, first_span + s, alone + s * each, 0, 0);
     }
     checkasm_same_f32(alone, partials + stride, 1, spans * each, spans * each);
     checkasm.tested->attention_decode_merge(&a, spans, partials);
@@ -456,12 +450,69 @@ static void decode_window_case(span_fn *tested, uint32_t width, uint32_t heads, 
     compare_rows(&w, &second, 1e-5);
 }
 
-static void decode_case(span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, float deviation, float growth)
+static void decode_case(mq_decode_span_fn *tested, uint32_t width, uint32_t heads, uint32_t keys, float deviation,
+                        float growth)
 {
     decode_window_case(tested, width, heads, keys, 0, deviation, growth);
 }
 
-static void check_decode(span_fn *tested)
+/* The rows of a call, and each alone: the same bits, and nothing is written for a row that sees nothing of a span. The newest
+ * token's values are infinite, which no row before it may notice. */
+static void decode_rows_case(mq_decode_span_fn *tested, uint32_t width, uint32_t heads, uint32_t first, uint32_t rows,
+                             uint32_t window)
+{
+    checkasm_case("width=%u heads=%u first=%u rows=%u window=%u", width, heads, first, rows, window);
+    const uint32_t kv_heads = 2 * rows <= MQ_DECODE_KV_HEADS ? 2 : 1, newest = first + rows - 1;
+    world w;
+    make_world(&w, width, first + rows, 1, 0);
+    for (size_t i = 0; i < (size_t)kv_heads * width; i++) {
+        const size_t at = i / width * 2 * MQ_PAGE_TOKENS * width + newest % MQ_PAGE_TOKENS * width + i % width;
+        w.pages[newest / MQ_PAGE_TOKENS][w.view.v_offset + at] = 0x7f80;
+    }
+    forget_pages(&w, window_begin(window, first));
+    mq_attention a = make_call(checkasm.tested, &w, kv_heads * heads, first, rows);
+    a.scratch = checkasm_aligned(checkasm.tested->attention_scratch_bytes(heads, width));
+    a.heads = heads;
+    a.window = window;
+    const size_t head_step = (size_t)heads * (width + 2) + 3, row_step = kv_heads * head_step + 5;
+    const size_t count = rows * row_step;
+    for (uint32_t span = window_begin(window, first) / MQ_SPAN_TOKENS; span <= newest / MQ_SPAN_TOKENS; span++) {
+        float *together = checkasm_floats(count), *alone = checkasm_floats(count);
+        tested(&a, kv_heads, span, together, head_step, row_step);
+        for (uint32_t t = 0; t < rows; t++) {
+            mq_attention one = a;
+            one.q += t * a.q_stride;
+            one.first += t;
+            one.rows = 1;
+            if (span * MQ_SPAN_TOKENS > one.first) continue;
+            if ((span + 1) * MQ_SPAN_TOKENS <= window_begin(window, one.first)) continue;
+            tested(&one, kv_heads, span, alone + t * row_step, head_step, 0);
+        }
+        checkasm_same_f32(alone, together, 1, count, count);
+    }
+}
+
+static void check_decode_rows(mq_decode_span_fn *tested)
+{
+    static const uint32_t widths[] = {4, 34, 64, 80, 128, 256};
+    static const uint32_t firsts[] = {0, 1, 57, 64, 127, 300, 505, 511, 512, 1020, 1500};
+    for (uint32_t rows = 1; rows <= MQ_DECODE_KV_HEADS; rows++) {
+        for (size_t i = 0; i < sizeof firsts / sizeof firsts[0]; i++) {
+            const uint32_t width = widths[checkasm_below(6)];
+            decode_rows_case(tested, width, (uint32_t)(1 + checkasm_below(5)), firsts[i], rows, 0);
+            decode_rows_case(tested, width, (uint32_t)(1 + checkasm_below(5)), firsts[i], rows,
+                             (uint32_t)(1 + checkasm_below(700)));
+        }
+    }
+    for (uint32_t heads = 1; heads <= 20; heads++) {
+        decode_rows_case(tested, 64, heads, 190, 1 + heads % MQ_DECODE_KV_HEADS, 0);
+    }
+    for (uint32_t first = 1020; first < 1030; first++) { /* windows that begin in two spans */
+        decode_rows_case(tested, 128, 2, first, 4, 512);
+    }
+}
+
+static void check_decode(mq_decode_span_fn *tested)
 {
     static const uint32_t widths[] = {4, 8, 16, 34, 64, 80, 128, 256};
     static const uint32_t lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 1023, 1024, 1025, 2500};
@@ -485,6 +536,7 @@ static void check_decode(span_fn *tested)
     }
     decode_window_case(tested, 256, 2, 2500, 1024, 1, 0); /* the widths and ratios of Gemma 4 */
     decode_case(tested, 512, 8, 700, 1, 0);
+    check_decode_rows(tested);
 }
 
 static void check_merge(void)

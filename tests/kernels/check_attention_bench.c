@@ -13,6 +13,7 @@ enum { BENCH_TOKENS = 32768, BENCH_PAGES = BENCH_TOKENS / MQ_PAGE_TOKENS, MAX_TH
 typedef struct bench_world {
     uint16_t *pool, *pages[BENCH_PAGES];
     uint32_t width, heads, kv_heads, tokens, rows;
+    bool apart; /* each row by itself */
     float *q, *out, *partials;
     void *scratch[MAX_THREADS];
 } bench_world;
@@ -25,7 +26,7 @@ static bool bench_open(bench_world *w)
     w->pool = mq__alloc_aligned(page * count * sizeof *w->pool);
     w->q = mq__alloc_aligned(row * w->rows * sizeof *w->q);
     w->out = mq__alloc_aligned(row * w->rows * sizeof *w->out);
-    w->partials = mq__alloc_aligned(spans * w->kv_heads * w->heads * (w->width + 2) * sizeof *w->partials);
+    w->partials = mq__alloc_aligned(w->rows * spans * w->kv_heads * w->heads * (w->width + 2) * sizeof *w->partials);
     bool ok = w->pool && w->q && w->out && w->partials;
     for (int t = 0; t < MAX_THREADS; t++) {
         w->scratch[t] = mq__alloc_aligned(checkasm.tested->attention_scratch_bytes(w->heads, w->width));
@@ -114,24 +115,35 @@ static void bench_prefill(uint32_t width, uint32_t heads, uint32_t tokens, uint3
     bench_close(&w);
 }
 
+/* One span of some kv heads. */
+static void run_span(const bench_world *w, uint32_t g, uint32_t kv_heads, uint32_t span, int thread)
+{
+    const uint32_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS, rows = w->apart ? 1 : w->rows;
+    const size_t each = (size_t)w->heads * (w->width + 2), row_step = w->kv_heads * spans * each;
+    for (uint32_t row = 0; row < w->rows; row += rows) {
+        mq_attention a = bench_call(w, g, w->tokens - w->rows + row, rows, thread);
+        a.q += row * a.q_stride;
+        checkasm.tested->attention_decode_span(
+            &a, kv_heads, span, w->partials + row * row_step + (g * spans + span) * each, spans * each, row_step);
+    }
+}
+
 /* A decode step's attention: each thread has its kv heads, in calls of several as a model has them. */
 static void run_decode(void *context, int thread, int threads)
 {
     const bench_world *w = context;
-    const uint32_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS;
+    const uint32_t spans = (w->tokens + MQ_SPAN_TOKENS - 1) / MQ_SPAN_TOKENS, rows = w->rows;
     const size_t each = (size_t)w->heads * (w->width + 2);
-    const uint32_t calls = w->kv_heads / MQ_DECODE_KV_HEADS;
-    for (uint32_t call = (uint32_t)thread; call < calls; call += (uint32_t)threads) {
-        const uint32_t g = call * MQ_DECODE_KV_HEADS;
-        float *partials = w->partials + g * spans * each;
-        for (uint32_t s = 0; s < spans; s++) {
-            const mq_attention a = bench_call(w, g, w->tokens - 1, 1, thread);
-            checkasm.tested->attention_decode_span(&a, MQ_DECODE_KV_HEADS, s * MQ_SPAN_TOKENS, (s + 1) * MQ_SPAN_TOKENS,
-                                                   partials + s * each, spans * each);
+    const uint32_t heads = w->apart ? 2 : MQ_DECODE_KV_HEADS / rows; /* apart: they stay in L2 for the next row */
+    for (uint32_t g = (uint32_t)thread * heads; g < w->kv_heads; g += (uint32_t)threads * heads) {
+        for (uint32_t span = 0; span < spans; span++) {
+            run_span(w, g, heads, span, thread);
         }
-        for (uint32_t i = 0; i < MQ_DECODE_KV_HEADS; i++) {
-            const mq_attention a = bench_call(w, g + i, w->tokens - 1, 1, thread);
-            checkasm.tested->attention_decode_merge(&a, spans, partials + i * spans * each);
+        for (uint32_t i = 0; i < heads * rows; i++) {
+            mq_attention a = bench_call(w, g + i / rows, w->tokens - rows + i % rows, 1, thread);
+            a.out += i % rows * a.out_stride;
+            checkasm.tested->attention_decode_merge(
+                &a, spans, w->partials + (i % rows * w->kv_heads + g + i / rows) * spans * each);
         }
     }
 }
@@ -141,22 +153,28 @@ static void run_decode_one(void *context)
     run_decode(context, 0, 1);
 }
 
-static void bench_decode(uint32_t width, uint32_t heads, uint32_t tokens)
+static void bench_decode_rows(uint32_t width, uint32_t heads, uint32_t tokens, uint32_t rows, bool apart)
 {
     if (!checkasm_bench_wanted("attention_decode_span")) {
         return;
     }
-    bench_world w = {.width = width, .heads = heads, .tokens = tokens, .rows = 1};
+    bench_world w = {.width = width, .heads = heads, .tokens = tokens, .rows = rows, .apart = apart};
     w.kv_heads = (128u << 20) / (4 * width * tokens); /* 128 MiB: nothing stays in a cache */
     if (w.kv_heads < 2 * MQ_DECODE_KV_HEADS) w.kv_heads = 2 * MQ_DECODE_KV_HEADS;
     if (bench_open(&w)) {
         char label[64];
-        const double bytes = 4.0 * width * tokens * w.kv_heads;
-        snprintf(label, sizeof label, "width %u, %u:1, depth %u", width, heads, tokens);
+        const double bytes = 4.0 * width * tokens * w.kv_heads; /* rows or not */
+        snprintf(label, sizeof label, "width %u, %u:1, depth %u%s%.0u%s", width, heads, tokens,
+                 rows > 1 ? ", rows " : "", rows > 1 ? rows : 0, apart ? " apart" : "");
         checkasm_bench("attention_decode_span", label, run_decode_one, &w, bytes, CHECKASM_BYTES);
         checkasm_bench_threads("attention_decode_span", label, run_decode, &w, bytes, CHECKASM_BYTES, 2);
     }
     bench_close(&w);
+}
+
+static void bench_decode(uint32_t width, uint32_t heads, uint32_t tokens)
+{
+    bench_decode_rows(width, heads, tokens, 1, false);
 }
 
 void checkasm_bench_attention(void)
@@ -179,4 +197,10 @@ void checkasm_bench_attention(void)
     bench_decode(128, 2, 32768);
     bench_decode(128, 4, 32768);
     bench_decode(64, 4, 4096);
+    for (uint32_t rows = 2; rows <= MQ_DECODE_KV_HEADS; rows *= 2) {
+        for (int apart = 0; apart < 2; apart++) {
+            bench_decode_rows(128, 2, 4096, rows, apart);
+            bench_decode_rows(64, 2, 512, rows, apart);
+        }
+    }
 }

@@ -229,11 +229,19 @@ static void bad_attention_prefill_int8(const mq_attention *a)
     spoil_attention(a);
 }
 
-static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                      float *partial, size_t stride)
+static void bad_attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                      size_t head_step, size_t row_step)
 {
-    honest.attention_decode_span(a, kv_heads, key0, key1, partial, stride);
+    honest.attention_decode_span(a, kv_heads, span, partial, head_step, row_step);
     partial[(size_t)a->heads * (a->kv.head_dim + 2) - 1] *= 1.001f;
+}
+
+/* A row beside others sums in another order. */
+static void beside_attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step)
+{
+    honest.attention_decode_span(a, kv_heads, span, partial, head_step, row_step);
+    if (a->rows > 1) flip(&partial[row_step]);
 }
 
 static void bad_attention_decode_merge(const mq_attention *a, uint32_t spans, const float *partials)
@@ -287,6 +295,7 @@ static uint64_t bad_read_stream(const void *data, size_t bytes, mq_read_way way)
     X(attention_prefill_int8, large_attention_prefill_int8)                                                            \
     X(attention_prefill_int8, unit_attention_prefill_int8)                                                             \
     X(attention_decode_span, bad_attention_decode_span)                                                                \
+    X(attention_decode_span, beside_attention_decode_span)                                                             \
     X(attention_decode_merge, bad_attention_decode_merge)                                                              \
     X(burn_fma, bad_burn_fma)                                                                                          \
     X(read_stream, bad_read_stream)

@@ -56,7 +56,7 @@ INLINE void score_keys_decode_avx2(const decode_side *s, const float *q, const u
     for (size_t r = 0; r < keys; r += 2) {
         const char *row = (const char *)rows + r * step, *ahead[2] = {near + r * step, far + r * step};
         const float *queries = q;
-        for (size_t pair = 0; pair < s->width / 2; pair += 8, queries += heads * COLUMNS) {
+        for (size_t pair = 0; pair < s->width / 2; pair += 8, queries += HEADS * COLUMNS) {
             const __m256i mask = first_dwords(s->width / 2 - pair);
             const __m256i v0 = _mm256_maskload_epi32((const int *)(const void *)(row + pair * 4), mask),
                           v1 = _mm256_maskload_epi32((const int *)(const void *)(row + step + pair * 4), mask);
@@ -265,10 +265,10 @@ size_t mq__attention_decode_scratch_avx2(uint32_t heads, uint32_t head_dim)
     return mq__decode_scratch_bytes(&core, heads, head_dim);
 }
 
-void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                    float *partial, size_t stride)
+void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                    size_t head_step, size_t row_step)
 {
-    mq__decode_span(&core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&core, a, kv_heads, span, partial, head_step, row_step);
 }
 
 /* The reference, 8 columns at a time. */

@@ -1,8 +1,8 @@
 /* Thin dense products of the AVX2 level: few rows of activations, weights streamed once. More rows: dense_thin_rows_avx2.c.
  *
  * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB ahead. Sixteen
- * lanes are two registers, so 2 x 1, 2 x 2 or 1 x 4 features x rows are taken at a time; more rows reread the weights of
- * one feature from L1.
+ * lanes are two registers, so 2 x 1, 2 x 2, 2 x 3 or 1 x 4 features x rows are taken at a time; more rows reread the weights
+ * from L1.
  *
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
  * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. With 4 and 8 rows, on a
@@ -30,7 +30,7 @@ static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __
     *high = _mm256_blendv_ps(*high, b, in_high);
 }
 
-/* Features n, n + apart, ... (W of them), rows [row, row + R); W * R <= 4 keeps the sums in registers. */
+/* Features n, n + apart, ... (W of them), rows [row, row + R); W * R <= 6 keeps the sums in registers. */
 INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
                       const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W, const int R)
 {

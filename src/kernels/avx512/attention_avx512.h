@@ -21,10 +21,10 @@ void mq__attention_int8_with(const mq_attention *a, mq_own_tile *finish);
 void mq__attention_int8_avx512bf16(const mq_attention *a);
 size_t mq__attention_int8_scratch_avx512(uint32_t heads, uint32_t head_dim);
 
-void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                         float *partial, size_t stride);
-void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                         float *partial, size_t stride);
+void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step);
+void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step);
 void mq__attention_decode_merge_avx512(const mq_attention *a, uint32_t spans, const float *partials);
 size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim);
 

@@ -1,5 +1,4 @@
-/* Decode attention on AVX-512: one query token; the query heads of one kv head together, so that keys and values are read
- * once.
+/* Decode attention on AVX-512: the query heads of one kv head together, of all rows, so that keys and values are read once.
  *
  * Idea. decode_driver.h has the order in which memory is read; here is the arithmetic of one page.
  *   Keys: a row times the even and odd columns of each head's query, 16 lanes; so many keys at once that these sums, one
@@ -91,7 +90,7 @@ INLINE void score_keys_decode_avx512(const decode_side *s, const float *q, const
 #pragma GCC unroll 4
     for (size_t r = 0; r < keys; r += together) {
         const float *queries = q;
-        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += heads * COLUMNS) {
+        for (size_t pair = 0; pair < s->width / 2; pair += 16, queries += HEADS * COLUMNS) {
             const __mmask16 mask = first_lanes_decode_avx512(s->width / 2 - pair);
             __m512 low[4], high[4];
 #pragma GCC unroll 4
@@ -335,16 +334,16 @@ size_t mq__attention_decode_scratch_avx512(uint32_t heads, uint32_t head_dim)
     return mq__decode_scratch_bytes(&to_l1_core, heads, head_dim);
 }
 
-void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                         float *partial, size_t stride)
+void mq__attention_decode_span_l1_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step)
 {
-    mq__decode_span(&to_l1_core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&to_l1_core, a, kv_heads, span, partial, head_step, row_step);
 }
 
-void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                         float *partial, size_t stride)
+void mq__attention_decode_span_l2_avx512(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                         size_t head_step, size_t row_step)
 {
-    mq__decode_span(&to_l2_core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&to_l2_core, a, kv_heads, span, partial, head_step, row_step);
 }
 
 /* The reference, 16 columns at a time. */

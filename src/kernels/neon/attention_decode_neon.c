@@ -36,7 +36,7 @@ INLINE void score_keys_neon(const decode_side *s, const float *q, const uint16_t
     UNROLL
     for (size_t i = 0; i < heads * keys; i++)
         sums[i / keys][i % keys] = vdupq_n_f32(0);
-    for (size_t c = 0; c < width; c += COLUMNS, q += heads * COLUMNS) {
+    for (size_t c = 0; c < width; c += COLUMNS, q += HEADS * COLUMNS) {
         float32x4_t even[HEADS], odd[HEADS];
         UNROLL
         for (size_t h = 0; h < heads; h++) {
@@ -235,10 +235,10 @@ size_t mq__attention_decode_scratch_neon(uint32_t heads, uint32_t head_dim)
     return mq__decode_scratch_bytes(&core, heads, head_dim);
 }
 
-void mq__attention_decode_span_neon(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                    float *partial, size_t stride)
+void mq__attention_decode_span_neon(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                    size_t head_step, size_t row_step)
 {
-    mq__decode_span(&core, a, kv_heads, key0, key1, partial, stride);
+    mq__decode_span(&core, a, kv_heads, span, partial, head_step, row_step);
 }
 
 /* The reference, 4 columns at a time. */

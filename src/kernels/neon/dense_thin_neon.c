@@ -1,6 +1,6 @@
 /* Thin dense products of the NEON level: the walks of kernels/dense_thin_tiles.h and dense_thin_rows.h.
  *
- * Few rows: sixteen lanes are four registers, so 2 x 2 features x rows have 16 sums beside 2 vectors of weights and 4 of
+ * Few rows: sixteen lanes are four registers, so 2 x 3 features x rows have 24 sums beside 4 vectors of weights and 2 of
  * activations; per 16 k and feature 2 loads and 4 widenings of BF16, and 4 FMA a row.
  * More than THIN_FEW rows: the four registers of a sum never meet before the end, so a tile is taken four times, a quarter of the
  * lanes each: 4 x 6 sums, 4 vectors of weights and 1 to 2 of activations = 30 registers. Per 4 k 24 FMA beside 10 loads. */

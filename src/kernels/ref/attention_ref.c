@@ -62,24 +62,34 @@ static void attention_prefill(const mq_attention *a)
     }
 }
 
-static void attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t key0, uint32_t key1,
-                                  float *partial, size_t stride)
+/* One kv head for one row; q: its query heads. */
+static void span_of_row(const mq_attention *a, const float *q, mq_keys keys, float *out)
 {
-    const size_t width = a->kv.head_dim, head_step = 2 * MQ_PAGE_TOKENS * width;
+    const size_t width = a->kv.head_dim;
     const double *sum = a->scratch;
-    for (size_t g = 0; g < kv_heads; g++) {
-        mq_attention one = *a;
-        one.kv.k_offset += g * head_step;
-        one.kv.v_offset += g * head_step;
-        float *out = partial + g * stride;
-        for (size_t h = 0; h < a->heads; h++, out += width + 2) {
-            double max;
-            const double weights = head_over_keys(&one, a->q + (g * a->heads + h) * width, key0, key1, &max);
-            for (size_t i = 0; i < width; i++) {
-                out[i] = (float)sum[i];
-            }
-            out[width] = (float)max;
-            out[width + 1] = (float)weights;
+    for (size_t h = 0; h < a->heads; h++, out += width + 2) {
+        double max;
+        const double weights = head_over_keys(a, q + h * width, keys.begin, keys.end, &max);
+        for (size_t i = 0; i < width; i++) {
+            out[i] = (float)sum[i];
+        }
+        out[width] = (float)max;
+        out[width + 1] = (float)weights;
+    }
+}
+
+static void attention_decode_span(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
+                                  size_t head_step, size_t row_step)
+{
+    const size_t width = a->kv.head_dim, side = MQ_PAGE_TOKENS * width;
+    for (uint32_t t = 0; t < a->rows; t++) {
+        const mq_keys keys = mq__keys_of_span(mq__keys_seen(a->first + t, a->window), span);
+        for (size_t g = 0; g < kv_heads && keys.begin < keys.end; g++) {
+            mq_attention one = *a;
+            one.kv.k_offset += g * 2 * side;
+            one.kv.v_offset += g * 2 * side;
+            span_of_row(&one, a->q + t * a->q_stride + g * a->heads * width, keys,
+                        partial + t * row_step + g * head_step);
         }
     }
 }
