@@ -192,14 +192,12 @@ typedef struct mq_engine_info {
     int threads;
     const char *isa, *model_type;                                                   /* valid while the engine lives */
     uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token, kv_tokens; /* kv_tokens: of all sequences */
-    uint64_t kv_window_bytes; /* of layers with a window, whose KV is not counted per token: of a sequence at most */
-    uint64_t kv_bytes;        /* of all sequences: address space, memory as it is used */
-    uint64_t state_bytes;     /* recurrent state of a sequence (0: none); a snapshot every state_interval tokens */
-    uint64_t linear_weights;  /* weights of the layers' linear maps: the multiply-adds per token outside attention */
-    uint64_t head_weights;    /* weights of lm_head */
-    uint64_t decode_bytes;    /* weight bytes that one decode step reads under the present plan */
-    int32_t bos;              /* -1: none */
-    const int32_t *eos;       /* of the configs and the tokenizer; valid while the engine lives */
+    uint64_t state_bytes;    /* recurrent state of a sequence (0: none); a snapshot every state_interval tokens */
+    uint64_t linear_weights; /* weights of the layers' linear maps: the multiply-adds per token outside attention */
+    uint64_t head_weights;   /* weights of lm_head */
+    uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
+    int32_t bos;             /* -1: none */
+    const int32_t *eos;      /* of the configs and the tokenizer; valid while the engine lives */
     size_t eos_count;
     mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
     mq_attention_format attention;    /* of the plan's prefill */
@@ -224,8 +222,8 @@ MQ_API void mq_sequence_free(mq_sequence *sequence);
 MQ_API void mq_sequence_set_plan(mq_sequence *sequence, const mq_plan *plan);
 /* A new sequence that begins with the first `count` tokens (or fewer, as mq_sequence_truncate) and shares their blocks. It has no logits yet. */
 MQ_API mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence **fork, mq_error *error);
-/* Forgets tokens from `count` on, and the logits. Returns how many are held: with recurrent state or windows, those up to the last position
- * before `count` of which it has a snapshot, or KV of the window before it, or that lies in rows that verify drafts. */
+/* Forgets tokens from `count` on, and the logits. Returns how many are held: with recurrent state (but in rows that verify drafts) those up to its last
+ * snapshot before, with windows those before which KV is left. */
 MQ_API uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count);
 /* The step that runs the sequence, or the next one, drops its rows before the next layer and says so; then it is over. */
 MQ_API void mq_sequence_cancel(mq_sequence *sequence);

@@ -361,8 +361,6 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .mapped_bytes = mq__checkpoint_bytes(w->dense),
         .packed_bytes = w->face[MQ_FACE_NVFP4].bytes + w->face[MQ_FACE_INT8].bytes + w->face[MQ_FACE_FP8].bytes,
         .kv_bytes_per_token = e->kv_layout.block_elements * sizeof(uint16_t) / MQ_PAGE_TOKENS,
-        .kv_window_bytes = e->windows_per_sequence * e->kv_layout.window_elements * sizeof(uint16_t),
-        .kv_bytes = mq__engine_block_bytes(e) * mq__engine_kv_room(e).blocks,
         .state_bytes = e->state_floats * sizeof(float),
         .state_interval = e->state_interval,
         .kv_tokens = (uint64_t)mq__engine_kv_room(e).blocks * MQ_PAGE_TOKENS,

@@ -159,6 +159,8 @@ static inline uint32_t mq__blocks_for(uint32_t count)
 
 /* Window parts that it has to find at once, for rows that bring it to `count` tokens in as many passes as they need. */
 uint32_t mq__sequence_windows_missing(const mq_sequence *sequence, uint32_t count);
+/* Whether they can be had for rows up to `count` once it is cut back to `keep` tokens; `copies`: it shares the last block then. */
+bool mq__sequence_windows_suffice(const mq_sequence *sequence, uint32_t keep, uint32_t count, bool copies);
 /* Takes those of its blocks [from, up to `count` tokens) that are behind the ones which it has; they must be there. */
 void mq__sequence_take_windows(mq_sequence *sequence, uint32_t from, uint32_t count);
 /* For block `at`, the part of a block that takes its place. */

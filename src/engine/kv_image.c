@@ -6,6 +6,11 @@
 
 #include <string.h>
 
+static uint32_t blocks_of_range(uint32_t first, uint32_t count)
+{
+    return count ? (first + count - 1) / MQ_PAGE_TOKENS - first / MQ_PAGE_TOKENS + 1 : 0;
+}
+
 /* ---- chunks between blocks and payloads */
 
 size_t mq__kv_chunk_bytes(const mq_kv_layout *layout, uint32_t l, uint32_t count)
@@ -343,8 +348,7 @@ static mq_status get_chunks(mq_sequence *sequence, const kv_input *in, const mq_
 {
     const mq_kv_layout *layout = &sequence->engine->kv_layout;
     float *state = mq__sequence_state_room(sequence);
-    const uint32_t first_block = image->first / MQ_PAGE_TOKENS,
-                   blocks = (image->first + image->count - 1) / MQ_PAGE_TOKENS - first_block + 1;
+    const uint32_t first_block = image->first / MQ_PAGE_TOKENS, blocks = blocks_of_range(image->first, image->count);
     const uint64_t chunks = mq__kv_chunks(layout, image);
     for (uint64_t i = 0; i < chunks; i++) {
         mq_kvchunk c;

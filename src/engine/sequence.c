@@ -412,10 +412,9 @@ static mq_status make_room(mq_sequence *sequence, const mq_plan *plan, uint32_t 
     if (needed > room) {
         return mq__fail(error, MQ_LIMIT, "sequence: KV blocks: expected %u for %u tokens, got %u", needed, count, room);
     }
-    const uint32_t watched = mq__blocks_for(keep) - mq__kv_window_from(&engine->kv_layout, keep);
-    if (copies && engine->kv_layout.window && mq__kv_windows_available(engine->kv) <= watched) {
-        return mq__fail(error, MQ_LIMIT, "sequence: window parts of KV blocks: expected more than %u, got %u", watched,
-                        mq__kv_windows_available(engine->kv));
+    if (!mq__sequence_windows_suffice(sequence, keep, count, copies)) {
+        return mq__fail(error, MQ_LIMIT, "sequence: window parts of KV blocks: expected some for %u tokens, got %u",
+                        count, mq__kv_windows_available(engine->kv));
     }
     (void)mq_sequence_truncate(sequence, keep);
     sequence->plan = plan;

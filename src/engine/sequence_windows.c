@@ -15,17 +15,16 @@ static void leave_window(mq_sequence *sequence, uint32_t at, bool again)
     sequence->window_pages[at] = NULL;
 }
 
-/* The first block that the row behind the tokens sees, also after a draft round was taken back. */
-static uint32_t first_seen(const mq_sequence *sequence)
+/* The first block that the row behind `count` tokens sees, also after a draft round was taken back. */
+static uint32_t first_seen(const mq_sequence *sequence, uint32_t count)
 {
-    return mq__kv_window_from(&sequence->engine->kv_layout,
-                              sequence->count < MQ_DECODE_ROWS ? 0 : sequence->count - MQ_DECODE_ROWS);
+    return mq__kv_window_from(&sequence->engine->kv_layout, count < MQ_DECODE_ROWS ? 0 : count - MQ_DECODE_ROWS);
 }
 
 void mq__sequence_watch_windows(mq_sequence *sequence)
 {
     if (!has_windows(sequence)) return;
-    const uint32_t from = first_seen(sequence), end = mq__blocks_for(sequence->count);
+    const uint32_t from = first_seen(sequence, sequence->count), end = mq__blocks_for(sequence->count);
     for (uint32_t at = from; at < end; at++) {
         if (sequence->window_pages[at] || !sequence->blocks[at]->window) continue;
         mq__kv_window_watch(sequence->engine->kv, sequence->blocks[at]);
@@ -50,7 +49,7 @@ static bool begins_again(const mq_sequence *sequence, uint32_t at, mq_phase phas
 void mq__sequence_leave_windows(mq_sequence *sequence, mq_phase phase)
 {
     if (!has_windows(sequence)) return;
-    const uint32_t from = first_seen(sequence);
+    const uint32_t from = first_seen(sequence, sequence->count);
     for (; sequence->window_from < from && sequence->window_from < sequence->window_end; sequence->window_from++) {
         leave_window(sequence, sequence->window_from, begins_again(sequence, sequence->window_from, phase));
     }
@@ -75,6 +74,21 @@ uint32_t mq__sequence_windows_missing(const mq_sequence *sequence, uint32_t coun
                    watched = watched_parts(sequence);
     const uint32_t room = most > watched ? most - watched : 0; /* further passes leave as many as they take */
     return (more < room ? more : room) + (mq__sequence_shares_last(sequence) ? 1 : 0);
+}
+
+bool mq__sequence_windows_suffice(const mq_sequence *sequence, uint32_t keep, uint32_t count, bool copies)
+{
+    if (!has_windows(sequence)) return true;
+    const uint32_t from = first_seen(sequence, keep), kept = mq__blocks_for(keep);
+    uint32_t needed = mq__blocks_for(count) - from, room = mq__kv_windows_available(sequence->engine->kv);
+    if (needed > sequence->engine->windows_per_sequence) needed = sequence->engine->windows_per_sequence;
+    needed += copies;
+    for (uint32_t at = 0; at < sequence->block_count; at++) {
+        const bool own = sequence->window_pages[at] != NULL, others = sequence->blocks[at]->watchers > own;
+        if (own && !others) room++;                    /* it stays, or becomes free */
+        if (others && at >= from && at < kept) room++; /* it is there already */
+    }
+    return needed <= room;
 }
 
 void mq__sequence_take_windows(mq_sequence *sequence, uint32_t from, uint32_t count)

@@ -82,7 +82,7 @@ static mq_status check_room(const mq_engine *engine, const mq_rows *rows, uint32
 }
 
 /* All blocks, and window parts for a pass; further passes take theirs as they leave others. */
-static void take_room(mq_sequence *sequence)
+static void take_blocks_of_step(mq_sequence *sequence)
 {
     const uint32_t most = mq__engine_rows(sequence->engine), left = sequence->planned - sequence->count;
     mq__sequence_take_blocks(sequence, sequence->planned);
@@ -104,7 +104,7 @@ static mq_status check_step(mq_engine *engine, mq_rows *rows, uint32_t count, mq
     status = check_room(engine, rows, count, error);
     if (status != MQ_OK) return status;
     for (uint32_t i = 0; i < count; i++) {
-        take_room(rows[i].sequence);
+        take_blocks_of_step(rows[i].sequence);
         rows[i].sequence->logits_ready = 0;
     }
     return MQ_OK;

@@ -282,7 +282,6 @@ static void test_memory_is_bounded(void **state)
     mq_engine_info info;
     mq_engine_describe(engine, &info);
     const mq_kv_layout *kv = &engine->kv_layout;
-    assert_int_equal(info.kv_window_bytes, bound * kv->window_elements * sizeof(uint16_t));
     assert_int_equal(info.kv_bytes_per_token, kv->block_elements / PAGE * sizeof(uint16_t));
     mq_sequence_free(sequence);
     mq_engine_close(engine);
@@ -329,6 +328,10 @@ static void test_no_part_is_left(void **state)
     }
     unit_refused(status, MQ_LIMIT, &error, "window parts");
     assert_true(mq__kv_available(engine->kv) > 0);
+    error = (mq_error){0};
+    unit_refused(mq_sequence_sync(held[1], tokens + 9, 200, NULL, NULL, &error), MQ_LIMIT, &error, "window parts");
+    assert_int_equal(held[1]->count, 60); /* a refusal changes nothing */
+    assert_int_equal(sync_to(held[1], tokens, 61).cached, 60);
     mq_sequence_free(held[0]);
     mq_rows rows = {.sequence = held[count - 1], .tokens = tokens, .count = 60, .phase = MQ_PHASE_PREFILL};
     assert_int_equal(mq_engine_step(engine, &rows, 1, NULL), MQ_OK);
