@@ -125,6 +125,8 @@ void mq__sequence_take_blocks(mq_sequence *sequence, uint32_t count);
 /* Where mq_sequence_truncate to `count` tokens would land: with recurrent state at the last snapshot before, with windows where
  * their parts are there. */
 uint32_t mq__sequence_landing(const mq_sequence *sequence, uint32_t count);
+/* Whether the next row finds what its windows see; not so only after an import of a range without it. */
+bool mq__sequence_sees_windows(const mq_sequence *sequence);
 /* How many of these blocks a sequence can begin with, by the same rule. */
 uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks);
 /* Gives back those beyond its tokens. */
