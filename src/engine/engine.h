@@ -131,6 +131,8 @@ const float *mq__sequence_state_at(const mq_sequence *sequence, uint32_t count);
  * the state behind the tokens; at a block's end others may begin there, too. */
 float *mq__sequence_state_room(mq_sequence *sequence);
 void mq__sequence_take_state(mq_sequence *sequence);
+/* Whether the next row finds what its windows see; not so only after an import of a range without it. */
+bool mq__sequence_sees_windows(const mq_sequence *sequence);
 /* How many of these blocks a sequence can begin with: with recurrent state those up to the last snapshot, with windows by their parts. */
 uint32_t mq__sequence_adoptable(const mq_engine *engine, mq_kv_block *const *block, uint32_t blocks);
 /* Gives back those beyond its tokens. */

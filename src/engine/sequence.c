@@ -18,6 +18,11 @@ static bool sees_windows(const mq_engine *engine, mq_kv_block *const *block, uin
     return true;
 }
 
+bool mq__sequence_sees_windows(const mq_sequence *sequence)
+{
+    return sees_windows(sequence->engine, sequence->blocks, sequence->count);
+}
+
 static bool begins_at(const mq_engine *engine, mq_kv_block *const *block, uint32_t count)
 {
     const bool stored =

@@ -29,7 +29,7 @@ static mq_status check_entry(mq_engine *engine, mq_rows *rows, mq_error *error)
                         "%u rows, got others",
                         rows->count);
     }
-    if (mq__sequence_landing(sequence, sequence->count) != sequence->count) {
+    if (!mq__sequence_sees_windows(sequence)) {
         return mq__fail(error, MQ_USAGE,
                         "step: rows: expected KV of the windows before position %u, got less (of a KV image)",
                         sequence->count);
