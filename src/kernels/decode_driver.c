@@ -180,13 +180,10 @@ static void run_place(const decode_call *c, const place *p, uint32_t page, decod
     const uint32_t begin = page * MQ_PAGE_TOKENS, end = begin + MQ_PAGE_TOKENS;
     const mq_keys first = keys_of(c->a, p->row, begin, end);
     const mq_keys last = p->rows > 1 ? keys_of(c->a, p->row + p->rows - 1, begin, end) : first;
-    if (first.begin == last.begin && first.end == last.end) {
-        if (first.begin < first.end) run_part(c, p, p->row, p->rows, first, s, next_page);
-        return;
-    }
-    for (size_t row = p->row; row < p->row + p->rows; row++) {
+    const size_t rows = first.begin == last.begin && first.end == last.end ? p->rows : 1;
+    for (size_t row = p->row; row < p->row + p->rows; row += rows) {
         const mq_keys keys = keys_of(c->a, row, begin, end);
-        if (keys.begin < keys.end) run_part(c, p, row, 1, keys, s, next_page);
+        if (keys.begin < keys.end) run_part(c, p, row, rows, keys, s, next_page);
     }
 }
 
