@@ -256,8 +256,7 @@ MQ_API mq_status mq_engine_step(mq_engine *engine, mq_rows *rows, uint32_t count
 
 /* ---- KV images: a range of a sequence as bytes, for disks and other machines (src/format/kvimage.h has the layout) */
 
-/* Positions first .. first+count-1, of which the sequence holds all, in pieces. Return false to stop: MQ_WRITE. Recurrent: with the state behind them, which
- * is known at the sequence's end and at snapshots; MQ_USAGE elsewhere. */
+/* Positions first .. first+count-1, all held, in pieces; recurrent: to the end or a snapshot (else MQ_USAGE). Return false to stop: MQ_WRITE. */
 MQ_API mq_status mq_sequence_export(mq_sequence *sequence, uint32_t first, uint32_t count,
                                     bool (*write)(void *context, const void *bytes, size_t count), void *context,
                                     mq_error *error);

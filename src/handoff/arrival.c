@@ -280,9 +280,11 @@ static uint32_t row_of_chunk(const mq_kv_arrival *a, const mq_kvchunk *chunk)
 static void store_chunk(mq_kv_arrival *a, const mq_kvchunk *chunk, const void *payload)
 {
     const mq_kv_layout *layout = layout_of(a);
-    const uint32_t row = row_of_chunk(a, chunk), block = chunk->first / MQ_PAGE_TOKENS;
+    const uint32_t row = row_of_chunk(a, chunk), block = chunk->first / MQ_PAGE_TOKENS,
+                   begin = a->first / MQ_PAGE_TOKENS;
     if (chunk->count)
-        mq__kv_chunk_scatter(layout, chunk, payload, mq__kv_pages(layout, chunk->layer, a->pages, a->window_pages)[block]);
+        mq__kv_chunk_scatter(layout, chunk, payload,
+                             mq__kv_pages(layout, chunk->layer, a->pages, a->window_pages)[block]);
     else
         memcpy(a->kv_state + layout->layer[chunk->layer].state_at, payload, chunk->bytes);
     a->seen[(size_t)row * layout->layers + chunk->layer] = 1;

@@ -1,5 +1,4 @@
 /* KV images into a sequence of a small model. A search would never guess checksums and fingerprints: for an input that begins with
-/* KV images into a sequence of a small model. A search would never guess checksums and fingerprints: for an input that begins with
  * 'F' in place of the magic's 'M', those of the header and of every chunk are filled in; with 'R' as well, and the model is one
  * with recurrent state, with 'W' one with windows. */
 #include "engine/engine.h"

@@ -215,7 +215,7 @@ static void test_disk_outlives_the_process(void **state)
 {
     (void)state;
     const char *dir = unit_path("kv");
-    client *c = new_client(70, 700);
+    client *c = new_client(70, 650);
     int32_t first[ANSWER], again[ANSWER];
     assert_int_equal(cached_by_process(dir, 0, c, first), 0);
     assert_int_equal(cached_by_process(dir, 0, c, again), 640);
@@ -236,7 +236,7 @@ static void test_one_snapshot_on_disk(void **state)
 {
     (void)state;
     const char *dir = unit_path("kv1");
-    client *c = new_client(71, 700);
+    client *c = new_client(71, 650);
     int32_t first[ANSWER], again[ANSWER];
     assert_int_equal(cached_by_process(dir, 1, c, first), 0);
     assert_int_equal(cached_by_process(dir, 1, c, again), 640);

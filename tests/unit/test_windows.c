@@ -116,7 +116,7 @@ static uint32_t parts_there(const mq_sequence *sequence)
 static void test_parts_go_in_order(void **state)
 {
     (void)state;
-    const mq_kv_shape shapes[] = {{1, 2, 0}, {1, 2, 5}};
+    const mq_kv_shape shapes[] = {{.kv_heads = 1, .head_dim = 2}, {.kv_heads = 1, .head_dim = 2, .window = 5}};
     mq_kv_layout layout;
     mq_kv_pool *pool;
     mq_kv_block *b[5];
