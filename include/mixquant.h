@@ -222,8 +222,7 @@ MQ_API void mq_sequence_free(mq_sequence *sequence);
 MQ_API void mq_sequence_set_plan(mq_sequence *sequence, const mq_plan *plan);
 /* A new sequence that begins with the first `count` tokens (or fewer, as mq_sequence_truncate) and shares their blocks. It has no logits yet. */
 MQ_API mq_status mq_sequence_fork(const mq_sequence *from, uint32_t count, mq_sequence **fork, mq_error *error);
-/* Forgets tokens from `count` on, and the logits. Returns how many are held: with recurrent state (but in rows that verify drafts) those up to its last
- * snapshot before, with windows those before which KV is left. */
+/* Forgets tokens from `count` on, and the logits. Returns how many are held: recurrent state lands at its last snapshot, windows where their KV is left. */
 MQ_API uint32_t mq_sequence_truncate(mq_sequence *sequence, uint32_t count);
 /* The step that runs the sequence, or the next one, drops its rows before the next layer and says so; then it is over. */
 MQ_API void mq_sequence_cancel(mq_sequence *sequence);

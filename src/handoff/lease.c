@@ -108,8 +108,7 @@ static const mq_sequence *held_prompt(const mq_handoff *h, mq_job *job, const in
     const mq_sequence *sequence = job->event == NULL ? job->sequence : NULL;
     const bool has = sequence && job->prompt == count && sequence->count + 1 >= count &&
                      (!sequence->state || sequence->count + 1 == count) && sequence->window_from <= from &&
-                     sequence->plan == h->engine->plan &&
-                     memcmp(job->tokens, tokens, count * sizeof *tokens) == 0;
+                     sequence->plan == h->engine->plan && memcmp(job->tokens, tokens, count * sizeof *tokens) == 0;
     pthread_mutex_unlock(&job->lock);
     return has ? sequence : NULL;
 }

@@ -36,8 +36,8 @@ static void check_family(const char *name, bool paired)
     assert_int_equal(in.received, sizeof counts / sizeof counts[0]);
     assert_int_equal(in.received_tokens, tokens_in_all);
     assert_int_equal(in.received_bytes, bytes);
-    const uint64_t all = tokens_in_all * mq__kv_token_bytes(&alone->kv_layout) +
-                         in.received * alone->state_floats * sizeof(float);
+    const uint64_t all =
+        tokens_in_all * mq__kv_token_bytes(&alone->kv_layout) + in.received * alone->state_floats * sizeof(float);
     assert_true(alone->kv_layout.window ? bytes < all : bytes == all);
     assert_int_equal(out.sent, in.received);
     assert_int_equal(out.sent_bytes, in.received_bytes);
