@@ -44,12 +44,11 @@ struct mq_engine {
     mq_kv_layout kv_layout;
     mq_kv_pool *kv;
     uint32_t context, chunk, blocks_per_sequence;
-    uint32_t
-        windows_per_sequence; /* window parts that a sequence needs at once, at most; 0: the model has no windows */
-    size_t state_floats;      /* of the recurrent state of a sequence; 0: the model has none */
-    uint32_t state_interval;  /* tokens between two snapshots of it */
-    struct mq_plan *plans;    /* all that were read, the newest first */
-    const mq_plan *plan;      /* of sequences that have none of their own */
+    uint32_t windows_per_sequence; /* window parts that one needs at once, at most; 0: the model has no windows */
+    size_t state_floats;           /* of the recurrent state of a sequence; 0: the model has none */
+    uint32_t state_interval;       /* tokens between two snapshots of it */
+    struct mq_plan *plans;         /* all that were read, the newest first */
+    const mq_plan *plan;           /* of sequences that have none of their own */
     uint32_t plan_count;
 
     mq_pass_rows pass[MQ_PHASES];

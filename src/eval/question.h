@@ -9,8 +9,7 @@
 typedef struct mq_benchmark {
     const char *name;
     uint32_t max_tokens; /* of an answer, thoughts included; as in the paper's settings */
-    uint32_t
-        max_prompt; /* prompts are cut to so many tokens, also in a longer context; 0: the context alone bounds them */
+    uint32_t max_prompt; /* prompts are cut to so many tokens, in a longer context, too; 0: to the context alone */
     uint32_t quick;
     /* Whether the item is one that can be scored, and has all that the other two read. */
     bool (*usable)(const json_t *item);

@@ -26,13 +26,12 @@ typedef struct mq_sender {
     /* Under the connection's lock, up to the blank line. */
     uint16_t *const *pages; /* NULL: not admitted yet; else data of the blocks */
     uint16_t *const *window_pages;
-    uint32_t ready;     /* tokens that were there at that time */
-    uint8_t *precise;   /* bits of [first, count) */
-    const float *state; /* behind all of them; NULL: not computed yet, or there is none */
-    uint32_t *stored,
-        *sent;    /* [layers]: positions that are there, and that are sent; a state is sent as position `count` */
-    bool is_left; /* D wants nothing more: DONE or CANCEL */
-    mq_handoff_fault fault; /* 0, or why it fails; `text` says so */
+    uint32_t ready;          /* tokens that were there at that time */
+    uint8_t *precise;        /* bits of [first, count) */
+    const float *state;      /* behind all of them; NULL: not computed yet, or there is none */
+    uint32_t *stored, *sent; /* [layers]: positions that are there, and that are sent; a state as position `count` */
+    bool is_left;            /* D wants nothing more: DONE or CANCEL */
+    mq_handoff_fault fault;  /* 0, or why it fails; `text` says so */
     char text[MQ_FRAME_TEXT + 1];
 
     bool accepted, begun, computed, committed, failed; /* what was said */

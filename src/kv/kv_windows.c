@@ -18,8 +18,7 @@ struct mq_kv_windows {
     size_t bytes;
     uint16_t **available; /* stack of free parts; the lowest address on top at the start */
     uint32_t available_count;
-    part_list
-        left[2]; /* parts that nobody needs: those of [0] are taken first; [1]: somebody may well begin there again */
+    part_list left[2]; /* parts that nobody needs; [0] go first, [1]: somebody may well begin there again */
 };
 
 /* ---- life */

@@ -23,10 +23,9 @@ typedef struct mq_kv_arrival mq_kv_arrival; /* KV that is on its way; the source
 
 /* KV of positions [first, count) is wanted, and the recurrent state behind them; all of it is valid until `end`. */
 typedef struct mq_kv_wanted {
-    const int32_t *tokens; /* [count + 1]: the prompt. Its last token is never among those wanted. */
-    uint32_t first, count; /* first: a multiple of 64 */
-    uint16_t *const
-        *pages; /* [blocks of `count` tokens] data of each block of 64 positions (kv/kv_blocks.h), to be written to */
+    const int32_t *tokens;         /* [count + 1]: the prompt. Its last token is never among those wanted. */
+    uint32_t first, count;         /* first: a multiple of 64 */
+    uint16_t *const *pages;        /* [blocks of `count` tokens] each one's data (kv/kv_blocks.h), to be written to */
     uint16_t *const *window_pages; /* the same of layers with a window; NULL where they are not wanted (mq__kv_bare) */
     float *state;                  /* to be written to; NULL: the model has none */
     uint64_t owner;
