@@ -1,6 +1,7 @@
 /* KV images: what goes out comes back and generates the same; damaged, foreign, cut and misplaced images are refused and leave
  * the sequence and the pool as they were. */
 #include "unit_files.h"
+#include "unit_image.h"
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -34,40 +35,6 @@ static mq_sequence *filled(mq_engine *engine, uint32_t count)
     assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
     if (count) assert_int_equal(mq_sequence_sync(sequence, tokens, count, NULL, NULL, NULL), MQ_OK);
     return sequence;
-}
-
-static bool into_buffer(void *context, const void *bytes, size_t count)
-{
-    return mq__buf_append(context, bytes, count);
-}
-
-typedef struct source {
-    const char *data;
-    size_t left;
-} source;
-
-static bool from_source(void *context, void *bytes, size_t count)
-{
-    source *s = context;
-    if (count > s->left) return false;
-    memcpy(bytes, s->data, count);
-    s->data += count;
-    s->left -= count;
-    return true;
-}
-
-static mq_buf export_range(mq_sequence *sequence, uint32_t first, uint32_t count)
-{
-    mq_buf image = {0};
-    mq_error error = {0};
-    if (mq_sequence_export(sequence, first, count, into_buffer, &image, &error) != MQ_OK) fail_msg("%s", error.text);
-    return image;
-}
-
-static mq_status import_bytes(mq_sequence *sequence, const char *data, size_t bytes, mq_error *error)
-{
-    source s = {data, bytes};
-    return mq_sequence_import(sequence, from_source, &s, error);
 }
 
 static uint32_t held(const mq_sequence *sequence)

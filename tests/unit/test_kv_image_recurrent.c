@@ -2,6 +2,7 @@
  * end; a range that ends elsewhere than at a known state, and damaged, cut and foreign images are refused. */
 #define TOKENS     700
 #define UNIT_SHAPE "tiny-qwen3.5"
+#include "unit_image.h"
 #include "unit_model.h"
 
 #include "base/buf.h"
@@ -29,47 +30,6 @@ static mq_sequence *filled(mq_engine *engine, uint32_t count)
     assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
     if (count) assert_int_equal(mq_sequence_sync(sequence, tokens, count, NULL, NULL, NULL), MQ_OK);
     return sequence;
-}
-
-static bool into_buffer(void *context, const void *bytes, size_t count)
-{
-    return mq__buf_append(context, bytes, count);
-}
-
-typedef struct source {
-    const char *data;
-    size_t left;
-} source;
-
-static bool from_source(void *context, void *bytes, size_t count)
-{
-    source *s = context;
-    if (count > s->left) return false;
-    memcpy(bytes, s->data, count);
-    s->data += count;
-    s->left -= count;
-    return true;
-}
-
-static mq_buf export_range(mq_sequence *sequence, uint32_t first, uint32_t count)
-{
-    mq_buf image = {0};
-    mq_error error = {0};
-    if (mq_sequence_export(sequence, first, count, into_buffer, &image, &error) != MQ_OK) fail_msg("%s", error.text);
-    return image;
-}
-
-static mq_status import_bytes(mq_sequence *sequence, const char *data, size_t bytes, mq_error *error)
-{
-    source s = {data, bytes};
-    return mq_sequence_import(sequence, from_source, &s, error);
-}
-
-static void must_import(mq_sequence *sequence, mq_buf *image)
-{
-    mq_error error = {0};
-    if (import_bytes(sequence, image->data, image->len, &error) != MQ_OK) fail_msg("%s", error.text);
-    mq__buf_free(image);
 }
 
 static void go_on_alike(mq_sequence *a, mq_sequence *b)

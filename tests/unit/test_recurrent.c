@@ -2,6 +2,7 @@
  * that goes back lands at a snapshot, and goes on as if it had never been anywhere else. */
 #define TOKENS 700
 #include "unit_files.h"
+#include "unit_sequence.h"
 
 #include "engine/engine.h"
 
@@ -46,26 +47,6 @@ static mq_engine *open_with(settings s)
                                        .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
     return engine;
-}
-
-static size_t row_bytes(const mq_engine *engine)
-{
-    return engine->weights->model.vocab * sizeof(float);
-}
-
-static mq_sequence *new_sequence(mq_engine *engine)
-{
-    mq_sequence *sequence;
-    assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
-    return sequence;
-}
-
-static mq_sync_stats sync_to(mq_sequence *sequence, const int32_t *prompt, uint32_t count)
-{
-    mq_error error = {0};
-    mq_sync_stats stats;
-    if (mq_sequence_sync(sequence, prompt, count, NULL, &stats, &error) != MQ_OK) fail_msg("%s", error.text);
-    return stats;
 }
 
 /* The logits after a prompt and then `more` decoded tokens, in a new sequence; owned. */

@@ -2,8 +2,7 @@
 #define UNIT_SHAPE "tiny-gemma4"
 #include "unit_client.h"
 
-#define CLIENTS 6
-#define SYSTEM  320
+#define SYSTEM 320
 
 /* A prompt that begins as all do. */
 static client *new_task(uint32_t seed, uint32_t count)
@@ -40,31 +39,11 @@ static void test_others_begin_there(void **state)
 }
 
 /* Blocks and parts for one context: jobs wait or are parked, and go on unchanged. */
-static void test_parked(void **state)
+static void test_crowded(void **state)
 {
     (void)state;
-    mq_engine *engine = open_engine(1, 128);
-    static int32_t alone[CLIENTS][LONG];
-    client *c[CLIENTS];
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        c[i] = new_client(20 + i, 150 + 30 * i);
-        c[i]->most = 150;
-        answer_alone(engine, c[i], i, alone[i]);
-    }
-    mq_scheduler *s = start(engine, NULL);
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        must_submit(s, c[i], i);
-    }
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        finish(c[i]);
-        check_answer(c[i], alone[i]);
-        free(c[i]);
-    }
-    mq_scheduler_stats stats;
-    mq_scheduler_describe(s, &stats);
+    const mq_scheduler_stats stats = check_crowded();
     assert_true(stats.kv_windows > 0 && stats.kv_windows < stats.kv_blocks);
-    mq_scheduler_stop(s);
-    mq_engine_close(engine);
 }
 
 /* The next prompt has the answer, or leaves it out: no more is read again than a block. */
@@ -98,7 +77,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_others_begin_there),
-        cmocka_unit_test(test_parked),
+        cmocka_unit_test(test_crowded),
         cmocka_unit_test(test_turns),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);

@@ -38,28 +38,10 @@ static void test_many_equal_singles(void **state)
 }
 
 /* Blocks for one and a half contexts: jobs are parked and begin again at snapshots. */
-static void test_parked(void **state)
+static void test_crowded(void **state)
 {
     (void)state;
-    mq_engine *engine = open_engine(1, 128);
-    static int32_t alone[CLIENTS][LONG];
-    client *c[CLIENTS];
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        c[i] = new_client(20 + i, 150 + 30 * i);
-        c[i]->most = 150;
-        answer_alone(engine, c[i], i, alone[i]);
-    }
-    mq_scheduler *s = start(engine, NULL);
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        must_submit(s, c[i], i);
-    }
-    for (uint32_t i = 0; i < CLIENTS; i++) {
-        finish(c[i]);
-        check_answer(c[i], alone[i]);
-        free(c[i]);
-    }
-    mq_scheduler_stop(s);
-    mq_engine_close(engine);
+    (void)check_crowded();
 }
 
 static void test_turns(void **state)
@@ -251,7 +233,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_equal_singles),
-        cmocka_unit_test(test_parked),
+        cmocka_unit_test(test_crowded),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_turn_ends),
         cmocka_unit_test(test_answer_ends),

@@ -2,6 +2,7 @@
  * it has alone. */
 #define TOKENS 700
 #include "unit_model.h"
+#include "unit_sequence.h"
 
 #include "engine/engine.h"
 
@@ -29,13 +30,6 @@ static size_t vocab_of(const mq_engine *engine)
     mq_engine_info info;
     mq_engine_describe(engine, &info);
     return info.vocab;
-}
-
-static mq_sequence *new_sequence(mq_engine *engine)
-{
-    mq_sequence *sequence;
-    assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
-    return sequence;
 }
 
 static void hold(mq_sequence *sequence, uint32_t first, uint32_t count)

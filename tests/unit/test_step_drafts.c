@@ -2,6 +2,7 @@
  * drafted for; and the head that they use. */
 #define TOKENS 400
 #include "unit_model.h"
+#include "unit_sequence.h"
 
 #include "base/mem.h"
 #include "engine/draft.h"
@@ -22,13 +23,6 @@ static mq_engine *open_engine_of(const char *dir, mq_linear_format prefill, mq_l
                                        .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
     return engine;
-}
-
-static mq_sequence *new_sequence(mq_engine *engine)
-{
-    mq_sequence *sequence;
-    assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
-    return sequence;
 }
 
 static mq_rows decode_rows(mq_sequence *sequence, const int32_t *ids, uint32_t count)

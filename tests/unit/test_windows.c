@@ -2,7 +2,9 @@
  * or lands only where its windows are there. */
 #define TOKENS     1000
 #define UNIT_SHAPE "tiny-gemma4"
+#include "unit_image.h"
 #include "unit_model.h"
+#include "unit_sequence.h"
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -31,32 +33,12 @@ static mq_engine *open_with(uint32_t chunk, uint32_t sequences)
     return engine;
 }
 
-static mq_sequence *new_sequence(mq_engine *engine)
-{
-    mq_sequence *sequence;
-    assert_int_equal(mq_sequence_new(engine, &sequence, NULL), MQ_OK);
-    return sequence;
-}
-
-static mq_sync_stats sync_to(mq_sequence *sequence, const int32_t *prompt, uint32_t count)
-{
-    mq_error error = {0};
-    mq_sync_stats stats;
-    if (mq_sequence_sync(sequence, prompt, count, NULL, &stats, &error) != MQ_OK) fail_msg("%s", error.text);
-    return stats;
-}
-
 static void step_by(mq_sequence *sequence, const int32_t *ids, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         mq_error error = {0};
         if (mq_sequence_step(sequence, ids[i], &error) != MQ_OK) fail_msg("%s", error.text);
     }
-}
-
-static size_t row_bytes(const mq_engine *engine)
-{
-    return engine->weights->model.vocab * sizeof(float);
 }
 
 /* The logits after a prompt and `more` decoded tokens, with all KV there all the time; owned. */
@@ -391,34 +373,6 @@ static void test_prompt_end_stays(void **state)
 
 /* ---- KV images */
 
-static bool append(void *context, const void *bytes, size_t count)
-{
-    return mq__buf_append(context, bytes, count);
-}
-
-typedef struct source {
-    const char *at;
-    size_t left;
-} source;
-
-static bool take(void *context, void *bytes, size_t count)
-{
-    source *s = context;
-    if (count > s->left) return false;
-    memcpy(bytes, s->at, count);
-    s->at += count;
-    s->left -= count;
-    return true;
-}
-
-static mq_status import_bytes(mq_sequence *sequence, const char *bytes, size_t count, mq_error *error)
-{
-    source s = {bytes, count};
-    const mq_status status = mq_sequence_import(sequence, take, &s, error);
-    if (status == MQ_OK) assert_int_equal(s.left, 0);
-    return status;
-}
-
 static void test_images(void **state)
 {
     (void)state;
@@ -430,7 +384,7 @@ static void test_images(void **state)
     mq_error error = {0};
     (void)sync_to(from, tokens, 700);
     (void)mq_sequence_truncate(from, 699);
-    assert_int_equal(mq_sequence_export(from, 0, 699, append, &image, NULL), MQ_OK);
+    assert_int_equal(mq_sequence_export(from, 0, 699, into_buffer, &image, NULL), MQ_OK);
     /* No more than the windows of its end: of 2 blocks at most. */
     assert_true(image.len < 699 * 2 * kv->block_elements / PAGE + 2 * 2 * kv->window_elements + 11 * 3 * 48 + 5000);
     assert_int_equal(import_bytes(to, image.data, image.len, &error), MQ_OK);
@@ -443,20 +397,20 @@ static void test_images(void **state)
         mq__kv_window_give(engine->kv, from->blocks[b]);
     }
     for (uint32_t b = 0; b < 10; b++) {
-        assert_int_equal(mq_sequence_export(from, b * PAGE, PAGE, append, &parts, NULL), MQ_OK);
+        assert_int_equal(mq_sequence_export(from, b * PAGE, PAGE, into_buffer, &parts, NULL), MQ_OK);
         if (b > 5) assert_non_null(from->blocks[b]->window);
     }
     mq_sequence_free(from);
     source s = {parts.data, parts.len};
     from = new_sequence(engine);
     for (uint32_t b = 0; b < 3; b++) {
-        assert_int_equal(mq_sequence_import(from, take, &s, NULL), MQ_OK);
+        assert_int_equal(mq_sequence_import(from, from_source, &s, NULL), MQ_OK);
     }
     mq_rows row = {.sequence = from, .tokens = tokens + 3 * PAGE, .count = 1, .phase = MQ_PHASE_DECODE};
     unit_refused(mq_engine_step(engine, &row, 1, &error), MQ_USAGE, &error, "windows");
     assert_int_equal(mq__sequence_landing(from, 3 * PAGE), 0);
     for (uint32_t b = 3; b < 10; b++) {
-        assert_int_equal(mq_sequence_import(from, take, &s, NULL), MQ_OK);
+        assert_int_equal(mq_sequence_import(from, from_source, &s, NULL), MQ_OK);
     }
     assert_int_equal(from->count, 10 * PAGE);
     (void)sync_to(from, tokens, 700);

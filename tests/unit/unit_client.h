@@ -204,4 +204,32 @@ static inline int close_text(void **state)
     return unit_teardown(state);
 }
 
+/* KV for one context and many long answers: jobs wait, or are parked when blocks run out, and answer as they do alone. */
+static inline mq_scheduler_stats check_crowded(void)
+{
+    enum { CROWD = 6 };
+    mq_engine *engine = open_engine(1, 128);
+    static int32_t alone[CROWD][LONG];
+    client *c[CROWD];
+    for (uint32_t i = 0; i < CROWD; i++) {
+        c[i] = new_client(20 + i, 150 + 30 * i);
+        c[i]->most = 150;
+        answer_alone(engine, c[i], i, alone[i]);
+    }
+    mq_scheduler *s = start(engine, NULL);
+    for (uint32_t i = 0; i < CROWD; i++) {
+        must_submit(s, c[i], i);
+    }
+    for (uint32_t i = 0; i < CROWD; i++) {
+        finish(c[i]);
+        check_answer(c[i], alone[i]);
+        free(c[i]);
+    }
+    mq_scheduler_stats stats;
+    mq_scheduler_describe(s, &stats);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+    return stats;
+}
+
 #endif
