@@ -73,8 +73,8 @@ static void keyed_hash(const mq_auth_key *key, const uint8_t *head, const void *
     crypto_generichash_final(&state, hash, hash_bytes);
 }
 
-/* Poly1305 is six times as fast as BLAKE2b, but a key serves it once: this one comes of the head, whose sequence number no other message
- * under the direction's key has. */
+/* KV is long and Poly1305 fast, but a key serves it once: this one comes of the head, whose sequence number no other message under the
+ * direction's key has. */
 static void keyed_tag_of_kv(const mq_auth_key *key, const uint8_t *head, const void *body, size_t bytes, uint8_t *tag)
 {
     uint8_t once[crypto_onetimeauth_KEYBYTES];

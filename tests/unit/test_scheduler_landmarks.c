@@ -38,7 +38,7 @@ static void test_others_begin_there(void **state)
     mq_engine_close(engine);
 }
 
-/* Blocks and parts for one context: jobs wait or are parked, and go on unchanged. */
+/* Window parts are few as well: they are what jobs wait for. */
 static void test_crowded(void **state)
 {
     (void)state;

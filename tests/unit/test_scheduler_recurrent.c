@@ -37,7 +37,7 @@ static void test_many_equal_singles(void **state)
     mq_engine_close(engine);
 }
 
-/* Blocks for one and a half contexts: jobs are parked and begin again at snapshots. */
+/* Who is parked begins again at a snapshot. */
 static void test_crowded(void **state)
 {
     (void)state;
