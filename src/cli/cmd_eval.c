@@ -260,7 +260,7 @@ static int run_eval(int argc, char **argv)
         {"kinds", CLI_TEXT, &s.kinds, 0, 0, "subsets of a task, with commas (ruler: families; bfcl: categories)"},
         {"wording", CLI_TEXT, &s.wording, 0, 0, "ruler: ruler or bundled (the words of the bundled model)"},
         {"judge-url", CLI_TEXT, &s.judge_url, 0, 0,
-         "longmemeval: a judge's OpenAI-style endpoint, http://HOST/v1 (key: MQ_JUDGE_KEY)"},
+         "longmemeval, aa-lcr: a judge's OpenAI-style endpoint, http://HOST/v1 (key: MQ_JUDGE_KEY)"},
         {"judge-model", CLI_TEXT, &s.judge_model, 0, 0, "the judge's model name"},
         {"lengths", CLI_TEXT, &s.lengths, 0, 0, "context lengths in tokens, with commas"},
         {"n", CLI_NUMBER, &s.max_tokens, 0, 65536, "tokens of an answer at most (default 0: the task's own)"},

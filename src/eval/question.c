@@ -95,7 +95,7 @@ mq_status mq__question_open(const mq_benchmark *benchmark, const mq_eval_context
         return mq__fail(error, MQ_USAGE, "eval: %s: data: expected the published file (--data), got none",
                         benchmark->name);
     }
-    mq_status status = mq__eval_read_values(o->data, &all, error);
+    mq_status status = (benchmark->read ? benchmark->read : mq__eval_read_values)(o->data, &all, error);
     if (status == MQ_OK) status = choose_questions(q, all, o->data, error);
     json_decref(all);
     char *text = status == MQ_OK ? json_dumps(q->items, JSON_COMPACT) : NULL;

@@ -1,4 +1,4 @@
-/* Tasks of one question and one scored answer: what gsm8k, longbench-v2 and longmemeval share. A benchmark says how an item of
+/* Tasks of one question and one scored answer: what gsm8k, longbench-v2, longmemeval, ... share. A benchmark says how an item of
  * its published file becomes a question, and how an answer is scored; docs/BENCHMARKS.md has the settings. */
 #ifndef MQ_EVAL_QUESTION_H
 #define MQ_EVAL_QUESTION_H
@@ -11,6 +11,8 @@ typedef struct mq_benchmark {
     uint32_t max_tokens; /* of an answer, thoughts included; as in the paper's settings */
     uint32_t max_prompt; /* prompts are cut to so many tokens, in a longer context, too; 0: to the context alone */
     uint32_t quick;
+    /* Reads the published data into an array, owned by the caller; NULL: a file of JSON values (mq__eval_read_values). */
+    mq_status (*read)(const char *data, json_t **items, mq_error *error);
     /* Whether the item is one that can be scored, and has all that the other two read. */
     bool (*usable)(const json_t *item);
     bool (*skipped)(const json_t *item); /* well-formed, but left out; NULL: none */

@@ -4,12 +4,13 @@
 #include <string.h>
 
 extern const mq_eval_task mq__eval_agent, mq__eval_ruler, mq__eval_ppl, mq__eval_kld, mq__eval_attention, mq__eval_bfcl,
-    mq__eval_gsm8k, mq__eval_longbench, mq__eval_longmemeval, mq__eval_ledger, mq__eval_math500, mq__eval_aime;
+    mq__eval_gsm8k, mq__eval_longbench, mq__eval_longmemeval, mq__eval_ledger, mq__eval_math500, mq__eval_aime,
+    mq__eval_aa_lcr;
 
-static const mq_eval_task *const tasks[] = {&mq__eval_agent,       &mq__eval_ledger,  &mq__eval_ruler,
-                                            &mq__eval_ppl,         &mq__eval_kld,     &mq__eval_attention,
-                                            &mq__eval_bfcl,        &mq__eval_gsm8k,   &mq__eval_longbench,
-                                            &mq__eval_longmemeval, &mq__eval_math500, &mq__eval_aime};
+static const mq_eval_task *const tasks[] = {
+    &mq__eval_agent,     &mq__eval_ledger,  &mq__eval_ruler, &mq__eval_ppl,       &mq__eval_kld,
+    &mq__eval_attention, &mq__eval_bfcl,    &mq__eval_gsm8k, &mq__eval_longbench, &mq__eval_longmemeval,
+    &mq__eval_aa_lcr,    &mq__eval_math500, &mq__eval_aime};
 
 const mq_eval_task *mq__eval_task(size_t i)
 {

@@ -1,4 +1,4 @@
-/* The scorers of free answers, and gsm8k, longbench-v2 and longmemeval over small files of our own in the published formats;
+/* The scorers of free answers, and gsm8k, longbench-v2, longmemeval and aa-lcr over small files of our own in the published formats;
  * with the published file, GSM8K's answers fed back and shuffled. */
 #include "unit_files.h"
 
