@@ -15,7 +15,7 @@ typedef struct scene {
 static scene open_scene(const mq_handoff_options *more)
 {
     scene s = {.seed = 1};
-    mq_handoff_options options = {.least = 1, .timeout_s = 0.4};
+    mq_handoff_options options = {.least = 1};
     if (more) options = *more;
     s.liar = start_liar(model);
     const char *name = s.liar->name;
@@ -76,15 +76,19 @@ static void check_deed(scene *s, deed d, uint32_t at)
     uint32_t blocks;
     const uint32_t failures = failures_of(d, at, &blocks);
     const mq_handoff_stats before = handoff_stats(s->d);
+    s->d->handoff->options.timeout_s = patience(d);
     set_deed(s->liar, d, at);
     const mq_report report = request(s);
     set_deed(s->liar, GOOD, 0);
+    s->d->handoff->options.timeout_s = patience(GOOD);
     if (report.transfer_failures != failures || report.arrived < (blocks == 4 ? COUNT - 1 : 64 * blocks)) {
         fail_msg("deed %d at %u: %u failures, %u tokens", d, at, report.transfer_failures, report.arrived);
     }
     assert_int_equal(handoff_stats(s->d).receive_failures - before.receive_failures, failures);
+    /* The second hand-off's COMMIT twice ends the link as well: the next request must not begin on it. */
+    const bool again = d == REPLAYS && at < AT_COMMIT && failures == 1 && blocks < 4;
     if (is_refused(d, at))
-        WAIT_FOR(handoff_stats(s->d).refused_frames > before.refused_frames);
+        WAIT_FOR(handoff_stats(s->d).refused_frames > before.refused_frames + again);
     else
         assert_int_equal(handoff_stats(s->d).refused_frames, before.refused_frames);
     const mq_report next = request(s);
@@ -151,7 +155,7 @@ static void test_keys(void **state)
     (void)state;
     unit_puts("key", "0123456789abcdef");
     unit_puts("other", "0123456789abcdeg");
-    const mq_handoff_options options = {.least = 1, .timeout_s = 0.4, .key_file = unit_path("key")};
+    const mq_handoff_options options = {.least = 1, .key_file = unit_path("key")};
     scene s = open_scene(&options);
     static const char *const wrong[] = {NULL, "other"};
     for (size_t i = 0; i < 2; i++) {
@@ -181,7 +185,6 @@ static void test_late_chunks(void **state)
 {
     (void)state;
     scene s = open_scene(NULL);
-    s.d->handoff->options.timeout_s = 5;
     for (int i = 0; i < 3; i++) {
         pthread_mutex_lock(&s.liar->lock);
         s.liar->holds = true;
@@ -209,7 +212,6 @@ static void test_blocks_come_back(void **state)
 {
     (void)state;
     scene s = open_scene(NULL);
-    s.d->handoff->options.timeout_s = 5;
     set_deed(s.liar, HANGS, AT_KV + 5);
     client *c = new_client(s.seed++, COUNT);
     ask(s.d, c);
@@ -230,7 +232,7 @@ static void test_blocks_come_back(void **state)
 static void test_failing_is_asked_for(void **state)
 {
     (void)state;
-    const mq_handoff_options options = {.least = 1, .timeout_s = 0.4, .fails = true};
+    const mq_handoff_options options = {.least = 1, .fails = true};
     scene s = open_scene(&options);
     s.d->handoff->tuning.suspect_first = s.d->handoff->tuning.suspect_most = 0.3;
     set_deed(s.liar, FAILS, AT_BEGIN);
