@@ -23,8 +23,9 @@ import world
 SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (512, 512, 1024), 4096),
            (4000, (512, 1024, 512, 1024, 2048), 4096)]
 GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 512, 1024, 512, 1024, 2048), 4096)]  # copying is there already
-# With --ledger: answers of hundreds of tokens about tables of thousands; twice the tokens, or rows of 4,096 would not fit.
-LEDGER = [(0, (512, 512, 1024), 8192), (1000, (512, 1024, 2048), 8192), (3000, (1024, 2048, 4096), 8192)]
+# With --ledger, in shares of all steps: answers of hundreds of tokens about tables of thousands; twice the tokens, or rows of
+# 4,096 would not fit. What is new, adding up, is learned in short rows, which cost least.
+LEDGER = [(0, (512, 512, 1024), 8192), (1 / 4, (512, 1024, 2048), 8192), (2 / 3, (1024, 2048, 4096), 8192)]
 GROW = ("same", "deepen", "widen", "retoken")
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
@@ -40,7 +41,9 @@ class Data:
         self.tok, self.seed = tok, args.seed
         grown = any(getattr(args, name) for name in GROW)
         self.ledger = args.ledger
-        self.stages = LEDGER if args.ledger and grown else GROWN if grown else SCRATCH
+        self.stages = GROWN if grown else SCRATCH
+        if args.ledger and grown:
+            self.stages = [(round(share * args.steps), *rest) for share, *rest in LEDGER]
         self.quiets = QUIET[-1:] if grown else QUIET
         self.start = tok.encode("<|im_start|>assistant\n")
         self.end = tok.special["<|im_end|>"]
