@@ -45,7 +45,7 @@ static bool ends_field(const csv_reader *r)
     return r->at == r->end || *r->at == ',' || *r->at == '\n' || *r->at == '\r';
 }
 
-static mq_status read_field(csv_reader *r, json_t *fields, mq_error *error)
+static mq_status read_csv_field(csv_reader *r, json_t *fields, mq_error *error)
 {
     mq_status status = MQ_OK;
     mq__buf_clear(&r->field);
@@ -53,7 +53,8 @@ static mq_status read_field(csv_reader *r, json_t *fields, mq_error *error)
         r->at++;
         status = read_quoted(r, error);
     } else {
-        while (!ends_field(r) && *r->at != '"') mq__buf_putc(&r->field, *r->at++);
+        while (!ends_field(r) && *r->at != '"')
+            mq__buf_putc(&r->field, *r->at++);
     }
     if (status != MQ_OK) return status;
     if (r->field.failed) return no_memory_csv(r, error);
@@ -66,10 +67,10 @@ static mq_status read_field(csv_reader *r, json_t *fields, mq_error *error)
 }
 
 /* One row's fields, and its line break. */
-static mq_status read_row(csv_reader *r, json_t *fields, mq_error *error)
+static mq_status read_csv_row(csv_reader *r, json_t *fields, mq_error *error)
 {
     for (;;) {
-        const mq_status status = read_field(r, fields, error);
+        const mq_status status = read_csv_field(r, fields, error);
         if (status != MQ_OK) return status;
         if (r->at == r->end || *r->at != ',') break;
         r->at++;
@@ -79,7 +80,8 @@ static mq_status read_row(csv_reader *r, json_t *fields, mq_error *error)
     return MQ_OK;
 }
 
-static mq_status add_row(const csv_reader *r, const json_t *names, const json_t *fields, json_t *rows, mq_error *error)
+static mq_status add_csv_row(const csv_reader *r, const json_t *names, const json_t *fields, json_t *rows,
+                             mq_error *error)
 {
     const size_t count = json_array_size(names);
     if (json_array_size(fields) != count) {
@@ -99,7 +101,7 @@ static mq_status add_row(const csv_reader *r, const json_t *names, const json_t 
     return no_memory_csv(r, error);
 }
 
-static mq_status read_rows(csv_reader *r, json_t *rows, mq_error *error)
+static mq_status read_csv_rows(csv_reader *r, json_t *rows, mq_error *error)
 {
     json_t *names = NULL;
     mq_status status = MQ_OK;
@@ -109,8 +111,8 @@ static mq_status read_rows(csv_reader *r, json_t *rows, mq_error *error)
             continue;
         }
         json_t *fields = json_array();
-        status = fields ? read_row(r, fields, error) : no_memory_csv(r, error);
-        if (status == MQ_OK && names) status = add_row(r, names, fields, rows, error);
+        status = fields ? read_csv_row(r, fields, error) : no_memory_csv(r, error);
+        if (status == MQ_OK && names) status = add_csv_row(r, names, fields, rows, error);
         if (!names) names = json_incref(fields);
         json_decref(fields);
         r->line++;
@@ -129,7 +131,7 @@ mq_status mq__csv_read(const char *path, json_t **rows, mq_error *error)
     csv_reader r = {.path = path, .at = data, .end = data + bytes, .line = 1};
     if (bytes >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0) r.at += 3;
     json_t *list = json_array();
-    status = list ? read_rows(&r, list, error) : no_memory_csv(&r, error);
+    status = list ? read_csv_rows(&r, list, error) : no_memory_csv(&r, error);
     mq__buf_free(&r.field);
     mq__free(data);
     if (status == MQ_OK)

@@ -34,7 +34,7 @@ mq_status mq__eval_plan_parse(const char *name, mq_eval_plan *plan, mq_error *er
 typedef struct mq_eval_options {
     const char *model_dir;
     const char *data;    /* file or folder of the task's data; NULL: the task's own default */
-    const char *text;    /* ppl, kld, attention: a text file; NULL: the model's episodes.jsonl */
+    const char *text;    /* ppl, kld, attention: a text file; NULL: the model's episodes.jsonl. ruler: the noise */
     const char *wording; /* ruler: "ruler" or "bundled"; NULL: by the model */
     const char *kinds;   /* a task's own subsets, separated by commas; NULL: all (bfcl: categories, ruler: families) */
     const uint32_t *lengths;             /* context lengths in tokens; ruler, attention */

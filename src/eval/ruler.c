@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",   "multikey", "multivalue", "multiquery",
-                                                          "tracking", "common",   "frequent"};
+const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single", "multikey", "multivalue", "multiquery", "tracking",
+                                                          "common", "frequent", "crowded",    "uuids",      "qa"};
 
 #define FACT_BYTES (sizeof((mq_ruler_item *)NULL)->fact[0])
 
@@ -61,9 +61,17 @@ static void place(mq_ruler_item *item, mq_eval_random *r)
     qsort(item->depth, item->facts, sizeof *item->depth, ascending);
 }
 
-static void want(mq_ruler_item *item, const char text[32])
+static void want(mq_ruler_item *item, const char *text)
 {
-    memcpy(item->wanted[item->wanted_count++], text, sizeof item->wanted[0]);
+    snprintf(item->wanted[item->wanted_count++], sizeof item->wanted[0], "%.47s", text);
+}
+
+static void announce_needles(mq_ruler_item *item, const char *what)
+{
+    snprintf(item->before, sizeof item->before,
+             "Some special magic %s are hidden within the following text. Make sure to memorize it. I will quiz you "
+             "about the %s afterwards.\n",
+             what, what);
 }
 
 static void make_needles(mq_ruler_item *item, mq_eval_random *r)
@@ -93,10 +101,7 @@ static void make_needles(mq_ruler_item *item, mq_eval_random *r)
         }
     }
     if (english) {
-        snprintf(
-            item->before, sizeof item->before,
-            "Some special magic numbers are hidden within the following text. Make sure to memorize it. I will quiz "
-            "you about the numbers afterwards.\n");
+        announce_needles(item, "numbers");
         snprintf(item->question, sizeof item->question,
                  "What are all the special magic numbers for %s%s%s mentioned in the provided text?", names[first],
                  asked == 2 ? " and " : "", asked == 2 ? names[first + 1] : "");
@@ -106,6 +111,54 @@ static void make_needles(mq_ruler_item *item, mq_eval_random *r)
         snprintf(item->question, sizeof item->question, "What is the %s of %s%s%s?", field, names[first],
                  asked == 2 ? " and of " : "", asked == 2 ? names[first + 1] : "");
     }
+}
+
+static void make_uuid(mq_eval_random *r, char text[48])
+{
+    const uint64_t a = mq__eval_random_u64(r), b = mq__eval_random_u64(r);
+    snprintf(text, 48, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32), (unsigned)(a >> 16) & 0xffff,
+             (unsigned)a & 0xfff, 0x8000 | ((unsigned)(b >> 48) & 0x3fff), (unsigned long long)b & 0xffffffffffffULL);
+}
+
+/* A needle of a crowd: key and value are names and numbers, or UUIDs. */
+static void crowd_needle(const mq_ruler_item *item, mq_eval_random *r, char key[48], char value[48],
+                         char fact[sizeof item->fact[0]])
+{
+    const bool uuids = item->kind == MQ_RULER_UUIDS;
+    if (uuids) {
+        make_uuid(r, key);
+        make_uuid(r, value);
+    } else {
+        mq__eval_held_name(r, key);
+        make_number(r, item->wording, value);
+    }
+    snprintf(fact, FACT_BYTES, "One of the special magic %s for %.47s is: %.47s.", uuids ? "uuids" : "numbers", key,
+             value);
+}
+
+static void make_crowd(mq_ruler_item *item, mq_eval_random *r)
+{
+    const char *what = item->kind == MQ_RULER_UUIDS ? "uuid" : "number";
+    char key[48], value[48];
+    crowd_needle(item, r, key, value, item->fact[item->facts++]);
+    want(item, value);
+    announce_needles(item, item->kind == MQ_RULER_UUIDS ? "uuids" : "numbers");
+    snprintf(item->question, sizeof item->question,
+             "What is the special magic %s for %.47s mentioned in the provided text?", what, key);
+}
+
+/* Another needle of the crowd, of another key than the one that is asked for. */
+static void add_crowd(const mq_ruler_item *item, uint32_t i, mq_buf *text)
+{
+    char name[32], key[48], value[48], fact[FACT_BYTES], asked[64];
+    for (uint32_t again = 0;; again++) {
+        snprintf(name, sizeof name, "crowd-%u-%u", i, again);
+        mq_eval_random own = mq__eval_random(item->noise_seed, name);
+        crowd_needle(item, &own, key, value, fact);
+        snprintf(asked, sizeof asked, "for %s is: ", key);
+        if (!strstr(item->fact[0], asked)) break;
+    }
+    mq__buf_puts(text, fact);
 }
 
 /* Chains of names; the sentences of a chain keep their order, the chains mix. */
@@ -144,6 +197,15 @@ static void make_chains(mq_ruler_item *item, mq_eval_random *r)
     }
 }
 
+static void want_names(mq_ruler_item *item, mq_eval_random *r, uint32_t count)
+{
+    char names[10][32];
+    make_names(r, names, count);
+    for (uint32_t i = 0; i < count; i++) {
+        want(item, names[i]);
+    }
+}
+
 static int by_text(const void *a, const void *b)
 {
     return strcmp(a, b);
@@ -152,7 +214,7 @@ static int by_text(const void *a, const void *b)
 static void make_common(mq_ruler_item *item, mq_eval_random *r)
 {
     const bool english = item->wording == MQ_RULER_ENGLISH;
-    make_names(r, item->wanted, item->wanted_count = english ? 10 : 3);
+    want_names(item, r, english ? 10 : 3);
     qsort(item->wanted, item->wanted_count, sizeof item->wanted[0], by_text);
     snprintf(item->before, sizeof item->before, "%s",
              english
@@ -166,7 +228,7 @@ static void make_common(mq_ruler_item *item, mq_eval_random *r)
 static void make_frequent(mq_ruler_item *item, mq_eval_random *r)
 {
     const bool english = item->wording == MQ_RULER_ENGLISH;
-    make_names(r, item->wanted, item->wanted_count = 3);
+    want_names(item, r, 3);
     if (english) {
         snprintf(
             item->before, sizeof item->before,
@@ -176,17 +238,20 @@ static void make_frequent(mq_ruler_item *item, mq_eval_random *r)
              english ? "Which three words come most often in the coded text above?" : "Which names are common?");
 }
 
-void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, uint64_t seed, const char *name)
+void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, mq_ruler_source source,
+                    uint64_t seed, const char *name)
 {
     mq_eval_random r = mq__eval_random(seed, name);
-    *item = (mq_ruler_item){.kind = kind, .wording = wording};
-    if (kind == MQ_RULER_COMMON)
+    *item = (mq_ruler_item){.kind = kind, .wording = wording, .source = source};
+    if (kind == MQ_RULER_CROWDED || kind == MQ_RULER_UUIDS)
+        make_crowd(item, &r);
+    else if (kind == MQ_RULER_COMMON)
         make_common(item, &r);
     else if (kind == MQ_RULER_FREQUENT)
         make_frequent(item, &r);
     else if (kind == MQ_RULER_TRACKING)
         make_chains(item, &r);
-    else
+    else if (kind != MQ_RULER_QA)
         make_needles(item, &r);
     place(item, &r);
     item->noise_seed = mq__eval_random_u64(&r);
@@ -202,8 +267,14 @@ static void add_noise(const mq_ruler_item *item, mq_eval_random *r, uint32_t i, 
                                          "near",  "under", "over", "by",   "with",  "and",   "then", "again"};
     static const char *const english[] = {"The grass is green.", "The sky is blue.", "The sun is yellow.",
                                           "Here we go.", "There and back again."};
+    const mq_ruler_hay *hay = item->kind == MQ_RULER_TRACKING ? NULL : item->source.hay;
+    if (item->kind == MQ_RULER_CROWDED || item->kind == MQ_RULER_UUIDS) {
+        add_crowd(item, i, text);
+        return;
+    }
     if (item->wording == MQ_RULER_ENGLISH) {
-        mq__buf_puts(text, english[i % 5]);
+        const uint64_t first = hay ? item->noise_seed % hay->count : 0;
+        mq__buf_puts(text, hay ? hay->text + hay->begin[(first + i) % hay->count] : english[i % 5]);
         return;
     }
     const uint32_t words = 5 + below(r, 7);
@@ -246,7 +317,7 @@ static void word_of_rank(const mq_ruler_item *item, uint32_t rank, char word[32]
 {
     char name[32];
     if (rank < item->wanted_count) {
-        memcpy(word, item->wanted[rank], sizeof item->wanted[rank]);
+        snprintf(word, 32, "%.31s", item->wanted[rank]);
         return;
     }
     for (uint32_t again = 0;; again++) {
@@ -291,6 +362,10 @@ void mq__ruler_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text)
     mq_eval_random r = {item->noise_seed};
     uint32_t fact = 0;
     bool first = true;
+    if (item->kind == MQ_RULER_QA) {
+        mq__ruler_qa_text(item->source.qa, item->source.index, item->noise_seed, noise, text);
+        return;
+    }
     mq__buf_puts(text, item->before);
     const bool counted = item->kind == MQ_RULER_COMMON || item->kind == MQ_RULER_FREQUENT;
     if (item->kind == MQ_RULER_COMMON) common_text(item, noise, text);
@@ -329,6 +404,15 @@ static bool contains(const char *answer, const char *text)
 double mq__ruler_score(const mq_ruler_item *item, const char *answer)
 {
     uint32_t found = 0;
+    if (item->kind == MQ_RULER_QA) {
+        const json_t *right;
+        size_t k;
+        json_array_foreach(mq__ruler_qa_answers(item->source.qa, item->source.index), k, right)
+        {
+            if (contains(answer, json_string_value(right))) return 1;
+        }
+        return 0;
+    }
     for (uint32_t i = 0; i < item->wanted_count; i++) {
         found += contains(answer, item->wanted[i]);
     }

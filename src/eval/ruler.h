@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "eval/eval.h"
+#include "eval/ruler_qa.h"
 
 typedef enum mq_ruler_kind {
     MQ_RULER_SINGLE,
@@ -13,7 +14,10 @@ typedef enum mq_ruler_kind {
     MQ_RULER_MULTIQUERY,
     MQ_RULER_TRACKING,
     MQ_RULER_COMMON,
-    MQ_RULER_FREQUENT, /* as COMMON, but how often words come falls off gradually (RULER's "fwe"); English only by default */
+    MQ_RULER_FREQUENT, /* as COMMON, but how often words come falls off gradually (RULER's "fwe") */
+    MQ_RULER_CROWDED,  /* one needle among others of its kind instead of noise ("niah_multikey_2") */
+    MQ_RULER_UUIDS,    /* the same with UUIDs for keys and values ("niah_multikey_3") */
+    MQ_RULER_QA,       /* published questions about documents among others ("qa_1", "qa_2"; ruler_qa.h) */
     MQ_RULER_KINDS
 } mq_ruler_kind;
 
@@ -24,25 +28,45 @@ typedef enum mq_ruler_wording { MQ_RULER_ENGLISH, MQ_RULER_BUNDLED } mq_ruler_wo
 
 #define MQ_RULER_FACTS_MAX 32
 
+/* A text whose sentences are the noise around needles (RULER's essays), as often as they are needed. */
+typedef struct mq_ruler_hay {
+    char *text;      /* its sentences, each with a NUL; owned */
+    uint32_t *begin; /* [count] where they begin; owned */
+    uint32_t count;
+    char hash[32];
+} mq_ruler_hay;
+
+mq_status mq__ruler_hay_read(const char *path, mq_ruler_hay *hay, mq_error *error);
+void mq__ruler_hay_free(mq_ruler_hay *hay);
+
+/* What items are made of besides words of our own. */
+typedef struct mq_ruler_source {
+    const mq_ruler_hay *hay; /* around needles in English; NULL: five plain sentences */
+    const mq_ruler_qa *qa;   /* for MQ_RULER_QA, else NULL */
+    size_t index;            /* which of its questions */
+} mq_ruler_source;
+
 typedef struct mq_ruler_item {
     mq_ruler_kind kind;
     mq_ruler_wording wording;
+    mq_ruler_source source;
     uint64_t noise_seed;
     char fact[MQ_RULER_FACTS_MAX][160]; /* in the order of the text */
     double depth[MQ_RULER_FACTS_MAX];   /* ascending, 0 to 1 */
     uint32_t facts;
-    char wanted[MQ_RULER_FACTS_MAX][32]; /* what a right answer contains */
+    char wanted[MQ_RULER_FACTS_MAX][48]; /* what a right answer contains; none: one of the source's answers */
     uint32_t wanted_count;
     char before[256], question[320];
 } mq_ruler_item;
 
 /* Equal seeds and names give equal items. */
-void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, uint64_t seed, const char *name);
+void mq__ruler_make(mq_ruler_item *item, mq_ruler_kind kind, mq_ruler_wording wording, mq_ruler_source source,
+                    uint64_t seed, const char *name);
 
-/* The user's text with `noise` pieces of noise (sentences; for the common words, repetitions). */
+/* The user's text with `noise` pieces of noise (sentences, needles, documents; for the common words, repetitions). */
 void mq__ruler_text(const mq_ruler_item *item, uint32_t noise, mq_buf *text);
 
-/* The share of the wanted texts that the answer contains as whole words. */
+/* The share of the wanted texts that the answer contains as whole words; of a published question's answers one is enough. */
 double mq__ruler_score(const mq_ruler_item *item, const char *answer);
 
 #endif

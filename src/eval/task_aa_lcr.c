@@ -14,8 +14,8 @@
 #define TABLE        "AA-LCR_Dataset.csv"
 #define DOCUMENT_MAX ((size_t)64 << 20)
 
-static const char *const published[] = {
-    "document_category", "document_set_id", "question_id", "question", "answer", "data_source_filenames"};
+static const char *const published[] = {"document_category", "document_set_id", "question_id",
+                                        "question",          "answer",          "data_source_filenames"};
 
 static const char *text_of(const json_t *item, const char *key)
 {
@@ -28,8 +28,10 @@ static const char *text_of(const json_t *item, const char *key)
 static bool same_ascii(const char *a, const char *b)
 {
     for (;; a++, b++) {
-        while ((unsigned char)*a >= 0x80) a++;
-        while ((unsigned char)*b >= 0x80) b++;
+        while ((unsigned char)*a >= 0x80)
+            a++;
+        while ((unsigned char)*b >= 0x80)
+            b++;
         if (*a != *b) return false;
         if (!*a) return true;
     }
@@ -74,7 +76,8 @@ static mq_status read_documents(const char *folder, json_t *item, mq_error *erro
         p += strspn(p, " ;");
         size_t length = strcspn(p, ";");
         const char *next = p + length;
-        while (length && p[length - 1] == ' ') length--;
+        while (length && p[length - 1] == ' ')
+            length--;
         if (length == 0) break;
         snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name), p);
         if (length >= sizeof name || strchr(name, '/')) {
@@ -94,7 +97,7 @@ static mq_status read_documents(const char *folder, json_t *item, mq_error *erro
     return status;
 }
 
-static bool is_name(const char *text)
+static bool is_file_name(const char *text)
 {
     return *text && *text != '.' && !strchr(text, '/');
 }
@@ -104,12 +107,13 @@ static mq_status read_set(const char *data, json_t *item, mq_error *error)
 {
     char category[128], folder[4096];
     if (!mq__question_has_texts(item, published, sizeof published / sizeof published[0]) ||
-        !is_name(text_of(item, "document_category")) || !is_name(text_of(item, "document_set_id"))) {
+        !is_file_name(text_of(item, "document_category")) || !is_file_name(text_of(item, "document_set_id"))) {
         return mq__fail(error, MQ_FORMAT, "eval: aa-lcr: %s/" TABLE ": expected the published columns, got others",
                         data);
     }
     snprintf(category, sizeof category, "%s", text_of(item, "document_category"));
-    for (char *space; (space = strchr(category, ' '));) *space = '_';
+    for (char *space; (space = strchr(category, ' '));)
+        *space = '_';
     const int length =
         snprintf(folder, sizeof folder, "%s/lcr/%s/%s", data, category, text_of(item, "document_set_id"));
     if (length < 0 || (size_t)length >= sizeof folder) {
@@ -172,8 +176,9 @@ static void judge_aa_lcr(const json_t *item, const char *answer, mq_buf *text)
     mq__buf_puts(text, text_of(item, "answer"));
     mq__buf_puts(text, "\nGiven answer: ");
     mq__buf_puts(text, answer);
-    mq__buf_puts(text, "\n\nIs the given answer consistent with the right one? Other wording and rounding do not matter, "
-                       "another fact does. Reply with yes or no only.");
+    mq__buf_puts(text,
+                 "\n\nIs the given answer consistent with the right one? Other wording and rounding do not matter, "
+                 "another fact does. Reply with yes or no only.");
 }
 
 static json_t *score_aa_lcr(const json_t *item, const char *answer)

@@ -19,6 +19,8 @@ typedef struct ruler {
     mq_ruler_kind kinds[MQ_RULER_KINDS];
     uint32_t kind_count, lengths[LENGTHS_MAX], length_count, each, answer;
     bool chat, thinks; /* rendered as a chat; whose end opens a thought */
+    mq_ruler_hay hay;
+    mq_ruler_qa qa;
     char (*ids)[48];
 } ruler;
 
@@ -33,14 +35,17 @@ typedef struct episode {
 static void close_ruler(void *task)
 {
     ruler *r = task;
-    if (r) mq__free(r->ids);
+    if (!r) return;
+    mq__ruler_hay_free(&r->hay);
+    mq__ruler_qa_free(&r->qa);
+    mq__free(r->ids);
     mq__free(r);
 }
 
 static mq_status choose_kinds(ruler *r, const char *list, mq_error *error)
 {
-    /* The bundled model was not trained on the last one. */
-    const int known = r->wording == MQ_RULER_BUNDLED ? MQ_RULER_FREQUENT : MQ_RULER_KINDS;
+    /* The bundled model was not trained on the last ones; published questions are asked if named. */
+    const int known = r->wording == MQ_RULER_BUNDLED ? MQ_RULER_FREQUENT : MQ_RULER_QA;
     for (int k = 0; !list && k < known; k++) {
         r->kinds[r->kind_count++] = (mq_ruler_kind)k;
     }
@@ -54,8 +59,8 @@ static mq_status choose_kinds(ruler *r, const char *list, mq_error *error)
         if (k == MQ_RULER_KINDS || r->kind_count == MQ_RULER_KINDS) {
             return mq__fail(
                 error, MQ_USAGE,
-                "eval: ruler: kinds: expected single, multikey, multivalue, multiquery, tracking, common or "
-                "frequent, each once, got %s",
+                "eval: ruler: kinds: expected single, multikey, multivalue, multiquery, tracking, common, frequent, "
+                "crowded, uuids or qa, each once, got %s",
                 list);
         }
         r->kinds[r->kind_count++] = (mq_ruler_kind)k;
@@ -95,6 +100,22 @@ static mq_status choose_wording(ruler *r, mq_error *error)
     return MQ_OK;
 }
 
+/* The published questions and the text that is the noise, where they are asked for. */
+static mq_status read_sources(ruler *r, mq_error *error)
+{
+    const mq_eval_options *o = r->context->options;
+    bool questions = false;
+    for (uint32_t i = 0; i < r->kind_count; i++) {
+        questions = questions || r->kinds[i] == MQ_RULER_QA;
+    }
+    if (questions && !o->data) {
+        return mq__fail(error, MQ_USAGE, "eval: ruler: qa: expected a file of SQuAD or HotpotQA (--data), got none");
+    }
+    mq_status status = questions ? mq__ruler_qa_read(o->data, &r->qa, error) : MQ_OK;
+    if (status == MQ_OK && o->text) status = mq__ruler_hay_read(o->text, &r->hay, error);
+    return status;
+}
+
 /* Samples go round first: any limit has all families and lengths. */
 static void split_ruler(const ruler *r, size_t item, mq_ruler_kind *kind, uint32_t *length, size_t *sample)
 {
@@ -116,6 +137,7 @@ static mq_status open_ruler(const mq_eval_context *context, void **task, size_t 
     mq_status status = choose_wording(r, error);
     if (status == MQ_OK) status = choose_kinds(r, o->kinds, error);
     if (status == MQ_OK) status = choose_lengths(r, error);
+    if (status == MQ_OK) status = read_sources(r, error);
     if (status != MQ_OK) return status;
     const size_t cells = (size_t)r->kind_count * r->length_count;
     r->each = o->quick ? EACH_QUICK : EACH;
@@ -141,8 +163,11 @@ static const char *ruler_id(void *task, size_t item)
 static json_t *settings_ruler(void *task)
 {
     const ruler *r = task;
-    return json_pack("{sssi}", "wording", r->wording == MQ_RULER_BUNDLED ? "bundled" : "ruler", "answer",
-                     (int)r->answer);
+    json_t *settings =
+        json_pack("{sssi}", "wording", r->wording == MQ_RULER_BUNDLED ? "bundled" : "ruler", "answer", (int)r->answer);
+    if (*r->qa.hash) json_object_set_new(settings, "questions", json_string(r->qa.hash));
+    if (*r->hay.hash) json_object_set_new(settings, "noise", json_string(r->hay.hash));
+    return settings;
 }
 
 static mq_status begin_ruler(void *task, size_t index, void **out, mq_error *error)
@@ -156,7 +181,8 @@ static mq_status begin_ruler(void *task, size_t index, void **out, mq_error *err
     e->task = r;
     e->index = index;
     split_ruler(r, index, &kind, &e->length, &sample);
-    mq__ruler_make(&e->item, kind, r->wording, r->context->options->seed, r->ids[index]);
+    const mq_ruler_source source = {.hay = r->hay.count ? &r->hay : NULL, .qa = &r->qa, .index = sample};
+    mq__ruler_make(&e->item, kind, r->wording, source, r->context->options->seed, r->ids[index]);
     return MQ_OK;
 }
 
@@ -246,7 +272,9 @@ static json_t *end_ruler(void *context, bool want_record)
     json_t *record = NULL;
     if (want_record) {
         char group[64];
-        json_t *wanted = json_array();
+        json_t *wanted = e->item.kind == MQ_RULER_QA
+                             ? json_deep_copy(mq__ruler_qa_answers(e->item.source.qa, e->item.source.index))
+                             : json_array();
         for (uint32_t i = 0; i < e->item.wanted_count; i++) {
             json_array_append_new(wanted, json_string(e->item.wanted[i]));
         }

@@ -334,12 +334,14 @@ def test_judge():
 def test_refusals():
     for tasks in ([], ["--task", ","], ["--task", "nothing"]):
         error = evaluate(*tasks, code=2)
-        for name in ("agent", "ruler", "ppl", "kld", "attention", "bfcl", "gsm8k", "longbench-v2", "longmemeval"):
+        for name in ("agent", "ruler", "ppl", "kld", "attention", "bfcl", "gsm8k", "longbench-v2", "longmemeval",
+                     "aa-lcr", "ledger"):
             assert name in error, error
     evaluate("--task", "agent", "--plans", "bf8", code=2)
     evaluate("--task", "agent", "--plans", "mix,mix", code=2)
     evaluate("--task", "agent", "--plan", "x.json", code=2)
     evaluate("--task", "ruler", "--kinds", "double", code=2)
+    assert "--data" in evaluate("--task", "ruler", "--kinds", "qa", code=2)
     evaluate("--task", "ruler", "--lengths", "9999999", code=2)
     evaluate("--task", "attention", "--lengths", "17", code=2)
     evaluate("--task", "agent", "--data", folder("missing"), code=3)

@@ -219,12 +219,12 @@ static void test_ruler_items(void **state)
 {
     (void)state;
     mq_ruler_item item, again;
-    for (int kind = 0; kind < MQ_RULER_KINDS; kind++) {
+    for (int kind = 0; kind < MQ_RULER_QA; kind++) {
         for (int wording = 0; wording < 2; wording++) {
             char name[32], answer[2048] = "";
             snprintf(name, sizeof name, "item-%d", kind);
-            mq__ruler_make(&item, (mq_ruler_kind)kind, (mq_ruler_wording)wording, 42, name);
-            mq__ruler_make(&again, (mq_ruler_kind)kind, (mq_ruler_wording)wording, 42, name);
+            mq__ruler_make(&item, (mq_ruler_kind)kind, (mq_ruler_wording)wording, (mq_ruler_source){0}, 42, name);
+            mq__ruler_make(&again, (mq_ruler_kind)kind, (mq_ruler_wording)wording, (mq_ruler_source){0}, 42, name);
             mq_buf text = {0}, same = {0}, longer = {0};
             mq__ruler_text(&item, 20, &text);
             mq__ruler_text(&again, 20, &same);
@@ -252,8 +252,8 @@ static void test_ruler_items(void **state)
             mq__buf_free(&longer);
         }
     }
-    mq__ruler_make(&item, MQ_RULER_COMMON, MQ_RULER_BUNDLED, 42, "item-5");
-    mq__ruler_make(&again, MQ_RULER_COMMON, MQ_RULER_BUNDLED, 43, "item-5");
+    mq__ruler_make(&item, MQ_RULER_COMMON, MQ_RULER_BUNDLED, (mq_ruler_source){0}, 42, "item-5");
+    mq__ruler_make(&again, MQ_RULER_COMMON, MQ_RULER_BUNDLED, (mq_ruler_source){0}, 43, "item-5");
     assert_true(strcmp(again.wanted[0], item.wanted[0]) != 0 || strcmp(again.wanted[1], item.wanted[1]) != 0);
 }
 
@@ -277,7 +277,7 @@ static void test_ruler_frequent(void **state)
         mq_ruler_item item;
         mq_buf text = {0};
         char copy[64];
-        mq__ruler_make(&item, MQ_RULER_FREQUENT, MQ_RULER_ENGLISH, 7 + n, "x");
+        mq__ruler_make(&item, MQ_RULER_FREQUENT, MQ_RULER_ENGLISH, (mq_ruler_source){0}, 7 + n, "x");
         mq__ruler_text(&item, noises[n], &text);
         mq__buf_putc(&text, '\0');
         const uint32_t first = noises[n] < 18 ? 18 : noises[n];

@@ -6,7 +6,7 @@ import world
 
 STEPS = 40  # at most; totals begin below START and stay below 1,000, one token
 START = 500
-ROW, LINE, FRAME = 17, 27, 90  # tokens that a row, a line of the answer and everything else take, at most
+ROW, LINE, FRAME, SUM = 17, 27, 90, 11  # tokens that a row, a line of the answer, everything else and a sum take, at most
 
 
 def row(names, numbers, i):
@@ -37,3 +37,16 @@ def ledger(w, room):
     numbers = [rng.randint(1, 9) for _ in names]
     text, answer = written(names, numbers, rng.sample(range(rows), rows), steps, rng.randrange(START))
     return [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+
+
+def sums(rng, most):
+    """The adding alone, at most so many tokens: totals as in an answer, after the numbers that make them."""
+    chains = []
+    for _ in range(most // SUM):
+        if not chains or total > 850 or rng.random() < 0.04:
+            total = rng.randrange(850)
+            chains.append(f"Total {total}.")
+        number = rng.randint(1, 9)
+        total += number
+        chains[-1] += f" {number}. Total {total}."
+    return "\n".join(chains)

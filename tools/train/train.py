@@ -25,7 +25,7 @@ SCRATCH = [(0, (128,), 4096), (200, (256,), 4096), (500, (512,), 4096), (1500, (
 GROWN = [(0, (512, 512, 512, 1024), 4096), (1500, (512, 512, 1024, 512, 1024, 2048), 4096)]  # copying is there already
 # With --ledger, in shares of all steps: answers of hundreds of tokens about tables of thousands; twice the tokens, or rows of
 # 4,096 would not fit. What is new, adding up, is learned in short rows, which cost least.
-LEDGER = [(0, (512, 512, 1024), 8192), (1 / 4, (512, 1024, 2048), 8192), (2 / 3, (1024, 2048, 4096), 8192)]
+LEDGER = [(0, (512, 512, 1024), 8192), (1 / 2, (512, 1024, 2048), 8192), (3 / 4, (1024, 2048, 4096), 8192)]
 GROW = ("same", "deepen", "widen", "retoken")
 WORKERS = 2  # single-threaded processes, each with half of a batch: torch's own threads wait for one another
 # Loss weight of the text that is not the assistant's: it teaches the frame early on, later its names and numbers,
@@ -80,9 +80,16 @@ class Data:
         ids = [rng.randrange(self.stop) for _ in range(n)]
         return ids * times, [0.0] * (n + 1) + [0.5] * (n * (times - 1) - 1)
 
+    def sums(self, rng, room):
+        """The totals count: nothing foretells the numbers, nor the line's first total, before which there is no space."""
+        ids, mark = self.tok.encode(ledger.sums(rng, room)) + [self.stop], self.marks[-1]
+        return ids, [VALUE * (ids[max(0, i - len(mark)):i] == mark) for i in range(len(ids))]
+
     def document(self, rng, room):
         w = world.World(rng)
         if self.ledger and room > 250 and rng.random() < self.ledger:
+            if rng.random() < 0.4:
+                return self.sums(rng, rng.randint(100, min(room, 1000)))
             return self.dialogue(ledger.ledger(w, room))
         kind = rng.random() if room > 150 else 1.0
         if kind < 0.2:
