@@ -280,7 +280,7 @@ def test_nothing_stays_of_a_failed_start():
 
 
 class Judge(http.server.BaseHTTPRequestHandler):
-    """Says yes where the given answer is in the right one; fails the first request."""
+    """Says yes to refusals and to what is consistent; fails the first request."""
     asked = []
 
     def do_POST(self):
@@ -289,7 +289,7 @@ class Judge(http.server.BaseHTTPRequestHandler):
         question = body["messages"][0]["content"]
         if len(Judge.asked) == 1:
             return self.send_error(503)
-        verdict = "<think>no, or</think>\nYes." if "cannot be answered" in question else "no"
+        verdict = "<think>no, or</think>\nYes." if "cannot be answered" in question or "consistent" in question else "no"
         reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": verdict}}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(reply)))
@@ -298,6 +298,19 @@ class Judge(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+def judge_documents(url):
+    os.makedirs(folder("lcr/lcr/Legal/set"))
+    with open(folder("lcr/AA-LCR_Dataset.csv"), "w") as file:
+        file.write('document_category,document_set_id,question_id,question,answer,data_source_filenames\n'
+                   'Legal,set,1,"What is the cost of Bergen? What color?",blue,one.txt\n')
+    with open(folder("lcr/lcr/Legal/set/one.txt"), "w") as file:
+        file.write("It is blue.")
+    evaluate("--task", "aa-lcr", "--data", folder("lcr"), "-n", "8", "--plans", "bf16", "--judge-url", url, "--judge-model", "J",
+             "-o", folder("judged"), MQ_JUDGE_KEY="secret")
+    record = eval_stats.records_of(folder("judged") + "/aa-lcr.jsonl")["bf16"]["1"]
+    assert record["judged"] == 1, (record, Judge.asked)
 
 
 def test_judge():
@@ -316,12 +329,13 @@ def test_judge():
         return server.shutdown()  # a build without libcurl says so
     Judge.asked.clear()
     evaluate(*run, "--judge-url", url + "/", "--judge-model", "J", "-o", folder("judged"), MQ_JUDGE_KEY="secret")
+    judge_documents(url)
     server.shutdown()
     server.server_close()
     records = eval_stats.records_of(folder("judged") + "/longmemeval.jsonl")["bf16"]
     assert records["one"]["judged"] == 0 and records["two_abs"]["judged"] == 1, records
     assert "contains" in records["one"] and "contains" not in records["two_abs"], records
-    assert len(Judge.asked) == 3, Judge.asked  # the first one twice
+    assert len(Judge.asked) == 4, Judge.asked  # the first one twice
     for where, key, body in Judge.asked:
         assert where == "/v1/chat/completions" and key == "Bearer secret" and body["model"] == "J", (where, key, body)
         assert body["temperature"] == 0 and "What color?" in body["messages"][0]["content"], body
