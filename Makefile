@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 PREFIX ?= /usr/local
 
-.PHONY: all deps demo check check-fast check-agents check-arm san bench eval eval-quick eval-fresh eval-gptq lint install clean
+.PHONY: all deps demo check check-fast check-agents check-arm san bench eval eval-quick eval-fresh eval-ledger eval-gptq lint install clean
 
 all:
 	cmake -S . -B $(BUILD) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
@@ -63,6 +63,10 @@ eval-fresh: all
 	mkdir -p $(EVAL_DIR)-fresh
 	test -f $(EVAL_DIR)-fresh/episodes.jsonl || $(PYTHON) tools/train/episodes.py models/mixquant-agent --first 10000 --count 2000 -o $(EVAL_DIR)-fresh/episodes.jsonl
 	$(BUILD)/mixquant eval --task agent --data $(EVAL_DIR)-fresh/episodes.jsonl --plans control,nvfp4,mix,inverse -o $(EVAL_DIR)-fresh
+
+# The same comparisons where the answer computes: walks that add up, by the model that was trained for them (docs/eval/ledger.md).
+eval-ledger: all
+	$(BUILD)/mixquant eval --task ledger --limit 2000 -m models/mixquant-ledger --plans bf16,nvfp4,mix,inverse -o $(EVAL_DIR)-ledger
 
 # The same with GPTQ's codes for the NVFP4 weights: what is left of the difference is the activations'.
 eval-gptq: all

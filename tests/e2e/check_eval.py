@@ -151,6 +151,15 @@ def test_ledger():
     evaluate("--task", "ledger", "--lengths", "512", code=2)
 
 
+def test_ledger_model():
+    """The bundled model that the task is for walks through short tables to their ends."""
+    model = os.path.join(os.path.dirname(MODEL.rstrip("/")), "mixquant-ledger")
+    evaluate("--task", "ledger", "--lengths", "1024", "--limit", "2", "--plans", "bf16", "-o", folder("walks"),
+             engine=["-m", model, "-t", "1", "--no-cache"])
+    records = eval_stats.records_of(folder("walks") + "/ledger.jsonl")["bf16"].values()
+    assert sum(record["right_lines"] for record in records) >= 40, [record["right_lines"] for record in records]
+
+
 def test_text_file():
     path = folder("words.txt")
     with open(path, "w") as file:
