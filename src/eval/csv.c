@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -61,7 +62,9 @@ static mq_status read_csv_field(csv_reader *r, json_t *fields, mq_error *error)
     if (!ends_field(r)) return csv_wrong(r, "a comma or the row's end", "more of a field", error);
     const size_t bytes = r->field.len;
     if (bytes && memchr(r->field.data, '\0', bytes)) return csv_wrong(r, "text", "a NUL byte", error);
+    const unsigned long failures = mq__json_failures();
     json_t *text = json_stringn(bytes ? r->field.data : "", bytes);
+    if (mq__json_failures() != failures) return no_memory_csv(r, error);
     if (!text) return csv_wrong(r, "UTF-8", "another text", error);
     return json_array_append_new(fields, text) == 0 ? MQ_OK : no_memory_csv(r, error);
 }

@@ -50,6 +50,23 @@ void mq__question_close(void *task)
     mq__free(q);
 }
 
+/* Records are told apart by their names. */
+static mq_status check_names(const questions *q, const char *path, mq_error *error)
+{
+    mq_status status = MQ_OK;
+    json_t *seen = json_object();
+    for (size_t i = 0; status == MQ_OK && i < json_array_size(q->items); i++) {
+        if (json_object_get(seen, q->ids[i])) {
+            status = mq__fail(error, MQ_FORMAT, "eval: %s: %s: expected a name of its own for each item, got %s twice",
+                              q->benchmark->name, path, q->ids[i]);
+        } else if (json_object_set_new(seen, q->ids[i], json_true()) != 0) {
+            status = no_memory_question(q->benchmark, error);
+        }
+    }
+    json_decref(seen);
+    return status;
+}
+
 /* Keeps the items that are asked, under names of their own. */
 static mq_status choose_questions(questions *q, const json_t *all, const char *path, mq_error *error)
 {
@@ -75,7 +92,7 @@ static mq_status choose_questions(questions *q, const json_t *all, const char *p
         }
         if (json_array_append(q->items, (json_t *)(uintptr_t)item) != 0) return no_memory_question(b, error);
     }
-    if (json_array_size(q->items) > 0) return MQ_OK;
+    if (json_array_size(q->items) > 0) return check_names(q, path, error);
     return mq__fail(error, MQ_FORMAT, "eval: %s: %s: expected questions, got none", b->name, path);
 }
 

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single", "multikey", "multivalue", "multiquery", "tracking",
-                                                          "common", "frequent", "crowded",    "uuids",      "qa"};
+const char *const mq__ruler_kind_names[MQ_RULER_KINDS] = {"single",   "multikey", "multivalue", "multiquery",
+                                                          "tracking", "common",   "frequent",   "single-uuid",
+                                                          "crowded",  "uuids",    "qa"};
 
 #define FACT_BYTES (sizeof((mq_ruler_item *)NULL)->fact[0])
 
@@ -43,6 +44,13 @@ static void make_number(mq_eval_random *r, mq_ruler_wording wording, char number
         const uint32_t from = wording == MQ_RULER_ENGLISH ? 1000000 : low[digits];
         snprintf(number, 32, "%u", from + below(r, 9 * from));
     } while (!mq__eval_is_held(number));
+}
+
+static void make_uuid(mq_eval_random *r, char text[48])
+{
+    const uint64_t a = mq__eval_random_u64(r), b = mq__eval_random_u64(r);
+    snprintf(text, 48, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32), (unsigned)(a >> 16) & 0xffff,
+             (unsigned)a & 0xfff, 0x8000 | ((unsigned)(b >> 48) & 0x3fff), (unsigned long long)b & 0xffffffffffffULL);
 }
 
 /* ---- questions */
@@ -80,7 +88,9 @@ static void make_needles(mq_ruler_item *item, mq_eval_random *r)
     static const char *const fields[] = {"cost", "stage", "fee", "volume", "delay", "amount"};
     const bool english = item->wording == MQ_RULER_ENGLISH;
     const char *field = fields[below(r, 6)];
-    char names[8][32], numbers[3][32];
+    const bool uuids = item->kind == MQ_RULER_SINGLE_UUID;
+    const char *what = uuids ? "uuids" : "numbers";
+    char names[8][32], numbers[3][48];
     const uint32_t keys = item->kind == MQ_RULER_MULTIKEY     ? many[below(r, 3)]
                           : item->kind == MQ_RULER_MULTIQUERY ? queried[below(r, 3)]
                                                               : 1;
@@ -90,20 +100,23 @@ static void make_needles(mq_ruler_item *item, mq_eval_random *r)
     make_names(r, names, keys);
     for (uint32_t k = 0; k < keys; k++) {
         for (uint32_t v = 0; v < values; v++) {
-            make_number(r, item->wording, numbers[v]);
+            if (uuids)
+                make_uuid(r, numbers[v]);
+            else
+                make_number(r, item->wording, numbers[v]);
             char *fact = item->fact[item->facts++];
             if (english)
-                snprintf(fact, FACT_BYTES, "One of the special magic numbers for %.31s is: %.31s.", names[k],
+                snprintf(fact, FACT_BYTES, "One of the special magic %s for %.31s is: %.47s.", what, names[k],
                          numbers[v]);
             else
-                snprintf(fact, FACT_BYTES, "The %s of %.31s is %.31s.", field, names[k], numbers[v]);
+                snprintf(fact, FACT_BYTES, "The %s of %.31s is %.47s.", field, names[k], numbers[v]);
             if (k >= first && k < first + asked) want(item, numbers[v]);
         }
     }
     if (english) {
-        announce_needles(item, "numbers");
+        announce_needles(item, what);
         snprintf(item->question, sizeof item->question,
-                 "What are all the special magic numbers for %s%s%s mentioned in the provided text?", names[first],
+                 "What are all the special magic %s for %s%s%s mentioned in the provided text?", what, names[first],
                  asked == 2 ? " and " : "", asked == 2 ? names[first + 1] : "");
     } else if (values > 1) {
         snprintf(item->question, sizeof item->question, "What are all the %ss of %s?", field, names[first]);
@@ -111,13 +124,6 @@ static void make_needles(mq_ruler_item *item, mq_eval_random *r)
         snprintf(item->question, sizeof item->question, "What is the %s of %s%s%s?", field, names[first],
                  asked == 2 ? " and of " : "", asked == 2 ? names[first + 1] : "");
     }
-}
-
-static void make_uuid(mq_eval_random *r, char text[48])
-{
-    const uint64_t a = mq__eval_random_u64(r), b = mq__eval_random_u64(r);
-    snprintf(text, 48, "%08x-%04x-4%03x-%04x-%012llx", (unsigned)(a >> 32), (unsigned)(a >> 16) & 0xffff,
-             (unsigned)a & 0xfff, 0x8000 | ((unsigned)(b >> 48) & 0x3fff), (unsigned long long)b & 0xffffffffffffULL);
 }
 
 /* A needle of a crowd: key and value are names and numbers, or UUIDs. */
@@ -129,7 +135,9 @@ static void crowd_needle(const mq_ruler_item *item, mq_eval_random *r, char key[
         make_uuid(r, key);
         make_uuid(r, value);
     } else {
-        mq__eval_held_name(r, key);
+        char names[2][32]; /* two: of one alone there are too few */
+        make_names(r, names, 2);
+        snprintf(key, 48, "%.20s-%.20s", names[0], names[1]);
         make_number(r, item->wording, value);
     }
     snprintf(fact, FACT_BYTES, "One of the special magic %s for %.47s is: %.47s.", uuids ? "uuids" : "numbers", key,

@@ -14,10 +14,11 @@ typedef enum mq_ruler_kind {
     MQ_RULER_MULTIQUERY,
     MQ_RULER_TRACKING,
     MQ_RULER_COMMON,
-    MQ_RULER_FREQUENT, /* as COMMON, but how often words come falls off gradually (RULER's "fwe") */
-    MQ_RULER_CROWDED,  /* one needle among others of its kind instead of noise ("niah_multikey_2") */
-    MQ_RULER_UUIDS,    /* the same with UUIDs for keys and values ("niah_multikey_3") */
-    MQ_RULER_QA,       /* published questions about documents among others ("qa_1", "qa_2"; ruler_qa.h) */
+    MQ_RULER_FREQUENT,    /* as COMMON, but how often words come falls off gradually (RULER's "fwe") */
+    MQ_RULER_SINGLE_UUID, /* as SINGLE, with a UUID for the number ("niah_single_3") */
+    MQ_RULER_CROWDED,     /* one needle among others of its kind instead of noise ("niah_multikey_2") */
+    MQ_RULER_UUIDS,       /* the same with UUIDs for keys and values ("niah_multikey_3") */
+    MQ_RULER_QA,          /* published questions about documents among others ("qa_1", "qa_2"; ruler_qa.h) */
     MQ_RULER_KINDS
 } mq_ruler_kind;
 
@@ -43,7 +44,7 @@ void mq__ruler_hay_free(mq_ruler_hay *hay);
 typedef struct mq_ruler_source {
     const mq_ruler_hay *hay; /* around needles in English; NULL: five plain sentences */
     const mq_ruler_qa *qa;   /* for MQ_RULER_QA, else NULL */
-    size_t index;            /* which of its questions */
+    size_t index;            /* which of its questions: mq__ruler_qa_draw */
 } mq_ruler_source;
 
 typedef struct mq_ruler_item {

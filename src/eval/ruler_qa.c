@@ -12,7 +12,9 @@
 
 typedef struct qa_reader {
     mq_ruler_qa *qa;
-    json_t *places; /* {document: its place} */
+    json_t *places;    /* {document: its place} */
+    const char *wrong; /* what cannot be: NULL so far */
+    bool failed;       /* no memory, besides jansson's own failures */
 } qa_reader;
 
 static const json_t *member(const json_t *object, const char *key)
@@ -40,7 +42,10 @@ static void add_own(qa_reader *r, const char *document, json_t *own)
         json_array_append_new(r->qa->documents, json_string(document));
         json_object_set(r->places, document, place);
     }
-    if (!is_own(own, json_integer_value(place))) json_array_append(own, place);
+    if (json_array_size(own) == MQ_RULER_OWN)
+        r->wrong = "more documents of one question";
+    else if (!is_own(own, json_integer_value(place)))
+        json_array_append(own, place);
     json_decref(place);
 }
 
@@ -55,7 +60,7 @@ static void add_question(qa_reader *r, const char *question, json_t *answers, js
 }
 
 /* The texts of a list of answers, each once. */
-static json_t *answers_of(const json_t *list)
+static json_t *answers_of(qa_reader *r, const json_t *list)
 {
     const json_t *answer, *other;
     size_t i, k;
@@ -65,6 +70,10 @@ static json_t *answers_of(const json_t *list)
         const json_t *text = member(answer, "text");
         bool again = !json_is_string(text) || !*json_string_value(text);
         json_array_foreach(answers, k, other) again = again || json_equal(other, text);
+        if (k == MQ_RULER_ANSWERS) {
+            r->wrong = "more answers of one question";
+            break;
+        }
         if (!again) json_array_append(answers, (json_t *)(uintptr_t)text);
     }
     return answers;
@@ -85,7 +94,7 @@ static void read_squad(qa_reader *r, const json_t *articles)
             {
                 const bool none = json_is_true(member(question, "is_impossible"));
                 add_question(r, json_string_value(member(question, "question")),
-                             none ? NULL : answers_of(member(question, "answers")), json_incref(own));
+                             none ? NULL : answers_of(r, member(question, "answers")), json_incref(own));
             }
             json_decref(own);
         }
@@ -106,6 +115,7 @@ static void add_hotpot_document(qa_reader *r, const json_t *document, json_t *ow
         if (json_is_string(sentence)) mq__buf_puts(&text, json_string_value(sentence));
     }
     mq__buf_putc(&text, '\0');
+    r->failed = r->failed || text.failed;
     if (title && !text.failed) add_own(r, text.data, own);
     mq__buf_free(&text);
 }
@@ -124,13 +134,29 @@ static void read_hotpot(qa_reader *r, const json_t *items)
     }
 }
 
+/* A digest of all that was read. */
+static bool digest_qa(mq_ruler_qa *qa)
+{
+    uint64_t hash = 0;
+    const json_t *parts[] = {qa->documents, qa->questions};
+    for (size_t i = 0; i < 2; i++) {
+        char *text = json_dumps(parts[i], JSON_COMPACT);
+        if (!text) return false;
+        hash = mq__eval_hash(hash, text, strlen(text));
+        free(text);
+    }
+    snprintf(qa->hash, sizeof qa->hash, "%016llx", (unsigned long long)hash);
+    return true;
+}
+
 mq_status mq__ruler_qa_read(const char *path, mq_ruler_qa *qa, mq_error *error)
 {
     json_t *values = NULL;
-    mq_status status = mq__eval_read_values(path, &values, error);
-    *qa = (mq_ruler_qa){.documents = json_array(), .questions = json_array()};
+    *qa = (mq_ruler_qa){0};
+    const mq_status status = mq__eval_read_values(path, &values, error);
     if (status != MQ_OK) return status;
     const unsigned long failures = mq__json_failures();
+    *qa = (mq_ruler_qa){.documents = json_array(), .questions = json_array()};
     qa_reader r = {.qa = qa, .places = json_object()};
     const json_t *articles = member(json_array_get(values, 0), "data");
     if (json_is_array(articles))
@@ -139,15 +165,12 @@ mq_status mq__ruler_qa_read(const char *path, mq_ruler_qa *qa, mq_error *error)
         read_hotpot(&r, values);
     json_decref(r.places);
     json_decref(values);
-    char *text = json_dumps(qa->questions, JSON_COMPACT);
-    if (!text || mq__json_failures() != failures) {
-        free(text);
+    if (!digest_qa(qa) || r.failed || mq__json_failures() != failures) {
         return mq__fail(error, MQ_NO_MEMORY, "eval: ruler: expected memory, got none");
     }
-    snprintf(qa->hash, sizeof qa->hash, "%016llx", (unsigned long long)mq__eval_hash(0, text, strlen(text)));
-    free(text);
-    if (json_array_size(qa->questions) > 0) return MQ_OK;
-    return mq__fail(error, MQ_FORMAT, "eval: ruler: %s: expected questions of SQuAD or HotpotQA, got none", path);
+    if (!r.wrong && json_array_size(qa->questions) > 0) return MQ_OK;
+    return mq__fail(error, MQ_FORMAT, "eval: ruler: %s: expected questions of SQuAD or HotpotQA, got %s", path,
+                    r.wrong ? r.wrong : "none");
 }
 
 void mq__ruler_qa_free(mq_ruler_qa *qa)
@@ -159,9 +182,31 @@ void mq__ruler_qa_free(mq_ruler_qa *qa)
 
 /* ---- texts */
 
+static size_t common_divisor(size_t a, size_t b)
+{
+    while (b) {
+        const size_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Steps of about 0.62 of the list: neighbours in the file, which ask about one text, come far from each other. */
+size_t mq__ruler_qa_draw(const mq_ruler_qa *qa, uint64_t seed, size_t sample)
+{
+    const size_t count = json_array_size(qa->questions);
+    mq_eval_random r = mq__eval_random(seed, "questions");
+    const size_t first = (size_t)(mq__eval_random_u64(&r) % count);
+    size_t step = count * 5 / 8 + 1;
+    while (common_divisor(count, step) != 1)
+        step++;
+    return (first + sample % count * step) % count;
+}
+
 static const json_t *question_at(const mq_ruler_qa *qa, size_t index)
 {
-    return json_array_get(qa->questions, index % json_array_size(qa->questions));
+    return json_array_get(qa->questions, index);
 }
 
 const json_t *mq__ruler_qa_answers(const mq_ruler_qa *qa, size_t index)

@@ -4,12 +4,14 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/unicode.h"
 #include "eval/csv.h"
 #include "eval/question.h"
 
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define TABLE        "AA-LCR_Dataset.csv"
 #define DOCUMENT_MAX ((size_t)64 << 20)
@@ -24,33 +26,65 @@ static const char *text_of(const json_t *item, const char *key)
 
 /* ---- reading */
 
-/* Whether two file names have the same ASCII characters: unpacking garbles the published archive's other ones. */
-static bool same_ascii(const char *a, const char *b)
+static mq_status no_memory_aa_lcr(mq_error *error)
 {
-    for (;; a++, b++) {
-        while ((unsigned char)*a >= 0x80)
-            a++;
-        while ((unsigned char)*b >= 0x80)
-            b++;
-        if (*a != *b) return false;
-        if (!*a) return true;
-    }
+    return mq__fail(error, MQ_NO_MEMORY, "eval: aa-lcr: expected memory, got none");
 }
 
-/* The path of a document, owned; NULL: there is no memory. A name that is not in the folder stays as it is. */
+/* The name's ASCII characters, `decomposed`: those of its letters without their marks as well. NULL: no memory. */
+static char *ascii_of(const char *name, bool decomposed)
+{
+    mq_buf whole = {0}, ascii = {0};
+    if (decomposed)
+        (void)mq__unicode_normalize(name, strlen(name), MQ_NORMAL_NFD, &whole);
+    else
+        mq__buf_puts(&whole, name);
+    for (size_t i = 0; i < whole.len; i++) {
+        if ((unsigned char)whole.data[i] < 0x80) mq__buf_putc(&ascii, whole.data[i]);
+    }
+    mq__buf_putc(&ascii, '\0');
+    ascii.failed = ascii.failed || whole.failed;
+    mq__buf_free(&whole);
+    char *text = ascii.failed ? NULL : mq__buf_take(&ascii);
+    mq__buf_free(&ascii);
+    return text;
+}
+
+/* The only file of the folder with these ASCII characters, owned; NULL: there is none, or several. */
+static char *find_ascii(const char *folder, const char *plain, const char *bare)
+{
+    char *found = NULL;
+    size_t count = 0;
+    DIR *dir = opendir(folder);
+    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
+        char *own = ascii_of(entry->d_name, false);
+        const bool same = own && (strcmp(own, plain) == 0 || strcmp(own, bare) == 0);
+        mq__free(own);
+        if (!same || count++) continue;
+        found = mq__path_join(folder, entry->d_name);
+    }
+    if (dir) closedir(dir);
+    if (count > 1) {
+        mq__free(found);
+        found = NULL;
+    }
+    return found;
+}
+
+/* The path of a document, owned; NULL: no memory. Unpacking the published archive garbles or decomposes what is not ASCII in names: such
+ * a file is found by the rest of its name. A name that is not in the folder stays as it is. */
 static char *find_document(const char *folder, const char *name)
 {
     char *path = mq__path_join(folder, name);
     if (!path || mq__file_exists(path)) return path;
-    DIR *dir = opendir(folder);
-    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (!same_ascii(entry->d_name, name)) continue;
-        mq__free(path);
-        path = mq__path_join(folder, entry->d_name);
-        break;
-    }
-    if (dir) closedir(dir);
-    return path;
+    char *plain = ascii_of(name, false), *bare = ascii_of(name, true), *found = NULL;
+    const bool telling = plain && bare && strcspn(plain, ".") > 0; /* more than an extension */
+    if (telling) found = find_ascii(folder, plain, bare);
+    mq__free(plain);
+    mq__free(bare);
+    if (!found) return path;
+    mq__free(path);
+    return found;
 }
 
 /* A text file's content; bytes that are not UTF-8 become question marks. */
@@ -63,37 +97,16 @@ static mq_status read_document(const char *path, json_t **text, mq_error *error)
     mq__eval_make_text(data, bytes);
     *text = json_stringn(data, bytes);
     mq__free(data);
-    return *text ? MQ_OK : mq__fail(error, MQ_NO_MEMORY, "eval: aa-lcr: expected memory, got none");
+    return *text ? MQ_OK : no_memory_aa_lcr(error);
 }
 
-/* Puts a question's documents into the item, in the order of its file names, which are separated by semicolons. */
-static mq_status read_documents(const char *folder, json_t *item, mq_error *error)
+static mq_status add_text_of_set(const char *folder, const char *name, json_t *documents, mq_error *error)
 {
-    char name[256];
-    json_t *documents = json_array();
-    mq_status status = MQ_OK;
-    for (const char *p = text_of(item, "data_source_filenames"); status == MQ_OK && *p;) {
-        p += strspn(p, " ;");
-        size_t length = strcspn(p, ";");
-        const char *next = p + length;
-        while (length && p[length - 1] == ' ')
-            length--;
-        if (length == 0) break;
-        snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name), p);
-        if (length >= sizeof name || strchr(name, '/')) {
-            status = mq__fail(error, MQ_FORMAT, "eval: aa-lcr: question %.20s: expected names of files, got %.60s",
-                              text_of(item, "question_id"), name);
-            break;
-        }
-        char *path = find_document(folder, name);
-        json_t *text = NULL;
-        status = path ? read_document(path, &text, error)
-                      : mq__fail(error, MQ_NO_MEMORY, "eval: aa-lcr: expected memory, got none");
-        if (text) json_array_append_new(documents, text);
-        mq__free(path);
-        p = next;
-    }
-    json_object_set_new(item, "documents", documents);
+    char *path = find_document(folder, name);
+    json_t *text = NULL;
+    mq_status status = path ? read_document(path, &text, error) : no_memory_aa_lcr(error);
+    mq__free(path);
+    if (status == MQ_OK && json_array_append_new(documents, text) != 0) status = no_memory_aa_lcr(error);
     return status;
 }
 
@@ -102,24 +115,60 @@ static bool is_file_name(const char *text)
     return *text && *text != '.' && !strchr(text, '/');
 }
 
-/* The published category "Government Consultation" is the folder Government_Consultation. */
+/* Puts a question's documents into the item, in the order of its file names, which are separated by semicolons. */
+static mq_status read_documents(const char *folder, json_t *item, mq_error *error)
+{
+    static const char blanks[] = " \t\r\n;";
+    char name[256];
+    json_t *documents = json_array();
+    mq_status status =
+        documents && json_object_set_new(item, "documents", documents) == 0 ? MQ_OK : no_memory_aa_lcr(error);
+    for (const char *p = text_of(item, "data_source_filenames"); status == MQ_OK;) {
+        p += strspn(p, blanks);
+        if (!*p) break;
+        size_t length = strcspn(p, ";");
+        const char *next = p + length;
+        while (strchr(blanks, p[length - 1]))
+            length--;
+        snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name), p);
+        status = length < sizeof name && is_file_name(name)
+                     ? add_text_of_set(folder, name, documents, error)
+                     : mq__fail(error, MQ_FORMAT, "eval: aa-lcr: question %.20s: expected names of files, got %.60s",
+                                text_of(item, "question_id"), name);
+        p = next;
+    }
+    return status;
+}
+
+/* The folder of a set: the archive was unpacked beside the table, into a folder of its own or not, and its categories have underscores
+ * for spaces or not. The first that is there, else the first. */
+static void set_folder(const char *data, const json_t *item, char folder[4096])
+{
+    static const char *const roots[] = {"lcr", "lcr/lcr", "extracted_text/lcr"};
+    char category[256];
+    struct stat info;
+    for (int i = 6; i-- > 0;) {
+        snprintf(category, sizeof category, "%s", text_of(item, "document_category"));
+        for (char *space; i % 2 && (space = strchr(category, ' '));)
+            *space = '_';
+        snprintf(folder, 4096, "%s/%s/%s/%s", data, roots[i / 2], category, text_of(item, "document_set_id"));
+        if (stat(folder, &info) == 0 && S_ISDIR(info.st_mode)) return;
+    }
+}
+
 static mq_status read_set(const char *data, json_t *item, mq_error *error)
 {
-    char category[128], folder[4096];
+    char folder[4096], id[256];
     if (!mq__question_has_texts(item, published, sizeof published / sizeof published[0]) ||
-        !is_file_name(text_of(item, "document_category")) || !is_file_name(text_of(item, "document_set_id"))) {
-        return mq__fail(error, MQ_FORMAT, "eval: aa-lcr: %s/" TABLE ": expected the published columns, got others",
+        !is_file_name(text_of(item, "document_category")) || !is_file_name(text_of(item, "document_set_id")) ||
+        strlen(text_of(item, "document_category")) + strlen(text_of(item, "document_set_id")) > 200 ||
+        strlen(data) > 3000) {
+        return mq__fail(error, MQ_FORMAT, "eval: aa-lcr: %.200s/" TABLE ": expected the published columns, got others",
                         data);
     }
-    snprintf(category, sizeof category, "%s", text_of(item, "document_category"));
-    for (char *space; (space = strchr(category, ' '));)
-        *space = '_';
-    const int length =
-        snprintf(folder, sizeof folder, "%s/lcr/%s/%s", data, category, text_of(item, "document_set_id"));
-    if (length < 0 || (size_t)length >= sizeof folder) {
-        return mq__fail(error, MQ_FORMAT, "eval: aa-lcr: %.60s: expected a shorter path, got one of %d bytes", data,
-                        length);
-    }
+    snprintf(id, sizeof id, "%.200s-%.40s", text_of(item, "document_set_id"), text_of(item, "question_id"));
+    if (json_object_set_new(item, "id", json_string(id)) != 0) return no_memory_aa_lcr(error);
+    set_folder(data, item, folder);
     return read_documents(folder, item, error);
 }
 
@@ -128,7 +177,7 @@ static mq_status read_aa_lcr(const char *data, json_t **items, mq_error *error)
     char *table = mq__path_join(data, TABLE);
     json_t *item;
     size_t i;
-    if (!table) return mq__fail(error, MQ_NO_MEMORY, "eval: aa-lcr: expected memory, got none");
+    if (!table) return no_memory_aa_lcr(error);
     mq_status status = mq__csv_read(table, items, error);
     mq__free(table);
     if (status != MQ_OK) return status;
@@ -197,7 +246,7 @@ static const mq_benchmark aa_lcr = {.name = "aa-lcr",
                                     .ask = ask_aa_lcr,
                                     .score = score_aa_lcr,
                                     .judge = judge_aa_lcr,
-                                    .id_key = "question_id"};
+                                    .id_key = "id"};
 
 static mq_status open_aa_lcr(const mq_eval_context *context, void **task, size_t *items, mq_error *error)
 {

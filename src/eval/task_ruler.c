@@ -16,7 +16,7 @@
 typedef struct ruler {
     const mq_eval_context *context;
     mq_ruler_wording wording;
-    mq_ruler_kind kinds[MQ_RULER_KINDS];
+    mq_ruler_kind kinds[MQ_RULER_KINDS]; /* each once */
     uint32_t kind_count, lengths[LENGTHS_MAX], length_count, each, answer;
     bool chat, thinks; /* rendered as a chat; whose end opens a thought */
     mq_ruler_hay hay;
@@ -56,11 +56,14 @@ static mq_status choose_kinds(ruler *r, const char *list, mq_error *error)
                (strlen(mq__ruler_kind_names[k]) != length || strncmp(mq__ruler_kind_names[k], p, length) != 0)) {
             k++;
         }
-        if (k == MQ_RULER_KINDS || r->kind_count == MQ_RULER_KINDS) {
+        for (uint32_t i = 0; i < r->kind_count; i++) {
+            if (r->kinds[i] == (mq_ruler_kind)k) k = MQ_RULER_KINDS;
+        }
+        if (k == MQ_RULER_KINDS) {
             return mq__fail(
                 error, MQ_USAGE,
                 "eval: ruler: kinds: expected single, multikey, multivalue, multiquery, tracking, common, frequent, "
-                "crowded, uuids or qa, each once, got %s",
+                "single-uuid, crowded, uuids or qa, each once, got %s",
                 list);
         }
         r->kinds[r->kind_count++] = (mq_ruler_kind)k;
@@ -112,7 +115,8 @@ static mq_status read_sources(ruler *r, mq_error *error)
         return mq__fail(error, MQ_USAGE, "eval: ruler: qa: expected a file of SQuAD or HotpotQA (--data), got none");
     }
     mq_status status = questions ? mq__ruler_qa_read(o->data, &r->qa, error) : MQ_OK;
-    if (status == MQ_OK && o->text) status = mq__ruler_hay_read(o->text, &r->hay, error);
+    if (status == MQ_OK && o->text && r->wording == MQ_RULER_ENGLISH)
+        status = mq__ruler_hay_read(o->text, &r->hay, error);
     return status;
 }
 
@@ -181,7 +185,8 @@ static mq_status begin_ruler(void *task, size_t index, void **out, mq_error *err
     e->task = r;
     e->index = index;
     split_ruler(r, index, &kind, &e->length, &sample);
-    const mq_ruler_source source = {.hay = r->hay.count ? &r->hay : NULL, .qa = &r->qa, .index = sample};
+    mq_ruler_source source = {.hay = r->hay.count ? &r->hay : NULL, .qa = &r->qa};
+    if (kind == MQ_RULER_QA) source.index = mq__ruler_qa_draw(&r->qa, r->context->options->seed, sample);
     mq__ruler_make(&e->item, kind, r->wording, source, r->context->options->seed, r->ids[index]);
     return MQ_OK;
 }
@@ -222,21 +227,30 @@ static void drop_prompt(mq_eval_prompt *prompt)
     *prompt = (mq_eval_prompt){0};
 }
 
-/* The most noise that fits: doubled until it does not, then halved in. */
+/* A question's own documents are all there, and others about fill the text: else it is not the length that was asked for. */
+static mq_status check_filled(const episode *e, size_t count, mq_error *error)
+{
+    const uint32_t budget = e->length - e->task->answer;
+    if (e->item.kind != MQ_RULER_QA || (count <= budget && count > budget / 2)) return MQ_OK;
+    return mq__fail(error, MQ_USAGE,
+                    "eval: ruler: %s: expected documents for some %u tokens, got %zu; --lengths sets %s",
+                    e->task->ids[e->index], budget, count, count > budget ? "more" : "less");
+}
+
+/* The most noise that fits: doubled until it does not, or until there is no more of it, then halved in. */
 static mq_status fill_ruler(episode *e, mq_eval_prompt *prompt, mq_error *error)
 {
     const uint32_t budget = e->length - e->task->answer;
     uint32_t low = 0, high = 1;
-    size_t count = 0;
+    size_t count = 0, before = 0;
     mq_status status = MQ_OK;
-    for (bool fits = true; status == MQ_OK && fits && high < NOISE_MAX;) {
+    for (bool more = true; status == MQ_OK && more && high < NOISE_MAX;) {
         status = make_prompt(e, high, prompt, &count, error);
         drop_prompt(prompt);
-        fits = count <= budget;
-        if (fits) {
-            low = high;
-            high *= 2;
-        }
+        if (count <= budget) low = high;
+        more = low == high && (e->item.kind != MQ_RULER_QA || count > before);
+        if (more) high *= 2;
+        before = count;
     }
     while (status == MQ_OK && high - low > 1) {
         const uint32_t middle = low + (high - low) / 2;
@@ -248,7 +262,7 @@ static mq_status fill_ruler(episode *e, mq_eval_prompt *prompt, mq_error *error)
             high = middle;
     }
     if (status == MQ_OK) status = make_prompt(e, low, prompt, &count, error);
-    return status;
+    return status == MQ_OK ? check_filled(e, count, error) : status;
 }
 
 static mq_status next_ruler(void *context, const mq_eval_answer *answer, mq_eval_prompt *prompt, mq_error *error)

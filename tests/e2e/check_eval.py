@@ -318,7 +318,7 @@ def judge_documents(url):
         file.write("It is blue.")
     evaluate("--task", "aa-lcr", "--data", folder("lcr"), "-n", "8", "--plans", "bf16", "--judge-url", url, "--judge-model", "J",
              "-o", folder("judged"), MQ_JUDGE_KEY="secret")
-    record = eval_stats.records_of(folder("judged") + "/aa-lcr.jsonl")["bf16"]["1"]
+    record = eval_stats.records_of(folder("judged") + "/aa-lcr.jsonl")["bf16"]["set-1"]
     assert record["judged"] == 1, (record, Judge.asked)
 
 

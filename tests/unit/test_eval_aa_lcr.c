@@ -79,7 +79,7 @@ static void test_question(void **state)
     make_data(good_rows);
     if (task->open(&context, &opened, &items, &error) != MQ_OK) fail_msg("%s", error.text);
     assert_int_equal(items, 1);
-    assert_string_equal(task->id(opened, 0), "7");
+    assert_string_equal(task->id(opened, 0), "set_a-7");
     assert_int_equal(task->begin(opened, 0, &episode, &error), MQ_OK);
     assert_int_equal(task->next(episode, NULL, &prompt, &error), MQ_OK);
     assert_int_equal(strncmp(prompt.prompt, published, strlen(published)), 0);
@@ -103,6 +103,8 @@ static void test_bad_data(void **state)
     } cases[] = {
         {"0,Legal Texts,set_a,7,q,a,none.txt,u\n", "none.txt", MQ_IO},
         {"0,Legal Texts,set_a,7,q,a,../one.txt,u\n", "names of files", MQ_FORMAT},
+        {"0,Legal Texts,set_a,7,q,a,\xe7\x94\xb2.txt,u\n", "\xe7\x94\xb2.txt", MQ_IO}, /* any name has its ASCII */
+        {"0,Legal Texts,set_a,7,q,a,one.txt,u\n1,Legal Texts,set_a,7,r,b,one.txt,u\n", "set_a-7 twice", MQ_FORMAT},
         {"0,Legal Texts,../set_a,7,q,a,one.txt,u\n", "published columns", MQ_FORMAT},
         {"0,..,set_a,7,q,a,one.txt,u\n", "published columns", MQ_FORMAT},
         {"0,Legal Texts,set_a,7,q,a,,u\n", "published keys", MQ_FORMAT},
@@ -121,11 +123,41 @@ static void test_bad_data(void **state)
     }
 }
 
+/* Names in all the forms that unpacking leaves, and folders in all the places. */
+static void test_places(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"lcr/lcr",
+                                        "lcr/lcr/Law Texts",
+                                        "lcr/lcr/Law Texts/set",
+                                        "extracted_text",
+                                        "extracted_text/lcr",
+                                        "extracted_text/lcr/Other",
+                                        "extracted_text/lcr/Other/set"};
+    const mq_eval_task *task = mq__eval_task_named("aa-lcr", 6);
+    mq_error error = {0};
+    void *opened;
+    size_t items;
+    make_data("0,Law Texts,set,1,q,a,\"Karaba\xc5\x9f.txt;\tone.txt\r\",u\n1,Other,set,2,q,a,Karabas.txt,u\n");
+    for (size_t i = 0; i < 7; i++)
+        (void)mkdir(unit_path(files[i]), 0755);
+    unit_puts("lcr/lcr/Law Texts/set/Karabas\xcc\xa7.txt", "x"); /* decomposed */
+    unit_puts("lcr/lcr/Law Texts/set/one.txt", "y");
+    unit_puts("extracted_text/lcr/Other/set/Karabas\xcc\xa7.txt", "z");
+    if (task->open(&context, &opened, &items, &error) != MQ_OK) fail_msg("%s", error.text);
+    assert_int_equal(items, 2);
+    task->close(opened);
+    unit_puts("extracted_text/lcr/Other/set/Karabas\xce\x93.txt", "which?");
+    assert_int_equal(task->open(&context, &opened, &items, &error), MQ_IO);
+    task->close(opened);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_csv, unit_setup, unit_teardown),
         cmocka_unit_test_setup_teardown(test_question, unit_setup, unit_teardown),
+        cmocka_unit_test_setup_teardown(test_places, unit_setup, unit_teardown),
         cmocka_unit_test_setup_teardown(test_bad_data, unit_setup, unit_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,21 @@ static void test_essays(void **state)
     assert_non_null(strstr(text, "The grass is green."));
     mq_free(text);
     mq__ruler_hay_free(&hay);
+    char line[2001]; /* no ends: pieces that a prompt can be filled with; nor within a character */
+    for (size_t i = 0; i < 2000; i++)
+        line[i] = "\xe7\x94\xb2"[i % 3];
+    line[1998] = '\0';
+    unit_puts("essay.txt", line);
+    assert_int_equal(mq__ruler_hay_read(unit_path("essay.txt"), &hay, &error), MQ_OK);
+    assert_int_equal(hay.count, 6);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(strlen(hay.text + hay.begin[i]) % 3, 0);
+    mq__ruler_hay_free(&hay);
+    unit_puts("essay.txt", "\xe7\x94\xb2\xe3\x80\x82\xe7\x94\xb2\xe3\x80\x82\r\nwords and\r\n");
+    assert_int_equal(mq__ruler_hay_read(unit_path("essay.txt"), &hay, &error), MQ_OK);
+    assert_int_equal(hay.count, 3);
+    assert_string_equal(hay.text + hay.begin[2], "words and");
+    mq__ruler_hay_free(&hay);
     unit_puts("essay.txt", " \n\n ");
     assert_int_equal(mq__ruler_hay_read(unit_path("essay.txt"), &hay, &error), MQ_FORMAT);
     mq__ruler_hay_free(&hay);
@@ -107,7 +122,11 @@ static void test_squad(void **state)
     read_qa(squad, &qa);
     assert_int_equal(json_array_size(qa.questions), 2);
     assert_int_equal(json_array_size(qa.documents), 3);
-    mq__ruler_make(&item, MQ_RULER_QA, MQ_RULER_ENGLISH, (mq_ruler_source){.qa = &qa, .index = 2}, 1, "x");
+    mq__ruler_make(&item, MQ_RULER_QA, MQ_RULER_ENGLISH, (mq_ruler_source){.qa = &qa}, 1, "x");
+    for (uint64_t seed = 0; seed < 9; seed++) {
+        assert_true(mq__ruler_qa_draw(&qa, seed, 0) == mq__ruler_qa_draw(&qa, seed, 2));
+        assert_true(mq__ruler_qa_draw(&qa, seed, 0) != mq__ruler_qa_draw(&qa, seed, 1));
+    }
     uint32_t seconds = 0, thirds = 0;
     for (uint32_t seed = 0; seed < 64; seed++) {
         item.noise_seed = seed;

@@ -222,6 +222,7 @@ static void test_ruler_items(void **state)
     for (int kind = 0; kind < MQ_RULER_QA; kind++) {
         for (int wording = 0; wording < 2; wording++) {
             char name[32], answer[2048] = "";
+            assert_non_null(mq__ruler_kind_names[kind]);
             snprintf(name, sizeof name, "item-%d", kind);
             mq__ruler_make(&item, (mq_ruler_kind)kind, (mq_ruler_wording)wording, (mq_ruler_source){0}, 42, name);
             mq__ruler_make(&again, (mq_ruler_kind)kind, (mq_ruler_wording)wording, (mq_ruler_source){0}, 42, name);

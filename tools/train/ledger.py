@@ -40,7 +40,7 @@ def ledger(w, room):
 
 
 def sums(rng, most):
-    """The adding alone, at most so many tokens: totals as in an answer, after the numbers that make them."""
+    """The adding alone, in some `most` tokens: totals as in an answer, after the numbers that make them."""
     chains = []
     for _ in range(most // SUM):
         if not chains or total > 850 or rng.random() < 0.04:
