@@ -141,7 +141,7 @@ static mq_status read_documents(const char *folder, json_t *item, mq_error *erro
 }
 
 /* The folder of a set: the archive was unpacked beside the table, into a folder of its own or not, and its categories have underscores
- * for spaces or not. The first that is there, else the first. */
+ * for spaces or not. The last of these that is there, else the first. */
 static void set_folder(const char *data, const json_t *item, char folder[4096])
 {
     static const char *const roots[] = {"lcr", "lcr/lcr", "extracted_text/lcr"};

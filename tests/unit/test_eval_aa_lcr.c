@@ -103,7 +103,8 @@ static void test_bad_data(void **state)
     } cases[] = {
         {"0,Legal Texts,set_a,7,q,a,none.txt,u\n", "none.txt", MQ_IO},
         {"0,Legal Texts,set_a,7,q,a,../one.txt,u\n", "names of files", MQ_FORMAT},
-        {"0,Legal Texts,set_a,7,q,a,\xe7\x94\xb2.txt,u\n", "\xe7\x94\xb2.txt", MQ_IO}, /* any name has its ASCII */
+        {"0,Legal Texts,set_a,7,q,a,\xe7\x94\xb2.txt,u\n", "\xe7\x94\xb2.txt",
+         MQ_IO}, /* without ASCII: no other file is meant */
         {"0,Legal Texts,set_a,7,q,a,one.txt,u\n1,Legal Texts,set_a,7,r,b,one.txt,u\n", "set_a-7 twice", MQ_FORMAT},
         {"0,Legal Texts,../set_a,7,q,a,one.txt,u\n", "published columns", MQ_FORMAT},
         {"0,..,set_a,7,q,a,one.txt,u\n", "published columns", MQ_FORMAT},
@@ -117,6 +118,7 @@ static void test_bad_data(void **state)
         void *opened = NULL;
         size_t items;
         make_data(cases[i].rows);
+        unit_puts("lcr/Legal_Texts/set_a/\xe4\xb9\x99.txt", "another");
         const mq_status status = task->open(&context, &opened, &items, &error);
         if (status != cases[i].status || !strstr(error.text, cases[i].says)) fail_msg("%zu: %s", i, error.text);
         task->close(opened);

@@ -15,7 +15,7 @@ typedef struct scene {
 static scene open_scene(const mq_handoff_options *more)
 {
     scene s = {.seed = 1};
-    mq_handoff_options options = {.least = 1};
+    mq_handoff_options options = {.least = 1, .timeout_s = SILENCE};
     if (more) options = *more;
     s.liar = start_liar(model);
     const char *name = s.liar->name;
@@ -76,11 +76,9 @@ static void check_deed(scene *s, deed d, uint32_t at)
     uint32_t blocks;
     const uint32_t failures = failures_of(d, at, &blocks);
     const mq_handoff_stats before = handoff_stats(s->d);
-    s->d->handoff->options.timeout_s = patience(d);
     set_deed(s->liar, d, at);
     const mq_report report = request(s);
     set_deed(s->liar, GOOD, 0);
-    s->d->handoff->options.timeout_s = patience(GOOD);
     if (report.transfer_failures != failures || report.arrived < (blocks == 4 ? COUNT - 1 : 64 * blocks)) {
         fail_msg("deed %d at %u: %u failures, %u tokens", d, at, report.transfer_failures, report.arrived);
     }
@@ -184,7 +182,8 @@ static void wait_prefills(liar *l, uint32_t count)
 static void test_late_chunks(void **state)
 {
     (void)state;
-    scene s = open_scene(NULL);
+    const mq_handoff_options patient = {.least = 1};
+    scene s = open_scene(&patient);
     for (int i = 0; i < 3; i++) {
         pthread_mutex_lock(&s.liar->lock);
         s.liar->holds = true;
@@ -211,7 +210,8 @@ static void test_late_chunks(void **state)
 static void test_blocks_come_back(void **state)
 {
     (void)state;
-    scene s = open_scene(NULL);
+    const mq_handoff_options patient = {.least = 1};
+    scene s = open_scene(&patient);
     set_deed(s.liar, HANGS, AT_KV + 5);
     client *c = new_client(s.seed++, COUNT);
     ask(s.d, c);

@@ -23,7 +23,7 @@ static void test_all_or_nothing(void **state)
     (void)state;
     static const deed deeds[] = {DIES, HANGS, FAILS, FORGETS, DAMAGES_BODY, REPEATS};
     static const uint32_t places[] = {AT_KV + 7, AT_STATE, AT_STATE + 1};
-    const mq_handoff_options options = {.least = 1};
+    const mq_handoff_options options = {.least = 1, .timeout_s = SILENCE};
     liar *l = start_liar(model);
     const char *name = l->name;
     worker *d = open_decode(open_model(model, 4, 128, MQ_LINEAR_NVFP4), &name, 1, &options);
@@ -33,20 +33,17 @@ static void test_all_or_nothing(void **state)
     uint32_t seed = 1;
     for (size_t i = 0; i < sizeof deeds / sizeof deeds[0]; i++) {
         for (size_t j = 0; j < sizeof places / sizeof places[0]; j++) {
-            d->handoff->options.timeout_s = patience(deeds[i]);
             set_deed(l, deeds[i], places[j]);
             mq_report report = ask_for(d, alone, seed++, COUNT);
             if (report.arrived != 0 || report.transfer_failures != 2 || report.prefilled != MQ_PREFILLED_LOCAL)
                 fail_msg("deed %d at %u: %u tokens, %u failures", deeds[i], places[j], report.arrived,
                          report.transfer_failures);
             set_deed(l, GOOD, 0);
-            d->handoff->options.timeout_s = patience(GOOD);
             report = ask_for(d, alone, seed++, COUNT);
             assert_int_equal(report.arrived, COUNT - 1);
             assert_int_equal(report.prefilled, MQ_PREFILLED_REMOTE);
         }
     }
-    d->handoff->options.timeout_s = patience(FORGETS);
     set_deed(l, FORGETS, AT_COMMIT);
     assert_int_equal(ask_for(d, alone, seed, COUNT).arrived, 0);
     stop_worker(d);
