@@ -30,7 +30,7 @@ typedef enum deed {
 } deed;
 
 /* Seconds without a sign of life that count as silence where a test waits for it; a loaded machine is to be faster. */
-#define SILENCE 0.8
+#define SILENCE 1.5
 
 /* Messages of a hand-off: ACCEPT, BEGIN, the chunks, COMMIT. */
 #define AT_ACCEPT 0
