@@ -151,10 +151,10 @@ void mq__exchange_reply(mq_exchange *x, unsigned status, const char *type, const
         x->stage = HTTP_REPLY;
         x->status = status;
         snprintf(x->type, sizeof x->type, "%s", type);
-        x->cut = x->cut || !mq__buf_append(&x->out, bytes, count);
+        if (!mq__buf_append(&x->out, bytes, count)) cut_off(x);
         wake(x);
     } else if (x->stage == HTTP_STREAM) { /* blanks went before it: --json-keepalive */
-        x->cut = x->cut || !mq__buf_append(&x->out, bytes, count);
+        if (!mq__buf_append(&x->out, bytes, count)) cut_off(x);
         x->ended = true;
         wake(x);
     }
@@ -259,6 +259,13 @@ void mq__exchange_refuse(mq_exchange *x, unsigned status, const char *code, cons
 
 /* ---- to libmicrohttpd */
 
+/* What a cut stream ends with. Its socket is shut down, so libmicrohttpd fails to send the stream's end and forgets the connection at
+ * once. After an error, 0.9.75 keeps it until something else wakes its thread. */
+static ssize_t end_of_cut(const mq_exchange *x)
+{
+    return x->socket ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
 static ssize_t feed_response(void *context, uint64_t position, char *to, size_t most)
 {
     mq_exchange *x = context;
@@ -266,8 +273,10 @@ static ssize_t feed_response(void *context, uint64_t position, char *to, size_t 
     pthread_mutex_lock(&x->lock);
     size_t count = x->out.len - x->out_from;
     ssize_t result = 0;
-    if (x->cut || atomic_load(&x->server->is_stopping)) {
+    if (atomic_load(&x->server->is_stopping)) {
         result = MHD_CONTENT_READER_END_WITH_ERROR;
+    } else if (x->cut) {
+        result = end_of_cut(x);
     } else if (count > 0) {
         if (count > most) count = most;
         memcpy(to, x->out.data + x->out_from, count);

@@ -277,6 +277,20 @@ class Served:
     def handles(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def handle_kinds(self):
+        """What they are, counted. `socket 08 rx 0` is one whose client has hung up, all of it read (numbers: Linux's tcp_states.h)."""
+        folder, states, kinds = f"/proc/{self.process.pid}", {}, {}
+        with open(f"{folder}/net/tcp") as f:
+            for line in f.readlines()[1:]:
+                words = line.split()
+                states[f"socket:[{words[9]}]"] = f"socket {words[3]} rx {int(words[4].split(':')[1], 16)}"
+        for name in os.listdir(f"{folder}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"{folder}/fd/{name}")
+                kind = states.get(target, target)
+                kinds[kind] = kinds.get(kind, 0) + 1
+        return kinds
+
     def end(self):
         if self.process.poll() is None:
             self.signal()
