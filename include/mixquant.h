@@ -145,6 +145,7 @@ typedef struct mq_engine_options {
     int threads;           /* 0: one per processor that this process (its container) may use */
     uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
     uint32_t chunk;        /* prefill rows per pass; 0: 512 */
+    uint32_t last;         /* tokens at a prompt's end that run in the decode plan; 0: 1, as in the paper */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
     uint64_t state_bytes;  /* of snapshots of recurrent state; 0: 22 a context, a quarter of memory at most */
     uint64_t kv_bytes;     /* or KV of all sequences together, but at least one context; 0: as `sequences` says */
@@ -188,7 +189,7 @@ typedef struct mq_sampling {
 #define MQ_SAMPLING_GREEDY ((mq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1})
 
 typedef struct mq_engine_info {
-    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, max_positions, state_interval;
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, context, chunk, last, max_positions, state_interval;
     int threads;
     const char *isa, *model_type;                                                   /* valid while the engine lives */
     uint64_t parameters, mapped_bytes, packed_bytes, kv_bytes_per_token, kv_tokens; /* kv_tokens: of all sequences */
@@ -272,7 +273,7 @@ typedef struct mq_sync_options {
     /* If set, logits [rows, vocab] of positions first .. first+rows-1 are computed for every new token. */
     void (*logits)(void *context, uint32_t first, uint32_t rows, const float *logits);
     void *context;
-    uint32_t precise; /* how many tokens at the prompt's end run in the decode plan; 0: 1, the last one */
+    uint32_t precise; /* how many tokens at the prompt's end run in the decode plan; 0: as the engine's options say */
 } mq_sync_options;
 
 typedef struct mq_sync_stats {

@@ -67,7 +67,7 @@ int cli_positional(const cli_command *command, const cli_texts *rest, const char
 
 typedef struct cli_engine {
     const char *model, *prefill, *decode, *attention, *head, *plan, *prefill_model, *scales, *cache_dir, *numa;
-    int threads, context, chunk;
+    int threads, context, chunk, last;
     uint32_t sequences;   /* not an option: how many the command holds at once; 0: 1 */
     uint64_t state_bytes; /* nor this: of snapshots of recurrent state */
     uint64_t kv_bytes;    /* not an option either: of KV in all; 0: as `sequences` says */
@@ -83,7 +83,7 @@ typedef struct cli_sampling {
     cli_texts stops;
 } cli_sampling;
 
-#define CLI_ENGINE_OPTION_COUNT   14
+#define CLI_ENGINE_OPTION_COUNT   15
 #define CLI_SAMPLING_OPTION_COUNT 9
 
 void cli_engine_options(cli_engine *engine, cli_option options[CLI_ENGINE_OPTION_COUNT]); /* sets defaults as well */

@@ -479,6 +479,7 @@ static int open_bench(bench *b, const char *model, long context, size_t sequence
         .threads = s->engine.threads,
         .context = (uint32_t)context,
         .chunk = (uint32_t)s->engine.chunk,
+        .last = (uint32_t)s->engine.last,
         .sequences = (uint32_t)sequences,
         .cache_dir = s->engine.cache_dir,
         .no_cache = s->engine.no_cache,

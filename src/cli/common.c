@@ -162,6 +162,7 @@ static mq_status engine_options_of(const cli_engine *o, mq_engine_options *optio
         .threads = o->threads,
         .context = (uint32_t)o->context,
         .chunk = (uint32_t)o->chunk,
+        .last = (uint32_t)o->last,
         .sequences = o->sequences,
         .kv_bytes = o->kv_bytes,
         .state_bytes = o->state_bytes,

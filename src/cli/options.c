@@ -136,7 +136,7 @@ int cli_positional(const cli_command *command, const cli_texts *rest, const char
 
 void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUNT])
 {
-    *e = (cli_engine){.scales = "rtn"};
+    *e = (cli_engine){.scales = "rtn", .last = 1};
     const cli_option all[CLI_ENGINE_OPTION_COUNT] = {
         {"m", CLI_TEXT, &e->model, 0, 0, "checkpoint directory (default: the bundled model)"},
         {"prefill", CLI_TEXT, &e->prefill, 0, 0,
@@ -151,6 +151,7 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
         {"t", CLI_NUMBER, &e->threads, 0, MQ_THREADS_MAX, "threads (default 0: all processors)"},
         {"c", CLI_NUMBER, &e->context, 0, 16777216, "context in tokens (default 0: the model's)"},
         {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512)"},
+        {"last", CLI_NUMBER, &e->last, 1, 65536, "prompt tokens at the end that run in the answer's format (default 1)"},
         {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0,
          "where packed weights are kept; serve: KV of prefixes, too, in DIR/kv"},
         {"no-cache", CLI_FLAG, &e->no_cache, 0, 0, "do not keep packed weights on disk"},

@@ -354,6 +354,7 @@ void mq_engine_describe(const mq_engine *e, mq_engine_info *info)
         .head_dim = w->config.head_dim,
         .context = e->context,
         .chunk = e->chunk,
+        .last = mq__engine_last(e),
         .max_positions = w->config.max_positions,
         .threads = mq__pool_threads(e->pool),
         .isa = mq__isa_name(e->kernels->isa),

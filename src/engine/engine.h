@@ -108,6 +108,12 @@ static inline uint32_t mq__engine_rows(const mq_engine *engine)
     return engine->chunk > MQ_DECODE_ROWS ? engine->chunk : MQ_DECODE_ROWS;
 }
 
+/* Tokens at a prompt's end that run in the decode plan. */
+static inline uint32_t mq__engine_last(const mq_engine *engine)
+{
+    return engine->options.last ? engine->options.last : 1;
+}
+
 /* Bytes of the KV pool for each of its blocks; of window parts, which few have, the same share. */
 uint64_t mq__engine_block_bytes(const mq_engine *engine);
 /* Prepares the move of what decode passes read to large pages, where that is worth it. */

@@ -452,9 +452,9 @@ static mq_status prefill(mq_sequence *sequence, const int32_t *tokens, uint32_t 
 }
 
 /* The position from which the prompt runs in the decode plan. */
-static uint32_t first_precise(const mq_sync_options *options, uint32_t count)
+static uint32_t first_precise(const mq_engine *engine, const mq_sync_options *options, uint32_t count)
 {
-    const uint32_t precise = options && options->precise ? options->precise : 1;
+    const uint32_t precise = options && options->precise ? options->precise : mq__engine_last(engine);
     return precise < count ? count - precise : 0;
 }
 
@@ -462,7 +462,7 @@ static mq_status sync_sequence(mq_sequence *sequence, const int32_t *tokens, uin
                                const mq_sync_options *options, mq_sync_stats *stats, mq_error *error)
 {
     const double start = mq__seconds();
-    mq_status status = prefill(sequence, tokens, first_precise(options, count), options, error);
+    mq_status status = prefill(sequence, tokens, first_precise(sequence->engine, options, count), options, error);
     stats->prefill_s = mq__seconds() - start;
     if (status != MQ_OK) return status;
     const uint32_t left = count - sequence->count;
@@ -497,7 +497,7 @@ mq_status mq_sequence_sync(mq_sequence *sequence, const int32_t *tokens, uint32_
     if (status != MQ_OK) return status;
     mq_sync_stats unused;
     if (!stats) stats = &unused;
-    const uint32_t first = first_precise(options, count);
+    const uint32_t first = first_precise(engine, options, count);
     *stats = (mq_sync_stats){.cached = keep, .prefilled = first > keep ? first - keep : 0};
     if (options) engine->visitor = (mq_logits_visitor){options->logits, options->context};
     status = sync_sequence(sequence, tokens, count, options, stats, error);

@@ -90,6 +90,13 @@ static mq_status copy_text(const char *text, char **copy, mq_error *error)
     return mq__fail(error, MQ_NO_MEMORY, "scheduler: request: expected memory, got none");
 }
 
+/* Who sends its KV away leaves one token to the other side, as it would to itself. */
+static uint32_t reads_of(const mq_scheduler *s, const mq_request *r)
+{
+    const uint32_t last = r->sink || r->prefill_only ? 1 : s->info.last;
+    return r->count > last ? r->count - last : 0;
+}
+
 static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *job, mq_error *error)
 {
     const uint32_t room = s->info.context - r->count;
@@ -106,6 +113,7 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     if (!job->tokens) return mq__fail(error, MQ_NO_MEMORY, "scheduler: request: expected memory, got none");
     memcpy(job->tokens, r->tokens, r->count * sizeof *job->tokens);
     job->prompt = job->count = r->count;
+    job->reads = reads_of(s, r);
     job->max_tokens = options.max_tokens;
     job->top_logprobs = options.top_logprobs < 20 ? options.top_logprobs : 20;
     job->logprobs = options.logprobs || options.top_logprobs;
@@ -241,7 +249,7 @@ void mq__job_keep(mq_scheduler *s, mq_job *job)
 uint32_t mq__job_unread(const mq_job *job)
 {
     const uint32_t held = job->sequence ? job->sequence->count : 0;
-    return !job->arrival && held + 1 < job->prompt ? job->prompt - 1 - held : 0;
+    return !job->arrival && held < job->reads ? job->reads - held : 0;
 }
 
 static void count_end(mq_scheduler *s, const mq_job *job)

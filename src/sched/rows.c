@@ -23,7 +23,7 @@
 
 static bool wants_prefill(const mq_job *job)
 {
-    return !job->arrival && job->sequence->count + 1 < job->prompt;
+    return !job->arrival && job->sequence->count < job->reads;
 }
 
 static bool wants_decode(const mq_job *job)
@@ -79,7 +79,7 @@ static void gather_prefill(mq_scheduler *s, step_rows *step, uint32_t budget)
             if (!next || job->key < next->key) next = job;
         }
         if (!next) break;
-        const uint32_t left = next->prompt - 1 - next->sequence->count, rows = left < budget ? left : budget;
+        const uint32_t left = next->reads - next->sequence->count, rows = left < budget ? left : budget;
         add_rows(step, next, MQ_PHASE_PREFILL, rows);
         budget -= rows;
         after = next->key;
@@ -375,7 +375,7 @@ static void push_tokens(mq_scheduler *s, mq_job *job)
 /* The last token of a prompt has run: its answer begins. */
 static void note_read(mq_job *job, double start)
 {
-    if (job->read_done != 0) return;
+    if (job->read_done != 0 || job->sequence->count < job->prompt) return;
     const double now = mq__sched_now();
     pthread_mutex_lock(&job->lock);
     job->read_done = now;

@@ -11,8 +11,8 @@
 #include <stdatomic.h>
 
 /* A request and how far it is. `tokens` is the prompt and then the answer as it grows; the sequence holds the first of them, and
- * whatever it does not hold yet is what the next steps run: up to prompt - 2 in the prefill plan, from prompt - 1 on in
- * the decode plan. So a job whose sequence was taken away (preempted) goes on by the same rule, with the same answer. */
+ * whatever it does not hold yet is what the next steps run: the first `reads` in the prefill plan, the others in the
+ * decode plan. So a job whose sequence was taken away (preempted) goes on by the same rule, with the same answer. */
 struct mq_job {
     mq_job *next;        /* of the list it is in */
     atomic_uint holders; /* its client, and the scheduler until it has ended */
@@ -23,6 +23,7 @@ struct mq_job {
 
     int32_t *tokens; /* [prompt + max_tokens] */
     uint32_t prompt, count;
+    uint32_t reads; /* of the prompt: all but its last token or (engine options) its last ones */
     uint32_t max_tokens, top_logprobs;
     bool logprobs, background, reads_on; /* reads_on: its prompt is read to the end though its client leaves */
     mq_generation *generation;
@@ -124,7 +125,7 @@ void mq__release_held(mq_scheduler *s, bool all);
 /* The prefix cache gets what it has not of the full blocks. */
 void mq__job_keep(mq_scheduler *s, mq_job *job);
 void mq__leave_running(mq_scheduler *s, const mq_job *job);
-/* Tokens that are still to be computed for its prompt, but for the last one. */
+/* Tokens of its prompt that are still to be computed in the prefill plan. */
 uint32_t mq__job_unread(const mq_job *job);
 
 /* ---- admit.c */

@@ -85,6 +85,35 @@ static void test_turns_reuse(void **state)
     mq_engine_close(engine);
 }
 
+/* Fewer than a decode pass takes, more, and all: the answers are those of the engine itself, and so much was not prefilled. */
+static void test_last_tokens_are_decoded(void **state)
+{
+    (void)state;
+    const uint32_t last[] = {40, 100, LONG};
+    for (size_t i = 0; i < sizeof last / sizeof *last; i++) {
+        mq_engine *engine = open_engine_last(4, 128, last[i]);
+        static int32_t alone[3][ANSWER];
+        client *c[3];
+        for (uint32_t k = 0; k < 3; k++) {
+            c[k] = new_client(20 + k, 300);
+            answer_alone(engine, c[k], k, alone[k]);
+        }
+        mq_scheduler *s = start(engine, NULL);
+        for (uint32_t k = 0; k < 3; k++) {
+            must_submit(s, c[k], k);
+        }
+        for (uint32_t k = 0; k < 3; k++) {
+            finish(c[k]);
+            check_answer(c[k], alone[k]);
+            assert_int_equal(c[k]->report.prompt_done, 300);
+            free(c[k]);
+        }
+        assert_int_equal(stats_of(s).prompt_tokens, last[i] < 300 ? 3 * (300 - last[i]) : 0);
+        mq_scheduler_stop(s);
+        mq_engine_close(engine);
+    }
+}
+
 static void test_dropped_prefill_is_continued(void **state)
 {
     (void)state;
@@ -383,6 +412,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_equal_singles),
         cmocka_unit_test(test_turns_reuse),
+        cmocka_unit_test(test_last_tokens_are_decoded),
         cmocka_unit_test(test_dropped_prefill_is_continued),
         cmocka_unit_test(test_abandoned_prefill_is_finished),
         cmocka_unit_test(test_same_prompt_is_read_once),

@@ -123,7 +123,7 @@ static inline void leave(client *c)
 
 /* ---- the engine */
 
-static inline mq_engine *open_engine(uint32_t contexts, uint32_t chunk)
+static inline mq_engine *open_engine_last(uint32_t contexts, uint32_t chunk, uint32_t last)
 {
     mq_engine *engine;
     mq_error error = {0};
@@ -132,10 +132,16 @@ static inline mq_engine *open_engine(uint32_t contexts, uint32_t chunk)
                                        .threads = 2,
                                        .context = 1024,
                                        .chunk = chunk,
+                                       .last = last,
                                        .sequences = contexts,
                                        .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
     return engine;
+}
+
+static inline mq_engine *open_engine(uint32_t contexts, uint32_t chunk)
+{
+    return open_engine_last(contexts, chunk, 0);
 }
 
 static inline mq_scheduler *start(mq_engine *engine, const mq_scheduler_options *more)
