@@ -198,12 +198,11 @@ typedef struct mq_engine_info {
     uint64_t head_weights;   /* weights of lm_head */
     uint64_t decode_bytes;   /* weight bytes that one decode step reads under the present plan */
     int32_t bos;             /* -1: none */
-    const int32_t *eos;      /* of the configs and the tokenizer; valid while the engine lives */
+    const int32_t *eos;      /* [eos_count] of the configs and the tokenizer; valid while the engine lives */
     size_t eos_count;
     mq_linear_format prefill, decode; /* of the plan (its defaults, where a file overrides layers) */
     mq_attention_format attention;    /* of the plan's prefill */
-    /* What generation_config.json suggests; do_sample = false is temperature 0. The fields it does not name are off, and the
-     * temperature is 0, or 1 with do_sample = true. */
+    /* What generation_config.json suggests: do_sample = false is temperature 0; fields it does not name are off, temperature 0 or (true) 1. */
     mq_sampling suggested;
     bool has_suggested; /* it names at least one */
 } mq_engine_info;
