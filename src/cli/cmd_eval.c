@@ -279,6 +279,7 @@ static int run_eval(int argc, char **argv)
     if (s.engine.plan || s.engine.prefill || s.engine.decode || s.engine.attention || s.engine.head) {
         return cli_usage_error("eval: expected --plans, got --plan, --prefill, --decode, --attention or --head");
     }
+    if (s.engine.last != 1) return cli_usage_error("eval: expected a plan's +lastN, got --last");
     return evaluate(&s);
 }
 

@@ -363,6 +363,7 @@ def test_refusals():
     evaluate("--task", "agent", "--plans", "bf8", code=2)
     evaluate("--task", "agent", "--plans", "mix,mix", code=2)
     evaluate("--task", "agent", "--plan", "x.json", code=2)
+    evaluate("--task", "agent", "--last", "64", code=2)
     evaluate("--task", "ruler", "--kinds", "double", code=2)
     assert "--data" in evaluate("--task", "ruler", "--kinds", "qa", code=2)
     evaluate("--task", "ruler", "--lengths", "9999999", code=2)
