@@ -8,7 +8,8 @@
  *     queries 8 bits, one scale a row                           [MR][width]
  *     weights round(255 * 2^(s - max)), unsigned                [MR][TILE]
  * s = dot * key_scale * query_scale + query . mean, in the exponent's base 2. The sum of a row's weights is that of the rounded
- * ones. Which of the factors are signed is the level's own.
+ * ones. Which of the factors are signed is the level's own, and how large the codes of keys and values get
+ * (mq_kernels.attention_int8_most).
  *
  * What the level defines:
  *     enum { QUERY_ZERO };               the byte of a query that stands for 0
@@ -90,12 +91,12 @@ static float *query_scales(const int8_pass *p, size_t block) /* [MR] */
     return (float *)(void *)(query_block(p, block) + MR * p->l->row_bytes);
 }
 
-/* 127/amax, and the scale amax/127. */
-static float inverse_of(float amax, float *scale)
+/* most/amax, and the scale amax/most. */
+static inline float inverse_of(float amax, float most, float *scale)
 {
     const bool zero = amax < 0x1p-100f;
-    *scale = zero ? 0 : amax * (1.0f / 127.0f);
-    return zero ? 0 : 127.0f / amax;
+    *scale = zero ? 0 : amax * (1.0f / most);
+    return zero ? 0 : most / amax;
 }
 
 /* The rows of a block as bytes, with scales that turn dot products into the exponent's base 2. */

@@ -325,12 +325,15 @@ typedef struct mq_kernels {
     /* BOUND 1e-2. The same with queries and softmax weights rounded to BF16, as in GPUs' FlashAttention; below the AVX512_BF16
      * level the slot above. EXACT for any chunks, too. */
     void (*attention_prefill_bf16)(const mq_attention *a);
-    /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; a level without integer dot products attends as above).
+    /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; NEON without dot products attends as above).
      * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (where BF16 products are faster: in BF16), those
-     * of earlier tiles in INT8: per tile, the mean of the keys is taken out and its product with the query added back in FP32 (K smoothing), queries and keys
-     * have one scale each, values one per channel and tile, weights are 255ths of the running maximum. All of that depends
-     * on positions only, so rows are EXACT for any chunks. a->window is 0: of a window's few tiles two would be FP32. */
+     * of earlier tiles in INT8: per tile, the mean of the keys is taken out and its product with the query added back in FP32
+     * (K smoothing), queries and keys have one scale each, values one per channel and tile, weights are 255ths of the running
+     * maximum. The codes of queries go up to 127, those of keys and values up to attention_int8_most: 127, or 64 where products
+     * are added in 16 bits. All of that depends on positions only, so rows are EXACT for any chunks. a->window is 0: of a window's
+     * few tiles two would be FP32. */
     void (*attention_prefill_int8)(const mq_attention *a);
+    int attention_int8_most;
     /* BOUND 1e-5. The keys of one span for kv_heads kv heads, kv_heads * rows <= MQ_DECODE_KV_HEADS: a->kv and a->q are the first
      * one's, the others follow in the page and in q. Writes the unnormalised partials of each row that sees any of these keys,
      * [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, head_step floats from kv head to kv head, row_step from row to

@@ -3,6 +3,8 @@
 #include "check_attention.h"
 #include "checkasm.h"
 
+#include "kernels/table.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -290,7 +292,7 @@ static void check_prefill(prefill_fn *fn)
 
 /* ------------------------------------------------------------------ INT8 */
 
-/* A level without integer dot products has the FP32 kernel in both slots. */
+/* NEON without dot products has the FP32 kernel in both slots. */
 static bool has_int8(void)
 {
     const mq_kernels *table = mq__kernels_get(checkasm.isa);
@@ -350,7 +352,7 @@ static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t r
         one.q = q;
         one.first = first + t;
         one.out = checkasm_floats(count);
-        checkasm.ref->attention_prefill_int8(&one);
+        mq__attention_int8_define(&one, checkasm.tested->attention_int8_most);
         for (size_t j = 0; j < count; j++)
             exact[j] = (double)one.out[j];
         checkasm_within(exact, out, count, 1.5e-2 * hard);
@@ -386,7 +388,7 @@ static void int8_extreme_case(uint32_t width)
     mq_attention definition = a;
     definition.scratch = checkasm_aligned(checkasm.ref->attention_scratch_bytes(1, width));
     definition.out = checkasm_floats(width);
-    checkasm.ref->attention_prefill_int8(&definition);
+    mq__attention_int8_define(&definition, checkasm.tested->attention_int8_most);
     for (uint32_t i = 0; i < width; i++)
         exact[i] = (double)definition.out[i];
     checkasm_within(exact, a.out, width, 1e-3);

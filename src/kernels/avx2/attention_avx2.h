@@ -9,6 +9,10 @@
 void mq__attention_prefill_avx2(const mq_attention *a);
 size_t mq__attention_prefill_scratch_avx2(uint32_t heads, uint32_t head_dim);
 
+#define MQ_INT8_MOST_AVX2 64 /* the largest code of a key or value */
+void mq__attention_int8_avx2(const mq_attention *a);
+size_t mq__attention_int8_scratch_avx2(uint32_t heads, uint32_t head_dim);
+
 void mq__attention_decode_span_avx2(const mq_attention *a, uint32_t kv_heads, uint32_t span, float *partial,
                                     size_t head_step, size_t row_step);
 void mq__attention_decode_merge_avx2(const mq_attention *a, uint32_t spans, const float *partials);

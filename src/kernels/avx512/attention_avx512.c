@@ -18,6 +18,7 @@ void mq__fill_avx512_attention(mq_kernels *table)
 {
     table->attention_prefill = mq__attention_prefill_avx512;
     table->attention_prefill_int8 = mq__attention_int8_avx512;
+    table->attention_int8_most = 127;
     mq__variants_set(table, MQ_DECODE_SPAN, decode_span, 2);
     table->attention_decode_merge = mq__attention_decode_merge_avx512;
     table->attention_scratch_bytes = scratch_bytes_attention_avx512;

@@ -30,7 +30,7 @@ static float tile_quantize_query(const float *q, size_t width, uint8_t *codes)
     for (size_t c = 0; c < width; c += 16)
         most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c)));
     float scale;
-    const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), &scale));
+    const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), 127, &scale));
     for (size_t c = 0; c < width; c += 16) {
         const __m512 x = _mm512_maskz_loadu_ps(first_lanes_products_avx512(width - c), q + c);
         const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
@@ -72,7 +72,7 @@ static void quantize_key(const int8_pass *p, size_t key0, size_t key, int8_t *co
         most = _mm512_max_ps(most, _mm512_abs_ps(x));
     }
     float scale;
-    const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), &scale));
+    const __m512 inverse = _mm512_set1_ps(inverse_of(_mm512_reduce_max_ps(most), 127, &scale));
     __m512i sum = _mm512_setzero_si512();
     for (size_t c = 0; c < width; c += 16) {
         const __m512 x =

@@ -51,7 +51,7 @@ static float tile_quantize_query(const float *q, size_t width, uint8_t *codes)
         most = magnitude_of(most, x);
     }
     float scale;
-    const float inverse = inverse_of(vmaxvq_f32(most), &scale);
+    const float inverse = inverse_of(vmaxvq_f32(most), 127, &scale);
     for (size_t c = 0; c < width; c += 8) {
         load_query(q, c, width, x);
         vst1_s8((int8_t *)codes + c, codes_of(x, inverse));
@@ -104,7 +104,7 @@ static void quantize_key_neondot(const int8_pass *p, size_t key0, size_t key, in
         most = magnitude_of(most, x);
     }
     float *scale = (float *)(void *)(p->scratch + p->l->key_scales) + key;
-    const float inverse = inverse_of(vmaxvq_f32(most), scale);
+    const float inverse = inverse_of(vmaxvq_f32(most), 127, scale);
     for (size_t c = 0; c < width; c += 8) {
         load_key(row, means, c, width, x);
         vst1_s8(codes + c, codes_of(x, inverse));

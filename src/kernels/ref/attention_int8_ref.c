@@ -21,19 +21,19 @@ static float element(const mq_kv_view *kv, size_t offset, size_t token, size_t i
     return mq__ref_bf16_to_f32(kv->pages[token / MQ_PAGE_TOKENS][offset + token % MQ_PAGE_TOKENS * kv->head_dim + i]);
 }
 
-/* q = rint(x * 127/amax) of n values `step` apart; the scale. */
-static float quantize_attention_int8_ref(const float *x, size_t n, int8_t *q, size_t step)
+/* q = rint(x * most/amax) of n values `step` apart; the scale. */
+static float quantize_attention_int8_ref(const float *x, size_t n, int most, int8_t *q, size_t step)
 {
     float amax = 0;
     for (size_t i = 0; i < n; i++)
         amax = fmaxf(amax, fabsf(x[i]));
-    const float inverse = amax < 0x1p-100f ? 0 : 127.0f / amax;
+    const float inverse = amax < 0x1p-100f ? 0 : (float)most / amax;
     for (size_t i = 0; i < n; i++)
         q[i * step] = (int8_t)rintf(x[i] * inverse);
-    return amax < 0x1p-100f ? 0 : amax * (1.0f / 127.0f);
+    return amax < 0x1p-100f ? 0 : amax * (1.0f / (float)most);
 }
 
-static void load_tile_attention_int8_ref(const mq_kv_view *kv, size_t key0, tile *t)
+static void load_tile_attention_int8_ref(const mq_kv_view *kv, size_t key0, int most, tile *t)
 {
     float column[TILE], row[1024];
     for (size_t i = 0; i < kv->head_dim; i++) {
@@ -43,12 +43,12 @@ static void load_tile_attention_int8_ref(const mq_kv_view *kv, size_t key0, tile
             column[k] = element(kv, kv->v_offset, key0 + k, i);
         }
         t->mean[i] = (float)(sum / TILE);
-        t->value_scale[i] = quantize_attention_int8_ref(column, TILE, &t->value[0][i], sizeof t->value[0]);
+        t->value_scale[i] = quantize_attention_int8_ref(column, TILE, most, &t->value[0][i], sizeof t->value[0]);
     }
     for (size_t k = 0; k < TILE; k++) {
         for (size_t i = 0; i < kv->head_dim; i++)
             row[i] = element(kv, kv->k_offset, key0 + k, i) - t->mean[i];
-        t->key_scale[k] = quantize_attention_int8_ref(row, kv->head_dim, t->key[k], 1);
+        t->key_scale[k] = quantize_attention_int8_ref(row, kv->head_dim, most, t->key[k], 1);
     }
 }
 
@@ -67,7 +67,7 @@ static void attend_int8(const mq_attention *a, const float *q, const tile *t, ro
 {
     const size_t width = a->kv.head_dim;
     int8_t query[1024];
-    const double query_scale = (double)quantize_attention_int8_ref(q, width, query, 1) * (double)a->scale;
+    const double query_scale = (double)quantize_attention_int8_ref(q, width, 127, query, 1) * (double)a->scale;
     double score[TILE], mean = 0, top = -INFINITY;
     for (size_t i = 0; i < width; i++)
         mean += (double)q[i] * (double)t->mean[i] * (double)a->scale;
@@ -107,7 +107,7 @@ static void attend_exact(const mq_attention *a, const float *q, size_t key, row_
         state->out[i] += p * (double)element(&a->kv, a->kv.v_offset, key, i);
 }
 
-void mq__attention_int8_ref(const mq_attention *a)
+void mq__attention_int8_define(const mq_attention *a, int most)
 {
     const size_t width = a->kv.head_dim;
     tile *t = a->scratch;
@@ -119,7 +119,7 @@ void mq__attention_int8_ref(const mq_attention *a)
             float *out = a->out + row * a->out_stride + h * width;
             *state = (row_state){.max = -INFINITY};
             for (size_t key0 = 0; key0 < own; key0 += TILE) {
-                load_tile_attention_int8_ref(&a->kv, key0, t);
+                load_tile_attention_int8_ref(&a->kv, key0, most, t);
                 attend_int8(a, q, t, state);
             }
             for (size_t key = own; key <= position; key++)
@@ -128,6 +128,11 @@ void mq__attention_int8_ref(const mq_attention *a)
                 out[i] = (float)(state->out[i] / state->sum);
         }
     }
+}
+
+void mq__attention_int8_ref(const mq_attention *a)
+{
+    mq__attention_int8_define(a, 127);
 }
 
 size_t mq__attention_int8_scratch_ref(void)

@@ -132,6 +132,7 @@ void mq__fill_ref_attention(mq_kernels *table)
 {
     table->attention_prefill = attention_prefill;
     table->attention_prefill_int8 = mq__attention_int8_ref;
+    table->attention_int8_most = 127;
     table->attention_decode_span = attention_decode_span;
     table->attention_decode_merge = attention_decode_merge;
     table->attention_scratch_bytes = attention_scratch_bytes;
