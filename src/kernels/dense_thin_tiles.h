@@ -3,9 +3,8 @@
  *                                                            [row, row + R); W * R <= 6, type is w's; ahead: prefetch
  * and INLINE; it then provides thin_few_rows().
  *
- * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so 2 x 1,
- * 2 x 2, 2 x 3 or 1 x 4 features x rows are taken at a time; more rows reread the weights from L1, two features where they are
- * threes and twos. */
+ * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so 2 x 3,
+ * 2 x 2 or 2 x 1 features x rows are taken at a time, of a last odd feature 1 x 4; more rows reread the weights from L1. */
 #ifndef MQ_KERNELS_DENSE_THIN_TILES_H
 #define MQ_KERNELS_DENSE_THIN_TILES_H
 
@@ -33,15 +32,11 @@ INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dens
 INLINE void thin_typed_rows(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                             const mq_epilogue *out, const mq_dense_type type, const bool ahead)
 {
-    const size_t streams = rows < 4 || rows == 5 || rows == 6 ? 2 : 1, each = (n1 - n0) / streams;
+    const size_t each = (n1 - n0) / 2;
     for (size_t n = n0; n < n0 + each; n++) {
-        if (streams == 2) {
-            thin_features(x, ldx, rows, w, n, each, out, type, ahead, 2);
-        } else {
-            thin_features(x, ldx, rows, w, n, each, out, type, ahead, 1);
-        }
+        thin_features(x, ldx, rows, w, n, each, out, type, ahead, 2);
     }
-    for (size_t n = n0 + each * streams; n < n1; n++) {
+    for (size_t n = n0 + each * 2; n < n1; n++) {
         thin_features(x, ldx, rows, w, n, 0, out, type, ahead, 1);
     }
 }

@@ -1,7 +1,7 @@
 /* Thin dense products of the AVX2 level: few rows of activations, weights streamed once. More rows: dense_thin_rows_avx2.c.
  *
  * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB ahead. Sixteen
- * lanes are two registers, so 2 x 1, 2 x 2, 2 x 3 or 1 x 4 features x rows are taken at a time; more rows reread the weights
+ * lanes are two registers, so 2 x 3, 2 x 2 or 2 x 1 features x rows are taken at a time; more rows reread the weights
  * from L1.
  *
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
