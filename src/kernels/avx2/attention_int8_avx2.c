@@ -191,7 +191,7 @@ INLINE void multiply_bytes_avx2(const uint8_t *a, size_t stride, const int32_t *
     const int32_t *end = b + words * NR;
     const uint8_t *a1 = a + stride;
     const __m256i ones = _mm256_set1_epi16(1);
-    __asm__ volatile("" ::: "memory"); /* the rows are in memory before ADD_ROW reads them */
+    __asm__ volatile("" ::: "memory"); /* the rows are in memory before ADD_ROW reads them, */
     do {
         const __m256i b0 = load_vector(b);
         ADD_ROW(sums[0], a, "(%4)");
@@ -202,6 +202,7 @@ INLINE void multiply_bytes_avx2(const uint8_t *a, size_t stride, const int32_t *
         ADD_ROW(sums[5], a1, "(%4,%5,4)");
         a += 4, a1 += 4, b += NR;
     } while (b < end);
+    __asm__ volatile("" ::: "memory"); /* and stay until it has */
 }
 
 /* query . mean of the block's rows, in the exponent's base. */
