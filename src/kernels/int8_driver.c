@@ -4,7 +4,8 @@ typedef float tile[INT8_PASS_ROWS][MQ_INT8_NR];
 
 typedef struct int8_workspace {
     _Alignas(64) tile tiles[INT8_PANELS];
-    uint8_t cells[INT8_SLICE * INT8_ARRANGED];
+    _Alignas(64) uint8_t cells[INT8_SLICE * INT8_ARRANGED];
+    uint8_t rows[]; /* arranged */
 } int8_workspace;
 
 size_t mq__int8_scratch_bytes(void)
@@ -27,7 +28,8 @@ static void run_pass_int8_driver(const int8_core *core, int8_slice *s, size_t ro
         for (size_t i = 0; i < lines; i++, next += 64) {
             __builtin_prefetch(next, 0, 2);
         }
-        const uint8_t *after = a + core->rows / MQ_INT8_MR * s->group_bytes;
+        const uint8_t *after = a + (core->arrange_rows ? core->rows / core->row_step * s->groups * core->step_bytes
+                                                       : core->rows / MQ_INT8_MR * s->group_bytes);
         for (const uint8_t *group = after; cold && group < after + (after - a); group += s->group_bytes) {
             for (size_t i = 0; i < s->groups * MQ_INT8_ROW_CELL; i += 64) {
                 __builtin_prefetch(group + i, 0, 2); /* may be past the end: only prefetched */
@@ -43,10 +45,13 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
                   const mq_epilogue *out, void *scratch)
 {
     int8_workspace *ws = scratch;
-    const size_t groups = w->groups, slices = (groups + INT8_SLICE - 1) / INT8_SLICE;
-    const size_t step = (groups + slices - 1) / slices, batch = rows <= INT8_FEW_ROWS ? 1 : INT8_PANELS;
+    const size_t groups = w->groups, slice = core->slice ? core->slice : INT8_SLICE;
+    const size_t slices = (groups + slice - 1) / slice, step = (groups + slices - 1) / slices;
     const size_t group_bytes = groups * MQ_INT8_ROW_CELL, row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR;
     const size_t passes = (rows + INT8_PASS_ROWS - 1) / INT8_PASS_ROWS; /* of equal size */
+    /* All slices of so few rows fit where one of a pass does: they are arranged once, otherwise once for each batch. */
+    const bool keep = !core->arrange_rows || (rows + core->row_step) * groups <= INT8_PASS_ROWS * slice;
+    const size_t batch = rows <= INT8_FEW_ROWS && keep ? 1 : INT8_PANELS;
     for (size_t i = 0; i < passes; i++) {
         const size_t m0 = row_groups * i / passes * MQ_INT8_MR, m1 = row_groups * (i + 1) / passes * MQ_INT8_MR;
         const size_t pass = (m1 < rows ? m1 : rows) - m0;
@@ -60,6 +65,13 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
                                 .ldy = out->ldy,
                                 .accumulate = out->accumulate,
                                 .group_bytes = group_bytes};
+                const uint8_t *from = cells + g * MQ_INT8_ROW_CELL;
+                if (core->arrange_rows) {
+                    const size_t steps = (pass + core->row_step - 1) / core->row_step;
+                    uint8_t *to = ws->rows + (keep ? g * steps * core->step_bytes : 0);
+                    if (!keep || p == p0) core->arrange_rows(from, group_bytes, pass, s.groups, to);
+                    from = to;
+                }
                 for (size_t q = 0; q < count; q++) {
                     const size_t n0 = (p + q) * MQ_INT8_NR;
                     const uint8_t *packed = mq__int8_panel(w, p + q) + g * MQ_INT8_CELL;
@@ -71,7 +83,7 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
                     const uint8_t *next = q + 1 < count ? packed + groups * MQ_INT8_CELL
                                           : s.last      ? mq__int8_panel(w, p + count) /* only prefetched */
                                                         : mq__int8_panel(w, p) + (g + step) * MQ_INT8_CELL;
-                    run_pass_int8_driver(core, &s, pass, cells + g * MQ_INT8_ROW_CELL, q == 0, ws->tiles[q], next,
+                    run_pass_int8_driver(core, &s, pass, from, q == 0 && !core->arrange_rows, ws->tiles[q], next,
                                          s.groups * MQ_INT8_CELL);
                 }
             }

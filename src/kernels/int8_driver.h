@@ -3,7 +3,7 @@
  * A slice of INT8_SLICE groups of one weight panel (18 KiB: it stays in L1) is used by all rows of a pass; the sums wait in
  * a tile. INT8_PANELS panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows,
  * comes from L2 all but once. The last slice of K writes to y. Weights are read as they are packed, or arranged anew for
- * each pass. */
+ * each pass; rows too, or arranged anew for each INT8_PANELS panels. */
 #ifndef MQ_KERNELS_INT8_DRIVER_H
 #define MQ_KERNELS_INT8_DRIVER_H
 
@@ -35,10 +35,17 @@ typedef struct int8_slice {
 typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR]);
 
 typedef struct int8_core {
-    size_t rows; /* of a call, at most: a multiple of MQ_INT8_MR that divides INT8_PASS_ROWS */
+    size_t rows; /* of a call, at most: divides INT8_PASS_ROWS,
+                  * a multiple of MQ_INT8_MR, of row_step where rows are arranged */
     int8_rows_fn *run;
-    /* Weight cells in the order of the level's instructions, each at most INT8_ARRANGED bytes; NULL: as they are packed. */
+    /* Weight cells in the order of the level's instructions, a slice at most INT8_SLICE * INT8_ARRANGED bytes; NULL: as they
+     * are packed. */
     void (*arrange)(const uint8_t *cells, size_t groups, uint8_t *arranged);
+    /* Rows of a pass at a slice, for all panels of a batch, row_step rows of a group in step_bytes; NULL: as they are packed.
+     * cells: the first row group's. The scratch memory has INT8_PASS_ROWS rows of a slice more at its end. */
+    void (*arrange_rows)(const uint8_t *cells, size_t group_bytes, size_t rows, size_t groups, uint8_t *arranged);
+    size_t row_step, step_bytes;
+    size_t slice; /* groups of a slice, at most; 0: INT8_SLICE */
 } int8_core;
 
 /* The slot int8_gemm by way of `core`. scratch: mq__int8_scratch_bytes, 64-byte aligned. */
