@@ -1,4 +1,4 @@
-/* INT8 prefill attention, the part that the levels with 8-bit dot products share. Included once by a level's file after its FP32
+/* INT8 prefill attention, the part that the levels share. Included once by a level's file after its FP32
  * tile functions (kernels/attention_tiles.h); it then provides attention_int8_passes() and attention_int8_bytes().
  *
  * Blocks of MR query rows take turns at a tile of MQ_ATTENTION_TILE keys with a running softmax, as in FP32. Here a tile of earlier

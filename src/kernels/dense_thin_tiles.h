@@ -4,24 +4,21 @@
  * and INLINE; it then provides thin_few_rows().
  *
  * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so 2 x 3,
- * 2 x 2 or 2 x 1 features x rows are taken at a time, of a last odd feature 1 x 4; more rows reread the weights from L1. */
+ * 2 x 2 or 2 x 1 features x rows are taken at a time; more rows reread the weights from L1. */
 #ifndef MQ_KERNELS_DENSE_THIN_TILES_H
 #define MQ_KERNELS_DENSE_THIN_TILES_H
 
 #include "kernels/dense_common.h"
 
-/* All rows of W features: four of one feature, three of two, two and one at a time. */
+/* All rows of W features, three, two and one at a time. */
 INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n, size_t apart,
                           const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W)
 {
     size_t row = 0;
-    for (; row + 4 <= rows && W == 1; row += 4) {
-        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, 1, 4);
+    for (; row + 3 <= rows; row += 3) {
+        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, 3);
     }
-    for (; row + 3 <= rows && W == 2; row += 3) {
-        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, 2, 3);
-    }
-    for (; row + 2 <= rows && W <= 2; row += 2) {
+    for (; row + 2 <= rows; row += 2) {
         tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, 2);
     }
     for (; row < rows; row++) {

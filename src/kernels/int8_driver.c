@@ -4,7 +4,7 @@ typedef float tile[INT8_PASS_ROWS][MQ_INT8_NR];
 
 typedef struct int8_workspace {
     _Alignas(64) tile tiles[INT8_PANELS];
-    _Alignas(64) uint8_t cells[INT8_SLICE * INT8_ARRANGED];
+    uint8_t cells[INT8_SLICE * INT8_ARRANGED];
     uint8_t rows[]; /* arranged */
 } int8_workspace;
 
@@ -28,8 +28,8 @@ static void run_pass_int8_driver(const int8_core *core, int8_slice *s, size_t ro
         for (size_t i = 0; i < lines; i++, next += 64) {
             __builtin_prefetch(next, 0, 2);
         }
-        const uint8_t *after = a + (core->arrange_rows ? core->rows / core->row_step * s->groups * core->step_bytes
-                                                       : core->rows / MQ_INT8_MR * s->group_bytes);
+        const uint8_t *after =
+            a + (core->arrange_rows ? s->groups * core->step_bytes : core->rows / MQ_INT8_MR * s->group_bytes);
         for (const uint8_t *group = after; cold && group < after + (after - a); group += s->group_bytes) {
             for (size_t i = 0; i < s->groups * MQ_INT8_ROW_CELL; i += 64) {
                 __builtin_prefetch(group + i, 0, 2); /* may be past the end: only prefetched */
@@ -49,9 +49,7 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
     const size_t slices = (groups + slice - 1) / slice, step = (groups + slices - 1) / slices;
     const size_t group_bytes = groups * MQ_INT8_ROW_CELL, row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR;
     const size_t passes = (rows + INT8_PASS_ROWS - 1) / INT8_PASS_ROWS; /* of equal size */
-    /* All slices of so few rows fit where one of a pass does: they are arranged once, otherwise once for each batch. */
-    const bool keep = !core->arrange_rows || (rows + core->row_step) * groups <= INT8_PASS_ROWS * slice;
-    const size_t batch = rows <= INT8_FEW_ROWS && keep ? 1 : INT8_PANELS;
+    const size_t batch = rows <= INT8_FEW_ROWS && !core->arrange_rows ? 1 : INT8_PANELS;
     for (size_t i = 0; i < passes; i++) {
         const size_t m0 = row_groups * i / passes * MQ_INT8_MR, m1 = row_groups * (i + 1) / passes * MQ_INT8_MR;
         const size_t pass = (m1 < rows ? m1 : rows) - m0;
@@ -67,10 +65,8 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
                                 .group_bytes = group_bytes};
                 const uint8_t *from = cells + g * MQ_INT8_ROW_CELL;
                 if (core->arrange_rows) {
-                    const size_t steps = (pass + core->row_step - 1) / core->row_step;
-                    uint8_t *to = ws->rows + (keep ? g * steps * core->step_bytes : 0);
-                    if (!keep || p == p0) core->arrange_rows(from, group_bytes, pass, s.groups, to);
-                    from = to;
+                    core->arrange_rows(from, group_bytes, pass, s.groups, ws->rows);
+                    from = ws->rows;
                 }
                 for (size_t q = 0; q < count; q++) {
                     const size_t n0 = (p + q) * MQ_INT8_NR;

@@ -1,20 +1,22 @@
 /* Cache blocking of the INT8 GEMM, common to the vector levels. Owns the order of the loops; the arithmetic is the level's.
  *
- * A slice of INT8_SLICE groups of one weight panel (18 KiB: it stays in L1) is used by all rows of a pass; the sums wait in
- * a tile. INT8_PANELS panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows,
- * comes from L2 all but once. The last slice of K writes to y. Weights are read as they are packed, or arranged anew for
- * each pass; rows too, or arranged anew for each INT8_PANELS panels. */
+ * A slice of a few groups of one weight panel (18 KiB: it stays in L1) is used by all rows of a pass; the sums wait in a tile.
+ * INT8_PANELS panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows, comes from
+ * L2 all but once. The last slice of K writes to y. Weights are read as they are packed, or arranged anew for each pass; rows are
+ * read as they are packed, or arranged anew for each INT8_PANELS panels. */
 #ifndef MQ_KERNELS_INT8_DRIVER_H
 #define MQ_KERNELS_INT8_DRIVER_H
 
 #include "kernels/int8_pack.h"
 
 enum {
-    INT8_SLICE = 8,
+    INT8_SLICE = 8,       /* groups, where the level does not say */
     INT8_PASS_ROWS = 420, /* a multiple of MQ_INT8_MR */
     INT8_PANELS = 10,
     INT8_ARRANGED = MQ_INT8_CELL + 512,
-    INT8_FEW_ROWS = 28, /* up to so many, reading the weights is what takes time: one panel after the other */
+    INT8_FEW_ROWS =
+        28, /* up to so many, reading the weights is what takes time: one panel after the other, if rows are read
+                         * as they are packed */
 };
 
 /* One slice of K of one panel, for one row group. */
@@ -31,24 +33,25 @@ typedef struct int8_slice {
     size_t group_bytes; /* from a row group to the next, at the same k */
 } int8_slice;
 
-/* `rows` rows through a slice. a: the first row group's cells at the slice; tile: the rows' sums, 64-byte aligned. */
+/* `rows` rows through a slice. a: the first row group's cells at the slice, or what arrange_rows made of the rows; tile: the rows'
+ * sums, 64-byte aligned. */
 typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR]);
 
 typedef struct int8_core {
-    size_t rows; /* of a call, at most: divides INT8_PASS_ROWS,
-                  * a multiple of MQ_INT8_MR, of row_step where rows are arranged */
+    size_t
+        rows; /* of a call, at most: divides INT8_PASS_ROWS, and is a multiple of MQ_INT8_MR unless rows are arranged */
     int8_rows_fn *run;
     /* Weight cells in the order of the level's instructions, a slice at most INT8_SLICE * INT8_ARRANGED bytes; NULL: as they
      * are packed. */
     void (*arrange)(const uint8_t *cells, size_t groups, uint8_t *arranged);
-    /* Rows of a pass at a slice, for all panels of a batch, row_step rows of a group in step_bytes; NULL: as they are packed.
-     * cells: the first row group's. The scratch memory has INT8_PASS_ROWS rows of a slice more at its end. */
+    /* Rows of a pass at a slice, for INT8_PANELS panels: `rows` rows of a group in step_bytes. NULL: as they are packed. cells: the
+     * first row group's. The scratch memory has room for INT8_PASS_ROWS rows of a slice more at its end. */
     void (*arrange_rows)(const uint8_t *cells, size_t group_bytes, size_t rows, size_t groups, uint8_t *arranged);
-    size_t row_step, step_bytes;
+    size_t step_bytes;
     size_t slice; /* groups of a slice, at most; 0: INT8_SLICE */
 } int8_core;
 
-/* The slot int8_gemm by way of `core`. scratch: mq__int8_scratch_bytes, 64-byte aligned. */
+/* The slot int8_gemm by way of `core`. scratch: mq__int8_scratch_bytes and what arrange_rows needs, 64-byte aligned. */
 void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
                   const mq_epilogue *out, void *scratch);
 

@@ -322,8 +322,8 @@ typedef struct mq_kernels {
     /* BOUND 1e-5 relative L2 per output row against the FP64 softmax. Key tiles are aligned to positions, so a row does
      * not depend on chunk boundaries (EXACT in that sense). A window of all keys has the bits of none. */
     void (*attention_prefill)(const mq_attention *a);
-    /* BOUND 1e-2. The same with queries and softmax weights rounded to BF16, as in GPUs' FlashAttention; below the AVX512_BF16
-     * level the slot above. EXACT for any chunks, too. */
+    /* BOUND 1e-2. The same with queries and softmax weights rounded to BF16, as in GPUs' FlashAttention; where there are no BF16
+     * products the slot above. EXACT for any chunks, too. */
     void (*attention_prefill_bf16)(const mq_attention *a);
     /* BOUND 4e-2 on well-behaved inputs (SageAttention's recipe; NEON without dot products attends as above).
      * A row sees the keys of its own tile of MQ_ATTENTION_TILE positions in FP32 (where BF16 products are faster: in BF16), those
@@ -333,7 +333,7 @@ typedef struct mq_kernels {
      * are added in 16 bits. All of that depends on positions only, so rows are EXACT for any chunks. a->window is 0: of a window's
      * few tiles two would be FP32. */
     void (*attention_prefill_int8)(const mq_attention *a);
-    int attention_int8_most;
+    int attention_int8_most; /* for the tests */
     /* BOUND 1e-5. The keys of one span for kv_heads kv heads, kv_heads * rows <= MQ_DECODE_KV_HEADS: a->kv and a->q are the first
      * one's, the others follow in the page and in q. Writes the unnormalised partials of each row that sees any of these keys,
      * [heads][head_dim + 2] = {sum of p*v, running max, sum of p}, head_step floats from kv head to kv head, row_step from row to

@@ -18,10 +18,10 @@ void mq__fill_ref_int8(mq_kernels *table);
 void mq__fill_ref_dense(mq_kernels *table);
 void mq__fill_ref_delta(mq_kernels *table);
 void mq__fill_ref_attention(mq_kernels *table);
-/* The definition of attention_prefill_int8 with codes of keys and values up to `most`. */
-void mq__attention_int8_define(const mq_attention *a, int most);
 void mq__attention_int8_ref(const mq_attention *a); /* a part of it */
 size_t mq__attention_int8_scratch_ref(void);
+/* The definition of attention_prefill_int8 with codes of keys and values up to `most`. */
+void mq__attention_int8_define(const mq_attention *a, int most);
 
 #ifdef MQ_X86
 void mq__fill_avx2_elementwise(mq_kernels *table);

@@ -2,7 +2,6 @@
  * and the same rows cut into chunks in another way must give the same bits. */
 #include "check_attention.h"
 #include "checkasm.h"
-
 #include "kernels/table.h"
 
 #include <math.h>
@@ -361,7 +360,7 @@ static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t r
     compare_int8_split(&a, width);
 }
 
-/* Keys are plus or minus one pattern and the query has its signs: every code is 127 or -127 and every dot product is as large as
+/* Keys are plus or minus one pattern and the query has its signs: every code is the largest or the smallest and every dot product is as large as
  * it can be. Half of the keys weigh the more, by a factor that the query's size sets. */
 static void int8_extreme_case(uint32_t width)
 {
@@ -394,11 +393,37 @@ static void int8_extreme_case(uint32_t width)
     checkasm_within(exact, a.out, width, 1e-3);
 }
 
+/* All keys but the last weigh the same. A weight that rounding of huge scores makes too large must not wrap around. */
+static void int8_equal_case(uint32_t width, float score, double bound)
+{
+    checkasm_case("width=%u, equal scores of %g", width, (double)score);
+    world w;
+    const uint32_t earlier = 2 * MQ_ATTENTION_TILE;
+    float *q = checkasm_floats(width);
+    double *exact = checkasm_buffer(width * sizeof *exact, sizeof *exact);
+    make_world(&w, width, earlier + 1, 0, 0);
+    for (uint32_t i = 0; i < width; i++) {
+        q[i] = score / sqrtf((float)width);
+        exact[i] = (i % 2 ? -3 : 3) * (earlier / (earlier + exp(-2 * (double)score)));
+        for (uint32_t t = 0; t < w.tokens; t++) {
+            uint16_t *page = w.pages[t / MQ_PAGE_TOKENS] + t % MQ_PAGE_TOKENS * width;
+            page[w.view.k_offset + i] = checkasm_bf16(t == earlier ? -1 : 1);
+            page[w.view.v_offset + i] = checkasm_bf16(t == earlier ? 0 : i % 2 ? -3.0f : 3.0f);
+        }
+    }
+    mq_attention a = make_call(checkasm.tested, &w, 1, earlier, 1);
+    a.q = q;
+    checkasm.tested->attention_prefill_int8(&a);
+    checkasm_within(exact, a.out, width, bound);
+}
+
 static void check_int8(void)
 {
     static const uint32_t widths[] = {4, 16, 30, 64, 80, 128, 130, 256, 512, 1024};
     for (uint32_t width = 64; width <= 1024; width += 64)
         int8_extreme_case(width);
+    for (uint32_t i = 0; i < 20; i++)
+        int8_equal_case(64 + i % 2 * 64, i < 4 ? 1 : 65536 + (float)checkasm_below(131072), i < 4 ? 1e-5 : 1e-2);
     static const uint32_t starts[] = {0, 1, 255, 256, 300, 511, 700};
     for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
         for (size_t j = 0; j < sizeof starts / sizeof starts[0]; j++) {

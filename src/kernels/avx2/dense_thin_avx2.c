@@ -5,8 +5,8 @@
  * from L1.
  *
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
- * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. With 4 and 8 rows, on a
- * Cascade Lake class processor with a prefetch 1 KiB ahead, 0.62 and 0.31. */
+ * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. Of 8 rows,
+ * arithmetic is the limit: 0.36 to 0.48 of the FMA peak on Zen 3. */
 #include "kernels/avx2/dense_thin_avx2.h"
 #include "kernels/table.h"
 

@@ -1,15 +1,13 @@
 /* INT8 W8A8 GEMM, AVX2.
  *
- * The idea. vpmaddubsw saturates at 16 bits, which (a + 128) * w would pass, so operands are widened to 16 bits for vpmaddwd.
- * With one vpaddd each that is 16 products for two instructions, 8 per instruction as an FP32 FMA has. Winograd's identity
- * makes two products of one multiplication:
+ * The idea. Two products of bytes do not fit the 16 bits of vpmaddubsw; |a| * (w with a's sign) fits, but takes four instructions
+ * for 32 products, three of them on the two ports that multiply. So operands are widened to 16 bits, and Winograd's identity makes
+ * two products of one multiplication:
  *
  *     (a0 + w1) * (a1 + w0) = a0*w0 + a1*w1 + a0*a1 + w0*w1
  *
- * Two vpaddw, one vpmaddwd, one vpaddd: 32 products for four instructions, no fewer, but a quarter of them multiply instead of
- * half. That matters because vpmaddwd has two ports and additions have any of four, and a processor that binds operations to
- * ports ahead of time puts additions on the two. The sums of a0*a1 and w0*w1 of a group depend on the row or on the feature
- * alone and are taken out where the sum begins; all is exact modulo 2^32.
+ * Two vpaddw, one vpmaddwd, one vpaddd: four instructions as well, but one of them multiplies. The sums of a0*a1 and w0*w1 of a
+ * group depend on the row or on the feature alone and are taken out where the sum begins; all is exact modulo 2^32.
  *
  * Even bytes of a packed cell are k and k + 2 of a feature, odd bytes k + 1 and k + 3: two shifts widen them, and the same
  * happens to rows. The driver arranges rows once for all panels of a batch.
@@ -23,10 +21,8 @@
  *
  * Up to a row group, reading the weights is what takes time: they are read in one stream, as they are packed, row by row.
  *
- * Measured (2-core Zen 3 class, 32 KiB L1d, one thread, shared host) in multiples of the FMA peak, 49 GMAC/s: the loop over k
- * alone 1.80 (3.6 operations a cycle; with a vpmaddwd for every vpaddd 1.60), operands in L1 1.58; checkasm --bench int8_gemm, seven
- * shapes of Qwen3, in quiet moments M=16 1.1 to 1.3, M=64 1.4 to 1.45, M=512 and 2048 1.4 to 1.5, about 1.0 while a neighbour
- * shares the core. The kernel before, vpsignb, vpmaddubsw, vpmaddwd and vpaddd on packed cells: 1.1 and 0.8. */
+ * Measured (2-core Zen 3 class, one thread, shared host; checkasm --bench int8_gemm) in multiples of the FMA peak: operands in L1
+ * 1.58; seven shapes of Qwen3, M = 512 and 2048, 1.42 to 1.50 in quiet moments, about 1.0 while a neighbour shares the core. */
 #include "kernels/avx2/int8_avx2.h"
 
 #include <immintrin.h>
@@ -289,7 +285,6 @@ void mq__int8_gemm_avx2(const mq_int8_rows *a, size_t rows, const mq_int8 *w, si
                                    .slice = SLICE,
                                    .arrange = arrange_int8_avx2,
                                    .arrange_rows = arrange_rows_int8_avx2,
-                                   .row_step = STEP,
                                    .step_bytes = sizeof(wide_rows)};
     if (rows <= MQ_INT8_MR) {
         mq__int8_run_few(run_few_int8_avx2, a, rows, w, p0, p1, out, scratch);

@@ -1,4 +1,4 @@
-/* INT8 W8A8 GEMM for processors with AVX2 and AVX-VNNI: client chips without AVX-512, where INT8 is worth having.
+/* INT8 W8A8 GEMM for processors with AVX2 and AVX-VNNI: client chips without AVX-512.
  *
  * The idea is that of the AVX-512 file with half the width: int32 sums begin at the bits of the float 1.5*2^23 less the
  * correction for the activations' offset, two FMAs scale and accumulate. 16 registers do not hold sums besides the integers of

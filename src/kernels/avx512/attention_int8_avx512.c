@@ -226,7 +226,7 @@ INLINE __m128i exp2_bytes(__m512 x)
     __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(EXP2_C3), r, _mm512_set1_ps(EXP2_C2));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_C1));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_C0));
-    return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_scalef_ps(p, x)));
+    return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(_mm512_scalef_ps(p, x))); /* 256 is 255 */
 }
 
 /* Weights of all rows as bytes [MR][TILE]; the running maximum, the correction and the sum move on. */

@@ -249,7 +249,7 @@ static void tile_score_bytes(const int8_pass *p, size_t block, float *s)
 /* round(2^x), x <= log2(255): a cubic is good to 1e-4. */
 INLINE int32x4_t exp2_integer(float32x4_t x)
 {
-    x = vmaxq_f32(x, vdupq_n_f32(-30));
+    x = vminq_f32(vmaxq_f32(x, vdupq_n_f32(-30)), vdupq_n_f32(WEIGHT_LOG2)); /* above it is rounding */
     const float32x4_t floor = vrndmq_f32(x), r = vsubq_f32(x, floor);
     float32x4_t p = vfmaq_n_f32(vdupq_n_f32(EXP2_C2), r, EXP2_C3);
     p = vfmaq_f32(vdupq_n_f32(EXP2_C1), p, r);
