@@ -154,6 +154,9 @@ static float *long_logits(mq_linear_format format, mq_attention_format attention
 #ifndef UNIT_BF16_BOUND
 #define UNIT_BF16_BOUND 2e-3 /* of attention whose products are in BF16 */
 #endif
+#ifndef UNIT_INT8_SLOT
+#define UNIT_INT8_SLOT attention_prefill_int8
+#endif
 
 /* Another arithmetic of attention is near FP32's, is not FP32's where the level has it, and does not see chunks or threads. */
 static void check_attention(mq_attention_format format, double bound, bool own)
@@ -183,7 +186,7 @@ static void test_attention_formats(void **state)
     assert_int_equal(mq__cpu_choose_isa(&isa, NULL), MQ_OK);
     const mq_kernels *table = mq__kernels_get(isa);
     /* 2%, of keys and values that have no structure to speak of */
-    check_attention(MQ_ATTENTION_INT8, 2e-2, table->attention_prefill_int8 != table->attention_prefill);
+    check_attention(MQ_ATTENTION_INT8, 2e-2, table->UNIT_INT8_SLOT != table->attention_prefill);
     check_attention(MQ_ATTENTION_W16A16, UNIT_BF16_BOUND, table->attention_prefill_bf16 != table->attention_prefill);
 }
 
