@@ -360,8 +360,8 @@ static void int8_case(uint32_t width, uint32_t heads, uint32_t first, uint32_t r
     compare_int8_split(&a, width);
 }
 
-/* Keys are plus or minus one pattern and the query has its signs: every code is the largest or the smallest and every dot product is as large as
- * it can be. Half of the keys weigh the more, by a factor that the query's size sets. */
+/* Keys are plus or minus one pattern and the query has its signs: every code and every dot product is as large or as small as it
+ * can be. Half of the keys weigh the more, by a factor that the query's size sets. */
 static void int8_extreme_case(uint32_t width)
 {
     checkasm_case("width=%u, largest dot products", width);

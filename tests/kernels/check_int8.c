@@ -287,8 +287,7 @@ static void check_gemm(void)
     check_gemm_case(&(gemm_case){.rows = 40, .k_width = 64, .n = 600, .bias = true, .kind = QUANTISED});
     check_gemm_case(&(gemm_case){.rows = 7, .k_width = 4112, .n = 70, .kind = LARGEST});
     check_gemm_case(&(gemm_case){.rows = 20, .k_width = 4544, .n = 340, .accumulate = true, .kind = LARGEST});
-    check_gemm_case(
-        &(gemm_case){.rows = 430, .k_width = 320, .n = 330, .bias = true, .kind = QUANTISED}); /* all three */
+    check_gemm_case(&(gemm_case){.rows = 430, .k_width = 320, .n = 330, .bias = true, .kind = QUANTISED});
 }
 
 #ifdef MQ_X86
