@@ -23,27 +23,31 @@
  * when the one before is complete, so a worker at HOME has all its processors. */
 enum place { HOME, SENDING, AWAY };
 
-/* One cache line per worker: as long as workers run, nobody else writes to it. */
+/* A run is known by its ticket: how many runs there were before it, and how many parts each thread has of it. */
+#define TICKET_PARTS (MQ_POOL_EACH + 1u)
+
+/* One cache line per thread: while it has parts left, hardly anyone else writes to it. */
 typedef struct worker {
-    _Alignas(64) atomic_uint claimed; /* last generation of which this worker's part was begun, by it or by the owner */
-    atomic_uint seen;                 /* last generation this worker finished itself */
-    atomic_uint asleep;               /* 1 while in (or entering) futex_wait on the pool's generation */
-    atomic_uint place;                /* of enum place */
-    mq_cpu_set home;                  /* where it may run when it is not away; of the owner at HOME and SENDING */
+    _Alignas(64) atomic_uint_least64_t left; /* a run's ticket << 32 | its parts of this thread that nobody has begun */
+    atomic_uint finished;                    /* parts of this thread in all runs, whoever did them */
+    atomic_uint asleep;                      /* 1 while in (or entering) futex_wait on the pool's ticket */
+    atomic_uint place;                       /* of enum place */
+    mq_cpu_set home; /* where it may run when it is not away; of the owner at HOME and SENDING */
     pthread_t thread;
     mq_pool *pool;
     int index;
 } worker;
 
 struct mq_pool {
-    _Alignas(64) atomic_uint generation; /* a new value announces a run; written by the owner only */
-    mq_pool_fn *fn;                      /* NULL: exit */
+    _Alignas(64) atomic_uint ticket; /* a new value announces a run; written by the owner only */
+    mq_pool_part_fn *fn;             /* NULL: exit */
     void *context;
     int threads, started;
     bool bound;        /* workers have processors of their own */
     mq_cpu_set others; /* of the owner: a worker's processors but one */
     double waited;     /* of the owner */
-    worker *workers;   /* [threads - 1] */
+    unsigned dealt;    /* parts that each thread has had in all runs */
+    worker *workers;   /* [threads]; the first is the owner */
 };
 
 double mq__seconds(void)
@@ -77,28 +81,52 @@ static unsigned wait_for_change(worker *w, unsigned last)
     mq_pool *pool = w->pool;
     unsigned now = last;
     for (int i = 0; i < SPINS; i++) {
-        now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        now = atomic_load_explicit(&pool->ticket, memory_order_acquire);
         if (now != last) return now;
         relax();
     }
     for (;;) {
-        /* Sequentially consistent pair with mq__pool_run: either we see the new generation here, or the owner sees
-         * asleep == 1 and wakes us; the kernel re-checks the word before it sleeps. */
+        /* Sequentially consistent pair with announce: either we see the new ticket here, or the owner sees asleep == 1 and
+         * wakes us; the kernel re-checks the word before it sleeps. */
         atomic_store(&w->asleep, 1);
-        now = atomic_load(&pool->generation);
+        now = atomic_load(&pool->ticket);
         if (now != last) break;
-        futex(&pool->generation, FUTEX_WAIT_PRIVATE, last);
+        futex(&pool->ticket, FUTEX_WAIT_PRIVATE, last);
     }
     atomic_store(&w->asleep, 0);
     return now;
 }
 
-/* Parts are begun in the order of generations, so the one before `now` is what a part not begun yet shows. */
-static bool claim(worker *w, unsigned now)
+/* The next of w's parts that nobody has begun, -1 when there is none. A run is announced when all parts of the one before have
+ * been done: whoever still comes for those finds none left, and what says it is of the run before has not been begun. */
+static int claim(worker *w, unsigned ticket)
 {
-    unsigned before = now - 1;
-    return atomic_compare_exchange_strong_explicit(&w->claimed, &before, now, memory_order_acq_rel,
-                                                   memory_order_relaxed);
+    const unsigned each = ticket % TICKET_PARTS;
+    uint_least64_t seen = atomic_load_explicit(&w->left, memory_order_relaxed);
+    for (;;) {
+        const unsigned of = (unsigned)(seen >> 32);
+        unsigned left = 0;
+        if (of == ticket)
+            left = (unsigned)seen;
+        else if (ticket - each - (of - of % TICKET_PARTS) == TICKET_PARTS)
+            left = each;
+        if (left == 0) return -1;
+        const uint_least64_t then = (uint_least64_t)ticket << 32 | (left - 1);
+        if (atomic_compare_exchange_weak_explicit(&w->left, &seen, then, memory_order_acq_rel, memory_order_relaxed))
+            return (int)(each - left);
+    }
+}
+
+/* The parts of w that nobody has begun, by a thread; false: it is to exit. */
+static bool do_parts(mq_pool *pool, worker *w, unsigned ticket, int thread)
+{
+    const int each = (int)(ticket % TICKET_PARTS);
+    for (int i; (i = claim(w, ticket)) >= 0;) {
+        if (!pool->fn) return false;
+        pool->fn(pool->context, w->index * each + i, pool->threads * each, thread);
+        atomic_fetch_add_explicit(&w->finished, 1, memory_order_release);
+    }
+    return true;
 }
 
 /* The kernel likes to wake a thread where its waker runs, and the two would share that processor for milliseconds, until it
@@ -131,53 +159,53 @@ static void come_home(worker *w)
 static void *work(void *argument)
 {
     worker *w = argument;
+    mq_pool *pool = w->pool;
     unsigned last = 0;
     for (;;) {
         last = wait_for_change(w, last);
         come_home(w);
-        if (!claim(w, last)) continue; /* too late: the owner did it */
-        mq_pool_fn *fn = w->pool->fn;
-        if (!fn) return NULL;
-        fn(w->pool->context, w->index, w->pool->threads);
-        atomic_store_explicit(&w->seen, last, memory_order_release);
+        if (!do_parts(pool, w, last, w->index)) return NULL;
+        for (int i = 1; last % TICKET_PARTS > 1 && i < pool->threads; i++) {
+            (void)do_parts(pool, &pool->workers[(w->index + i) % pool->threads], last, w->index);
+        }
     }
 }
 
-static void announce(mq_pool *pool, mq_pool_fn *fn, void *context)
+static unsigned announce(mq_pool *pool, mq_pool_part_fn *fn, void *context, int each)
 {
+    const unsigned last = atomic_load_explicit(&pool->ticket, memory_order_relaxed);
+    const unsigned now = last - last % TICKET_PARTS + TICKET_PARTS + (unsigned)each;
     pool->fn = fn;
     pool->context = context;
-    atomic_fetch_add(&pool->generation, 1);
+    pool->dealt += (unsigned)each;
+    atomic_store(&pool->ticket, now);
     bool asleep = false;
-    for (int i = 0; i < pool->started; i++) {
+    for (int i = 1; i <= pool->started; i++) {
         worker *w = &pool->workers[i];
         if (!atomic_load(&w->asleep)) continue;
         asleep = true;
         if (!pool->bound) send_away(w, sched_getcpu());
     }
-    if (asleep) futex(&pool->generation, FUTEX_WAKE_PRIVATE, (unsigned)pool->threads);
+    if (asleep) futex(&pool->ticket, FUTEX_WAKE_PRIVATE, (unsigned)pool->threads);
+    return now;
 }
 
-void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
+void mq__pool_deal(mq_pool *pool, mq_pool_part_fn *fn, void *context, int each)
 {
     if (pool->threads == 1) {
-        fn(context, 0, 1);
+        fn(context, 0, 1, 0);
         return;
     }
-    announce(pool, fn, context);
-    fn(context, 0, pool->threads);
-    const unsigned now = atomic_load_explicit(&pool->generation, memory_order_relaxed);
-    /* Parts that nobody has begun: their workers sleep, or other programs have their cores. Waiting for them could take the
-     * scheduler's time slice, a thousand times as long as a stage. */
-    for (int i = 0; i < pool->started; i++) {
-        worker *w = &pool->workers[i];
-        if (atomic_load_explicit(&w->claimed, memory_order_relaxed) == now || !claim(w, now)) continue;
-        fn(context, w->index, pool->threads);
-        atomic_store_explicit(&w->seen, now, memory_order_relaxed);
+    const unsigned now = announce(pool, fn, context, each);
+    /* Its own parts, then those that nobody has begun: their workers are busy with others, or sleep, or other programs have their
+     * cores. Waiting for them could take the scheduler's time slice, a thousand times as long as a stage. */
+    for (int i = 0; i < pool->threads; i++) {
+        (void)do_parts(pool, &pool->workers[i], now, 0);
     }
     const double start = mq__seconds();
-    for (int i = 0; i < pool->started; i++) {
-        for (int spin = 0; atomic_load_explicit(&pool->workers[i].seen, memory_order_acquire) != now; spin++) {
+    for (int i = 0; i < pool->threads; i++) {
+        for (int spin = 0; atomic_load_explicit(&pool->workers[i].finished, memory_order_acquire) != pool->dealt;
+             spin++) {
             if (spin < SPINS) {
                 relax();
             } else {
@@ -186,6 +214,24 @@ void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
         }
     }
     pool->waited += mq__seconds() - start;
+}
+
+typedef struct whole_run {
+    mq_pool_fn *fn;
+    void *context;
+} whole_run;
+
+static void run_whole(void *context, int part, int parts, int thread)
+{
+    (void)thread;
+    const whole_run *run = context;
+    run->fn(run->context, part, parts);
+}
+
+void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context)
+{
+    whole_run run = {fn, context};
+    mq__pool_deal(pool, run_whole, &run, 1);
 }
 
 mq_status mq__pool_new(int threads, mq_pool **out, mq_error *error)
@@ -203,13 +249,14 @@ mq_status mq__pool_new(int threads, mq_pool **out, mq_error *error)
     }
     *pool = (mq_pool){.threads = threads, .workers = workers};
     if (threads > 1) pool->others = mq__cpu_set_get(sched_getaffinity);
-    for (int i = 0; i < threads - 1; i++) {
-        workers[i] = (worker){.pool = pool, .index = i + 1};
+    for (int i = 0; i < threads; i++) {
+        workers[i] = (worker){.pool = pool, .index = i};
+        if (i == 0) continue;
         if (pool->others.set) workers[i].home = mq__cpu_set_get(sched_getaffinity);
         if (pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0) {
             mq__cpu_set_free(&workers[i].home);
             mq__pool_free(pool);
-            return mq__fail(error, MQ_NO_MEMORY, "pool: thread %d: expected it to start, got a refusal", i + 1);
+            return mq__fail(error, MQ_NO_MEMORY, "pool: thread %d: expected it to start, got a refusal", i);
         }
         pool->started++;
     }
@@ -220,8 +267,8 @@ mq_status mq__pool_new(int threads, mq_pool **out, mq_error *error)
 void mq__pool_free(mq_pool *pool)
 {
     if (!pool) return;
-    announce(pool, NULL, NULL);
-    for (int i = 0; i < pool->started; i++) {
+    (void)announce(pool, NULL, NULL, 1);
+    for (int i = 1; i <= pool->started; i++) {
         pthread_join(pool->workers[i].thread, NULL);
         mq__cpu_set_free(&pool->workers[i].home);
     }
@@ -237,7 +284,7 @@ void mq__pool_bind(mq_pool *pool)
     const size_t threads = (size_t)pool->threads;
     mq_cpu_set *one = &pool->others; /* bound workers are not sent away */
     pool->bound = true;
-    for (int i = 0; count > 0 && one->set && i < pool->started; i++) {
+    for (int i = 1; count > 0 && one->set && i <= pool->started; i++) {
         const size_t t = (size_t)pool->workers[i].index;
         CPU_ZERO_S(one->bytes, one->set);
         CPU_SET_S((size_t)processors[threads <= count ? t * count / threads : t % count], one->bytes, one->set);

@@ -1,4 +1,4 @@
-/* A pool of threads that run the same function over a static partition: each output has one writer.
+/* A pool of threads that run the same function over the parts of a stage: each output has one writer.
  *
  * Between two runs that follow each other closely the workers spin, so a run costs well under a microsecond on top of
  * its work; after a pause they sleep in the kernel. A part whose worker has not begun it when the owner is done is done by
@@ -9,10 +9,11 @@
 
 #include "mixquant.h"
 
-enum { MQ_THREADS_MAX = 1024 };
+enum { MQ_THREADS_MAX = 1024, MQ_POOL_EACH = 63 };
 
 typedef struct mq_pool mq_pool;
 typedef void mq_pool_fn(void *context, int thread, int threads);
+typedef void mq_pool_part_fn(void *context, int part, int parts, int thread);
 
 /* threads in [1, MQ_THREADS_MAX]; the caller itself is thread 0. */
 mq_status mq__pool_new(int threads, mq_pool **pool, mq_error *error);
@@ -24,11 +25,15 @@ int mq__pool_threads(const mq_pool *pool);
 
 /* Runs fn(context, t, threads) once for each t and returns when all have finished. */
 void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context);
+/* The same cut finer: fn(context, part, parts, thread) once for each of `each` parts a thread, at most MQ_POOL_EACH. Who is
+ * done with its own takes what others have not begun, so that threads of unequal speed end together; `thread` says who does
+ * it, for its scratch. With one thread there is one part. */
+void mq__pool_deal(mq_pool *pool, mq_pool_part_fn *fn, void *context, int each);
 
 double mq__pool_waited(const mq_pool *pool); /* seconds that the owner has waited for workers in all runs */
 double mq__seconds(void);                    /* monotonic clock */
 
-/* The part of [0, count) that thread t of n owns: contiguous, in order, sizes differ by at most one. */
+/* The part of [0, count) that part (or thread) t of n owns: contiguous, in order, sizes differ by at most one. */
 static inline void mq__partition(size_t count, int thread, int threads, size_t *begin, size_t *end)
 {
     const size_t t = (size_t)thread, n = (size_t)threads;

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define PART_ROWS 128 /* rows of kv heads that a part has at least: a part makes its tiles of keys anew */
+
 typedef struct job {
     mq_runtime *rt;
     const mq_layer *weights;
@@ -144,7 +146,7 @@ static uint32_t tile_at(const job *j, const mq_segment *segment, uint32_t row, u
 
 /* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by cost; a
  * tile that two threads share is cut. Rows do not depend on it. */
-static void attend_prefill(void *context, int thread, int threads)
+static void attend_prefill(void *context, int part, int parts, int thread)
 {
     const job *j = context;
     const mq_runtime *rt = j->rt;
@@ -156,8 +158,7 @@ static void attend_prefill(void *context, int thread, int threads)
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
         if (segment->rows == 0) continue;
-        const mq_share share =
-            mq__share(heads * mq__causal_cost(segment->first, segment->rows, window), thread, threads);
+        const mq_share share = mq__share(heads * mq__causal_cost(segment->first, segment->rows, window), part, parts);
         double at = 0;
         for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
             rows = tile_at(j, segment, row, most);
@@ -354,7 +355,8 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
     mq__lap(rt, MQ_STAGE_ROTATE);
     if (shown) show_queries(rt, layer);
     if (rt->pass->phase == MQ_PHASE_PREFILL) {
-        mq__pool_run(rt->pool, attend_prefill, &j);
+        const size_t rows = rt->pass->rows;
+        mq__pool_deal(rt->pool, attend_prefill, &j, mq__parts_of(rt, rows, rows * j.weights->kv_heads, PART_ROWS));
     } else {
         mq__pool_run(rt->pool, attend_decode, &j);
         if (several_spans(&j)) mq__pool_run(rt->pool, merge_decode, &j);

@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+#define PART_PANELS 16 /* that a part has at least */
+
 /* Rows of one expert that are packed together. */
 typedef struct part {
     size_t first, at; /* the first row, in the order by expert and among the packed ones */
@@ -290,18 +292,24 @@ static double panel_cost(size_t rows)
     return rows ? (double)rows + 12 : 0;
 }
 
-static void multiply_experts(void *context, int thread, int threads)
+/* Of one expert; all are of one size. */
+static size_t expert_panels(const job *j)
+{
+    const mq_mlp *one = &j->layer->expert[0];
+    return j->down ? mq__panels_of(&one->down) : 2 * mq__panels_of(&one->gate);
+}
+
+static void multiply_experts(void *context, int nth, int of, int thread)
 {
     const job *j = context;
     const mq_experts *x = j->rt->experts;
     const uint32_t experts = j->rt->model->experts;
-    const mq_mlp *one = &j->layer->expert[0]; /* all are of one size */
-    const size_t panels = j->down ? mq__panels_of(&one->down) : 2 * mq__panels_of(&one->gate);
+    const size_t panels = expert_panels(j);
     double total = 0, at = 0;
     for (uint32_t e = 0; e < experts; e++) {
         total += (double)panels * panel_cost(x->first[e + 1] - x->first[e]);
     }
-    const mq_share share = mq__share(total, thread, threads);
+    const mq_share share = mq__share(total, nth, of);
     for (uint32_t e = 0; e < experts; e++) {
         const double cost = (double)panels * panel_cost(x->first[e + 1] - x->first[e]);
         uint32_t p0, p1;
@@ -323,7 +331,8 @@ static void multiply_all(mq_runtime *rt, const mq_layer *layer, mq_linear_format
     cut_parts(x, rt->model->experts, j.x.layout);
     mq__run_rows(rt, gather, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
-    mq__pool_run(rt->pool, multiply_experts, &j);
+    const size_t panels = rt->model->experts * expert_panels(&j);
+    mq__pool_deal(rt->pool, multiply_experts, &j, mq__parts_of(rt, rt->pass->rows, panels, PART_PANELS));
     mq__lap(rt, MQ_STAGE_LINEAR);
 }
 

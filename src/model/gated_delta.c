@@ -210,18 +210,24 @@ static void keep_all_rows(const job *j, const mq_segment *segment)
     keep_rows(j, segment, segment->rows, segment->state_after);
 }
 
-/* Units are (segment, panel), dealt out by cost. */
-static void run_recurrence(void *context, int thread, int threads)
+static uint32_t delta_units(const mq_runtime *rt)
 {
+    const mq_delta_sizes *d = &rt->model->delta;
+    return d->value_heads * d->value_dim / MQ_DELTA_COLUMNS;
+}
+
+/* Units are (segment, panel), dealt out by cost. */
+static void run_recurrence(void *context, int part, int parts, int thread)
+{
+    (void)thread;
     const job *j = context;
-    const mq_delta_sizes *d = &j->rt->model->delta;
     const mq_pass *pass = j->rt->pass;
-    const uint32_t units = d->value_heads * d->value_dim / MQ_DELTA_COLUMNS;
+    const uint32_t units = delta_units(j->rt);
     double total = 0, at = 0, cost;
     for (uint32_t s = 0; s < pass->segment_count; s++) {
         total += pass->segments[s].rows ? (pass->segments[s].rows + UNIT_COST) * (double)units : 0;
     }
-    const mq_share share = mq__share(total, thread, threads);
+    const mq_share share = mq__share(total, part, parts);
     for (uint32_t s = 0; s < pass->segment_count; s++, at += cost) {
         const mq_segment *segment = &pass->segments[s];
         uint32_t u0, u1;
@@ -240,7 +246,7 @@ void mq__gated_delta(mq_runtime *rt, uint32_t layer)
     job j = {.rt = rt, .weights = weights, .state_at = weights->index * mq__state_layer_floats(&rt->model->delta)};
     mq__pool_run(rt->pool, prepare_delta_rows, &j);
     mq__lap(rt, MQ_STAGE_ROTATE);
-    mq__pool_run(rt->pool, run_recurrence, &j);
+    mq__pool_deal(rt->pool, run_recurrence, &j, mq__parts_of(rt, rt->pass->rows, delta_units(rt), 4));
     mq__lap(rt, MQ_STAGE_ATTEND);
 }
 

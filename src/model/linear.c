@@ -7,13 +7,16 @@
 #include "model/runtime.h"
 #include "model/share.h"
 
+#define PART_PANELS 4 /* that a part has at least */
+
 typedef struct job {
     mq_runtime *rt;
     mq_packed_rows x; /* plain: input.rows */
     mq_input input;
     const mq_output *outputs;
     int count;
-    bool own; /* each thread makes the rows for itself */
+    bool own;      /* each thread makes the rows for itself */
+    size_t pieces; /* into which the rows are cut */
 } job;
 
 /* Rows [begin, end) of the input, into those of `rows`. */
@@ -84,17 +87,23 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     }
 }
 
-static void multiply_linear(void *context, int thread, int threads)
+static size_t panels_of_outputs(const job *j)
 {
-    const job *j = context;
-    size_t panels = 0, begin, end;
+    size_t panels = 0;
     for (int i = 0; i < j->count; i++) {
         panels += mq__panels_of(j->outputs[i].linear);
     }
+    return panels;
+}
+
+static void multiply_linear(void *context, int part, int parts, int thread)
+{
+    const job *j = context;
+    const size_t panels = panels_of_outputs(j), pieces = j->pieces;
+    size_t begin, end;
     if (j->own) make_own(j, thread);
     const size_t rows = j->input.count, groups = (rows + MQ_ROW_GRAIN - 1) / MQ_ROW_GRAIN;
-    const size_t pieces = j->x.layout == MQ_ROWS_PLAIN ? 1 : mq__row_pieces(panels, rows, threads);
-    mq__partition(panels * pieces, thread, threads, &begin, &end);
+    mq__partition(panels * pieces, part, parts, &begin, &end);
     for (size_t i = begin / panels; i * panels < end; i++) {
         const size_t row0 = groups * i / pieces * MQ_ROW_GRAIN, row1 = groups * (i + 1) / pieces * MQ_ROW_GRAIN;
         const size_t p0 = begin > i * panels ? begin - i * panels : 0, left = end - i * panels;
@@ -121,6 +130,8 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
     j.own = few && (plain ? input.kind != MQ_INPUT_PLAIN : j.x.layout == MQ_ROWS_NVFP4);
     if (!as_it_is && !j.own) mq__pool_run(rt->pool, prepare_rows, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
-    mq__pool_run(rt->pool, multiply_linear, &j);
+    const size_t panels = panels_of_outputs(&j);
+    j.pieces = plain ? 1 : mq__row_pieces(panels, input.count, mq__pool_threads(rt->pool));
+    mq__pool_deal(rt->pool, multiply_linear, &j, mq__parts_of(rt, input.count, panels * j.pieces, PART_PANELS));
     mq__lap(rt, MQ_STAGE_LINEAR);
 }

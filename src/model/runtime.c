@@ -1,4 +1,5 @@
 #include "model/runtime.h"
+#include "model/share.h"
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -120,6 +121,13 @@ void mq__lap(mq_runtime *rt, mq_stage stage)
     seconds[c->head ? MQ_STAGE_HEAD : stage] += now - c->last - waited;
     c->last = now;
     c->waited = all;
+}
+
+int mq__parts_of(const mq_runtime *rt, size_t rows, size_t units, size_t least)
+{
+    enum { MANY = 64 };
+    const bool cut = rt->pass->phase == MQ_PHASE_PREFILL && rows >= MANY;
+    return cut ? mq__parts_each(units, least, mq__pool_threads(rt->pool)) : 1;
 }
 
 void mq__runtime_profile(const mq_runtime *rt, mq_profile *profile)

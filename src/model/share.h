@@ -1,5 +1,6 @@
-/* How the work of a stage is cut for the threads: by cost, in one order, so that each output has one writer and neighbours in
- * memory stay together. Results never depend on the cut; tests/unit/test_share.c counts the work for 1 to 64 threads. */
+/* How the work of a stage is cut into parts for the threads: by cost, in one order, so that each output has one writer and
+ * neighbours in memory stay together. Results never depend on the cut; tests/unit/test_share.c counts the work for 1 to 64
+ * threads. */
 #ifndef MQ_MODEL_SHARE_H
 #define MQ_MODEL_SHARE_H
 
@@ -8,17 +9,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One thread's part [begin, end) of a stage's total cost. */
+/* One part [begin, end) of a stage's total cost. */
 typedef struct mq_share {
     double begin, end;
 } mq_share;
 
-static inline mq_share mq__share(double total, int thread, int threads)
+static inline mq_share mq__share(double total, int part, int parts)
 {
     /* the last one takes what rounding leaves */
-    const mq_share share = {total * thread / threads,
-                            thread + 1 == threads ? 2 * total : total * (thread + 1) / threads};
+    const mq_share share = {total * part / parts, part + 1 == parts ? 2 * total : total * (part + 1) / parts};
     return share;
+}
+
+/* How many parts a thread has of a stage of so many units: enough that threads of unequal speed (other programs, the core's
+ * other hyperthread, small cores beside large ones) end together, and none of fewer than `least` units. */
+static inline int mq__parts_each(size_t units, size_t least, int threads)
+{
+    enum { MOST = 12 }; /* of 1, 4, 8 and 16: docs/perf/2026-11-zen3.md */
+    const size_t each = units / least / (size_t)threads;
+    return each < 1 ? 1 : each > MOST ? MOST : (int)each;
 }
 
 /* The parts [*p0, *p1) of a unit of `count` equal parts, at [at, at + unit) of the total, that belong to a share; false when

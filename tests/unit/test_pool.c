@@ -19,6 +19,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+static void ignore_run(void *context, int thread, int threads)
+{
+    (void)context;
+    (void)thread;
+    (void)threads;
+}
+
 typedef struct counter {
     size_t values[1000];
     int calls[8];
@@ -55,6 +62,66 @@ static void test_every_part_once(void **state)
             assert_int_equal(c.calls[t], t < threads ? 300 : 0);
         }
     }
+}
+
+/* Parts that were done, and by whom; `late` threads take their time. */
+typedef struct deal {
+    atomic_int done[8 * MQ_POOL_EACH];
+    int by[8]; /* written by its thread only */
+    int late;
+} deal;
+
+static void do_dealt(void *context, int part, int parts, int thread)
+{
+    deal *d = context;
+    assert_true(part >= 0 && part < parts);
+    atomic_fetch_add(&d->done[part], 1);
+    d->by[thread]++;
+    if (thread < d->late) usleep(300);
+}
+
+/* Each part of each thread once, however many there are and whoever is slow. */
+static void test_deals_every_part_once(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 8; threads += 3) {
+        mq_pool *pool;
+        assert_int_equal(mq__pool_new(threads, &pool, NULL), MQ_OK);
+        for (int each = 1; each <= MQ_POOL_EACH; each += each < 4 ? 1 : 19) {
+            deal d = {.late = each == 4 ? threads / 2 : 0};
+            const int parts = threads == 1 ? 1 : threads * each;
+            for (int run = 0; run < 50; run++) {
+                mq__pool_deal(pool, do_dealt, &d, each);
+                mq__pool_run(pool, ignore_run, NULL); /* tickets of both kinds */
+                if (run % 20 == 10) usleep(20000);    /* long enough for the workers to sleep */
+            }
+            int all = 0;
+            for (int i = 0; i < 8 * MQ_POOL_EACH; i++) {
+                assert_int_equal(atomic_load(&d.done[i]), i < parts ? 50 : 0);
+            }
+            for (int t = 0; t < 8; t++) {
+                all += d.by[t];
+            }
+            assert_int_equal(all, 50 * parts);
+        }
+        mq__pool_free(pool);
+    }
+}
+
+/* A thread that is slow keeps nobody waiting for more than the part that it is at. */
+static void test_slow_threads_are_helped(void **state)
+{
+    (void)state;
+    mq_pool *pool;
+    int helped = 0;
+    assert_int_equal(mq__pool_new(2, &pool, NULL), MQ_OK);
+    for (int run = 0; run < 20; run++) {
+        deal d = {.late = 1};
+        mq__pool_deal(pool, do_dealt, &d, 16);
+        helped += d.by[0] < 16;
+    }
+    assert_true(helped > 10);
+    mq__pool_free(pool);
 }
 
 static void test_partition_covers(void **state)
@@ -252,6 +319,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_part_once),       cmocka_unit_test(test_partition_covers),
+        cmocka_unit_test(test_deals_every_part_once), cmocka_unit_test(test_slow_threads_are_helped),
         cmocka_unit_test(test_wakes_elsewhere),       cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_many_processors),       cmocka_unit_test(test_workers_keep_their_processors),
         cmocka_unit_test(test_refuses_thread_counts),
