@@ -73,9 +73,9 @@ def facts(*workers):
 
 
 def long_many():
-    """Prompts repeat, but not before both caches have forgotten them: each is computed, sent and compared."""
+    """Prompts of one to three blocks. They repeat, but not before both caches have forgotten them: each is computed, sent and compared."""
     with Bed(prefill=["--kv-bytes", "8M"], decode=["--kv-bytes", "8M"]) as b:
-        kinds = [prompt(150, 10_000_000 + i) for i in range(300)]
+        kinds = [prompt(70 + 37 * i % 97, 10_000_000 + i) for i in range(300)]
         expected = [right(ids, 2) for ids in kinds]
         begun, early = time.monotonic(), None
         with Moved(b.d) as d, Moved(b.p) as p:
