@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,10 +24,11 @@
  * when the one before is complete, so a worker at HOME has all its processors. */
 enum place { HOME, SENDING, AWAY };
 
-/* A run is known by its ticket: how many runs there were before it, and how many parts each thread has of it. */
+/* A run is known by its ticket: its number * TICKET_PARTS + the parts that each thread has of it. Numbers start again after 2^26
+ * runs; a thread would have to sleep through all of them between reading a ticket and claiming a part to be misled. */
 #define TICKET_PARTS (MQ_POOL_EACH + 1u)
 
-/* One cache line per thread: while it has parts left, hardly anyone else writes to it. */
+/* One cache line per thread: while it has parts left, nobody else writes to it, but for an owner that does not find it awake. */
 typedef struct worker {
     _Alignas(64) atomic_uint_least64_t left; /* a run's ticket << 32 | its parts of this thread that nobody has begun */
     atomic_uint finished;                    /* parts of this thread in all runs, whoever did them */
@@ -97,8 +99,9 @@ static unsigned wait_for_change(worker *w, unsigned last)
     return now;
 }
 
-/* The next of w's parts that nobody has begun, -1 when there is none. A run is announced when all parts of the one before have
- * been done: whoever still comes for those finds none left, and what says it is of the run before has not been begun. */
+/* The next of w's parts that nobody has begun, -1 when there is none. A run is announced only when all parts of the one before
+ * are done. So a word of this run says what is left, a word of the run before means that nothing has been begun, and any other
+ * word that this run is over. */
 static int claim(worker *w, unsigned ticket)
 {
     const unsigned each = ticket % TICKET_PARTS;
@@ -165,7 +168,8 @@ static void *work(void *argument)
         last = wait_for_change(w, last);
         come_home(w);
         if (!do_parts(pool, w, last, w->index)) return NULL;
-        for (int i = 1; last % TICKET_PARTS > 1 && i < pool->threads; i++) {
+        if (last % TICKET_PARTS == 1) continue;
+        for (int i = 1; i < pool->threads && atomic_load_explicit(&pool->ticket, memory_order_relaxed) == last; i++) {
             (void)do_parts(pool, &pool->workers[(w->index + i) % pool->threads], last, w->index);
         }
     }
@@ -192,6 +196,7 @@ static unsigned announce(mq_pool *pool, mq_pool_part_fn *fn, void *context, int 
 
 void mq__pool_deal(mq_pool *pool, mq_pool_part_fn *fn, void *context, int each)
 {
+    assert(each >= 1 && each <= MQ_POOL_EACH);
     if (pool->threads == 1) {
         fn(context, 0, 1, 0);
         return;

@@ -23,11 +23,12 @@ void mq__pool_free(mq_pool *pool);
 void mq__pool_bind(mq_pool *pool);
 int mq__pool_threads(const mq_pool *pool);
 
-/* Runs fn(context, t, threads) once for each t and returns when all have finished. */
+/* Runs fn(context, t, threads) once for each t and returns when all have finished. One part a thread: t is the part's number,
+ * whoever does it. */
 void mq__pool_run(mq_pool *pool, mq_pool_fn *fn, void *context);
-/* The same cut finer: fn(context, part, parts, thread) once for each of `each` parts a thread, at most MQ_POOL_EACH. Who is
- * done with its own takes what others have not begun, so that threads of unequal speed end together; `thread` says who does
- * it, for its scratch. With one thread there is one part. */
+/* Runs fn(context, part, parts, thread) once for each part, and returns when all have finished. Each thread has `each` parts in
+ * a row, 1 to MQ_POOL_EACH; who is done with its own takes what others have not begun, so that threads of unequal speed end
+ * together. `thread` is who does the part, for its scratch. A pool of one thread has one part. */
 void mq__pool_deal(mq_pool *pool, mq_pool_part_fn *fn, void *context, int each);
 
 double mq__pool_waited(const mq_pool *pool); /* seconds that the owner has waited for workers in all runs */

@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#define PART_ROWS 128 /* rows of kv heads that a part has at least: a part makes its tiles of keys anew */
-
 typedef struct job {
     mq_runtime *rt;
     const mq_layer *weights;
@@ -144,8 +142,13 @@ static uint32_t tile_at(const job *j, const mq_segment *segment, uint32_t row, u
     return left < room ? left : room;
 }
 
+static double segment_cost(const job *j, const mq_segment *segment)
+{
+    return j->weights->kv_heads * mq__causal_cost(segment->first, segment->rows, j->weights->window);
+}
+
 /* Units are (row tile, kv head) in order of position. A later tile sees more keys, so the units are dealt out by cost; a
- * tile that two threads share is cut. Rows do not depend on it. */
+ * tile that two parts share is cut. Rows do not depend on it. */
 static void attend_prefill(void *context, int part, int parts, int thread)
 {
     const job *j = context;
@@ -155,11 +158,13 @@ static void attend_prefill(void *context, int part, int parts, int thread)
                                                   : format == MQ_ATTENTION_W16A16 ? rt->kernels->attention_prefill_bf16
                                                                                   : rt->kernels->attention_prefill;
     const uint32_t heads = j->weights->kv_heads, window = j->weights->window, most = tile_rows(j);
+    double total = 0, at = 0;
+    for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
+        total += segment_cost(j, &rt->pass->segments[s]);
+    }
+    const mq_share share = mq__share(total, part, parts);
     for (uint32_t s = 0; s < rt->pass->segment_count; s++) {
         const mq_segment *segment = &rt->pass->segments[s];
-        if (segment->rows == 0) continue;
-        const mq_share share = mq__share(heads * mq__causal_cost(segment->first, segment->rows, window), part, parts);
-        double at = 0;
         for (uint32_t row = 0, rows; row < segment->rows; row += rows) {
             rows = tile_at(j, segment, row, most);
             const uint32_t first = segment->first + row;
@@ -170,6 +175,18 @@ static void attend_prefill(void *context, int part, int parts, int thread)
             }
         }
     }
+}
+
+#define PART_UNITS 2 /* that a part has at least: the keys of a unit that is cut are made ready once more */
+
+static size_t prefill_units(const job *j)
+{
+    const uint32_t most = tile_rows(j);
+    size_t tiles = 0;
+    for (uint32_t s = 0; s < j->rt->pass->segment_count; s++) {
+        tiles += (j->rt->pass->segments[s].rows + most - 1) / most;
+    }
+    return tiles * j->weights->kv_heads;
 }
 
 /* ---- decode: keys are cut into spans at fixed positions, whatever threads and rows there are */
@@ -355,8 +372,7 @@ void mq__attention(mq_runtime *rt, uint32_t layer)
     mq__lap(rt, MQ_STAGE_ROTATE);
     if (shown) show_queries(rt, layer);
     if (rt->pass->phase == MQ_PHASE_PREFILL) {
-        const size_t rows = rt->pass->rows;
-        mq__pool_deal(rt->pool, attend_prefill, &j, mq__parts_of(rt, rows, rows * j.weights->kv_heads, PART_ROWS));
+        mq__pool_deal(rt->pool, attend_prefill, &j, mq__parts_of(rt, rt->pass->rows, prefill_units(&j), PART_UNITS));
     } else {
         mq__pool_run(rt->pool, attend_decode, &j);
         if (several_spans(&j)) mq__pool_run(rt->pool, merge_decode, &j);

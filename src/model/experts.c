@@ -12,8 +12,6 @@
 #include <math.h>
 #include <string.h>
 
-#define PART_PANELS 16 /* that a part has at least */
-
 /* Rows of one expert that are packed together. */
 typedef struct part {
     size_t first, at; /* the first row, in the order by expert and among the packed ones */
@@ -292,6 +290,8 @@ static double panel_cost(size_t rows)
     return rows ? (double)rows + 12 : 0;
 }
 
+#define EXPERT_PANELS 16 /* that a thread's part of the stage has at least */
+
 /* Of one expert; all are of one size. */
 static size_t expert_panels(const job *j)
 {
@@ -332,7 +332,7 @@ static void multiply_all(mq_runtime *rt, const mq_layer *layer, mq_linear_format
     mq__run_rows(rt, gather, &j);
     mq__lap(rt, MQ_STAGE_PREPARE);
     const size_t panels = rt->model->experts * expert_panels(&j);
-    mq__pool_deal(rt->pool, multiply_experts, &j, mq__parts_of(rt, rt->pass->rows, panels, PART_PANELS));
+    mq__pool_deal(rt->pool, multiply_experts, &j, mq__parts_of(rt, rt->pass->rows, panels, EXPERT_PANELS));
     mq__lap(rt, MQ_STAGE_LINEAR);
 }
 

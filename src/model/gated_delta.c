@@ -210,6 +210,8 @@ static void keep_all_rows(const job *j, const mq_segment *segment)
     keep_rows(j, segment, segment->rows, segment->state_after);
 }
 
+#define DELTA_UNITS 4 /* that a part has at least */
+
 static uint32_t delta_units(const mq_runtime *rt)
 {
     const mq_delta_sizes *d = &rt->model->delta;
@@ -246,7 +248,7 @@ void mq__gated_delta(mq_runtime *rt, uint32_t layer)
     job j = {.rt = rt, .weights = weights, .state_at = weights->index * mq__state_layer_floats(&rt->model->delta)};
     mq__pool_run(rt->pool, prepare_delta_rows, &j);
     mq__lap(rt, MQ_STAGE_ROTATE);
-    mq__pool_deal(rt->pool, run_recurrence, &j, mq__parts_of(rt, rt->pass->rows, delta_units(rt), 4));
+    mq__pool_deal(rt->pool, run_recurrence, &j, mq__parts_of(rt, rt->pass->rows, delta_units(rt), DELTA_UNITS));
     mq__lap(rt, MQ_STAGE_ATTEND);
 }
 

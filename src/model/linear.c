@@ -2,12 +2,10 @@
  *
  * Norm and activation happen in the first stage, a group of rows at a time, so that a row is still in L1 when it is
  * quantised; one or two rows each thread makes for itself (and quantises), which takes less time than waiting for another one. The
- * second stage partitions the weight panels of all outputs together over the threads: each thread reads its own weights
- * once for all rows, and each output has one writer. Where threads outnumber panels, rows are cut as well. */
+ * second stage partitions the weight panels of all outputs together over the threads: each weight is read once for all rows,
+ * and each output has one writer. Where threads outnumber panels, rows are cut as well. */
 #include "model/runtime.h"
 #include "model/share.h"
-
-#define PART_PANELS 4 /* that a part has at least */
 
 typedef struct job {
     mq_runtime *rt;
@@ -17,6 +15,7 @@ typedef struct job {
     int count;
     bool own;      /* each thread makes the rows for itself */
     size_t pieces; /* into which the rows are cut */
+    int each;      /* parts of a thread */
 } job;
 
 /* Rows [begin, end) of the input, into those of `rows`. */
@@ -87,6 +86,12 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     }
 }
 
+/* Panels that a kernel takes at once (kernels/nvfp4_driver.h, int8_driver.h): it reads, and on AVX2 arranges, the rows for each. */
+static size_t batch_of(mq_row_layout layout)
+{
+    return layout == MQ_ROWS_INT8 ? 10 : 4;
+}
+
 static size_t panels_of_outputs(const job *j)
 {
     size_t panels = 0;
@@ -103,7 +108,7 @@ static void multiply_linear(void *context, int part, int parts, int thread)
     size_t begin, end;
     if (j->own) make_own(j, thread);
     const size_t rows = j->input.count, groups = (rows + MQ_ROW_GRAIN - 1) / MQ_ROW_GRAIN;
-    mq__partition(panels * pieces, part, parts, &begin, &end);
+    mq__part_units(panels * pieces, part, parts, j->each, batch_of(j->x.layout), &begin, &end);
     for (size_t i = begin / panels; i * panels < end; i++) {
         const size_t row0 = groups * i / pieces * MQ_ROW_GRAIN, row1 = groups * (i + 1) / pieces * MQ_ROW_GRAIN;
         const size_t p0 = begin > i * panels ? begin - i * panels : 0, left = end - i * panels;
@@ -132,6 +137,7 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
     mq__lap(rt, MQ_STAGE_PREPARE);
     const size_t panels = panels_of_outputs(&j);
     j.pieces = plain ? 1 : mq__row_pieces(panels, input.count, mq__pool_threads(rt->pool));
-    mq__pool_deal(rt->pool, multiply_linear, &j, mq__parts_of(rt, input.count, panels * j.pieces, PART_PANELS));
+    j.each = mq__parts_of(rt, input.count, panels * j.pieces, batch_of(j.x.layout));
+    mq__pool_deal(rt->pool, multiply_linear, &j, j.each);
     mq__lap(rt, MQ_STAGE_LINEAR);
 }

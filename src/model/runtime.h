@@ -60,8 +60,9 @@ static inline void mq__gated(const mq_runtime *rt, float *y, const float *gate, 
 /* A stage ends: what passed since the last one is its time, less what the caller waited. */
 void mq__lap(mq_runtime *rt, mq_stage stage);
 
-/* Parts a thread of a stage of the pass. Few rows are not worth cutting, and what reads each weight once for them runs best in
- * one piece (docs/PERF.md, thread pool). */
+/* Parts that each thread has of a stage of the pass, which has so many units; a part is to have `least` of them (share.h). Few
+ * rows are not worth cutting, and in decode, where weights are read as fast as memory gives them, one long piece a thread is the
+ * fastest (docs/PERF.md, thread pool). */
 int mq__parts_of(const mq_runtime *rt, size_t rows, size_t units, size_t least);
 
 /* ---- pass.c */

@@ -4,6 +4,8 @@
 #ifndef MQ_MODEL_SHARE_H
 #define MQ_MODEL_SHARE_H
 
+#include "base/pool.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,12 +24,25 @@ static inline mq_share mq__share(double total, int part, int parts)
 }
 
 /* How many parts a thread has of a stage of so many units: enough that threads of unequal speed (other programs, the core's
- * other hyperthread, small cores beside large ones) end together, and none of fewer than `least` units. */
+ * other hyperthread, small cores beside large ones) end together, and on average none of fewer than `least` units. */
 static inline int mq__parts_each(size_t units, size_t least, int threads)
 {
-    enum { MOST = 12 }; /* of 1, 4, 8 and 16: docs/perf/2026-11-zen3.md */
+    enum { MOST = 8 }; /* docs/perf/2026-11-zen3.md */
     const size_t each = units / least / (size_t)threads;
-    return each < 1 ? 1 : each > MOST ? MOST : (int)each;
+    return threads == 1 || each < 1 ? 1 : each > MOST ? MOST : (int)each;
+}
+
+/* Units [*begin, *end) of a part, of which each thread has `each`: the thread's own units, which do not depend on `each`, cut at
+ * multiples of `grain` from their begin. */
+static inline void mq__part_units(size_t units, int part, int parts, int each, size_t grain, size_t *begin, size_t *end)
+{
+    size_t own, own_end, g0, g1;
+    mq__partition(units, part / each, parts / each, &own, &own_end);
+    mq__partition((own_end - own + grain - 1) / grain, part % each, each, &g0, &g1);
+    g0 = own + g0 * grain;
+    g1 = own + g1 * grain;
+    *begin = g0 < own_end ? g0 : own_end;
+    *end = g1 < own_end ? g1 : own_end;
 }
 
 /* The parts [*p0, *p1) of a unit of `count` equal parts, at [at, at + unit) of the total, that belong to a share; false when

@@ -71,6 +71,45 @@ static void every_unit_has_one_owner(void **state)
     }
 }
 
+/* A thread's parts together are its partition, which is where its weights are placed, and are cut at multiples of the grain. */
+static void parts_are_cut_out_of_shares(void **state)
+{
+    (void)state;
+    static const size_t counts[] = {0, 1, 7, 32, 128, 608, 4748};
+    for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+        for (int threads = 1; threads <= MOST_THREADS; threads++) {
+            for (int each = 1; each <= 12; each++) {
+                const size_t grain = each % 2 ? 4 : 10;
+                for (int t = 0; t < threads; t++) {
+                    size_t own, own_end;
+                    mq__partition(counts[c], t, threads, &own, &own_end);
+                    size_t next = own, begin, end;
+                    for (int i = 0; i < each; i++, next = end) {
+                        mq__part_units(counts[c], t * each + i, threads * each, each, grain, &begin, &end);
+                        assert_int_equal(begin, next);
+                        assert_true(end >= begin && (end == own_end || (end - own) % grain == 0));
+                    }
+                    assert_int_equal(next, own_end);
+                }
+            }
+        }
+    }
+}
+
+/* One thread has one part; of few units nobody has several. */
+static void parts_are_not_small(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= MOST_THREADS; threads++) {
+        for (size_t units = 0; units < 5000; units += 37) {
+            const int each = mq__parts_each(units, 4, threads);
+            assert_true(each >= 1 && each <= MQ_POOL_EACH && (threads > 1 || each == 1));
+            assert_true(each == 1 || units >= 4 * (size_t)(each * threads));
+        }
+    }
+    assert_true(mq__parts_each(128, 4, 2) > 4);
+}
+
 /* Mean of the threads' work over the most that one has. */
 static double efficiency(const double *work, int threads)
 {
@@ -161,7 +200,8 @@ static void linear_layers_are_shared_evenly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_part_has_one_owner), cmocka_unit_test(every_unit_has_one_owner),
-        cmocka_unit_test(attention_is_shared_evenly), cmocka_unit_test(linear_layers_are_shared_evenly)};
+        cmocka_unit_test(every_part_has_one_owner),    cmocka_unit_test(every_unit_has_one_owner),
+        cmocka_unit_test(parts_are_cut_out_of_shares), cmocka_unit_test(parts_are_not_small),
+        cmocka_unit_test(attention_is_shared_evenly),  cmocka_unit_test(linear_layers_are_shared_evenly)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
