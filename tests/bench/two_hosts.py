@@ -10,8 +10,8 @@ With --free a worker computes with one thread on any core, so that others are le
     last chunk    what the KV of the prompt's last pass takes on the wire, at the wire's rate as plain read and write measure it
     hidden        the share of the transfer that took no time: 1 - (first token here - first token of one process) / bytes over rate;
                   counted: the same of the decode worker's counter of transfers after the peer had computed
-    pauses        between two tokens of 4 answers of the decode worker: alone, and while it has a long prompt prefilled elsewhere; and
-                  the same of one process that does both
+    pauses        between two tokens of 4 answers of the decode worker: alone, and while it has a long prompt prefilled elsewhere, by each
+                  of these ways; and the same of one process that does both
 Each answer's first token must be that of one process. Exit code 77: not possible here.
 """
 import argparse
@@ -256,10 +256,12 @@ def pauses_beside_a_prompt(worker, remote):
 
 def measure_pauses(stage):
     found = {}
+    rows = [("one process", stage.one, None)] + [(name, pair[1], None) for name, pair in stage.pairs.items()]
+    rows += [(f"two hosts, {rate}", stage.two[1], rate) for rate in A.rates]
     for run in range(A.runs):
-        for name, worker, rate in [("one process", stage.one, None)] + [(f"two hosts, {rate}", stage.two[1], rate) for rate in A.rates]:
+        for name, worker, rate in rows:
             stage.hosts.rate(rate)
-            one = pauses_beside_a_prompt(worker, rate is not None)
+            one = pauses_beside_a_prompt(worker, worker is not stage.one)
             found.setdefault(name, []).append(one)
             worker.wait_idle(60)
             log(f"pauses: {run + 1} of {A.runs}: {name}: p99 {1000 * one['idle']['p99']:.0f} ms alone, {1000 * one['beside']['p99']:.0f} ms beside a prompt "
