@@ -31,7 +31,7 @@ from workers import Worker, end_workers, prompt, wait_until  # noqa: E402
 
 ANSWERS = 4
 CHUNK = 512          # tokens of a pass
-WINDOW = 15.0        # seconds of answers without a prompt beside them
+WINDOW = 100.0       # seconds of answers without a prompt beside them: about as long as the prompt takes, or rare pauses are missed
 HIDDEN_BAR, LAST_CHUNK_BAR, PAUSE_BAR = 0.9, 1.1, 1.3
 
 A = None
