@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -74,7 +75,7 @@ typedef struct deal {
 static void do_dealt(void *context, int part, int parts, int thread)
 {
     deal *d = context;
-    assert_true(part >= 0 && part < parts);
+    if (part < 0 || part >= parts) abort(); /* cmocka's own checks are for the thread of the test */
     atomic_fetch_add(&d->done[part], 1);
     d->by[thread]++;
     if (thread < d->late) usleep(300);
