@@ -166,7 +166,11 @@ _Static_assert(SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the scrat
 static void nvfp4_gemm_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                             const mq_epilogue *out, void *scratch)
 {
-    mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
+    if (rows <= MQ_NVFP4_THIN_AVX2) {
+        mq__nvfp4_thin_avx2(a, rows, w, p0, p1, out);
+    } else {
+        mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
+    }
 }
 
 void mq__fill_avx2_nvfp4(mq_kernels *table)
