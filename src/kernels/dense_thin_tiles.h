@@ -1,28 +1,55 @@
-/* Thin dense products of few rows, the part that the levels with short vectors share. Included once by a level's file, after
- *     tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, R)   outputs of features n, n + apart, ... (W of them) for rows
- *                                                            [row, row + R); W * R <= 6, type is w's; ahead: prefetch
- * and INLINE; it then provides thin_few_rows().
+/* Thin dense products of few rows, the part that the levels with short vectors share. Included once by a level's file, which has INLINE
+ * and FOUR_ROWS (whether four rows are one tile, though their sums do not all fit the registers) and defines tile_thin(); it provides
+ * thin_few_rows().
  *
- * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so 2 x 3,
- * 2 x 2 or 2 x 1 features x rows are taken at a time; more rows reread the weights from L1. */
+ * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so the sums of 2 x 3
+ * features x rows stay in them; more rows reread the weights from L1. */
 #ifndef MQ_KERNELS_DENSE_THIN_TILES_H
 #define MQ_KERNELS_DENSE_THIN_TILES_H
 
 #include "kernels/dense_common.h"
+
+/* What a tile prefetches: bytes from the weights of k = 0, and how many more each 16 k; step 0: nothing. */
+typedef struct thin_ahead {
+    size_t first, step;
+} thin_ahead;
+
+/* Outputs of features n, n + apart, ... (W of them, at most 2) for rows [row, row + R), at most 4; type is w's. */
+INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
+                      const mq_epilogue *out, mq_dense_type type, thin_ahead ahead, int W, int R);
+
+enum { THIN_AHEAD = 4096 }; /* bytes */
+
+/* ahead: of one row, whether to prefetch at all; several rows always gain.
+ * Only the first tile of some features waits for memory, those of further rows find the weights in L1. So each of them sends for its
+ * share of the next features' weights, that memory does not rest meanwhile. */
+INLINE thin_ahead thin_share(const mq_dense *w, size_t row, size_t rows, const mq_dense_type type, const bool ahead)
+{
+    const size_t element = type == MQ_DENSE_F32 ? 4 : 2, bytes = w->k_width * element;
+    const size_t tiles = (rows + 2) / 3, tile = row / 3;
+    if (rows == 1 && !ahead) return (thin_ahead){0, 0};
+    if (tiles == 1 || (FOUR_ROWS && rows == 4)) return (thin_ahead){THIN_AHEAD, 16 * element};
+    return (thin_ahead){(bytes > THIN_AHEAD ? bytes : THIN_AHEAD) + bytes * tile / tiles,
+                        (16 * element + tiles - 1) / tiles};
+}
 
 /* All rows of W features, three, two and one at a time. */
 INLINE void thin_features(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n, size_t apart,
                           const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W)
 {
     size_t row = 0;
+    if (FOUR_ROWS && rows == 4) {
+        tile_thin(x, ldx, w, n, apart, 0, out, type, thin_share(w, 0, rows, type, ahead), W, 4);
+        return;
+    }
     for (; row + 3 <= rows; row += 3) {
-        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, 3);
+        tile_thin(x, ldx, w, n, apart, row, out, type, thin_share(w, row, rows, type, ahead), W, 3);
     }
     for (; row + 2 <= rows; row += 2) {
-        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, 2);
+        tile_thin(x, ldx, w, n, apart, row, out, type, thin_share(w, row, rows, type, ahead), W, 2);
     }
     for (; row < rows; row++) {
-        tile_thin(x, ldx, w, n, apart, row, out, type, ahead, W, 1);
+        tile_thin(x, ldx, w, n, apart, row, out, type, thin_share(w, row, rows, type, ahead), W, 1);
     }
 }
 

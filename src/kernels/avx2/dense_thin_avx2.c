@@ -1,8 +1,7 @@
 /* Thin dense products of the AVX2 level: few rows of activations, weights streamed once. More rows: dense_thin_rows_avx2.c.
  *
- * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB ahead. Sixteen
- * lanes are two registers, so 2 x 3, 2 x 2 or 2 x 1 features x rows are taken at a time; more rows reread the weights
- * from L1.
+ * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB ahead. The walk is that
+ * of dense_thin_tiles.h. Four rows have 16 sums, all the registers; the processor forwards the few that spill.
  *
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
  * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. Of 8 rows,
@@ -10,7 +9,9 @@
 #include "kernels/avx2/dense_thin_avx2.h"
 #include "kernels/table.h"
 
-#define AHEAD_BYTES 4096
+enum { FOUR_ROWS = 1 };
+
+#include "kernels/dense_thin_tiles.h"
 
 /* k in [k0, k_width), fewer than 16 of them, for one feature and row: lanes past the end keep their sums. */
 static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __m256 *low, __m256 *high)
@@ -30,12 +31,13 @@ static void add_tail(const float *x, const mq_dense *w, size_t at, size_t k0, __
     *high = _mm256_blendv_ps(*high, b, in_high);
 }
 
-/* Features n, n + apart, ... (W of them), rows [row, row + R); W * R <= 6 keeps the sums in registers. */
+/* Features n, n + apart, ... (W of them), rows [row, row + R). */
 INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
-                      const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W, const int R)
+                      const mq_epilogue *out, const mq_dense_type type, const thin_ahead ahead, const int W,
+                      const int R)
 {
     const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
-    size_t at[4];
+    size_t at[4], far = ahead.first;
     __m256 sum[4][4][2];
     x += row * ldx;
 #pragma GCC unroll 4
@@ -47,10 +49,10 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
         }
     }
     size_t k = 0;
-    for (; k + 16 <= k_width; k += 16) {
+    for (; k + 16 <= k_width; k += 16, far += ahead.step) {
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
-            if (ahead && row == 0) _mm_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES, _MM_HINT_T0);
+            if (ahead.step) _mm_prefetch((const char *)w->data + at[i] * bytes + far, _MM_HINT_T0);
         }
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; half++) {
@@ -75,8 +77,6 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
         }
     }
 }
-
-#include "kernels/dense_thin_tiles.h"
 
 static inline void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                    const mq_epilogue *out, void *scratch, bool ahead)

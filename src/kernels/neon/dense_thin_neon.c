@@ -4,13 +4,12 @@
  * activations; per 16 k and feature 2 loads and 4 widenings of BF16, and 4 FMA a row.
  * More than THIN_FEW rows: the four registers of a sum never meet before the end, so a tile is taken four times, a quarter of the
  * lanes each: 4 x 6 sums, 4 vectors of weights and 1 to 2 of activations = 30 registers. Per 4 k 24 FMA beside 10 loads. */
-#include "kernels/dense_common.h"
 #include "kernels/neon/vector_neon.h"
 #include "kernels/table.h"
 
-#define AHEAD_BYTES 4096
+enum { THIN_FEW = 8, FOUR_ROWS = 0 };
 
-enum { THIN_FEW = 8 };
+#include "kernels/dense_thin_tiles.h"
 
 /* Weights [at, at + 8) as two vectors. */
 INLINE void load_weights_neon(const void *w, mq_dense_type type, size_t at, float32x4_t to[2])
@@ -43,10 +42,11 @@ static void add_tail_neon(const float *x, const mq_dense *w, size_t at, size_t k
 }
 
 INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, size_t apart, size_t row,
-                      const mq_epilogue *out, const mq_dense_type type, const bool ahead, const int W, const int R)
+                      const mq_epilogue *out, const mq_dense_type type, const thin_ahead ahead, const int W,
+                      const int R)
 {
     const size_t k_width = w->k_width, bytes = type == MQ_DENSE_F32 ? 4 : 2;
-    size_t at[4];
+    size_t at[4], far = ahead.first;
     float32x4_t sum[4][4][4];
     x += row * ldx;
     UNROLL
@@ -57,10 +57,10 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
             sum[i][r][0] = sum[i][r][1] = sum[i][r][2] = sum[i][r][3] = vdupq_n_f32(0);
     }
     size_t k = 0;
-    for (; k + 16 <= k_width; k += 16) {
+    for (; k + 16 <= k_width; k += 16, far += ahead.step) {
         UNROLL
         for (int i = 0; i < W; i++) {
-            if (ahead && row == 0) __builtin_prefetch((const char *)w->data + (at[i] + k) * bytes + AHEAD_BYTES);
+            if (ahead.step) __builtin_prefetch((const char *)w->data + at[i] * bytes + far);
         }
         UNROLL
         for (size_t half = 0; half < 2; half++) {
@@ -89,8 +89,6 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
         }
     }
 }
-
-#include "kernels/dense_thin_tiles.h"
 
 /* ------------------------------------------------------------------ many rows */
 
