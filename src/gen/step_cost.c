@@ -6,8 +6,9 @@
 #define DRAFT_UNKNOWN 0.4  /* the same of a draft step of one row */
 #define LEVEL_RATE    0.15
 #define SHAPE_RATE    0.06
+#define SPLIT_RATE    0.4
 #define OUTLIER       1.6 /* a step that took so many times as long was disturbed: it counts as one that took so long */
-#define PLAIN_EVERY   64
+#define PLAIN_EVERY   32
 #define GAIN_LEAST    1.02  /* less than that is noise */
 #define AGE_SHAPE     0.002 /* of the way back to what is said while nothing is known, a step without drafts */
 
@@ -79,6 +80,21 @@ static void move_shape(mq_step_cost *cost, mq_cost_kind kind, int p, double fact
     if (kind == MQ_COST_DECODE && p == 0) cost->shape[kind][p] = 1; /* by definition */
 }
 
+/* Steps with drafts teach the products of level and shapes alone. What a step without them takes tells how they split, and the products
+ * stay. */
+static void split_again(mq_step_cost *cost, int point, double factor)
+{
+    if (point > 0) {
+        cost->shape[MQ_COST_DECODE][point] *= factor;
+        return;
+    }
+    cost->level *= factor;
+    for (int p = 0; p < MQ_COST_POINTS; p++) {
+        cost->shape[MQ_COST_DRAFT][p] /= factor;
+        if (p > 0) cost->shape[MQ_COST_DECODE][p] /= factor;
+    }
+}
+
 void mq__cost_learn(mq_step_cost *cost, mq_cost_kind kind, uint32_t rows, bool drafted, double seconds)
 {
     const int p = point_of(rows);
@@ -89,6 +105,7 @@ void mq__cost_learn(mq_step_cost *cost, mq_cost_kind kind, uint32_t rows, bool d
     const double most = known ? log(OUTLIER) : log(8);
     const double off = fmin(fmax(log(seconds / (cost->level * shape)), -most), most);
     const bool is_level = kind == MQ_COST_DECODE && rows == 1;
+    if (kind == MQ_COST_DECODE && !drafted && cost->since_plain) split_again(cost, p, exp(off * SPLIT_RATE));
     /* A point that nothing is known of says nothing about the machine. */
     if (is_level || known) cost->level *= exp(off * (is_level ? LEVEL_RATE : 0.3 * LEVEL_RATE));
     const double rate = known ? SHAPE_RATE : 1.0 / (cost->seen[kind][p] + 1);

@@ -5,11 +5,12 @@
  *     bench_draft replay DRAFT SHAPE TOKENS [AGREEMENT]  recorded answers in place of the model's (mq_draft_script): TOKENS has a line
  *                                                        an answer, "CONVERSATION PROMPT_COUNT ANSWER_COUNT ID..." (dump_texts)
  *     bench_draft copy DRAFT SHAPE                       an answer that repeats 400 tokens of its prompt
- *     bench_draft sweep SHAPE                            the NVFP4 draft, by the share of its tokens that are right
+ *     bench_draft sweep SHAPE [AGREEMENT]                the NVFP4 draft, by the share of its tokens that are right
  *     bench_draft random DRAFT SHAPE                     temperature 1.5: what nothing predicts
  *
  * SHAPE: of `mixquant synth`, with random weights; DRAFT: lookup, nvfp4, auto. */
 #include "eval/scene.h"
+#include "gen/drafter_impl.h"
 #include "mixquant_draft.h"
 #include "mixquant_tools.h"
 
@@ -140,6 +141,16 @@ static void run_pair(pairs *p, const int32_t *tokens, uint32_t count, const mq_g
     if (a->result.steps && p->count < PAIRS_MAX) p->ratio[p->count++] = rate[1] / rate[0];
 }
 
+/* What steps take, as the drafter has learnt it. */
+static void print_costs(const mq_drafter *d)
+{
+    printf("    a step of one row %.1f ms; of 2 to 8 rows", d->cost.level * 1e3);
+    for (uint32_t rows = 2; rows <= 8; rows++) {
+        printf(" %.2f", mq__cost_of(&d->cost, MQ_COST_DECODE, rows));
+    }
+    printf(" times as long, a draft step %.2f\n", mq__cost_of(&d->cost, MQ_COST_DRAFT, 1));
+}
+
 static void print_pairs(pairs *p, const char *what)
 {
     qsort(p->ratio, p->count, sizeof *p->ratio, compare_doubles);
@@ -153,6 +164,7 @@ static void print_pairs(pairs *p, const char *what)
            p->drafted ? 100.0 * (double)p->right / (double)p->drafted : 0, p->decoded[0] / p->seconds[0],
            p->decoded[1] / p->seconds[1], p->decoded[1] / p->seconds[1] / (p->decoded[0] / p->seconds[0]), r[n / 2],
            r[n / 10], r[n * 9 / 10]);
+    print_costs(p->way[1].drafter);
 }
 
 /* ---- episodes of the bundled model */
@@ -323,25 +335,34 @@ static void bench_copy(mq_draft draft, const char *shape)
     close_pairs(&p);
 }
 
-static void bench_sweep(const char *shape)
+static void sweep_one(double agreement)
 {
-    static const double agreement[] = {0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1};
+    static pairs p;
     enum { PROMPT = 64, TOKENS = 96, RUNS = 7 };
     int32_t prompt[PROMPT], answer[TOKENS];
+    char name[32];
+    open_pairs(&p, MQ_DRAFT_NVFP4);
+    for (uint64_t run = 0; run < RUNS; run++) {
+        fill_random(prompt, PROMPT, run + 1);
+        fill_random(answer, TOKENS, run + 100);
+        const mq_draft_script script = {answer, TOKENS, agreement, run};
+        run_script(&p, prompt, PROMPT, &script, TOKENS);
+    }
+    snprintf(name, sizeof name, "agreement %.2f", agreement);
+    print_pairs(&p, name);
+    close_pairs(&p);
+}
+
+static void bench_sweep(const char *shape, const char *only)
+{
+    static const double agreement[] = {0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1};
     open_shape(shape);
+    if (only) {
+        sweep_one(strtod(only, NULL));
+        return;
+    }
     for (size_t i = 0; i < sizeof agreement / sizeof *agreement; i++) {
-        static pairs p;
-        char name[32];
-        open_pairs(&p, MQ_DRAFT_NVFP4);
-        for (uint64_t run = 0; run < RUNS; run++) {
-            fill_random(prompt, PROMPT, run + 1);
-            fill_random(answer, TOKENS, run + 100);
-            const mq_draft_script script = {answer, TOKENS, agreement[i], run};
-            run_script(&p, prompt, PROMPT, &script, TOKENS);
-        }
-        snprintf(name, sizeof name, "agreement %.2f", agreement[i]);
-        print_pairs(&p, name);
-        close_pairs(&p);
+        sweep_one(agreement[i]);
     }
 }
 
@@ -367,7 +388,7 @@ static int wrong_use(void)
 {
     fprintf(stderr, "usage: bench_draft episodes DRAFT [COUNT [TEMPERATURE]] | replay DRAFT SHAPE TOKENS [AGREEMENT] | "
                     "copy DRAFT SHAPE | "
-                    "sweep SHAPE | random DRAFT SHAPE\n");
+                    "sweep SHAPE [AGREEMENT] | random DRAFT SHAPE\n");
     return 2;
 }
 
@@ -387,7 +408,7 @@ int main(int argc, char **argv)
     else if (strcmp(what, "copy") == 0 && argc > 3)
         bench_copy(draft, argv[3]);
     else if (strcmp(what, "sweep") == 0)
-        bench_sweep(argv[2]);
+        bench_sweep(argv[2], argc > 3 ? argv[3] : NULL);
     else if (strcmp(what, "random") == 0 && argc > 3)
         bench_random(draft, argv[3]);
     else

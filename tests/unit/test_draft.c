@@ -268,6 +268,28 @@ static void test_noise_is_no_cost(void **state)
     assert_true(mq__cost_wants_plain(&cost)); /* what a step takes without drafts is looked at now and then */
 }
 
+/* The first steps with drafts ran while the machine was faster. A few steps without drafts correct what a row more is said to cost. */
+static void test_plain_steps_set_the_level(void **state)
+{
+    (void)state;
+    mq_step_cost cost;
+    mq__cost_init(&cost);
+    mq__cost_learn(&cost, MQ_COST_DECODE, 1, false, 0.050);
+    for (int i = 0; i < 10; i++) {
+        mq__cost_learn(&cost, MQ_COST_DECODE, 4, true, 0.045);
+    }
+    assert_true(mq__cost_of(&cost, MQ_COST_DECODE, 4) < 1.2);
+    for (int plain = 0; plain < 6; plain++) {
+        mq__cost_learn(&cost, MQ_COST_DECODE, 1, false, 0.050);
+        for (int i = 0; i < 31; i++) {
+            mq__cost_learn(&cost, MQ_COST_DRAFT, 1, true, 0.012);
+            mq__cost_learn(&cost, MQ_COST_DECODE, 4, true, 0.070);
+        }
+    }
+    assert_float_equal(mq__cost_of(&cost, MQ_COST_DECODE, 4), 1.4, 0.07);
+    assert_float_equal(mq__cost_of(&cost, MQ_COST_DRAFT, 1), 0.24, 0.02);
+}
+
 /* Costs that were learnt from one bad stretch age: drafts come back. */
 static void test_drafts_come_back(void **state)
 {
@@ -320,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_odds_follow_what_is_right),
         cmocka_unit_test(test_drafts_follow_costs),
         cmocka_unit_test(test_noise_is_no_cost),
+        cmocka_unit_test(test_plain_steps_set_the_level),
         cmocka_unit_test(test_drafts_come_back),
         cmocka_unit_test(test_the_model_comes_back),
     };
