@@ -3,7 +3,7 @@
 typedef float tile[INT8_PASS_ROWS][MQ_INT8_NR];
 
 typedef struct int8_workspace {
-    _Alignas(64) tile tiles[INT8_PANELS];
+    _Alignas(64) tile tiles[MQ_INT8_BATCH];
     uint8_t cells[INT8_SLICE * INT8_ARRANGED];
     uint8_t rows[]; /* arranged */
 } int8_workspace;
@@ -49,7 +49,7 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
     const size_t slices = (groups + slice - 1) / slice, step = (groups + slices - 1) / slices;
     const size_t group_bytes = groups * MQ_INT8_ROW_CELL, row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR;
     const size_t passes = (rows + INT8_PASS_ROWS - 1) / INT8_PASS_ROWS; /* of equal size */
-    const size_t batch = rows <= INT8_FEW_ROWS && !core->arrange_rows ? 1 : INT8_PANELS;
+    const size_t batch = rows <= INT8_FEW_ROWS && !core->arrange_rows ? 1 : MQ_INT8_BATCH;
     for (size_t i = 0; i < passes; i++) {
         const size_t m0 = row_groups * i / passes * MQ_INT8_MR, m1 = row_groups * (i + 1) / passes * MQ_INT8_MR;
         const size_t pass = (m1 < rows ? m1 : rows) - m0;

@@ -1,9 +1,9 @@
 /* Cache blocking of the INT8 GEMM, common to the vector levels. Owns the order of the loops; the arithmetic is the level's.
  *
  * A slice of a few groups of one weight panel (18 KiB: it stays in L1) is used by all rows of a pass; the sums wait in a tile.
- * INT8_PANELS panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows, comes from
+ * MQ_INT8_BATCH panels go through a slice together, so that the slice of the activations, at most INT8_PASS_ROWS rows, comes from
  * L2 all but once. The last slice of K writes to y. Weights are read as they are packed, or arranged anew for each pass; rows are
- * read as they are packed, or arranged anew for each INT8_PANELS panels. */
+ * read as they are packed, or arranged anew for each MQ_INT8_BATCH panels. */
 #ifndef MQ_KERNELS_INT8_DRIVER_H
 #define MQ_KERNELS_INT8_DRIVER_H
 
@@ -12,7 +12,6 @@
 enum {
     INT8_SLICE = 8,       /* groups, where the level does not say */
     INT8_PASS_ROWS = 420, /* a multiple of MQ_INT8_MR */
-    INT8_PANELS = 10,
     INT8_ARRANGED = MQ_INT8_CELL + 512,
     INT8_FEW_ROWS =
         28, /* up to so many, reading the weights is what takes time: one panel after the other, if rows are read
@@ -44,7 +43,7 @@ typedef struct int8_core {
     /* Weight cells in the order of the level's instructions, a slice at most INT8_SLICE * INT8_ARRANGED bytes; NULL: as they
      * are packed. */
     void (*arrange)(const uint8_t *cells, size_t groups, uint8_t *arranged);
-    /* Rows of a pass at a slice, for INT8_PANELS panels: `rows` rows of a group in step_bytes. NULL: as they are packed. cells: the
+    /* Rows of a pass at a slice, for MQ_INT8_BATCH panels: `rows` rows of a group in step_bytes. NULL: as they are packed. cells: the
      * first row group's. The scratch memory has room for INT8_PASS_ROWS rows of a slice more at its end. */
     void (*arrange_rows)(const uint8_t *cells, size_t group_bytes, size_t rows, size_t groups, uint8_t *arranged);
     size_t step_bytes;

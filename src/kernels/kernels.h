@@ -65,6 +65,8 @@ typedef struct mq_nvfp4_rows {
     float *multiplier;
 } mq_nvfp4_rows;
 
+/* Panels of weights that share a slice of the activations: a part of a GEMM has a multiple of them. */
+#define MQ_NVFP4_BATCH    4
 #define MQ_NVFP4_ROW_CELL (MQ_NVFP4_MR * (MQ_NVFP4_BLOCK + 4))
 
 size_t mq__nvfp4_row_bytes(size_t rows, size_t k_width); /* bytes of mq_nvfp4_rows.panels */
@@ -96,6 +98,7 @@ typedef struct mq_int8_rows {
     uint8_t *panels;
 } mq_int8_rows;
 
+#define MQ_INT8_BATCH    10 /* as MQ_NVFP4_BATCH */
 #define MQ_INT8_ROW_CELL (MQ_INT8_MR * (MQ_INT8_GROUP + 4))
 
 size_t mq__int8_row_bytes(size_t rows, size_t k_width); /* bytes of mq_int8_rows.panels */

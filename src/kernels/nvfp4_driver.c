@@ -4,7 +4,7 @@ enum { FEW_ROWS = 28 }; /* up to so many, unpacking is what takes time: one pane
 
 typedef struct workspace {
     _Alignas(64) uint8_t cells[NVFP4_CELLS];
-    float tile[NVFP4_PANELS][NVFP4_PASS_ROWS][MQ_NVFP4_NR];
+    float tile[MQ_NVFP4_BATCH][NVFP4_PASS_ROWS][MQ_NVFP4_NR];
     float scale[NVFP4_PASS_ROWS];
 } workspace;
 
@@ -28,7 +28,7 @@ void mq__nvfp4_run(const nvfp4_core *core, const mq_nvfp4_rows *a, size_t rows, 
 {
     workspace *ws = scratch;
     const size_t blocks = w->blocks, slices = (blocks + core->slice - 1) / core->slice;
-    const size_t step = (blocks + slices - 1) / slices, batch = rows <= FEW_ROWS ? 1 : NVFP4_PANELS;
+    const size_t step = (blocks + slices - 1) / slices, batch = rows <= FEW_ROWS ? 1 : MQ_NVFP4_BATCH;
     nvfp4_slice s = {.cells = ws->cells, .group_bytes = blocks * MQ_NVFP4_ROW_CELL, .scale = ws->scale};
     const size_t row_groups = (rows + MQ_NVFP4_MR - 1) / MQ_NVFP4_MR;
     const size_t passes = (rows + NVFP4_PASS_ROWS - 1) / NVFP4_PASS_ROWS; /* of equal size: unpacking pays alike */

@@ -2,7 +2,7 @@
  * arithmetic is the level's.
  *
  * A slice of `slice` blocks of one weight panel is unpacked to the operands of the level's instructions (about 14 KiB: it
- * stays in L1) and used by all rows of a pass; the sums wait in a tile. NVFP4_PANELS panels go through a slice together,
+ * stays in L1) and used by all rows of a pass; the sums wait in a tile. MQ_NVFP4_BATCH panels go through a slice together,
  * so that the slice of the activations, at most NVFP4_PASS_ROWS rows, comes from L2 all but once. The last slice of K
  * writes to y. */
 #ifndef MQ_KERNELS_NVFP4_DRIVER_H
@@ -12,7 +12,6 @@
 
 enum {
     NVFP4_PASS_ROWS = 280, /* a multiple of MQ_NVFP4_MR and of every level's rows at a time */
-    NVFP4_PANELS = 4,      /* panels that share a slice of the activations */
     NVFP4_CELLS = 16384,   /* bytes of unpacked cells */
 };
 

@@ -86,10 +86,10 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     }
 }
 
-/* Panels that a kernel takes at once (kernels/nvfp4_driver.h, int8_driver.h): it reads, and on AVX2 arranges, the rows for each. */
+/* Panels that a kernel takes at once: it reads, and on AVX2 arranges, the rows for each. */
 static size_t batch_of(mq_row_layout layout)
 {
-    return layout == MQ_ROWS_INT8 ? 10 : 4;
+    return layout == MQ_ROWS_INT8 ? MQ_INT8_BATCH : MQ_NVFP4_BATCH;
 }
 
 static size_t panels_of_outputs(const job *j)

@@ -322,7 +322,7 @@ typedef struct one_block {
     float scale;
     uint32_t unused[2];
 } one_block;
-_Static_assert(ONE_BLOCKS * sizeof(one_block) <= NVFP4_PANELS * NVFP4_PASS_ROWS * MQ_NVFP4_NR * sizeof(float),
+_Static_assert(ONE_BLOCKS * sizeof(one_block) <= MQ_NVFP4_BATCH * NVFP4_PASS_ROWS * MQ_NVFP4_NR * sizeof(float),
                "a row fits the scratch memory");
 
 static void fill_one(const uint8_t *a, size_t blocks, one_block *out)
