@@ -64,7 +64,7 @@ static void log_marks_x(mq_svg *s)
 {
     char number[32];
     for (double x = exp2(ceil(log2(s->x.low))); x <= s->x.high; x *= 4) {
-        snprintf(number, sizeof number, "%.4g", x);
+        snprintf(number, sizeof number, "%.6g", x);
         label(s, at_x(s, x), s->top + s->height + 16, "middle", number);
     }
 }
@@ -73,7 +73,7 @@ static void log_marks_y(mq_svg *s)
 {
     char number[32];
     for (double y = exp2(ceil(log2(s->y.low))); y <= s->y.high; y *= 2) {
-        snprintf(number, sizeof number, "%.4g", y);
+        snprintf(number, sizeof number, "%.6g", y);
         segment(s, s->left, at_y(s, y), s->left + s->width, at_y(s, y), "#dddddd");
         label(s, s->left - 6, at_y(s, y) + 4, "end", number);
     }
@@ -84,7 +84,7 @@ static void marks(mq_svg *s, const mq_svg_axis *axis, int is_y)
     const double step = step_of(axis->high - axis->low);
     for (double k = ceil(axis->low / step - 1e-9); k * step <= axis->high + 1e-9 * step; k++) {
         char number[32];
-        snprintf(number, sizeof number, "%.4g", k * step + 0.0); /* no -0 */
+        snprintf(number, sizeof number, "%.6g", k * step + 0.0); /* no -0 */
         if (is_y) {
             const double y = at_y(s, k * step);
             segment(s, s->left, y, s->left + s->width, y, "#dddddd");
