@@ -1,12 +1,13 @@
 #include "gen/step_cost.h"
 
 #include <math.h>
+#include <string.h>
 
 #define ROW_UNKNOWN   0.06 /* of a decode step of one row: what a row more is said to take until it is known */
 #define DRAFT_UNKNOWN 0.4  /* the same of a draft step of one row */
 #define LEVEL_RATE    0.15
 #define SHAPE_RATE    0.06
-#define SPLIT_RATE    0.4
+#define SPLIT_RATE    0.25
 #define OUTLIER       1.6 /* a step that took so many times as long was disturbed: it counts as one that took so long */
 #define PLAIN_EVERY   32
 #define GAIN_LEAST    1.02  /* less than that is noise */
@@ -68,10 +69,16 @@ double mq__cost_of(const mq_step_cost *cost, mq_cost_kind kind, uint32_t rows)
     return next == p ? low : low + (high - low) * (rows - points[p]) / (points[next] - points[p]);
 }
 
+static void scale_shape(mq_step_cost *cost, mq_cost_kind kind, int p, double factor)
+{
+    cost->shape[kind][p] *= factor;
+    if (kind == MQ_COST_DECODE) cost->shape[kind][p] = fmax(cost->shape[kind][p], 1); /* no step is below one row's */
+}
+
 /* What one point has learnt of itself, its neighbours that know nothing yet are told, too. */
 static void move_shape(mq_step_cost *cost, mq_cost_kind kind, int p, double factor)
 {
-    cost->shape[kind][p] *= factor;
+    scale_shape(cost, kind, p, factor);
     if (cost->seen[kind][p] < 250) cost->seen[kind][p]++;
     const double rise = p ? (cost->shape[kind][p] - cost->shape[kind][0]) / (points[p] - 1) : 0;
     for (int up = p + 1; up < MQ_COST_POINTS && !cost->seen[kind][up]; up++) {
@@ -80,18 +87,20 @@ static void move_shape(mq_step_cost *cost, mq_cost_kind kind, int p, double fact
     if (kind == MQ_COST_DECODE && p == 0) cost->shape[kind][p] = 1; /* by definition */
 }
 
-/* Steps with drafts teach the products of level and shapes alone. What a step without them takes tells how they split, and the products
- * stay. */
-static void split_again(mq_step_cost *cost, int point, double factor)
+/* Steps with drafts teach the products of level and shapes alone. A step of one row without them tells how they split: level and
+ * shapes move, and the products stay. A step of several rows moves its own shape, and leaves level and other shapes alone. */
+static void split_again(mq_step_cost *cost, int point, double off)
 {
+    const double most = log(OUTLIER), factor = exp(fmin(fmax(off, -most), most) * SPLIT_RATE);
     if (point > 0) {
-        cost->shape[MQ_COST_DECODE][point] *= factor;
+        scale_shape(cost, MQ_COST_DECODE, point, factor);
         return;
     }
     cost->level *= factor;
-    for (int p = 0; p < MQ_COST_POINTS; p++) {
-        cost->shape[MQ_COST_DRAFT][p] /= factor;
-        if (p > 0) cost->shape[MQ_COST_DECODE][p] /= factor;
+    for (int kind = 0; kind < MQ_COST_KINDS; kind++) {
+        for (int p = 0; p < MQ_COST_POINTS; p++) {
+            if (cost->recent[kind][p]) scale_shape(cost, kind, p, 1 / factor);
+        }
     }
 }
 
@@ -104,14 +113,16 @@ void mq__cost_learn(mq_step_cost *cost, mq_cost_kind kind, uint32_t rows, bool d
     const bool known = cost->seen[kind][p] > 8;
     const double most = known ? log(OUTLIER) : log(8);
     const double off = fmin(fmax(log(seconds / (cost->level * shape)), -most), most);
-    const bool is_level = kind == MQ_COST_DECODE && rows == 1;
-    if (kind == MQ_COST_DECODE && !drafted && cost->since_plain) split_again(cost, p, exp(off * SPLIT_RATE));
+    const bool is_level = kind == MQ_COST_DECODE && rows == 1, plain = kind == MQ_COST_DECODE && !drafted;
+    if (plain && cost->since_plain && (p == 0 || known)) split_again(cost, p, off);
     /* A point that nothing is known of says nothing about the machine. */
     if (is_level || known) cost->level *= exp(off * (is_level ? LEVEL_RATE : 0.3 * LEVEL_RATE));
     const double rate = known ? SHAPE_RATE : 1.0 / (cost->seen[kind][p] + 1);
     move_shape(cost, kind, p, is_level ? 1 : exp(off * rate));
     if (kind == MQ_COST_DECODE) cost->since_plain = drafted ? cost->since_plain + 1 : 0;
-    if (kind == MQ_COST_DECODE && !drafted) age_shapes(cost, p);
+    if (!plain) cost->recent[kind][p] = true;
+    if (plain) memset(cost->recent, 0, sizeof cost->recent);
+    if (plain) age_shapes(cost, p);
 }
 
 bool mq__cost_wants_plain(const mq_step_cost *cost)

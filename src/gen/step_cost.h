@@ -18,6 +18,7 @@ typedef struct mq_step_cost {
     double shape[MQ_COST_KINDS][MQ_COST_POINTS]; /* by rows, at some numbers of them */
     uint8_t seen[MQ_COST_KINDS][MQ_COST_POINTS]; /* steps, up to a bound */
     uint32_t since_plain;                        /* decode steps with drafts since the last one without */
+    bool recent[MQ_COST_KINDS][MQ_COST_POINTS];  /* such a number of rows has been since then */
 } mq_step_cost;
 
 void mq__cost_init(mq_step_cost *cost);

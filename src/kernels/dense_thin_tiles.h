@@ -3,7 +3,7 @@
  * thin_few_rows().
  *
  * Two features far apart at a time, each a stream of memory without jumps. Sixteen lanes are two or four registers, so the sums of 2 x 3
- * features x rows stay in them; more rows reread the weights from L1. */
+ * features x rows stay in them; more rows reread the weights from L1 or L2. */
 #ifndef MQ_KERNELS_DENSE_THIN_TILES_H
 #define MQ_KERNELS_DENSE_THIN_TILES_H
 
@@ -20,9 +20,9 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
 
 enum { THIN_AHEAD = 4096 }; /* bytes */
 
-/* ahead: of one row, whether to prefetch at all; several rows always gain.
- * Only the first tile of some features waits for memory, those of further rows find the weights in L1. So each of them sends for its
- * share of the next features' weights, that memory does not rest meanwhile. */
+/* ahead: of one row, whether to prefetch at all; several rows always do (measured on Zen 3 alone).
+ * Only the first tile of some features waits for memory, those of further rows find the weights in L1 or L2. So each of them sends for
+ * its share of the weights of features behind these, that memory does not rest meanwhile. */
 INLINE thin_ahead thin_share(const mq_dense *w, size_t row, size_t rows, const mq_dense_type type, const bool ahead)
 {
     const size_t element = type == MQ_DENSE_F32 ? 4 : 2, bytes = w->k_width * element;

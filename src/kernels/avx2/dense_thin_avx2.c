@@ -1,7 +1,7 @@
 /* Thin dense products of the AVX2 level: few rows of activations, weights streamed once. More rows: dense_thin_rows_avx2.c.
  *
- * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB ahead. The walk is that
- * of dense_thin_tiles.h. Four rows have 16 sums, all the registers; the processor forwards the few that spill.
+ * Idea: as on AVX-512, two features far apart, each a stream of memory without jumps, with a prefetch 4 KiB or a row of weights ahead. The
+ * walk is that of dense_thin_tiles.h. Four rows have 16 sums, all the registers; the processor forwards the few that spill.
  *
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
  * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. Of 8 rows,
@@ -93,7 +93,7 @@ static void ahead_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_d
     thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, true);
 }
 
-/* Left to the processor's own prefetchers. */
+/* One row is left to the processor's own prefetchers. */
 static void plain_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {

@@ -64,7 +64,7 @@ static inline void run_slice_nvfp4_avx2(micro_kernel *const *micro_kernels, cons
     }
 }
 
-/* The slot nvfp4_gemm for up to MQ_NVFP4_THIN_AVX2 rows. */
+/* The slot nvfp4_gemm for 1 to MQ_NVFP4_THIN_AVX2 rows. */
 enum { MQ_NVFP4_THIN_AVX2 = 4 };
 void mq__nvfp4_thin_avx2(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                          const mq_epilogue *out);

@@ -1,4 +1,4 @@
-/* NVFP4 W4A4 GEMM, AVX2.
+/* NVFP4 W4A4 GEMM, AVX2. Up to four rows go to nvfp4_thin_avx2.c.
  *
  * The idea. vpmaddubsw multiplies activations as unsigned bytes (value + 12) by signed weights and adds two products. A
  * vector of weights is two consecutive k of 16 features, so that eight instructions and eight additions make the whole dot

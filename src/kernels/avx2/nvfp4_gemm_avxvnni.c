@@ -7,6 +7,8 @@
  * Throughput of one block of 4 rows x 16 features: 32 vpdpbusd + 16 FMA on two ports = 24 cycles (2.67 times the FMA peak
  * at best), 42 loads (21), 110 issue slots.
  *
+ * A single row goes to nvfp4_thin_avx2.c. Whether two to four would gain there, too, has not been measured on such a processor.
+ *
  * The tests compile this file a second time with the EVEX encoding of the same instruction (MQ_VNNI_EVEX) and compare that on
  * processors with AVX-512 VNNI, most of which lack this one.
  *
@@ -131,5 +133,9 @@ _Static_assert(2 * SLICE * sizeof(wide_cell) <= NVFP4_CELLS, "a slice fits the s
 void mq__nvfp4_gemm_avxvnni(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                             const mq_epilogue *out, void *scratch)
 {
-    mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
+    if (rows == 1) {
+        mq__nvfp4_thin_avx2(a, rows, w, p0, p1, out);
+    } else {
+        mq__nvfp4_run(&core, a, rows, w, p0, p1, out, scratch);
+    }
 }

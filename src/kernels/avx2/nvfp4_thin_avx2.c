@@ -8,8 +8,8 @@
  *
  * A block of 8 features: 10 instructions to unpack, 3 for the scales, 12 a row.
  *
- * Measured (2-core Zen 3 class, one thread, 2560 x 9728 from memory; checkasm --bench nvfp4_gemm): one row 38 GMAC/s = 21 GB/s, where
- * the GEMM's unpacked cells gave 20; four rows 55, 50 there. */
+ * Measured (2-core Zen 3 class, one thread, 9728 x 2560 from memory; checkasm --bench nvfp4_gemm): one row 36 to 39 GMAC/s = 20 to 22
+ * GB/s, where the GEMM's unpacked cells gave 20 GMAC/s; four rows 54 to 56, where they gave 50. */
 #include "kernels/avx2/nvfp4_avx2.h"
 
 enum {

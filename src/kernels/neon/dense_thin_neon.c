@@ -238,7 +238,7 @@ static void ahead_dense_neon(const float *x, size_t ldx, size_t rows, const mq_d
     thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, true);
 }
 
-/* Left to the processor's own prefetchers. */
+/* One row is left to the processor's own prefetchers. */
 static void plain_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
