@@ -99,7 +99,7 @@ static void split_again(mq_step_cost *cost, int point, double off)
     cost->level *= factor;
     for (int kind = 0; kind < MQ_COST_KINDS; kind++) {
         for (int p = 0; p < MQ_COST_POINTS; p++) {
-            if (cost->recent[kind][p]) scale_shape(cost, kind, p, 1 / factor);
+            if (cost->recent[kind][p]) scale_shape(cost, (mq_cost_kind)kind, p, 1 / factor);
         }
     }
 }
