@@ -120,9 +120,10 @@ void mq__cost_learn(mq_step_cost *cost, mq_cost_kind kind, uint32_t rows, bool d
     const double rate = known ? SHAPE_RATE : 1.0 / (cost->seen[kind][p] + 1);
     move_shape(cost, kind, p, is_level ? 1 : exp(off * rate));
     if (kind == MQ_COST_DECODE) cost->since_plain = drafted ? cost->since_plain + 1 : 0;
-    if (!plain) cost->recent[kind][p] = true;
-    if (plain) memset(cost->recent, 0, sizeof cost->recent);
-    if (plain) age_shapes(cost, p);
+    cost->recent[kind][p] = true;
+    if (!plain) return;
+    memset(cost->recent, 0, sizeof cost->recent);
+    age_shapes(cost, p);
 }
 
 bool mq__cost_wants_plain(const mq_step_cost *cost)

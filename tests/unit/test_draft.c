@@ -290,25 +290,20 @@ static void test_plain_steps_set_the_level(void **state)
     assert_float_equal(mq__cost_of(&cost, MQ_COST_DRAFT, 1), 0.24, 0.02);
 }
 
-/* Four rows take 1.2 times as long as one, a draft step 0.23. Steps vary by 15%, one in ten takes three times as long, and so does one of
- * the first without drafts. */
-static void test_noise_does_not_split(void **state)
+/* Of the first steps without drafts one takes three times as long: what is said of other steps hardly moves. */
+static void test_one_slow_step_splits_little(void **state)
 {
     (void)state;
     mq_step_cost cost;
-    uint32_t seed = 5;
     mq__cost_init(&cost);
-    for (int plain = 0; plain < 40; plain++) {
-        mq__cost_learn(&cost, MQ_COST_DECODE, 1, false, plain == 2 ? 0.150 : 0.050);
-        for (int i = 0; i < 32; i++) {
-            const double speed = (0.85 + 0.3 * (next_random(&seed) % 1000) / 1000) * (next_random(&seed) % 10 ? 1 : 3);
-            mq__cost_learn(&cost, MQ_COST_DRAFT, 1, true, 0.0115 * speed);
-            mq__cost_learn(&cost, MQ_COST_DECODE, 4, true, 0.060 * speed);
-        }
-        if (plain < 10) continue;
-        assert_float_equal(mq__cost_of(&cost, MQ_COST_DECODE, 4), 1.25, 0.2);
-        assert_float_equal(mq__cost_of(&cost, MQ_COST_DRAFT, 1), 0.24, 0.04);
+    for (int i = 0; i < 66; i++) {
+        mq__cost_learn(&cost, MQ_COST_DECODE, i % 33 ? 4 : 1, i % 33, i % 33 ? 0.060 : 0.050);
+        mq__cost_learn(&cost, MQ_COST_DRAFT, 1, true, 0.0115);
     }
+    const double draft = mq__cost_of(&cost, MQ_COST_DRAFT, 1), four = mq__cost_of(&cost, MQ_COST_DECODE, 4);
+    mq__cost_learn(&cost, MQ_COST_DECODE, 1, false, 0.150);
+    assert_float_equal(mq__cost_of(&cost, MQ_COST_DRAFT, 1), draft, 0.03);
+    assert_float_equal(mq__cost_of(&cost, MQ_COST_DECODE, 4), four, 0.15);
 }
 
 /* What was learnt of a number of rows stays while the machine changes its speed and that number is not run. */
@@ -380,7 +375,7 @@ int main(void)
         cmocka_unit_test(test_drafts_follow_costs),
         cmocka_unit_test(test_noise_is_no_cost),
         cmocka_unit_test(test_plain_steps_set_the_level),
-        cmocka_unit_test(test_noise_does_not_split),
+        cmocka_unit_test(test_one_slow_step_splits_little),
         cmocka_unit_test(test_unused_shapes_stay),
         cmocka_unit_test(test_drafts_come_back),
         cmocka_unit_test(test_the_model_comes_back),
