@@ -12,6 +12,7 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -21,13 +22,26 @@
 #if defined(__aarch64__)
 static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "neon", "neondot", "neoni8mm"};
 #else
-static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni", "avx512bf16"};
+static const char *const isa_names[MQ_ISA_COUNT] = {"ref", "avx2", "avx512vnni", "avx512bf16", "amx"};
 #endif
 
 const char *mq__isa_name(mq_isa isa)
 {
     return (unsigned)isa < MQ_ISA_COUNT ? isa_names[isa] : "unknown";
 }
+
+#if defined(__x86_64__)
+/* Whether there are tiles of BF16 and of bytes, and this process may use them. Linux saves a process's tiles only if it has asked for
+ * that, once: threads before and after are served, too. A kernel before 5.16 knows no such request. */
+static bool may_use_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18 };
+    const unsigned needed = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & needed) != needed) return false;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#endif
 
 mq_isa mq__cpu_best_isa(void)
 {
@@ -37,7 +51,7 @@ mq_isa mq__cpu_best_isa(void)
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512vnni");
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) return MQ_ISA_AVX512BF16;
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) return may_use_amx() ? MQ_ISA_AMX : MQ_ISA_AVX512BF16;
     return avx512 ? MQ_ISA_AVX512VNNI : avx2 ? MQ_ISA_AVX2 : MQ_ISA_REF;
 #elif defined(__aarch64__)
     const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
@@ -79,8 +93,10 @@ mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
         }
         return MQ_OK;
     }
-    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected %s, %s, %s or %s (with ! to require it), got %s",
-                    isa_names[0], isa_names[1], isa_names[2], isa_names[3], wish);
+    char names[MQ_ISA_COUNT * 16] = "";
+    for (size_t i = 0, at = 0; i < MQ_ISA_COUNT; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", isa_names[i]);
+    return mq__fail(error, MQ_USAGE, "cpu: MQ_ISA: expected one of %s (with ! to require it), got %s", names, wish);
 }
 
 static size_t cache_bytes(int name)

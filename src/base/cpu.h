@@ -18,11 +18,13 @@ typedef enum mq_isa {
     MQ_ISA_AVX2,       /* AVX2 + FMA + F16C + BMI2 */
     MQ_ISA_AVX512VNNI, /* AVX-512 F/BW/DQ/VL/VNNI */
     MQ_ISA_AVX512BF16, /* and AVX512_BF16 */
+    MQ_ISA_AMX,        /* and AMX: tiles of BF16 and of bytes */
 #endif
     MQ_ISA_COUNT
 } mq_isa;
 
-const char *mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf16"; "neon", "neondot", "neoni8mm" */
+const char *
+mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf16", "amx"; "neon", "neondot", "neoni8mm" */
 
 /* The best level that this processor and its operating system support. */
 mq_isa mq__cpu_best_isa(void);

@@ -33,14 +33,16 @@
 /* Query rows of one pass: q and o beside the tile fill most of an L2 of 1 MiB. */
 enum { TILE_ROWS = MQ_ATTENTION_QUERIES, TILE_WIDTH = 128, MAX_TILE_ROWS = 2 * MQ_ATTENTION_QUERIES };
 
+enum { STATE_ROWS = (MR + 15) / 16 * 16 }; /* whole vectors */
+
 /* The maximum of no scores: a number, so that a row that sees nothing of a tile passes through it without a NaN. */
 #define LOWEST_SCORE (-0x1p100f)
 
 /* The softmax of a block so far. */
 typedef struct block_state {
-    float max[16], correction[16]; /* [MR]: running maximum, and 2^(old maximum - new) */
-    uint32_t begin[16], end[16];   /* [MR]: the keys that the row sees */
-    float sum[MR * LANES];         /* [MR][LANES]: sum of the weights, by lane */
+    float max[STATE_ROWS], correction[STATE_ROWS]; /* [MR]: running maximum, and 2^(old maximum - new) */
+    uint32_t begin[STATE_ROWS], end[STATE_ROWS];   /* [MR]: the keys that the row sees */
+    float sum[MR * LANES];                         /* [MR][LANES]: sum of the weights, by lane */
 } block_state;
 
 static void tile_widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys);

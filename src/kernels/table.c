@@ -90,6 +90,12 @@ static void fill_levels(mq_kernels t, mq_isa best)
     t.isa = MQ_ISA_AVX512BF16;
     mq__fill_avx512bf16(&t);
     keep_table(&t);
+    if (best < MQ_ISA_AMX) return;
+    t.isa = MQ_ISA_AMX;
+    mq__fill_amx_bf16(&t);
+    mq__fill_amx_int8(&t);
+    mq__fill_amx_attention(&t);
+    keep_table(&t);
 }
 #elif defined MQ_ARM
 static void fill_levels(mq_kernels t, mq_isa best)

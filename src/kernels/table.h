@@ -39,6 +39,10 @@ void mq__fill_avx512_delta(mq_kernels *table);
 void mq__fill_avx512_attention(mq_kernels *table);
 
 void mq__fill_avx512bf16(mq_kernels *table);
+
+void mq__fill_amx_bf16(mq_kernels *table);
+void mq__fill_amx_int8(mq_kernels *table);
+void mq__fill_amx_attention(mq_kernels *table);
 #endif
 
 #ifdef MQ_ARM

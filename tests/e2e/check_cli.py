@@ -131,7 +131,7 @@ def test_json_documents():
         assert all(c["microseconds"] > 0 for c in candidates.values()), (choice, candidates)
     assert set(measured["attention"]) == {"bf16", "w16a16", "int8"}, measured
     cpu = json.loads(mixquant("cpu", "--json", "--quick")[0])
-    assert cpu["isa"] in ("ref", "avx2", "avx512vnni", "avx512bf16", "neon", "neondot", "neoni8mm") and "nvfp4_gemm" in cpu["kernels"]
+    assert cpu["isa"] in ("ref", "avx2", "avx512vnni", "avx512bf16", "amx", "neon", "neondot", "neoni8mm") and "nvfp4_gemm" in cpu["kernels"]
     assert isinstance(json.loads(mixquant("inspect", "-m", m, "--json")[0]), dict)
 
 

@@ -11,6 +11,7 @@
  * Measured (one thread, M = 512 and 2048, shapes of Qwen3 0.6B, 4B and 8B, times the FP32 FMA peak): Zen 4 class 3.38 to 3.44;
  * Zen 5 class, medians of four runs, 3.31 to 3.38, 4096x12288 at M = 2048 3.28. Zen 4 at M = 16 2.9 to 3.1; M = 1 in whole decode
  * steps 0.86 of a thread's read bandwidth. */
+#include "kernels/avx512/gemm_avx512.h"
 #include "kernels/int8_driver.h"
 #include "kernels/table.h"
 
@@ -135,8 +136,8 @@ static void run_int8_avx512(const int8_slice *s, size_t rows, const uint8_t *a, 
     kernels[rows - 1](s, a, tile);
 }
 
-static void gemm_int8_avx512(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
-                             const mq_epilogue *out, void *scratch)
+void mq__int8_gemm_avx512(const mq_int8_rows *a, size_t rows, const mq_int8 *w, size_t p0, size_t p1,
+                          const mq_epilogue *out, void *scratch)
 {
     static const int8_core core = {.rows = MQ_INT8_MR, .run = run_int8_avx512};
     if (rows <= MQ_INT8_MR) {
@@ -192,6 +193,6 @@ static void quantize_int8_avx512(const float *x, size_t ldx, size_t row0, size_t
 void mq__fill_avx512_int8(mq_kernels *table)
 {
     table->int8_quantize = quantize_int8_avx512;
-    table->int8_gemm = gemm_int8_avx512;
+    table->int8_gemm = mq__int8_gemm_avx512;
     if (table->gemm_scratch_bytes < mq__int8_scratch_bytes()) table->gemm_scratch_bytes = mq__int8_scratch_bytes();
 }

@@ -10,6 +10,7 @@
  * bare instruction reaches 2.03. The intrinsic keeps the sums in registers here; inline assembly made gcc 12 spill them. */
 #include "kernels/avx512/attention_avx512.h"
 #include "kernels/avx512/transpose_avx512.h"
+#include "kernels/avx512bf16/avx512bf16.h"
 #include "kernels/dense_driver.h"
 #include "kernels/table.h"
 
@@ -56,8 +57,8 @@ static void expand_bf16(const void *weights, size_t panel, size_t pair0, size_t 
     }
 }
 
-static void gemm_bf16(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
-                      void *scratch)
+void mq__bf16_gemm_avx512bf16(const float *panels, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                              const mq_epilogue *out, void *scratch)
 {
     const dense_source source = {.core = &core,
                                  .expand = expand_bf16,
@@ -71,7 +72,8 @@ static void gemm_bf16(const float *panels, size_t rows, const mq_dense *w, size_
     mq__dense_run(panels, rows, &source, n0 / DENSE_NR, (n1 + DENSE_NR - 1) / DENSE_NR, out, scratch);
 }
 
-static void pack_rows_bf16(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1, float *panels)
+void mq__bf16_pack_rows_avx512bf16(const float *x, size_t ldx, size_t rows, size_t k_width, size_t g0, size_t g1,
+                                   float *panels)
 {
     const size_t pairs = (k_width + 1) / 2;
     for (size_t g = g0; g < g1; g++) {
@@ -106,8 +108,8 @@ static const mq_variant int8[] = {MQ_VARIANT("own_fp32", mq__attention_int8_avx5
 
 void mq__fill_avx512bf16(mq_kernels *table)
 {
-    table->bf16_pack_rows = pack_rows_bf16;
-    table->bf16_gemm = gemm_bf16;
+    table->bf16_pack_rows = mq__bf16_pack_rows_avx512bf16;
+    table->bf16_gemm = mq__bf16_gemm_avx512bf16;
     table->attention_prefill_bf16 = mq__attention_bf16_avx512bf16;
     mq__variants_set(table, MQ_INT8_ATTENTION, int8, 2);
 }

@@ -1,0 +1,40 @@
+/* A tile of keys and values as pairs of BF16, for kernels/attention_tiles.h with PER_LANE = 2: keys [TILE/NR][pairs of width][NR],
+ * values [panels][TILE/2][NR] pairs of keys. */
+#ifndef MQ_ATTENTION_PAIRS_AVX512BF16_H
+#define MQ_ATTENTION_PAIRS_AVX512BF16_H
+
+static void tile_widen_keys(const uint16_t *rows, size_t width, size_t count, size_t column, float *keys)
+{
+    float *to = keys + column / NR * NR * (width / 2) + column % NR;
+    for (size_t pair = 0; pair < width / 2; pair += 16) {
+        const size_t pairs = width / 2 - pair < 16 ? width / 2 - pair : 16;
+        __m512i v[16];
+        load_transposed(rows, width, count, pair, v);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < 16; i++) {
+            if (i < pairs) _mm512_store_si512(to + (pair + i) * NR, v[i]);
+        }
+    }
+}
+
+/* Two rows become one of pairs; the last of an odd count is paired with zeros. */
+static inline void widen_value_pairs(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
+{
+    for (size_t c = 0; c < width; c += NR) {
+        float *to = values + c * (TILE / 2) + key / 2 * NR;
+        for (size_t half = 0; half < 2 && c + half * 16 < width; half++) {
+            const __mmask16 mask = first_lanes_products_avx512(width - c - half * 16);
+            const uint16_t *from = rows + c + half * 16;
+            for (size_t r = 0; r < count; r += 2) {
+                const __m512i a = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + r * width));
+                const __m512i b = r + 1 < count
+                                      ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + (r + 1) * width))
+                                      : _mm512_setzero_si512();
+                const __m512i pairs = _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
+                _mm512_store_si512(to + r / 2 * NR + half * 16, pairs);
+            }
+        }
+    }
+}
+
+#endif
