@@ -140,7 +140,7 @@ static mq_status choose_formats(const cli_engine *o, mq_engine_options *options,
         if (status == MQ_OK) fprintf(stderr, "mixquant: %s\n", why);
     }
     if (status != MQ_OK || (o->attention && !is_auto(o->attention))) return status;
-    if (!o->attention && !is_quantised(plan->prefill)) return MQ_OK;
+    if (!o->attention && !is_quantised(plan->prefill) && !is_auto(o->prefill)) return MQ_OK;
     if (o->worker) {
         plan->attention = MQ_ATTENTION_INT8; /* whatever the machine: so that workers agree */
         print_log(NULL, "attention int8: the same on all workers");

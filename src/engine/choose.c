@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define CLEARLY_FASTER 1.02 /* a less precise format must be faster by so much */
+#define MUCH_FASTER    1.25 /* worth a word to who named another */
 
 /* From precise to coarse. W4A16 is BF16's product with more work: never the fastest for a prompt. */
 static const mq_linear_format linear_order[] = {MQ_LINEAR_BF16, MQ_LINEAR_W16A16, MQ_LINEAR_INT8, MQ_LINEAR_NVFP4};
@@ -117,6 +118,19 @@ static void choose_attention(const mq_tuning *t, mq_plan_options *plan, mq_buf *
     mq__buf_printf(text, " times the speed of bf16 over %.0f tokens here", length);
 }
 
+/* Where a more precise format would be much faster than NVFP4 or INT8, which was named: what to do about it. INT8 in the place of NVFP4
+ * takes memory and is not proposed. */
+static void say_better(const mq_model_config *config, const mq_tuning *t, mq_linear_format named, mq_buf *text)
+{
+    if (!t->has_formats || config->quant_method != MQ_QUANT_NONE) return;
+    if (named != MQ_LINEAR_NVFP4 && named != MQ_LINEAR_INT8) return;
+    const mq_linear_format best = fastest_linear(t, named == MQ_LINEAR_INT8);
+    const double times = t->linear[named] / t->linear[best];
+    if (times < MUCH_FASTER || best == MQ_LINEAR_NVFP4) return;
+    mq__buf_printf(text, "; prefill in %s would be %.1f times as fast as in %s here, and more precise (--prefill auto)",
+                   mq_linear_format_name(best), times, mq_linear_format_name(named));
+}
+
 static mq_status config_of_choice(const char *model_dir, mq_model_config *config, mq_error *error)
 {
     char *dir = NULL;
@@ -134,7 +148,7 @@ mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool at
     mq_tuning tuning = {0};
     mq_buf text = {0};
     mq_status status = mq__cpu_choose_isa(&isa, error);
-    if (status == MQ_OK && prefill) status = config_of_choice(options->model_dir, &config, error);
+    if (status == MQ_OK) status = config_of_choice(options->model_dir, &config, error);
     if (status == MQ_OK && isa != MQ_ISA_REF) status = mq__tuning_get(isa, options->cache_dir, true, &tuning, error);
     if (status != MQ_OK) return status;
     if (isa == MQ_ISA_REF) { /* slow in every format */
@@ -145,6 +159,7 @@ mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool at
     } else {
         if (prefill) choose_linear(&config, &tuning, plan, &text);
         if (attention) choose_attention(&tuning, plan, &text);
+        if (!prefill) say_better(&config, &tuning, plan->prefill, &text);
     }
     if (size) snprintf(why, size, "%s", text.failed || !text.data ? "" : text.data);
     mq__buf_free(&text);

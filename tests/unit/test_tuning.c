@@ -330,6 +330,26 @@ static void test_choice(void **state)
     mq__tuning_forget();
 }
 
+/* Who names NVFP4 hears of a more precise format only where that is much faster. */
+static void test_word_to_who_named(void **state)
+{
+    (void)state;
+    if (own_isa() == MQ_ISA_REF) skip();
+    const double same[] = {1, 1, 1};
+    const mq_engine_options options = {.model_dir = model, .cache_dir = unit_dir};
+    for (int faster = 0; faster < 2; faster++) {
+        char why[512];
+        mq_error error = {0};
+        mq_plan_options plan = {.prefill = MQ_LINEAR_NVFP4};
+        pretend(faster ? 0.25 : 0.45, 0.1, 0.5, same); /* INT8 takes memory and is not proposed */
+        if (mq_choose_plan(&options, false, true, &plan, why, sizeof why, &error) != MQ_OK) fail_msg("%s", error.text);
+        assert_int_equal(plan.prefill, MQ_LINEAR_NVFP4);
+        assert_int_equal(strstr(why, "w16a16 would be 2.0 times as fast as in nvfp4 here") != NULL, faster);
+        assert_int_equal(strstr(why, "--prefill auto") != NULL, faster);
+    }
+    mq__tuning_forget();
+}
+
 static void test_candidates(void **state)
 {
     (void)state;
@@ -390,9 +410,11 @@ int main(void)
 {
     unsetenv("MQ_VARIANTS");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_variants_agree), cmocka_unit_test(test_winners),       cmocka_unit_test(test_pins),
-        cmocka_unit_test(test_file),           cmocka_unit_test(test_formats_later), cmocka_unit_test(test_time),
-        cmocka_unit_test(test_choice),         cmocka_unit_test(test_candidates),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_variants_agree), cmocka_unit_test(test_winners),
+        cmocka_unit_test(test_pins),           cmocka_unit_test(test_file),
+        cmocka_unit_test(test_formats_later),  cmocka_unit_test(test_time),
+        cmocka_unit_test(test_choice),         cmocka_unit_test(test_word_to_who_named),
+        cmocka_unit_test(test_candidates),     cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
