@@ -106,7 +106,7 @@ typedef enum mq_linear_group { MQ_GROUP_QKV, MQ_GROUP_O, MQ_GROUP_GATE_UP, MQ_GR
 
 /* The arithmetic of attention in the prefill phase; the cache is BF16 and decoding attends in FP32 whatever it is. BF16 (of the cache) computes in FP32.
  * INT8 multiplies queries and weights with quantised tiles of earlier keys and values (SageAttention's recipe). W16A16 rounds queries and weights to BF16,
- * as GPUs' FlashAttention does, where the processor multiplies BF16 (AVX512_BF16), and is BF16 elsewhere. */
+ * as GPUs' FlashAttention does, where the processor multiplies BF16 (AMX, AVX512_BF16, ARM's), and is BF16 elsewhere. */
 typedef enum mq_attention_format {
     MQ_ATTENTION_BF16,
     MQ_ATTENTION_INT8,

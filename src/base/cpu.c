@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static bool may_use_amx(void)
 }
 #endif
 
-mq_isa mq__cpu_best_isa(void)
+static mq_isa find_best_isa(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init(); /* checks XCR0 as well: a level counts only when the system saves its registers */
@@ -61,6 +62,21 @@ mq_isa mq__cpu_best_isa(void)
 #else
     return MQ_ISA_REF;
 #endif
+}
+
+static mq_isa best_isa;
+static pthread_once_t best_once = PTHREAD_ONCE_INIT;
+
+static void keep_best_isa(void)
+{
+    best_isa = find_best_isa();
+}
+
+/* Asked once: permissions may come later, the table of kernels would not. */
+mq_isa mq__cpu_best_isa(void)
+{
+    pthread_once(&best_once, keep_best_isa);
+    return best_isa;
 }
 
 bool mq__cpu_avx_vnni(void)
@@ -88,7 +104,7 @@ mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error)
         if ((mq_isa)i <= best) {
             *isa = (mq_isa)i;
         } else if (required) {
-            return mq__fail(error, MQ_UNSUPPORTED, "cpu: MQ_ISA: expected a processor with %s, got one with %s",
+            return mq__fail(error, MQ_UNSUPPORTED, "cpu: MQ_ISA: expected %s from the processor and the system, got %s",
                             isa_names[i], isa_names[best]);
         }
         return MQ_OK;

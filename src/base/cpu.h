@@ -26,7 +26,8 @@ typedef enum mq_isa {
 const char *
 mq__isa_name(mq_isa isa); /* "ref", "avx2", "avx512vnni", "avx512bf16", "amx"; "neon", "neondot", "neoni8mm" */
 
-/* The best level that this processor and its operating system support. */
+/* The best level that this processor and its operating system support. The first call asks Linux for AMX on behalf of the process, which
+ * cannot be undone: alternate signal stacks must have room for its registers from then on. */
 mq_isa mq__cpu_best_isa(void);
 
 /* AVX-VNNI, the VEX encoding of vpdpbusd. Not a level: processors with AVX-512 VNNI may lack it. The AVX2 level uses it. */

@@ -128,7 +128,7 @@ static mq_status refuse_auto(const cli_engine *o, const mq_engine_options *optio
     return error->status = MQ_USAGE;
 }
 
-/* Formats by measurement: those for which auto is given, and attention beside a quantised prefill unless it is named. */
+/* Formats by measurement: those for which auto is given, and unless it is named attention beside a prefill that is quantised or auto. */
 static mq_status choose_formats(const cli_engine *o, mq_engine_options *options, mq_error *error)
 {
     char why[512];

@@ -143,7 +143,7 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
          "format of the prompt: nvfp4 (default), int8, bf16, w16a16, w4a16, auto"},
         {"decode", CLI_TEXT, &e->decode, 0, 0, "format of the answer: bf16 (default), nvfp4, w4a16, int8, w16a16"},
         {"attention", CLI_TEXT, &e->attention, 0, 0,
-         "attention over the prompt: bf16, int8, w16a16, auto (default beside nvfp4 and int8)"},
+         "attention over the prompt: bf16, int8, w16a16, auto (default beside nvfp4, int8 and auto)"},
         {"head", CLI_TEXT, &e->head, 0, 0, "format of lm_head: bf16 (default: the checkpoint's type), w4a16, nvfp4"},
         {"plan", CLI_TEXT, &e->plan, 0, 0, "JSON file with formats per layer (docs/PLANS.md)"},
         {"prefill-model", CLI_TEXT, &e->prefill_model, 0, 0, "separate NVFP4 checkpoint for the prompt"},

@@ -118,19 +118,6 @@ static void choose_attention(const mq_tuning *t, mq_plan_options *plan, mq_buf *
     mq__buf_printf(text, " times the speed of bf16 over %.0f tokens here", length);
 }
 
-/* Where a more precise format would be much faster than NVFP4 or INT8, which was named: what to do about it. INT8 in the place of NVFP4
- * takes memory and is not proposed. */
-static void say_better(const mq_model_config *config, const mq_tuning *t, mq_linear_format named, mq_buf *text)
-{
-    if (!t->has_formats || config->quant_method != MQ_QUANT_NONE) return;
-    if (named != MQ_LINEAR_NVFP4 && named != MQ_LINEAR_INT8) return;
-    const mq_linear_format best = fastest_linear(t, named == MQ_LINEAR_INT8);
-    const double times = t->linear[named] / t->linear[best];
-    if (times < MUCH_FASTER || best == MQ_LINEAR_NVFP4) return;
-    mq__buf_printf(text, "; prefill in %s would be %.1f times as fast as in %s here, and more precise (--prefill auto)",
-                   mq_linear_format_name(best), times, mq_linear_format_name(named));
-}
-
 static mq_status config_of_choice(const char *model_dir, mq_model_config *config, mq_error *error)
 {
     char *dir = NULL;
@@ -138,6 +125,29 @@ static mq_status config_of_choice(const char *model_dir, mq_model_config *config
     if (status == MQ_OK) status = mq__model_config_read(dir, config, error);
     mq__free(dir);
     return status;
+}
+
+/* Where a more precise format would be much faster than the NVFP4 or INT8 that all of the prompt shall have: what to do about it. INT8 in
+ * the place of NVFP4 takes memory and is not proposed. */
+static void say_better(const mq_tuning *t, mq_linear_format named, mq_buf *text)
+{
+    mq_linear_format best = named;
+    for (int i = 0; i < LINEAR && linear_order[i] != named; i++) {
+        const mq_linear_format f = linear_order[i];
+        if (f != MQ_LINEAR_INT8 && t->linear[f] < t->linear[best]) best = f;
+    }
+    if (t->linear[best] * MUCH_FASTER > t->linear[named]) return;
+    mq__buf_printf(text, "; --prefill %s would be %.1f times as fast as %s here, and more precise",
+                   mq_linear_format_name(best), t->linear[named] / t->linear[best], mq_linear_format_name(named));
+}
+
+/* All of the prompt's linear layers are to be NVFP4 or INT8, made from this checkpoint. */
+static bool one_coarse_format(const mq_engine_options *options, const mq_plan_options *plan)
+{
+    mq_model_config config;
+    if (plan->prefill != MQ_LINEAR_NVFP4 && plan->prefill != MQ_LINEAR_INT8) return false;
+    if (plan->file || options->prefill_model_dir || !options->model_dir) return false;
+    return config_of_choice(options->model_dir, &config, NULL) == MQ_OK && config.quant_method == MQ_QUANT_NONE;
 }
 
 mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool attention, mq_plan_options *plan,
@@ -148,7 +158,7 @@ mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool at
     mq_tuning tuning = {0};
     mq_buf text = {0};
     mq_status status = mq__cpu_choose_isa(&isa, error);
-    if (status == MQ_OK) status = config_of_choice(options->model_dir, &config, error);
+    if (status == MQ_OK && prefill) status = config_of_choice(options->model_dir, &config, error);
     if (status == MQ_OK && isa != MQ_ISA_REF) status = mq__tuning_get(isa, options->cache_dir, true, &tuning, error);
     if (status != MQ_OK) return status;
     if (isa == MQ_ISA_REF) { /* slow in every format */
@@ -159,7 +169,8 @@ mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool at
     } else {
         if (prefill) choose_linear(&config, &tuning, plan, &text);
         if (attention) choose_attention(&tuning, plan, &text);
-        if (!prefill) say_better(&config, &tuning, plan->prefill, &text);
+        if (!prefill && tuning.has_formats && one_coarse_format(options, plan))
+            say_better(&tuning, plan->prefill, &text);
     }
     if (size) snprintf(why, size, "%s", text.failed || !text.data ? "" : text.data);
     mq__buf_free(&text);

@@ -37,7 +37,7 @@ typedef struct int8_slice {
 typedef void int8_rows_fn(const int8_slice *s, size_t rows, const uint8_t *a, float (*tile)[MQ_INT8_NR]);
 
 typedef struct int8_core {
-    /* Rows of a call, at most: divides INT8_PASS_ROWS, and is a multiple of MQ_INT8_MR unless rows are arranged. */
+    /* Rows of a call, at most. Unless rows are arranged, it divides INT8_PASS_ROWS and is a multiple of MQ_INT8_MR. */
     size_t rows;
     int8_rows_fn *run;
     /* Weight cells in the order of the level's instructions, a slice at most INT8_SLICE * INT8_ARRANGED bytes; NULL: as they

@@ -87,8 +87,8 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     }
 }
 
-/* A kernel takes a batch of panels at once; it reads, and may arrange, the rows for each batch. A thread's panels in as few batches of
- * equal size: with 10 and 6 in the place of 8 and 8, or 10 alone, threads would wait for each other. */
+/* A kernel takes a batch of panels at once; it reads, and may arrange, the rows for each batch. Parts are batches: a thread's panels in as
+ * few as the kernel needs, of equal size. */
 static size_t grain_of(mq_row_layout layout, size_t panels, int threads)
 {
     const size_t most = layout == MQ_ROWS_INT8 ? MQ_INT8_BATCH : MQ_NVFP4_BATCH;

@@ -191,12 +191,12 @@ static void check_gemm(void)
 
 static void run_bf16(const mq_kernels *level, const product *p, const mq_epilogue *out, size_t cut_group, size_t cut_n)
 {
-    const size_t groups = (p->rows + MR - 1) / MR, k_width = p->w.k_width;
+    const size_t k_width = p->w.k_width;
     void *scratch = checkasm_aligned(level->gemm_scratch_bytes);
     for (int half = 0; half < 2; half++) { /* rows in two passes of their own, features in two calls */
         const size_t row = half ? 0 : cut_group * MR, end = half ? cut_group * MR : p->rows;
         if (row >= end) continue;
-        float *panels = checkasm_floats(groups * MR * (k_width + 1));
+        float *panels = checkasm_floats(mq__dense_panel_floats(p->rows, k_width));
         level->bf16_pack_rows(p->x + row * p->ldx, p->ldx, end - row, k_width, 0, (end - row + MR - 1) / MR, panels);
         mq_epilogue part = *out;
         part.y += row * part.ldy;
@@ -239,7 +239,9 @@ static void check_bf16(void)
     for (size_t i = 0; i < 60; i++) {
         check_bf16_case(1 + i % 30, 1 + checkasm_below(100), ks[i % 15]);
     }
-    check_bf16_case(37 * MR + 9, 40, 600);
+    check_bf16_case(37 * MR + 9, 40, 600);  /* more than one block of rows */
+    check_bf16_case(57 * MR + 9, 70, 600);  /* with tiles, too */
+    check_bf16_case(3 * MR - 2, 300, 1100); /* and several batches of panels, an odd number of groups, three slices */
 }
 
 /* ------------------------------------------------------------------ thin product */

@@ -29,7 +29,7 @@ enum {
     SUM_BYTES = 4 * TILE_BYTES, /* of two groups and a panel */
     SUMS_BYTES = BLOCK_GROUPS / 2 * PANELS * SUM_BYTES,
     SCRATCH_BYTES = PANELS * PANEL_BYTES + SUMS_BYTES,
-    LEAST_WIDTH = 64, /* below, a group has no room for rows of whole tiles */
+    LEAST_WIDTH = 64, /* below, not every width leaves a group the room for whole tiles */
 };
 
 static size_t steps_of(size_t k_width)

@@ -21,7 +21,7 @@ enum {
     ROWS = TILE_ROWS_AMX,
     HALF = MQ_INT8_NR / 2,
     MOST_STEPS = (INT8_PASS_ROWS + ROWS - 1) / ROWS,
-    FEW_ROWS = 2 * MQ_INT8_MR, /* up to so many, most of a tile would be idle */
+    FEW_ROWS = 2 * MQ_INT8_MR, /* up to so many, vpdpbusd's row groups take less time than arranging rows and a tile */
 };
 _Static_assert(MQ_INT8_GROUP == TILE_ROW_BYTES && HALF * 4 == TILE_ROW_BYTES, "a group is a tile");
 
