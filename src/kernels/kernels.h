@@ -231,7 +231,7 @@ typedef struct mq_variant {
     mq_any_fn *function; /* of the slot's type */
 } mq_variant;
 
-enum { MQ_VARIANTS_MOST = 2 };
+enum { MQ_VARIANTS_MOST = 3 };
 
 typedef struct mq_variants {
     size_t count; /* 0: the level has one way */

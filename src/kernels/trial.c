@@ -14,7 +14,8 @@ enum {
     ORDINARY = 0x3c,
     PIECE = 2 << 20,              /* bytes that a piece of work reads */
     PART = 16 << 20,              /* of a thread, at least */
-    WHOLE = 96 << 20,             /* of all threads, at least */
+    WHOLE = 96 << 20,             /* of all threads, at least; where the last cache is larger, as much as that, */
+    WHOLE_MOST = 256 << 20,       /* but no more than this: filling it takes time */
     K_WIDTH = 1024,               /* of all products */
     THIN_N = PIECE / 2 / K_WIDTH, /* BF16 features of a piece */
     TALL_ROWS = 32 * MQ_DENSE_MR,
@@ -81,7 +82,10 @@ static void touch_part(void *context, int thread, int threads)
 
 mq_status mq__trial_new(const mq_kernels *level, int threads, mq_trial **trial, mq_error *error)
 {
-    const size_t each = most_bytes(PART, (size_t)WHOLE / (size_t)threads / PIECE * PIECE);
+    mq_cpu_info cpu;
+    mq__cpu_info(&cpu);
+    const size_t cached = cpu.l3_bytes < WHOLE_MOST ? cpu.l3_bytes : WHOLE_MOST, whole = most_bytes(WHOLE, cached);
+    const size_t each = most_bytes(PART, whole / (size_t)threads / PIECE * PIECE);
     *trial = NULL;
     if (mq__memory_available() / 4 < each * (size_t)threads) return MQ_OK;
     mq_trial *t = mq__alloc_zero(1, sizeof *t);

@@ -2,14 +2,15 @@
  * dense_thin_rows_avx512.c.
  *
  * Idea: memory gives its all only to loads that are known far ahead, and one core's arithmetic must not be in their way. How to
- * tell them is a matter of the processor's own prefetchers, so there are two ways through memory with the same results.
+ * tell them is a matter of the processor's own prefetchers, so there are three ways through memory with the same results.
  * The general one (Zen 5):
  *   1 or 2 rows: two streams of consecutive features, far apart, that never jump; the processor's own prefetchers follow
  *     them, and an explicit prefetch 4 KiB ahead carries them over page ends (weights are a file map of 4 KiB pages).
  *   3 to 8 rows: 4 or 3 neighbouring features, so that an activation is loaded once for all of them, while exactly the next
  *     tile is prefetched; K in slices whose activations stay in L1.
- * dense_thin_streams (Zen 4): far streams for all rows; explicit prefetches only disturb a single row, and from 2 rows on each line is sent for
+ * "streams" (Zen 4): far streams for all rows; explicit prefetches only disturb a single row, and from 2 rows on each line is sent for
  * twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
+ * "twice" (Emerald Rapids): for 1 or 2 rows four far streams, each line sent for twice, 8 KiB and 1 KiB ahead; else the general one.
  *
  * Measured, whole decode steps of the 0.6B shape beside a plain read of the same minute. Zen 5 class, 2 threads: 0.92 of
  * 50 GB/s and 0.88 of 80, the machine's two states, with one row; a thread alone 0.95 of 41 GB/s with 1 row, 0.94 with 2,
@@ -139,14 +140,18 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
     thin_far(x, ldx, w, n0 + tiles * step, n1, out, type, (prefetch){4096, 0}, 1, R);
 }
 
-/* R rows, W features at a time, by one of the two ways. */
+typedef enum thin_way { TILES, STREAMS, TWICE } thin_way;
+
+/* R rows, W features at a time, by one of the ways. */
 INLINE void thin_rows_dense_avx512(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1,
-                                   const mq_epilogue *out, const mq_dense_type type, const bool streams, const int W,
+                                   const mq_epilogue *out, const mq_dense_type type, const thin_way way, const int W,
                                    const int R)
 {
-    const prefetch none = {0, 0}, page = {4096, 0}, twice = {1024, 16384};
-    if (streams) {
+    const prefetch none = {0, 0}, page = {4096, 0}, twice = {1024, 16384}, twice_near = {1024, 8192};
+    if (way == STREAMS) {
         thin_far(x, ldx, w, n0, n1, out, type, R == 1 ? none : twice, W, R);
+    } else if (way == TWICE && R <= 2) {
+        thin_far(x, ldx, w, n0, n1, out, type, twice_near, 4, R);
     } else if (R <= 2) {
         thin_far(x, ldx, w, n0, n1, out, type, page, W, R);
     } else {
@@ -155,12 +160,12 @@ INLINE void thin_rows_dense_avx512(const float *x, size_t ldx, const mq_dense *w
 }
 
 INLINE void thin_typed_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                    const mq_epilogue *out, const mq_dense_type type, const bool streams)
+                                    const mq_epilogue *out, const mq_dense_type type, const thin_way way)
 {
     switch (rows) {
 #define CASE(R, W)                                                                                                     \
     case R:                                                                                                            \
-        thin_rows_dense_avx512(x, ldx, w, n0, n1, out, type, streams, W, R);                                           \
+        thin_rows_dense_avx512(x, ldx, w, n0, n1, out, type, way, W, R);                                               \
         break
         CASE(1, 2);
         CASE(2, 2);
@@ -175,16 +180,16 @@ INLINE void thin_typed_dense_avx512(const float *x, size_t ldx, size_t rows, con
 }
 
 INLINE void thin_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                              const mq_epilogue *out, void *scratch, const bool streams)
+                              const mq_epilogue *out, void *scratch, const thin_way way)
 {
     if (rows > THIN_GROUP) {
         mq__dense_thin_rows_avx512(x, ldx, rows, w, n0, n1, out, scratch);
     } else if (w->type == MQ_DENSE_BF16) {
-        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16, streams);
+        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_BF16, way);
     } else if (w->type == MQ_DENSE_F16) {
-        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16, streams);
+        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F16, way);
     } else {
-        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32, streams);
+        thin_typed_dense_avx512(x, ldx, rows, w, n0, n1, out, MQ_DENSE_F32, way);
     }
 }
 
@@ -192,19 +197,26 @@ INLINE void thin_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_
 static void tiles_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                const mq_epilogue *out, void *scratch)
 {
-    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, false);
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, TILES);
 }
 
 /* Features far apart, each a stream of memory that never jumps. */
 static void streams_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                                  const mq_epilogue *out, void *scratch)
 {
-    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, true);
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, STREAMS);
+}
+
+static void twice_dense_avx512(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                               const mq_epilogue *out, void *scratch)
+{
+    thin_dense_avx512(x, ldx, rows, w, n0, n1, out, scratch, TWICE);
 }
 
 void mq__fill_avx512_thin(mq_kernels *table)
 {
     static const mq_variant thin[] = {MQ_VARIANT("tiles", tiles_dense_avx512),
-                                      MQ_VARIANT("streams", streams_dense_avx512)};
-    mq__variants_set(table, MQ_DENSE_THIN, thin, 2);
+                                      MQ_VARIANT("streams", streams_dense_avx512),
+                                      MQ_VARIANT("twice", twice_dense_avx512)};
+    mq__variants_set(table, MQ_DENSE_THIN, thin, 3);
 }
