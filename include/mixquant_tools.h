@@ -189,7 +189,7 @@ MQ_API mq_status mq_inspect(const char *model_dir, bool json, char **text, mq_er
  * `attention` go into *plan where they are asked for. The more precise format wins where two are equally fast. INT8 only where its
  * copy fits in half of the free memory; what is not asked for is taken as it is in *plan. `why` (of `size` bytes) says so in a line, and
  * whether a more precise format would be much faster than the NVFP4 or INT8 of the plan.
- * Of the options model_dir and cache_dir count. Another machine may choose otherwise. */
+ * Of the options the directories count. Another machine may choose otherwise. */
 MQ_API mq_status mq_choose_plan(const mq_engine_options *options, bool prefill, bool attention, mq_plan_options *plan,
                                 char *why, size_t size, mq_error *error);
 

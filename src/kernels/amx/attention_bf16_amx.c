@@ -4,7 +4,9 @@
  * The scratch holds pairs of BF16 in half of the room of floats: keys [TILE/NR][pairs of width][NR], values [panels][TILE/2][NR], queries
  * [MR][width], weights [MR][TILE] (rows TILE floats apart). Both products go by 2 x 2 tiles: 32 rows by 32 columns.
  *
- * Throughput at width 128: 16 scores take 8 cycles of products, 4096 multiply-adds, and then about 14 instructions of softmax, 7 cycles. */
+ * Throughput at width 128: 16 scores take 8 cycles of products, 4096 multiply-adds, and then about 14 instructions of softmax, 7 cycles.
+ * Measured (Emerald Rapids, one thread, a busy host): 3.5 to 3.9 times the FP32 FMA peak at 2k to 32k keys, 2.6 for the first 512 tokens;
+ * width 64 2.7. */
 #include "kernels/amx/tile_amx.h"
 
 enum { PER_LANE = 2, MR = 32, NR = 32, LANES = 16, TILE = 256 };

@@ -6,7 +6,9 @@
  *
  * Per group of 16 rows and 32 features: 2 products in 32 cycles, 3 tiles read and 2 written; 96 vector instructions in 48 cycles,
  * which therefore are the limit: 680 multiply-adds a cycle, where vpdpbusd has 128 without any scaling. The first half is scaled while
- * tiles are multiplied, the second one afterwards: 32 sums do not fit into registers. */
+ * tiles are multiplied, the second one afterwards: 32 sums do not fit into registers.
+ *
+ * Measured (Emerald Rapids, one thread, a busy host): 4.8 to 5.2 times the FP32 FMA peak for 512 and 2048 rows, at best 6.5; 3.7 for 64. */
 #include "kernels/amx/tile_amx.h"
 #include "kernels/avx512/gemm_avx512.h"
 #include "kernels/int8_driver.h"
