@@ -12,6 +12,18 @@
 enum { PER_LANE = 2, MR = 32, NR = 32, LANES = 16, TILE = 256 };
 
 #include "kernels/avx512/attention_softmax_avx512.h"
+
+/* 2^x for x <= 0, within 1.5e-4, less than BF16 rounds: exactly 1 at 0; 0 below -64, for -infinity and NaN, as exp2_16. */
+static inline __m512 tile_weight(__m512 x)
+{
+    const __m512 r = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.38f1c8p-4f), r, _mm512_set1_ps(0x1.d56586p-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.638866p-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
+    const __mmask16 large = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-64.0f), _CMP_GE_OQ);
+    return _mm512_maskz_scalef_ps(large, p, x);
+}
+
 #include "kernels/avx512bf16/attention_pairs_avx512bf16.h"
 #include "kernels/avx512bf16/avx512bf16.h"
 #include "kernels/table.h"
@@ -75,36 +87,6 @@ static void tile_score(const float *q, const float *keys, size_t width, size_t c
         TILE_ZERO(3);
         multiply_tiles((const char *)q, 2 * width, (const char *)(keys + column * (width / PER_LANE)), width / STEP);
         store_tiles(s + column, TILE * sizeof *s);
-    }
-}
-
-/* 2^x for x <= 0, within 1.5e-4, less than BF16 rounds: exactly 1 at 0; 0 below -64, for -infinity and NaN, as exp2_16. */
-static inline __m512 exp2_short(__m512 x)
-{
-    const __m512 r = _mm512_reduce_ps(x, 0x09); /* x - floor(x) */
-    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.38f1c8p-4f), r, _mm512_set1_ps(0x1.d56586p-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.638866p-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    const __mmask16 large = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-64.0f), _CMP_GE_OQ);
-    return _mm512_maskz_scalef_ps(large, p, x);
-}
-
-/* The weights replace the front of their row of scores: 32 scores are read before their 32 weights are written. */
-static void tile_soften(float *s, block_state *state, size_t key0, size_t count)
-{
-    find_maxima(s, state, key0, count);
-    for (size_t r = 0; r < MR; r++) {
-        const __m512 max = _mm512_set1_ps(state->max[r]);
-        __m512 sum = _mm512_mul_ps(_mm512_load_ps(state->sum + r * LANES), _mm512_set1_ps(state->correction[r]));
-        float *row = s + r * TILE;
-        for (size_t i = 0; i < count; i += 32) {
-            const __m512 a = exp2_short(_mm512_sub_ps(_mm512_load_ps(row + i), max));
-            const bool more = i + 16 < count;
-            const __m512 b = more ? exp2_short(_mm512_sub_ps(_mm512_load_ps(row + i + 16), max)) : _mm512_setzero_ps();
-            _mm512_store_si512(row + i / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
-            sum = _mm512_add_ps(sum, _mm512_add_ps(a, b));
-        }
-        _mm512_store_ps(state->sum + r * LANES, sum);
     }
 }
 

@@ -18,6 +18,7 @@
 #include "kernels/amx/tile_amx.h"
 #include "kernels/avx512/transpose_avx512.h"
 #include "kernels/avx512bf16/avx512bf16.h"
+#include "kernels/avx512bf16/row_pairs_avx512bf16.h"
 #include "kernels/dense_driver.h"
 #include "kernels/table.h"
 
@@ -57,17 +58,8 @@ static void pack_rows_amx(const float *x, size_t ldx, size_t rows, size_t k_widt
         const float *from = x + g * MR * ldx;
         char *to = (char *)(panels + g * k_width * MR);
         for (size_t k = 0; k < k_width; k += STEP, to += TILE_BYTES) {
-            const __mmask32 mask = (__mmask32)(0xFFFFFFFFu >> (STEP - min_size_amx(k_width - k, STEP)));
             __m512i t[16];
-#pragma GCC unroll 16
-            for (size_t i = 0; i < 16; i++) {
-                t[i] = _mm512_setzero_si512();
-                if (i >= live) continue;
-                const __m512 low = _mm512_maskz_loadu_ps((__mmask16)mask, from + i * ldx + k);
-                const __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + i * ldx + k + 16);
-                t[i] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-            }
-            transpose_16x16(t);
+            load_row_pairs(from + k, ldx, live, min_size_amx(k_width - k, STEP), t);
 #pragma GCC unroll 16
             for (size_t i = 0; i < 16; i++)
                 _mm512_storeu_si512(to + i * TILE_ROW_BYTES, t[i]);
@@ -113,8 +105,9 @@ static void prefetch_part(const place *next, size_t tile, size_t tiles)
     }
 }
 
-/* sums [4]: features 0-15 and 16-31 by one group, then by the other. */
-static void multiply_two_groups(const char *w, const char *x, size_t group_bytes, size_t steps, bool first, char *sums)
+/* sums [4]: features 0-15 and 16-31 by one group, then, if there are two, by the other. */
+static inline __attribute__((always_inline)) void
+multiply_groups(const bool two, const char *w, const char *x, size_t group_bytes, size_t steps, bool first, char *sums)
 {
     const char *w1 = w + steps * TILE_BYTES, *x1 = x + group_bytes, *const end = w1;
     if (first) {
@@ -125,8 +118,8 @@ static void multiply_two_groups(const char *w, const char *x, size_t group_bytes
     } else {
         TILE_LOAD(0, sums, TILE_ROW_BYTES);
         TILE_LOAD(1, sums + TILE_BYTES, TILE_ROW_BYTES);
-        TILE_LOAD(2, sums + 2 * TILE_BYTES, TILE_ROW_BYTES);
-        TILE_LOAD(3, sums + 3 * TILE_BYTES, TILE_ROW_BYTES);
+        if (two) TILE_LOAD(2, sums + 2 * TILE_BYTES, TILE_ROW_BYTES);
+        if (two) TILE_LOAD(3, sums + 3 * TILE_BYTES, TILE_ROW_BYTES);
     }
     do {
         TILE_LOAD(4, w, TILE_ROW_BYTES);
@@ -134,37 +127,17 @@ static void multiply_two_groups(const char *w, const char *x, size_t group_bytes
         TILE_MULTIPLY_BF16(0, 4, 6);
         TILE_LOAD(5, w1, TILE_ROW_BYTES);
         TILE_MULTIPLY_BF16(1, 5, 6);
-        TILE_LOAD(7, x1, TILE_ROW_BYTES);
-        TILE_MULTIPLY_BF16(2, 4, 7);
-        TILE_MULTIPLY_BF16(3, 5, 7);
+        if (two) {
+            TILE_LOAD(7, x1, TILE_ROW_BYTES);
+            TILE_MULTIPLY_BF16(2, 4, 7);
+            TILE_MULTIPLY_BF16(3, 5, 7);
+        }
         w += TILE_BYTES, w1 += TILE_BYTES, x += TILE_BYTES, x1 += TILE_BYTES;
     } while (w < end);
     TILE_STORE(0, sums, TILE_ROW_BYTES);
     TILE_STORE(1, sums + TILE_BYTES, TILE_ROW_BYTES);
-    TILE_STORE(2, sums + 2 * TILE_BYTES, TILE_ROW_BYTES);
-    TILE_STORE(3, sums + 3 * TILE_BYTES, TILE_ROW_BYTES);
-}
-
-static void multiply_one_group(const char *w, const char *x, size_t steps, bool first, char *sums)
-{
-    const char *w1 = w + steps * TILE_BYTES, *const end = w1;
-    if (first) {
-        TILE_ZERO(0);
-        TILE_ZERO(1);
-    } else {
-        TILE_LOAD(0, sums, TILE_ROW_BYTES);
-        TILE_LOAD(1, sums + TILE_BYTES, TILE_ROW_BYTES);
-    }
-    do {
-        TILE_LOAD(4, w, TILE_ROW_BYTES);
-        TILE_LOAD(6, x, TILE_ROW_BYTES);
-        TILE_MULTIPLY_BF16(0, 4, 6);
-        TILE_LOAD(5, w1, TILE_ROW_BYTES);
-        TILE_MULTIPLY_BF16(1, 5, 6);
-        w += TILE_BYTES, w1 += TILE_BYTES, x += TILE_BYTES;
-    } while (w < end);
-    TILE_STORE(0, sums, TILE_ROW_BYTES);
-    TILE_STORE(1, sums + TILE_BYTES, TILE_ROW_BYTES);
+    if (two) TILE_STORE(2, sums + 2 * TILE_BYTES, TILE_ROW_BYTES);
+    if (two) TILE_STORE(3, sums + 3 * TILE_BYTES, TILE_ROW_BYTES);
 }
 
 /* y of up to 14 rows from two finished tiles of sums. */
@@ -203,9 +176,9 @@ static void run_slice_amx(const float *panels, size_t rows, const place *at, con
         const char *x = (const char *)panels + g * group_bytes + at->step0 * TILE_BYTES, *w = scratch + p * PANEL_BYTES;
         prefetch_part(next, t, tiles);
         if (g + 1 < at->g1)
-            multiply_two_groups(w, x, group_bytes, at->steps, at->first, sums);
+            multiply_groups(true, w, x, group_bytes, at->steps, at->first, sums);
         else
-            multiply_one_group(w, x, at->steps, at->first, sums);
+            multiply_groups(false, w, x, group_bytes, at->steps, at->first, sums);
         for (size_t i = g; at->last && i < at->g1 && i < g + 2; i++)
             finish_group(sums + (i - g) * 2 * TILE_BYTES, min_size_amx(rows - i * MR, MR), n,
                          min_size_amx(at->n - n, DENSE_NR), out->y + i * MR * out->ldy + n, out);

@@ -20,6 +20,11 @@ static inline __m512 tile_multiply_add(__m512 sum, __m512 x, __m512 b)
 
 #include "kernels/avx512/attention_products_avx512.h"
 
+static inline __m512 tile_weight(__m512 score)
+{
+    return exp2_16(score);
+}
+
 #include "kernels/avx512bf16/attention_pairs_avx512bf16.h"
 
 static void tile_widen_values(const uint16_t *rows, size_t width, size_t count, size_t key, float *values)
@@ -48,25 +53,6 @@ static void tile_pack(const float *const rows[MR], size_t width, float scale, fl
         for (size_t i = 0; i < 16; i++) {
             if (c / 2 + i < width / 2) _mm512_mask_storeu_epi32(q + (c / 2 + i) * MR, 0x3fff, v[i]);
         }
-    }
-}
-
-/* The weights replace the front of their row of scores: 32 scores are read before their 32 weights are written. */
-static void tile_soften(float *s, block_state *state, size_t key0, size_t count)
-{
-    find_maxima(s, state, key0, count);
-    for (size_t r = 0; r < MR; r++) {
-        const __m512 max = _mm512_set1_ps(state->max[r]);
-        __m512 sum = _mm512_mul_ps(_mm512_load_ps(state->sum + r * LANES), _mm512_set1_ps(state->correction[r]));
-        float *row = s + r * TILE;
-        for (size_t i = 0; i < count; i += 32) {
-            const __m512 a = exp2_16(_mm512_sub_ps(_mm512_load_ps(row + i), max));
-            const bool more = i + 16 < count;
-            const __m512 b = more ? exp2_16(_mm512_sub_ps(_mm512_load_ps(row + i + 16), max)) : _mm512_setzero_ps();
-            _mm512_store_si512(row + i / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
-            sum = _mm512_add_ps(sum, _mm512_add_ps(a, b));
-        }
-        _mm512_store_ps(state->sum + r * LANES, sum);
     }
 }
 

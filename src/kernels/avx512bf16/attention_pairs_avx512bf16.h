@@ -1,5 +1,6 @@
-/* A tile of keys and values as pairs of BF16, for kernels/attention_tiles.h with PER_LANE = 2: keys [TILE/NR][pairs of width][NR],
- * values [panels][TILE/2][NR] pairs of keys. */
+/* Keys, values and softmax weights as pairs of BF16, for kernels/attention_tiles.h with PER_LANE = 2: keys [TILE/NR][pairs of
+ * width][NR], values [panels][TILE/2][NR] pairs of keys. Included by a file that has defined tile_weight(score), 2^score of scores less
+ * their row's maximum. */
 #ifndef MQ_ATTENTION_PAIRS_AVX512BF16_H
 #define MQ_ATTENTION_PAIRS_AVX512BF16_H
 
@@ -34,6 +35,25 @@ static inline void widen_value_pairs(const uint16_t *rows, size_t width, size_t 
                 _mm512_store_si512(to + r / 2 * NR + half * 16, pairs);
             }
         }
+    }
+}
+
+/* The weights replace the front of their row of scores: 32 scores are read before their 32 weights are written. */
+static void tile_soften(float *s, block_state *state, size_t key0, size_t count)
+{
+    find_maxima(s, state, key0, count);
+    for (size_t r = 0; r < MR; r++) {
+        const __m512 max = _mm512_set1_ps(state->max[r]);
+        __m512 sum = _mm512_mul_ps(_mm512_load_ps(state->sum + r * LANES), _mm512_set1_ps(state->correction[r]));
+        float *row = s + r * TILE;
+        for (size_t i = 0; i < count; i += 32) {
+            const __m512 a = tile_weight(_mm512_sub_ps(_mm512_load_ps(row + i), max));
+            const bool more = i + 16 < count;
+            const __m512 b = more ? tile_weight(_mm512_sub_ps(_mm512_load_ps(row + i + 16), max)) : _mm512_setzero_ps();
+            _mm512_store_si512(row + i / 2, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+            sum = _mm512_add_ps(sum, _mm512_add_ps(a, b));
+        }
+        _mm512_store_ps(state->sum + r * LANES, sum);
     }
 }
 

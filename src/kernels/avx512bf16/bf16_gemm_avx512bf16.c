@@ -11,6 +11,7 @@
 #include "kernels/avx512/attention_avx512.h"
 #include "kernels/avx512/transpose_avx512.h"
 #include "kernels/avx512bf16/avx512bf16.h"
+#include "kernels/avx512bf16/row_pairs_avx512bf16.h"
 #include "kernels/dense_driver.h"
 #include "kernels/table.h"
 
@@ -82,17 +83,8 @@ void mq__bf16_pack_rows_avx512bf16(const float *x, size_t ldx, size_t rows, size
         float *panel = panels + g * k_width * MR; /* the pairs take half of the room */
         for (size_t p = 0; p < pairs; p += 16) {
             const size_t k = 2 * p, width = k_width - k < 32 ? k_width - k : 32;
-            const __mmask32 mask = (__mmask32)(0xFFFFFFFFu >> (32 - width));
             __m512i t[16];
-#pragma GCC unroll 16
-            for (size_t i = 0; i < 16; i++) {
-                t[i] = _mm512_setzero_si512();
-                if (i >= live) continue;
-                const __m512 low = _mm512_maskz_loadu_ps((__mmask16)mask, from + i * ldx + k);
-                const __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + i * ldx + k + 16);
-                t[i] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-            }
-            transpose_16x16(t);
+            load_row_pairs(from + k, ldx, live, width, t);
 #pragma GCC unroll 16
             for (size_t i = 0; i < 16; i++) {
                 if (p + i < pairs) _mm512_mask_storeu_epi32(panel + (p + i) * MR, (1u << MR) - 1, t[i]);
