@@ -50,13 +50,12 @@ void mq__int8_run(const int8_core *core, const mq_int8_rows *a, size_t rows, con
     const size_t group_bytes = groups * MQ_INT8_ROW_CELL, row_groups = (rows + MQ_INT8_MR - 1) / MQ_INT8_MR;
     const size_t passes = (rows + INT8_PASS_ROWS - 1) / INT8_PASS_ROWS; /* of equal size */
     const size_t batch = rows <= INT8_FEW_ROWS && !core->arrange_rows ? 1 : MQ_INT8_BATCH;
-    const size_t batches = (p1 - p0 + batch - 1) / batch; /* of equal size, too */
     for (size_t i = 0; i < passes; i++) {
         const size_t m0 = row_groups * i / passes * MQ_INT8_MR, m1 = row_groups * (i + 1) / passes * MQ_INT8_MR;
         const size_t pass = (m1 < rows ? m1 : rows) - m0;
         const uint8_t *cells = a->panels + m0 / MQ_INT8_MR * group_bytes;
-        for (size_t b = 0; b < batches; b++) {
-            const size_t p = p0 + (p1 - p0) * b / batches, count = p0 + (p1 - p0) * (b + 1) / batches - p;
+        for (size_t p = p0; p < p1; p += batch) {
+            const size_t count = p1 - p < batch ? p1 - p : batch;
             for (size_t g = 0; g < groups; g += step) {
                 int8_slice s = {.groups = groups - g < step ? groups - g : step,
                                 .first = g == 0,

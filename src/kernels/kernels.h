@@ -65,7 +65,7 @@ typedef struct mq_nvfp4_rows {
     float *multiplier;
 } mq_nvfp4_rows;
 
-/* Panels of weights, at most, that share a slice of the activations. */
+/* Panels of weights that share a slice of the activations: a part of a GEMM has a multiple of them. */
 #define MQ_NVFP4_BATCH    4
 #define MQ_NVFP4_ROW_CELL (MQ_NVFP4_MR * (MQ_NVFP4_BLOCK + 4))
 

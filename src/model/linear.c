@@ -15,7 +15,6 @@ typedef struct job {
     int count;
     bool own;      /* each thread makes the rows for itself */
     size_t pieces; /* into which the rows are cut */
-    size_t grain;  /* panels: parts are cut at multiples */
     int each;      /* parts of a thread */
 } job;
 
@@ -87,13 +86,10 @@ static void multiply_panels(const job *j, size_t begin, size_t end, size_t row0,
     }
 }
 
-/* A kernel takes a batch of panels at once; it reads, and may arrange, the rows for each batch. Parts are batches: a thread's panels in as
- * few as the kernel needs, of equal size. */
-static size_t grain_of(mq_row_layout layout, size_t panels, int threads)
+/* Panels that a kernel takes at once: it reads, and on AVX2 arranges, the rows for each. */
+static size_t batch_of(mq_row_layout layout)
 {
-    const size_t most = layout == MQ_ROWS_INT8 ? MQ_INT8_BATCH : MQ_NVFP4_BATCH;
-    const size_t own = (panels + (size_t)threads - 1) / (size_t)threads, batches = (own + most - 1) / most;
-    return (own + batches - 1) / batches;
+    return layout == MQ_ROWS_INT8 ? MQ_INT8_BATCH : MQ_NVFP4_BATCH;
 }
 
 static size_t panels_of_outputs(const job *j)
@@ -112,7 +108,7 @@ static void multiply_linear(void *context, int part, int parts, int thread)
     size_t begin, end;
     if (j->own) make_own(j, thread);
     const size_t rows = j->input.count, groups = (rows + MQ_ROW_GRAIN - 1) / MQ_ROW_GRAIN;
-    mq__part_units(panels * pieces, part, parts, j->each, j->grain, &begin, &end);
+    mq__part_units(panels * pieces, part, parts, j->each, batch_of(j->x.layout), &begin, &end);
     for (size_t i = begin / panels; i * panels < end; i++) {
         const size_t row0 = groups * i / pieces * MQ_ROW_GRAIN, row1 = groups * (i + 1) / pieces * MQ_ROW_GRAIN;
         const size_t p0 = begin > i * panels ? begin - i * panels : 0, left = end - i * panels;
@@ -141,8 +137,7 @@ void mq__linear_group(mq_runtime *rt, mq_linear_format format, mq_input input, c
     mq__lap(rt, MQ_STAGE_PREPARE);
     const size_t panels = panels_of_outputs(&j);
     j.pieces = plain ? 1 : mq__row_pieces(panels, input.count, mq__pool_threads(rt->pool));
-    j.grain = grain_of(j.x.layout, panels * j.pieces, mq__pool_threads(rt->pool));
-    j.each = mq__parts_of(rt, input.count, panels * j.pieces, j.grain);
+    j.each = mq__parts_of(rt, input.count, panels * j.pieces, batch_of(j.x.layout));
     mq__pool_deal(rt->pool, multiply_linear, &j, j.each);
     mq__lap(rt, MQ_STAGE_LINEAR);
 }
