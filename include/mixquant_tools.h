@@ -198,8 +198,8 @@ typedef struct mq_machine {
     char cpu[96];
     const char *isa;
     int threads;
-    double read_gb_s, fma_gmac_s; /* of all threads together; 0 when not measured */
-    size_t l1d_bytes, l2_bytes, l3_bytes;
+    double read_gb_s, fma_gmac_s;         /* of all threads together; 0 when not measured */
+    size_t l1d_bytes, l2_bytes, l3_bytes; /* of one cache; 0 when unknown */
 } mq_machine;
 
 MQ_API mq_status mq_machine_measure(int threads, bool measure, mq_machine *machine, mq_error *error);

@@ -40,7 +40,7 @@ mq_status mq__cpu_choose_isa(mq_isa *isa, mq_error *error);
 
 typedef struct mq_cpu_info {
     char name[96];
-    size_t l1d_bytes, l2_bytes, l3_bytes; /* 0 when unknown */
+    size_t l1d_bytes, l2_bytes, l3_bytes; /* of one cache; 0 when unknown */
     int online;                           /* logical processors this process may run on */
     int threads;                          /* that they can run at once: `online`, bounded by the container's quota */
     int nodes;                            /* memory nodes that they belong to; 1 when unknown */

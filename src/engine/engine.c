@@ -88,16 +88,27 @@ static bool decoding_reads(const mq_engine *e, mq_face face)
     return phase_needs(e->weights, &e->plan->phase[MQ_PHASE_DECODE], face) || (e->draft && face == MQ_FACE_NVFP4);
 }
 
-/* Of what decoding reads (the head only with dense layers), where large pages are to be had and memory is plentiful. */
+static uint64_t settle_bytes(const mq_engine *e, bool experts)
+{
+    uint64_t total = 0;
+    for (int face = 0; face < MQ_FACES; face++) {
+        total += decoding_reads(e, (mq_face)face) ? mq__weights_settle_bytes(e->weights, (mq_face)face, experts) : 0;
+    }
+    return total;
+}
+
+/* Of what decoding reads (the head only with dense layers), where large pages are to be had and memory is plentiful: with the
+ * experts, of which each step reads others, or without. */
 void mq__engine_settle_begin(mq_engine *e)
 {
     mq_engine_info info;
     mq_engine_describe(e, &info);
-    e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && !e->weights->experts &&
-                  info.decode_bytes >= SETTLE_FROM && mq__large_pages() &&
-                  mq__memory_available() >= 2 * info.decode_bytes;
+    const uint64_t plenty = mq__memory_available() / 2;
+    const bool experts = settle_bytes(e, true) <= plenty;
+    e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && info.decode_bytes >= SETTLE_FROM &&
+                  mq__large_pages() && settle_bytes(e, false) <= plenty;
     for (int face = 0; e->settling && face < MQ_FACES; face++) {
-        if (decoding_reads(e, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face);
+        if (decoding_reads(e, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face, experts);
     }
 }
 

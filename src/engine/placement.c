@@ -154,16 +154,31 @@ static size_t face_linears(const mq_weights *w, mq_face face)
     return w->module_count + (face == MQ_FACE_DENSE && !w->head_panels);
 }
 
-void mq__weights_settle_begin(mq_weights *w, mq_face face)
+/* What there is to move of linear layer i: nothing of a packed face that is memory already, nor of an expert that stays. */
+static item item_to_settle(mq_weights *w, mq_face face, size_t i, bool experts)
 {
-    mq_packed_face *f = &w->face[face];
-    size_t total = 0;
-    if (f->settling.block || f->placed || (face != MQ_FACE_DENSE && !f->file.map.data)) return;
+    const bool is_expert = i < w->module_count && mq__rule_scope(w->module[i].rule) == MQ_SCOPE_EXPERT;
+    const bool mapped = face == MQ_FACE_DENSE || w->face[face].file.map.data;
+    return mapped && (experts || !is_expert) ? item_of(face, linear_at(w, i)) : (item){.from = NULL};
+}
+
+uint64_t mq__weights_settle_bytes(mq_weights *w, mq_face face, bool experts)
+{
+    uint64_t total = 0;
     for (size_t i = 0; i < face_linears(w, face); i++) {
-        const item it = item_of(face, linear_at(w, i));
+        const item it = item_to_settle(w, face, i, experts);
         total += it.from ? mq__round_up(it.bytes, LINE) : 0;
     }
-    f->settling = (mq_settling){.block = mq__alloc_aligned(total)}; /* none: everything stays where it is */
+    return total;
+}
+
+void mq__weights_settle_begin(mq_weights *w, mq_face face, bool experts)
+{
+    mq_packed_face *f = &w->face[face];
+    if (f->settling.block || f->placed) return;
+    const uint64_t total = mq__weights_settle_bytes(w, face, experts);
+    /* no memory: everything stays where it is */
+    if (total > 0) f->settling = (mq_settling){.block = mq__alloc_aligned(total), .experts = experts};
 }
 
 bool mq__weights_settle(mq_weights *w, mq_face face, mq_pool *pool, size_t bytes)
@@ -172,7 +187,7 @@ bool mq__weights_settle(mq_weights *w, mq_face face, mq_pool *pool, size_t bytes
     const size_t count = s->block ? face_linears(w, face) : 0;
     while (bytes > 0 && s->next < count) {
         mq_linear *linear = linear_at(w, s->next);
-        const item it = item_of(face, linear);
+        const item it = item_to_settle(w, face, s->next, s->experts);
         const size_t left = it.from ? it.bytes - s->copied : 0, some = left < bytes ? left : bytes;
         if (some > 0) {
             slice piece = {it.from + s->copied, s->block + s->used + s->copied, some};

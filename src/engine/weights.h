@@ -32,6 +32,7 @@ typedef struct mq_module {
 /* Weights on their way from a file map to memory of large pages. */
 typedef struct mq_settling {
     uint8_t *block; /* owned, for all of them; NULL: they stay */
+    bool experts;   /* experts, too */
     size_t next;    /* linear layers before it have been moved */
     size_t copied;  /* bytes of the next one */
     size_t used;    /* bytes of the block */
@@ -165,9 +166,11 @@ void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float 
 /* Copies what the model reads of a face into memory near the threads that read it. Does nothing the second time. */
 mq_status mq__weights_place(mq_weights *weights, mq_face face, mq_pool *pool, mq_error *error);
 
+/* Bytes that a face's move to large pages takes, with experts or without them. */
+uint64_t mq__weights_settle_bytes(mq_weights *weights, mq_face face, bool experts);
 /* Reserves memory of large pages for what the model reads of a face from a file map. Does nothing the second time, for weights
  * that are in such pages already, and where memory is short. */
-void mq__weights_settle_begin(mq_weights *weights, mq_face face);
+void mq__weights_settle_begin(mq_weights *weights, mq_face face, bool experts);
 /* Copies the next `bytes` of them there; true while some are left. Between passes only. */
 bool mq__weights_settle(mq_weights *weights, mq_face face, mq_pool *pool, size_t bytes);
 

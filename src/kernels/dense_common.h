@@ -34,6 +34,17 @@ static inline float f32_of_f16(uint16_t half)
     return f32_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
+/* K up to which one row's activations are a small part of L1 beside whatever passes. */
+enum { THIN_SHORT = 1536 };
+
+/* Whether L1 (32 KiB) keeps the activations of some rows of a thin product while so many features pass through it with them.
+ * Prefetchers make up for a little more. */
+static inline bool thin_stays(const mq_dense *w, size_t features, size_t rows)
+{
+    const size_t element = w->type == MQ_DENSE_F32 ? 4 : 2;
+    return w->k_width * (features * element + rows * sizeof(float)) <= 36 << 10;
+}
+
 /* Element `index` of a row-major matrix of the given type. */
 static inline float dense_element(const void *data, mq_dense_type type, size_t index)
 {

@@ -12,12 +12,14 @@
 
 enum {
     ORDINARY = 0x3c,
-    PIECE = 2 << 20,              /* bytes that a piece of work reads */
-    PART = 16 << 20,              /* of a thread, at least */
-    WHOLE = 96 << 20,             /* of all threads, at least; where the last cache is larger, as much as that, */
-    WHOLE_MOST = 256 << 20,       /* but no more than this: filling it takes time */
-    K_WIDTH = 1024,               /* of all products */
-    THIN_N = PIECE / 2 / K_WIDTH, /* BF16 features of a piece */
+    PIECE = 2 << 20,        /* bytes that a piece of work reads */
+    PART = 16 << 20,        /* of a thread, at least */
+    WHOLE = 96 << 20,       /* of all threads, at least, */
+    WHOLE_L3 = 8,           /* and so many times the last cache: what comes from there makes all ways look alike, */
+    WHOLE_MOST = 256 << 20, /* but no more than this: filling it takes time */
+    K_WIDTH = 1024,         /* of all products but thin dense ones: */
+    THIN_K = 4096,          /* an 8B model's; activations do not stay in L1 beside just any way */
+    THIN_N = PIECE / 2 / THIN_K, /* BF16 features of a piece */
     TALL_ROWS = 32 * MQ_DENSE_MR,
     WIDTH = 128, /* of a head */
     HEADS = 2,   /* query heads per kv head */
@@ -84,7 +86,7 @@ mq_status mq__trial_new(const mq_kernels *level, int threads, mq_trial **trial, 
 {
     mq_cpu_info cpu;
     mq__cpu_info(&cpu);
-    const size_t cached = cpu.l3_bytes < WHOLE_MOST ? cpu.l3_bytes : WHOLE_MOST, whole = most_bytes(WHOLE, cached);
+    const size_t beyond = WHOLE_L3 * cpu.l3_bytes, whole = most_bytes(WHOLE, beyond < WHOLE_MOST ? beyond : WHOLE_MOST);
     const size_t each = most_bytes(PART, whole / (size_t)threads / PIECE * PIECE);
     *trial = NULL;
     if (mq__memory_available() / 4 < each * (size_t)threads) return MQ_OK;
@@ -137,9 +139,9 @@ static void run_row(mq_trial *t, trial_thread *own)
     const mq_kernels *k = t->kernels;
     const void *weights = next_piece(t, own);
     const mq_epilogue out = {.y = own->y, .ldy = (size_t)TALL_ROWS * K_WIDTH};
-    if (t->work == MQ_WORK_THIN) {
-        const mq_dense w = {weights, MQ_DENSE_BF16, THIN_N, K_WIDTH};
-        k->dense_thin(own->x, K_WIDTH, 1, &w, 0, THIN_N, &out, own->scratch);
+    if (t->work <= MQ_WORK_THIN_ALONE) {
+        const mq_dense w = {weights, MQ_DENSE_BF16, THIN_N, THIN_K};
+        k->dense_thin(own->x, THIN_K, 1, &w, 0, THIN_N, &out, own->scratch);
     } else if (t->work == MQ_WORK_NVFP4_ROW) {
         const size_t panels = PIECE / mq__nvfp4_panel_bytes(MQ_NVFP4_NR, K_WIDTH);
         const mq_nvfp4 w = {weights, (uint32_t)panels * MQ_NVFP4_NR, K_WIDTH, K_WIDTH / MQ_NVFP4_BLOCK, 1};
@@ -266,7 +268,7 @@ static void run_work(void *context, int thread, int threads)
     trial_thread *own = &t->thread[thread];
     (void)threads;
     const double start = thread_seconds();
-    run_piece(t, own);
+    if (thread == 0 || t->work != MQ_WORK_THIN_ALONE) run_piece(t, own);
     own->seconds = thread_seconds() - start;
 }
 

@@ -243,7 +243,7 @@ static void test_settling_changes_nothing(void **state)
         const void *mapped = face == MQ_FACE_DENSE ? w->model.head.dense.data : w->module[3].linear->int8.panels;
         const size_t bytes = logits_bytes(engine);
         float *before = fresh_logits(engine, tokens, TOKENS);
-        mq__weights_settle_begin(w, face); /* the engine itself leaves so small a model where it is */
+        mq__weights_settle_begin(w, face, true); /* the engine itself leaves so small a model where it is */
         int slices = 0;
         for (bool more = true; more; slices++) {
             more = mq__weights_settle(w, face, engine->pool, 10007);

@@ -52,7 +52,9 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     for (; k + 16 <= k_width; k += 16, far += ahead.step) {
 #pragma GCC unroll 4
         for (int i = 0; i < W; i++) {
-            if (ahead.step) _mm_prefetch((const char *)w->data + at[i] * bytes + far, _MM_HINT_T0);
+            const char *line = (const char *)w->data + at[i] * bytes + far;
+            if (ahead.step) _mm_prefetch(line, _MM_HINT_T0);
+            if (ahead.further) _mm_prefetch(line + ahead.further, _MM_HINT_T1);
         }
 #pragma GCC unroll 2
         for (size_t half = 0; half < 2; half++) {
@@ -79,29 +81,35 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
 }
 
 static inline void thin_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                   const mq_epilogue *out, void *scratch, bool ahead)
+                                   const mq_epilogue *out, void *scratch, const thin_way way)
 {
     if (rows > THIN_FEW)
         mq__dense_thin_rows_avx2(x, ldx, rows, w, n0, n1, out, scratch);
     else
-        thin_few_rows(x, ldx, rows, w, n0, n1, out, ahead);
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, way);
 }
 
 static void ahead_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
-    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, true);
+    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, THIN_AHEAD);
 }
 
-/* One row is left to the processor's own prefetchers. */
 static void plain_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
-    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, false);
+    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, THIN_PLAIN);
+}
+
+static void streams_dense_avx2(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                               const mq_epilogue *out, void *scratch)
+{
+    thin_dense_avx2(x, ldx, rows, w, n0, n1, out, scratch, THIN_STREAMS);
 }
 
 void mq__fill_avx2_thin(mq_kernels *table)
 {
-    static const mq_variant thin[] = {MQ_VARIANT("ahead", ahead_dense_avx2), MQ_VARIANT("plain", plain_dense_avx2)};
-    mq__variants_set(table, MQ_DENSE_THIN, thin, 2);
+    static const mq_variant thin[] = {MQ_VARIANT("ahead", ahead_dense_avx2), MQ_VARIANT("plain", plain_dense_avx2),
+                                      MQ_VARIANT("streams", streams_dense_avx2)};
+    mq__variants_set(table, MQ_DENSE_THIN, thin, 3);
 }

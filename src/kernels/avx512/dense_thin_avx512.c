@@ -31,11 +31,11 @@ typedef struct prefetch {
 } prefetch;
 
 /* 16 k of W features for R rows. */
-INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at[4], size_t k, const mq_dense_type type,
-                      thin_sums sum, const int W, const int R)
+INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at[THIN_FEATURES], size_t k,
+                      const mq_dense_type type, thin_sums sum, const int W, const int R)
 {
-    __m512 wv[4];
-#pragma GCC unroll 4
+    __m512 wv[THIN_FEATURES];
+#pragma GCC unroll 6
     for (int i = 0; i < W; i++) {
         wv[i] = load_weights_dense_avx512(w, type, at[i] + k);
     }
@@ -43,7 +43,7 @@ INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at
     for (int r = 0; r < R; r++) {
         __m512 xv = _mm512_loadu_ps(x + (size_t)r * ldx + k);
         __asm__("" : "+v"(xv)); /* or gcc loads it again for each feature */
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < W; i++) {
             sum[i][r] = _mm512_fmadd_ps(xv, wv[i], sum[i][r]);
         }
@@ -51,13 +51,14 @@ INLINE void thin_step(const float *x, size_t ldx, const void *w, const size_t at
 }
 
 /* k in [k0, k1) of W features, whose weights begin at at[i]. */
-INLINE void thin_span(const float *x, size_t ldx, const mq_dense *w, const size_t at[4], size_t k0, size_t k1,
-                      const prefetch ahead, const mq_dense_type type, thin_sums sum, const int W, const int R)
+INLINE void thin_span(const float *x, size_t ldx, const mq_dense *w, const size_t at[THIN_FEATURES], size_t k0,
+                      size_t k1, const prefetch ahead, const mq_dense_type type, thin_sums sum, const int W,
+                      const int R)
 {
     const size_t bytes = type == MQ_DENSE_F32 ? 4 : 2;
     size_t k = k0;
     for (; k + 32 <= k1; k += 32) {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < W; i++) {
             const char *line = (const char *)w->data + (at[i] + k) * bytes;
 #pragma GCC unroll 2
@@ -75,7 +76,7 @@ INLINE void thin_span(const float *x, size_t ldx, const mq_dense *w, const size_
     }
     if (k < k1) { /* lanes past the end keep their sums */
         const __mmask16 mask = (__mmask16)((1u << (k1 - k)) - 1);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < W; i++) {
             const __m512 wv = load_weights_masked(w->data, type, at[i] + k, mask);
 #pragma GCC unroll 8
@@ -94,13 +95,17 @@ INLINE void thin_far(const float *x, size_t ldx, const mq_dense *w, size_t n0, s
     const size_t each = (n1 - n0) / (size_t)W, width = w->k_width;
     thin_sums sum;
     for (size_t n = n0; n < n0 + each; n++) {
-        const size_t at[4] = {n * width, (n + each) * width, (n + 2 * each) * width, (n + 3 * each) * width};
+        size_t at[THIN_FEATURES];
+#pragma GCC unroll 6
+        for (size_t i = 0; i < (size_t)W; i++) {
+            at[i] = (n + i * each) * width;
+        }
         zero_sums(sum, W, R);
         thin_span(x, ldx, w, at, 0, width, ahead, type, sum, W, R);
         thin_finish_dense_avx512(out, n, each, sum, W, R);
     }
     for (size_t n = n0 + each * (size_t)W; n < n1; n++) {
-        const size_t at[4] = {n * width};
+        const size_t at[THIN_FEATURES] = {n * width};
         zero_sums(sum, 1, R);
         thin_span(x, ldx, w, at, 0, width, ahead, type, sum, 1, R);
         thin_finish_dense_avx512(out, n, 0, sum, 1, R);
@@ -121,7 +126,7 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
             const bool last = width - k0 <= SLICE;
             for (size_t t = 0; t < count; t++) {
                 const size_t n = n0 + (t0 + t) * step;
-                const size_t at[4] = {n * width, (n + 1) * width, (n + 2) * width, (n + 3) * width};
+                const size_t at[THIN_FEATURES] = {n * width, (n + 1) * width, (n + 2) * width, (n + 3) * width};
                 const bool back = t + 1 == count && !last; /* next comes the block's first tile, a slice further */
                 const prefetch ahead = {back ? slice_bytes - (ptrdiff_t)(t * step) * row_bytes : W * row_bytes, 0};
                 thin_sums sum;
@@ -142,14 +147,32 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
 
 typedef enum thin_way { TILES, STREAMS, TWICE } thin_way;
 
+/* Far streams, few where the activations then stay in L1: the processor's prefetchers follow those best. Activations that do not
+ * stay come from L2 for every W features, and more of them share that. */
+INLINE void thin_streams(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1, const mq_epilogue *out,
+                         const mq_dense_type type, const int R)
+{
+    const prefetch none = {0, 0}, near = {512, 0}, twice = {1024, 16384};
+    if (R == 1 && w->k_width <= THIN_SHORT)
+        thin_far(x, ldx, w, n0, n1, out, type, none, 2, 1);
+    else if (R == 1 && thin_stays(w, 1, 1))
+        thin_far(x, ldx, w, n0, n1, out, type, twice, 1, 1);
+    else if (R == 1)
+        thin_far(x, ldx, w, n0, n1, out, type, near, 6, 1);
+    else if (R == 2 && thin_stays(w, 2, 2))
+        thin_far(x, ldx, w, n0, n1, out, type, twice, 2, R);
+    else
+        thin_far(x, ldx, w, n0, n1, out, type, twice, R <= 4 ? 4 : 3, R);
+}
+
 /* R rows, W features at a time, by one of the ways. */
 INLINE void thin_rows_dense_avx512(const float *x, size_t ldx, const mq_dense *w, size_t n0, size_t n1,
                                    const mq_epilogue *out, const mq_dense_type type, const thin_way way, const int W,
                                    const int R)
 {
-    const prefetch none = {0, 0}, page = {4096, 0}, twice = {1024, 16384}, twice_near = {1024, 8192};
+    const prefetch page = {4096, 0}, twice_near = {1024, 8192};
     if (way == STREAMS) {
-        thin_far(x, ldx, w, n0, n1, out, type, R == 1 ? none : twice, W, R);
+        thin_streams(x, ldx, w, n0, n1, out, type, R);
     } else if (way == TWICE && R <= 2) {
         thin_far(x, ldx, w, n0, n1, out, type, twice_near, 4, R);
     } else if (R <= 2) {

@@ -8,9 +8,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { THIN_GROUP = 8 }; /* rows whose sums are in registers together, at most */
+/* Rows and features whose sums are in registers together, at most. */
+enum { THIN_GROUP = 8, THIN_FEATURES = 6 };
 
-typedef __m512 thin_sums[4][THIN_GROUP]; /* [features][rows] */
+typedef __m512 thin_sums[THIN_FEATURES][THIN_GROUP];
 
 INLINE __m512 load_weights_dense_avx512(const void *w, mq_dense_type type, size_t at)
 {
@@ -48,7 +49,7 @@ INLINE void sum_lanes_dense_avx512(__m512 a, __m512 b, __m512 c, __m512 d, float
 
 INLINE void zero_sums(thin_sums sum, const int W, const int R)
 {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < W; i++) {
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -59,7 +60,7 @@ INLINE void zero_sums(thin_sums sum, const int W, const int R)
 
 INLINE void copy_sums(thin_sums to, thin_sums from, const int W, const int R)
 {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int i = 0; i < W; i++) {
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -75,10 +76,11 @@ INLINE void thin_finish_dense_avx512(const mq_epilogue *out, size_t n, size_t ap
     const __m512 none = _mm512_setzero_ps();
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        float y[4];
+        float y[8];
         sum_lanes_dense_avx512(sum[0][r], W > 1 ? sum[1][r] : none, W > 2 ? sum[2][r] : none, W > 3 ? sum[3][r] : none,
                                y);
-#pragma GCC unroll 4
+        if (W > 4) sum_lanes_dense_avx512(sum[4][r], W > 5 ? sum[5][r] : none, none, none, y + 4);
+#pragma GCC unroll 6
         for (int i = 0; i < W; i++) {
             finish_output(out, (size_t)r, n + (size_t)i * apart, y[i]);
         }

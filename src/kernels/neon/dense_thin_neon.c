@@ -60,7 +60,9 @@ INLINE void tile_thin(const float *x, size_t ldx, const mq_dense *w, size_t n, s
     for (; k + 16 <= k_width; k += 16, far += ahead.step) {
         UNROLL
         for (int i = 0; i < W; i++) {
-            if (ahead.step) __builtin_prefetch((const char *)w->data + at[i] * bytes + far);
+            const char *line = (const char *)w->data + at[i] * bytes + far;
+            if (ahead.step) __builtin_prefetch(line);
+            if (ahead.further) __builtin_prefetch(line + ahead.further, 0, 2);
         }
         UNROLL
         for (size_t half = 0; half < 2; half++) {
@@ -224,29 +226,35 @@ static void tile_finish(const mq_epilogue *out, size_t row, size_t rows, size_t 
 _Static_assert(THIN_FEW + 1 > GROUP && (THIN_FEW + 1) / 2 >= 4, "groups of more rows than THIN_FEW have 4 to GROUP");
 
 static inline void thin_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
-                                   const mq_epilogue *out, void *scratch, bool ahead)
+                                   const mq_epilogue *out, void *scratch, const thin_way way)
 {
     if (rows > THIN_FEW)
         thin_many_rows(x, ldx, rows, w, n0, n1, out, scratch);
     else
-        thin_few_rows(x, ldx, rows, w, n0, n1, out, ahead);
+        thin_few_rows(x, ldx, rows, w, n0, n1, out, way);
 }
 
 static void ahead_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
-    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, true);
+    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, THIN_AHEAD);
 }
 
-/* One row is left to the processor's own prefetchers. */
 static void plain_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
                              const mq_epilogue *out, void *scratch)
 {
-    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, false);
+    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, THIN_PLAIN);
+}
+
+static void streams_dense_neon(const float *x, size_t ldx, size_t rows, const mq_dense *w, size_t n0, size_t n1,
+                               const mq_epilogue *out, void *scratch)
+{
+    thin_dense_neon(x, ldx, rows, w, n0, n1, out, scratch, THIN_STREAMS);
 }
 
 void mq__fill_neon_thin(mq_kernels *table)
 {
-    static const mq_variant thin[] = {MQ_VARIANT("ahead", ahead_dense_neon), MQ_VARIANT("plain", plain_dense_neon)};
-    mq__variants_set(table, MQ_DENSE_THIN, thin, 2);
+    static const mq_variant thin[] = {MQ_VARIANT("ahead", ahead_dense_neon), MQ_VARIANT("plain", plain_dense_neon),
+                                      MQ_VARIANT("streams", streams_dense_neon)};
+    mq__variants_set(table, MQ_DENSE_THIN, thin, 3);
 }
