@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#define NR           MQ_NVFP4_NR /* tokens of a panel: they come together */
+#define NR           MQ_NVFP4_NR /* tokens of a panel */
 #define FREQUENT     8           /* the first 1/8 of the vocabulary is there from the start */
 #define LEAST_TOKENS 16384       /* or so many */
 
@@ -19,10 +19,11 @@ struct mq_draft_head {
     mq_nvfp4_rule rule;
     mq_nvfp4_scale scale;
     mq_linear linear; /* its nvfp4 face */
-    uint8_t *memory;  /* [panels of the vocabulary] reserved; the first `count` are made */
-    uint32_t *panel;  /* [count] which panel of the vocabulary each is */
-    uint8_t *listed;  /* [panels] */
-    uint32_t panels, count, made;
+    uint8_t *memory;  /* [panels of the vocabulary] reserved; those of the tokens so far are made */
+    int32_t *token;   /* [V] the first linear.n of them: which token each row is */
+    bool *listed;     /* [V] */
+    uint32_t first;   /* tokens there from the start: those with the lowest ids, in order */
+    uint32_t count;   /* tokens listed; linear.n of them are made */
     uint8_t *scratch; /* per thread: nibbles and scales of a panel's rows */
     size_t scratch_each;
     float amax[MQ_THREADS_MAX];
@@ -42,14 +43,15 @@ static const uint8_t *dense_row(const mq_draft_head *h, size_t row, mq_weight_ty
     return (const uint8_t *)d->data + row * d->k_width * (d->type == MQ_DENSE_F32 ? 4 : 2);
 }
 
+/* The last one may have rows left: it is made again when they are taken. */
 static void make_panel(const mq_draft_head *h, uint32_t at, uint8_t *scratch)
 {
-    const uint32_t row0 = h->panel[at] * NR, left = h->model->vocab - row0, rows = left < NR ? left : NR;
+    const uint32_t left = h->count - at * NR, rows = left < NR ? left : NR;
     const uint32_t blocks = (uint32_t)mq__nvfp4_blocks(h->linear.k_width);
     uint8_t *nibbles = scratch, *scales = scratch + (size_t)NR * blocks * 8;
     mq_weight_type type;
     for (uint32_t r = 0; r < rows; r++) {
-        const uint8_t *row = dense_row(h, row0 + r, &type);
+        const uint8_t *row = dense_row(h, (size_t)h->token[at * NR + r], &type);
         mq__nvfp4_quantize_row(h->rule, h->scale, row, type, h->linear.k_width, nibbles + (size_t)r * blocks * 8,
                                scales + (size_t)r * blocks);
     }
@@ -59,33 +61,33 @@ static void make_panel(const mq_draft_head *h, uint32_t at, uint8_t *scratch)
 static void make_listed(void *context, int thread, int threads)
 {
     const mq_draft_head *h = context;
+    const uint32_t whole = h->linear.n / NR, panels = (h->count + NR - 1) / NR;
     size_t begin, end;
-    mq__partition(h->count - h->made, thread, threads, &begin, &end);
+    mq__partition(panels - whole, thread, threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        make_panel(h, (uint32_t)(h->made + i), h->scratch + (size_t)thread * h->scratch_each);
+        make_panel(h, (uint32_t)(whole + i), h->scratch + (size_t)thread * h->scratch_each);
     }
 }
 
-static void list_panel(mq_draft_head *h, uint32_t panel)
+static void list_token(mq_draft_head *h, int32_t token)
 {
-    if (h->listed[panel]) return;
-    h->listed[panel] = 1;
-    h->panel[h->count++] = panel;
+    if (h->listed[token]) return;
+    h->listed[token] = true;
+    h->token[h->count++] = token;
 }
 
 static void make_all(mq_draft_head *h)
 {
-    if (h->count == h->made) return;
+    if (h->count == h->linear.n) return;
     mq__pool_run(h->pool, make_listed, h);
-    h->made = h->count;
-    h->linear.n = h->count * NR;
+    h->linear.n = h->count;
     mq__face_set(&h->linear, MQ_FACE_NVFP4, h->memory, h->scale.multiplier);
 }
 
 void mq__draft_head_add(mq_draft_head *h, const int32_t *tokens, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        list_panel(h, (uint32_t)tokens[i] / NR);
+        list_token(h, tokens[i]);
     }
     make_all(h);
 }
@@ -116,13 +118,13 @@ static mq_status find_scale(mq_draft_head *h, mq_error *error)
 
 static bool allocate_head(mq_draft_head *h)
 {
-    const size_t blocks = mq__nvfp4_blocks(h->linear.k_width);
+    const size_t blocks = mq__nvfp4_blocks(h->linear.k_width), vocab = h->model->vocab, panels = (vocab + NR - 1) / NR;
     h->scratch_each = mq__round_up(blocks * 9 * NR, 64);
-    h->memory = mq__alloc_aligned(h->panels * panel_bytes(h)); /* what is never made is never touched */
-    h->panel = mq__alloc_zero(h->panels, sizeof *h->panel);
-    h->listed = mq__alloc_zero(h->panels, sizeof *h->listed);
+    h->memory = mq__alloc_aligned(panels * panel_bytes(h)); /* what is never made is never touched */
+    h->token = mq__alloc_zero(vocab, sizeof *h->token);
+    h->listed = mq__alloc_zero(vocab, sizeof *h->listed);
     h->scratch = mq__alloc_aligned(h->scratch_each * (size_t)mq__pool_threads(h->pool));
-    return h->memory && h->panel && h->listed && h->scratch;
+    return h->memory && h->token && h->listed && h->scratch;
 }
 
 mq_status mq__draft_head_new(const mq_model *model, mq_scale_rule rule, mq_pool *pool, mq_draft_head **out,
@@ -134,7 +136,6 @@ mq_status mq__draft_head_new(const mq_model *model, mq_scale_rule rule, mq_pool 
     h->model = model;
     h->pool = pool;
     h->rule = mq__nvfp4_rule_of(rule);
-    h->panels = (model->vocab + NR - 1) / NR;
     h->linear.k_width = model->width;
     mq_status status = allocate_head(h) ? find_scale(h, error)
                                         : mq__fail(error, MQ_NO_MEMORY, "draft: lm_head: expected memory, got none");
@@ -142,9 +143,10 @@ mq_status mq__draft_head_new(const mq_model *model, mq_scale_rule rule, mq_pool 
         mq__draft_head_free(h);
         return status;
     }
-    const uint32_t first = model->vocab / FREQUENT > LEAST_TOKENS ? model->vocab / FREQUENT : LEAST_TOKENS;
-    for (uint32_t p = 0; p < h->panels && p * NR < first; p++) {
-        list_panel(h, p);
+    const uint32_t some = model->vocab / FREQUENT > LEAST_TOKENS ? model->vocab / FREQUENT : LEAST_TOKENS;
+    h->first = some < model->vocab ? some : model->vocab;
+    for (uint32_t token = 0; token < h->first; token++) {
+        list_token(h, (int32_t)token);
     }
     make_all(h);
     *out = h;
@@ -156,7 +158,7 @@ void mq__draft_head_free(mq_draft_head *h)
     if (!h) return;
     mq__free_aligned(h->memory);
     mq__free_aligned(h->scratch);
-    mq__free(h->panel);
+    mq__free(h->token);
     mq__free(h->listed);
     mq__free(h);
 }
@@ -175,12 +177,11 @@ uint32_t mq__draft_head_tokens(const mq_draft_head *h)
 
 void mq__draft_head_spread(const mq_draft_head *h, const float *from, float *to)
 {
-    const uint32_t vocab = h->model->vocab;
-    for (uint32_t i = 0; h->count < h->panels && i < vocab; i++) {
+    memcpy(to, from, h->first * sizeof *to);
+    for (uint32_t i = h->first; i < h->model->vocab; i++) {
         to[i] = -INFINITY;
     }
-    for (uint32_t i = 0; i < h->made; i++, from += NR) {
-        const uint32_t first = h->panel[i] * NR, left = vocab - first;
-        memcpy(to + first, from, (left < NR ? left : NR) * sizeof *to);
+    for (uint32_t i = h->first; i < h->linear.n; i++) {
+        to[h->token[i]] = from[i];
     }
 }

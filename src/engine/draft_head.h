@@ -1,5 +1,5 @@
 /* lm_head for drafts: NVFP4, 4.5 bits a weight, made from the dense one. It has the part of the vocabulary that a draft may propose: tokens
- * with low ids, which tokenizers give to what is frequent, and all tokens that prompts and answers have had so far with their neighbours.
+ * with low ids, which tokenizers give to what is frequent, and all tokens that prompts and answers have had so far.
  * A draft step reads it in full, and of a small model a fifth of the step is the head; what it leaves out is drafted wrongly once. */
 #ifndef MQ_DRAFT_HEAD_H
 #define MQ_DRAFT_HEAD_H

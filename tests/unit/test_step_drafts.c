@@ -223,11 +223,30 @@ static void fill_model(mq_model *m, uint16_t *weights)
         (mq_linear){.n = V, .k_width = D, .dense = {.data = weights, .type = MQ_DENSE_BF16, .n = V, .k_width = D}};
 }
 
+/* Rows that came one by one, panels made again each time, are those of a head that gets all at once: `more`, then every third. */
+static void same_panels(const mq_model *m, mq_pool *pool, const mq_draft_head *head, const int32_t *more,
+                        uint32_t count)
+{
+    static int32_t all[V];
+    mq_draft_head *once;
+    memcpy(all, more, count * sizeof *all);
+    for (int32_t t = 0; t < V; t += 3) {
+        all[count++] = t;
+    }
+    assert_int_equal(mq__draft_head_new(m, MQ_SCALES_RTN, pool, &once, NULL), MQ_OK);
+    mq__draft_head_add(once, all, count);
+    const mq_linear *a = mq__draft_head_linear(head), *b = mq__draft_head_linear(once);
+    assert_int_equal(a->n, b->n);
+    const size_t panels = (a->n + MQ_NVFP4_NR - 1) / MQ_NVFP4_NR;
+    assert_memory_equal(a->nvfp4.panels, b->nvfp4.panels, panels * mq__nvfp4_panel_bytes(MQ_NVFP4_NR, D));
+    mq__draft_head_free(once);
+}
+
 static void test_the_head_grows(void **state)
 {
     (void)state;
     static uint16_t weights[(size_t)V * D];
-    static float from[V + 64], to[V];
+    static float from[V], to[V];
     mq_model m;
     mq_pool *pool;
     mq_draft_head *head;
@@ -239,21 +258,24 @@ static void test_the_head_grows(void **state)
     const int32_t more[] = {V - 1, 30000, 30001, 7};
     mq__draft_head_add(head, more, 4);
     mq__draft_head_add(head, more, 4);
-    assert_int_equal(mq__draft_head_tokens(head), first + 2 * MQ_NVFP4_NR);
     const mq_linear *linear = mq__draft_head_linear(head);
-    assert_int_equal(linear->n, first + 2 * MQ_NVFP4_NR);
-    for (uint32_t i = 0; i < linear->n; i++) {
+    assert_int_equal(mq__draft_head_tokens(head), first + 3);
+    assert_int_equal(linear->n, first + 3);
+    for (uint32_t i = 0; i < V; i++) {
         from[i] = (float)i;
     }
     mq__draft_head_spread(head, from, to);
     assert_true(to[7] == 7.0f && to[first - 1] == (float)(first - 1));
-    assert_true(isinf(to[first]) && to[first] < 0 && isinf(to[29983]) && isinf(to[30016]));
-    assert_true(to[V - 1] == (float)(first + (V - 1) % MQ_NVFP4_NR)); /* its panel came first */
-    assert_true(to[30000] == (float)(first + MQ_NVFP4_NR + 30000 % MQ_NVFP4_NR));
+    assert_true(isinf(to[first]) && to[first] < 0 && isinf(to[29999]) && isinf(to[30002]));
+    assert_true(to[V - 1] == (float)first && to[30000] == (float)(first + 1) && to[30001] == (float)(first + 2));
+    for (int32_t t = 0; t < V; t += 3) {
+        mq__draft_head_add(head, &t, 1);
+    }
+    same_panels(&m, pool, head, more, 3);
     for (int32_t t = 0; t < V; t++) {
         mq__draft_head_add(head, &t, 1);
     }
-    assert_int_equal(mq__draft_head_tokens(head), (V + MQ_NVFP4_NR - 1) / MQ_NVFP4_NR * MQ_NVFP4_NR);
+    assert_int_equal(mq__draft_head_tokens(head), V);
     mq__draft_head_spread(head, from, to);
     for (uint32_t t = 0; t < V; t++) {
         assert_true(to[t] > -INFINITY);
@@ -262,7 +284,7 @@ static void test_the_head_grows(void **state)
     mq__pool_free(pool);
 }
 
-/* Each panel is what the whole head would have there. */
+/* Each row is what the whole head would have for its token. */
 static void test_the_head_is_the_heads(void **state)
 {
     (void)state;
@@ -275,21 +297,21 @@ static void test_the_head_is_the_heads(void **state)
     assert_int_equal(mq__pool_new(3, &pool, NULL), MQ_OK);
     assert_int_equal(mq__draft_head_new(&m, MQ_SCALES_FOUR_SIX, pool, &head, NULL), MQ_OK);
     const uint32_t made = mq__draft_head_tokens(head) / MQ_NVFP4_NR;
-    const int32_t more[] = {30000};
-    mq__draft_head_add(head, more, 1);
+    const int32_t more[] = {30000, 29};
+    mq__draft_head_add(head, more, 2);
     const mq_nvfp4 *face = &mq__draft_head_linear(head)->nvfp4;
     const mq_nvfp4_scale scale =
         mq__nvfp4_scale(MQ_NVFP4_FOUR_SIX, mq__weights_amax(weights, MQ_WEIGHT_BF16, (size_t)V * D));
     const size_t panel_bytes = mq__nvfp4_panel_bytes(MQ_NVFP4_NR, D);
     uint8_t *expected = mq__alloc_aligned(panel_bytes);
-    assert_true(face->multiplier == scale.multiplier);
+    assert_true(face->multiplier == scale.multiplier && mq__draft_head_tokens(head) == made * MQ_NVFP4_NR + 1);
     for (uint32_t i = 0; i <= made; i++) {
-        const size_t row0 = (size_t)(i < made ? i : 30000u / MQ_NVFP4_NR) * MQ_NVFP4_NR;
-        for (size_t r = 0; r < MQ_NVFP4_NR; r++) {
-            mq__nvfp4_quantize_row(MQ_NVFP4_FOUR_SIX, scale, weights + (row0 + r) * (size_t)D, MQ_WEIGHT_BF16, D,
+        const uint32_t row0 = i < made ? i * MQ_NVFP4_NR : 30000, rows = i < made ? MQ_NVFP4_NR : 1;
+        for (size_t r = 0; r < rows; r++) {
+            mq__nvfp4_quantize_row(MQ_NVFP4_FOUR_SIX, scale, weights + (row0 + r) * D, MQ_WEIGHT_BF16, D,
                                    nibbles + r * (size_t)D / 2, scales + r * (size_t)D / 16);
         }
-        mq__nvfp4_pack(nibbles, scales, MQ_NVFP4_NR, D / 16, 0, 1, expected);
+        mq__nvfp4_pack(nibbles, scales, rows, D / 16, 0, 1, expected);
         assert_memory_equal(face->panels + i * panel_bytes, expected, panel_bytes);
     }
     mq__free_aligned(expected);
