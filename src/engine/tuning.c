@@ -23,14 +23,14 @@
 
 /* ---- which work decides */
 
-/* An operation's variants are compared in one kind of work, or two that count alike. */
+/* An operation's variants are compared in one kind of work, or some that count alike. */
 static const struct {
-    mq_work work[2];
+    mq_work work[3];
     size_t count;
 } works[MQ_OPERATIONS] = {
     [MQ_DENSE_THIN] = {{MQ_WORK_THIN, MQ_WORK_THIN_ALONE}, 2},
     [MQ_DECODE_SPAN] = {{MQ_WORK_SPAN}, 1},
-    [MQ_NVFP4_GEMM] = {{MQ_WORK_NVFP4_ROW, MQ_WORK_NVFP4}, 2},
+    [MQ_NVFP4_GEMM] = {{MQ_WORK_NVFP4_ROW, MQ_WORK_NVFP4_ROW_ALONE, MQ_WORK_NVFP4}, 3},
     [MQ_INT8_GEMM] = {{MQ_WORK_INT8_ROW, MQ_WORK_INT8}, 2},
     [MQ_INT8_ATTENTION] = {{MQ_WORK_NEAR_INT8}, 1},
 };

@@ -9,9 +9,9 @@
 
 #include <math.h>
 
-#define GAIN_LEAST 1.03 /* of the tokens a second without them */
-#define AGE_ROUNDS 5e-4 /* of the way back to where the agreement began, each time that rounds do not pay */
-#define AGREEMENT  0.75 /* that */
+#define GAIN_LEAST 1.03   /* of the tokens a second without them */
+#define AGE_ROUNDS 1.5e-3 /* of the way back to where the agreement began, each time that rounds do not pay */
+#define AGREEMENT  0.75   /* that */
 
 /* ---- what pays */
 

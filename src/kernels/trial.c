@@ -142,7 +142,7 @@ static void run_row(mq_trial *t, trial_thread *own)
     if (t->work <= MQ_WORK_THIN_ALONE) {
         const mq_dense w = {weights, MQ_DENSE_BF16, THIN_N, THIN_K};
         k->dense_thin(own->x, THIN_K, 1, &w, 0, THIN_N, &out, own->scratch);
-    } else if (t->work == MQ_WORK_NVFP4_ROW) {
+    } else if (t->work <= MQ_WORK_NVFP4_ROW_ALONE) {
         const size_t panels = PIECE / mq__nvfp4_panel_bytes(MQ_NVFP4_NR, K_WIDTH);
         const mq_nvfp4 w = {weights, (uint32_t)panels * MQ_NVFP4_NR, K_WIDTH, K_WIDTH / MQ_NVFP4_BLOCK, 1};
         const mq_nvfp4_rows rows = {own->packed, own->multiplier};
@@ -267,8 +267,9 @@ static void run_work(void *context, int thread, int threads)
     mq_trial *t = context;
     trial_thread *own = &t->thread[thread];
     (void)threads;
+    const bool alone = t->work == MQ_WORK_THIN_ALONE || t->work == MQ_WORK_NVFP4_ROW_ALONE;
     const double start = thread_seconds();
-    if (thread == 0 || t->work != MQ_WORK_THIN_ALONE) run_piece(t, own);
+    if (thread == 0 || !alone) run_piece(t, own);
     own->seconds = thread_seconds() - start;
 }
 

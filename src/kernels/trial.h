@@ -8,8 +8,9 @@
 typedef enum mq_work {
     /* One row, weights from memory: a decode step. */
     MQ_WORK_THIN,
-    MQ_WORK_THIN_ALONE, /* of one thread: where two share what memory gives, all ways look alike */
+    MQ_WORK_THIN_ALONE, /* on one thread: where several share what memory gives, all ways look alike */
     MQ_WORK_NVFP4_ROW,
+    MQ_WORK_NVFP4_ROW_ALONE,
     MQ_WORK_INT8_ROW,
     MQ_WORK_SPAN, /* decode attention, keys and values from memory */
     /* Rows of a prompt through a product of one size, with the packing of the rows. */
