@@ -4,8 +4,9 @@
  * walk is that of dense_thin_tiles.h. Four rows have 16 sums, all the registers; the processor forwards the few that spill.
  *
  * Measured (2-core Zen 5 class, MQ_ISA=avx2, whole decode steps of the 0.6B shape beside a plain read of the same minute), one
- * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. Of 8 rows,
- * arithmetic is the limit: 0.36 to 0.48 of the FMA peak on Zen 3. */
+ * row: 0.92 of 42 GB/s with one thread, where four streams 1 KiB ahead reached 0.74; 0.91 of 52 with two. Zen 4 class, one thread,
+ * "plain" and "streams": 0.58 and 0.83 of 33 GB/s in the 9B shape, 0.45 and 0.81 in the 31B shape. Of 8 rows, arithmetic is the
+ * limit: 0.36 to 0.48 of the FMA peak on Zen 3. */
 #include "kernels/avx2/dense_thin_avx2.h"
 #include "kernels/table.h"
 

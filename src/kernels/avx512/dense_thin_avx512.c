@@ -8,16 +8,17 @@
  *     them, and an explicit prefetch 4 KiB ahead carries them over page ends (weights are a file map of 4 KiB pages).
  *   3 to 8 rows: 4 or 3 neighbouring features, so that an activation is loaded once for all of them, while exactly the next
  *     tile is prefetched; K in slices whose activations stay in L1.
- * "streams" (Zen 4): far streams for all rows; explicit prefetches only disturb a single row, and from 2 rows on each line is sent for
- * twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
+ * "streams" (Zen 4): far streams for all rows, as many as L1 allows (thin_streams below); from 2 rows on, and where one row is one
+ * stream, each line is sent for twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
  * "twice" (Emerald Rapids): for 1 or 2 rows four far streams, each line sent for twice, 8 KiB and 1 KiB ahead; else the general one.
  *
  * Measured, whole decode steps of the 0.6B shape beside a plain read of the same minute. Zen 5 class, 2 threads: 0.92 of
  * 50 GB/s and 0.88 of 80, the machine's two states, with one row; a thread alone 0.95 of 41 GB/s with 1 row, 0.94 with 2,
  * 0.86 with 4, 0.66 with 8, which is 108 GMAC/s of a core's 137. Zen 4 class, a thread alone: 1.00 of 29 GB/s with 1 row, 0.94
- * with 2, 0.91 with 3, 0.78 with 4, 0.43 with 8, which is 51 GMAC/s of a core's 59; by tiles 0.83, 0.70, 0.40, 0.40, 0.32.
+ * with 2, 0.91 with 3, 0.78 with 4, 0.43 with 8, which is 51 GMAC/s of a core's 59; by tiles 0.83, 0.70, 0.40, 0.40, 0.32. One row
+ * there by its length, of 34 GB/s, two streams and "streams": K = 4096 0.69, 0.92; 5376 0.53, 0.88; 21504 0.50, 0.80.
  *
- * Registers: W x R sums of 16 lanes (2 x 2, 4 x 4, 3 x 8), W weight vectors, 1 activation vector.
+ * Registers: W x R sums of 16 lanes (6 x 1, 2 x 2, 4 x 4, 3 x 8), W weight vectors, 1 activation vector.
  * Throughput model per 16 k: W loads with widening and shift, R loads of activations, W*R FMA. */
 #include "kernels/avx512/dense_thin_avx512.h"
 #include "kernels/table.h"
