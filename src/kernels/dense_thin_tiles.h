@@ -2,8 +2,8 @@
  * and FOUR_ROWS (whether four rows are one tile, though their sums do not all fit the registers) and defines tile_thin(); it provides
  * thin_few_rows().
  *
- * Two features far apart at a time (one row: one to four), each a stream of memory without jumps. Sixteen lanes are two or four registers, so the sums of 2 x 3
- * features x rows stay in them; more rows reread the weights from L1 or L2. */
+ * Two features far apart at a time (one row: one to four), each a stream of memory without jumps. Sixteen lanes are two or four
+ * registers, so the sums of 2 x 3 features x rows stay in them; more rows reread the weights from L1 or L2. */
 #ifndef MQ_KERNELS_DENSE_THIN_TILES_H
 #define MQ_KERNELS_DENSE_THIN_TILES_H
 
