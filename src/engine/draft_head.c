@@ -6,6 +6,7 @@
 #include "engine/weights.h"
 #include "format/nvfp4.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -71,6 +72,7 @@ static void make_listed(void *context, int thread, int threads)
 
 static void list_token(mq_draft_head *h, int32_t token)
 {
+    assert(token >= 0 && (uint32_t)token < h->model->vocab);
     if (h->listed[token]) return;
     h->listed[token] = true;
     h->token[h->count++] = token;

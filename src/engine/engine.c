@@ -79,8 +79,8 @@ static mq_status pack_for(mq_engine *e, const mq_phase_plan plan[MQ_PHASES], mq_
 /* ---- weights on their way to large pages */
 
 #define SETTLE_FROM  ((uint64_t)64 << 20) /* bytes of a decode step: what caches hold gains nothing */
-#define SETTLE_AFTER 512                  /* decode steps: the move takes as long as 40, and saves 2 to 10% of each */
-#define SETTLE_SLICE ((size_t)16 << 20)   /* bytes a step: some milliseconds */
+#define SETTLE_AFTER 512 /* decode steps that read all of it: the move takes as long as 40, and saves 2 to 10% */
+#define SETTLE_SLICE ((size_t)16 << 20) /* bytes a step: some milliseconds */
 
 /* Also what draft steps read. */
 static bool decoding_reads(const mq_engine *e, mq_face face)
@@ -105,9 +105,12 @@ void mq__engine_settle_begin(mq_engine *e)
     mq_engine_describe(e, &info);
     const uint64_t plenty = mq__memory_available() / 2;
     const bool experts = settle_bytes(e, true) <= plenty;
+    const uint64_t bytes = settle_bytes(e, experts);
+    e->settle_after = SETTLE_AFTER;
+    if (bytes > info.decode_bytes && info.decode_bytes > 0) e->settle_after = SETTLE_AFTER * bytes / info.decode_bytes;
     e->settling = e->options.placement == MQ_PLACEMENT_AUTO && !e->placed && info.decode_bytes >= SETTLE_FROM &&
-                  mq__large_pages() && settle_bytes(e, false) <= plenty;
-    for (int face = 0; e->settling && face < MQ_FACES; face++) {
+                  mq__large_pages();
+    for (int face = 0; e->settling && bytes <= plenty && face < MQ_FACES; face++) {
         if (decoding_reads(e, (mq_face)face)) mq__weights_settle_begin(e->weights, (mq_face)face, experts);
     }
 }
@@ -124,7 +127,7 @@ static bool settle_engine(mq_engine *e, size_t bytes)
 
 void mq__engine_stepped(mq_engine *e)
 {
-    if (e->settling && ++e->steps > SETTLE_AFTER) e->settling = settle_engine(e, SETTLE_SLICE);
+    if (e->settling && ++e->steps > e->settle_after) e->settling = settle_engine(e, SETTLE_SLICE);
 }
 
 void mq_engine_settle(mq_engine *e)

@@ -64,10 +64,10 @@ struct mq_engine {
     mq_digest checkpoint[2];    /* of its weights: the model's with config.json, the prefill checkpoint's */
     bool fingerprint_ready;
     mq_observer observer;
-    bool observed;  /* observer is set */
-    bool placed;    /* weights are copied near the threads that read them */
-    bool settling;  /* what decoding reads is on its way to memory of large pages */
-    uint64_t steps; /* decode passes while settling */
+    bool observed;                /* observer is set */
+    bool placed;                  /* weights are copied near the threads that read them */
+    bool settling;                /* what decoding reads is on its way to memory of large pages */
+    uint64_t steps, settle_after; /* decode passes while settling; those before the first slice */
 };
 
 struct mq_sequence {

@@ -154,7 +154,8 @@ static size_t face_linears(const mq_weights *w, mq_face face)
     return w->module_count + (face == MQ_FACE_DENSE && !w->head_panels);
 }
 
-/* What there is to move of linear layer i: nothing of a packed face that is memory already, nor of an expert that stays. */
+/* What there is to move of linear layer i: nothing of a packed face that is memory already, nor of an expert that stays. Dense
+ * weights that are memory already (FP8's, multiplied out) move once more: they are not told from maps. */
 static item item_to_settle(mq_weights *w, mq_face face, size_t i, bool experts)
 {
     const bool is_expert = i < w->module_count && mq__rule_scope(w->module[i].rule) == MQ_SCOPE_EXPERT;
@@ -165,6 +166,7 @@ static item item_to_settle(mq_weights *w, mq_face face, size_t i, bool experts)
 uint64_t mq__weights_settle_bytes(mq_weights *w, mq_face face, bool experts)
 {
     uint64_t total = 0;
+    if (w->face[face].settling.block || w->face[face].placed) return 0;
     for (size_t i = 0; i < face_linears(w, face); i++) {
         const item it = item_to_settle(w, face, i, experts);
         total += it.from ? mq__round_up(it.bytes, LINE) : 0;
@@ -174,11 +176,10 @@ uint64_t mq__weights_settle_bytes(mq_weights *w, mq_face face, bool experts)
 
 void mq__weights_settle_begin(mq_weights *w, mq_face face, bool experts)
 {
-    mq_packed_face *f = &w->face[face];
-    if (f->settling.block || f->placed) return;
     const uint64_t total = mq__weights_settle_bytes(w, face, experts);
+    if (total == 0) return;
     /* no memory: everything stays where it is */
-    if (total > 0) f->settling = (mq_settling){.block = mq__alloc_aligned(total), .experts = experts};
+    w->face[face].settling = (mq_settling){.block = mq__alloc_aligned(total), .experts = experts};
 }
 
 bool mq__weights_settle(mq_weights *w, mq_face face, mq_pool *pool, size_t bytes)

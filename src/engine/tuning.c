@@ -28,7 +28,7 @@ static const struct {
     mq_work work[3];
     size_t count;
 } works[MQ_OPERATIONS] = {
-    [MQ_DENSE_THIN] = {{MQ_WORK_THIN, MQ_WORK_THIN_ALONE}, 2},
+    [MQ_DENSE_THIN] = {{MQ_WORK_THIN, MQ_WORK_THIN_LONG, MQ_WORK_THIN_LONG_ALONE}, 3},
     [MQ_DECODE_SPAN] = {{MQ_WORK_SPAN}, 1},
     [MQ_NVFP4_GEMM] = {{MQ_WORK_NVFP4_ROW, MQ_WORK_NVFP4_ROW_ALONE, MQ_WORK_NVFP4}, 3},
     [MQ_INT8_GEMM] = {{MQ_WORK_INT8_ROW, MQ_WORK_INT8}, 2},

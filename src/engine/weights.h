@@ -166,7 +166,7 @@ void mq__face_set(mq_linear *linear, mq_face face, const uint8_t *panels, float 
 /* Copies what the model reads of a face into memory near the threads that read it. Does nothing the second time. */
 mq_status mq__weights_place(mq_weights *weights, mq_face face, mq_pool *pool, mq_error *error);
 
-/* Bytes that a face's move to large pages takes, with experts or without them. */
+/* Bytes that a face's move to large pages would take, with experts or without them; 0 when it has begun. */
 uint64_t mq__weights_settle_bytes(mq_weights *weights, mq_face face, bool experts);
 /* Reserves memory of large pages for what the model reads of a face from a file map. Does nothing the second time, for weights
  * that are in such pages already, and where memory is short. */

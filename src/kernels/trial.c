@@ -17,9 +17,8 @@ enum {
     WHOLE = 96 << 20,       /* of all threads, at least, */
     WHOLE_L3 = 8,           /* and so many times the last cache: what comes from there makes all ways look alike, */
     WHOLE_MOST = 256 << 20, /* but no more than this: filling it takes time */
-    K_WIDTH = 1024,         /* of all products but thin dense ones: */
-    THIN_K = 4096,          /* an 8B model's; activations do not stay in L1 beside just any way */
-    THIN_N = PIECE / 2 / THIN_K, /* BF16 features of a piece */
+    K_WIDTH = 1024,         /* of all products but long ones */
+    LONG_K = 4096,
     TALL_ROWS = 32 * MQ_DENSE_MR,
     WIDTH = 128, /* of a head */
     HEADS = 2,   /* query heads per kv head */
@@ -86,10 +85,12 @@ mq_status mq__trial_new(const mq_kernels *level, int threads, mq_trial **trial, 
 {
     mq_cpu_info cpu;
     mq__cpu_info(&cpu);
-    const size_t beyond = WHOLE_L3 * cpu.l3_bytes, whole = most_bytes(WHOLE, beyond < WHOLE_MOST ? beyond : WHOLE_MOST);
+    const size_t beyond = WHOLE_L3 * cpu.l3_bytes, most = mq__memory_available() / 4;
+    size_t whole = most_bytes(WHOLE, beyond < WHOLE_MOST ? beyond : WHOLE_MOST);
+    if (whole > most) whole = WHOLE;
     const size_t each = most_bytes(PART, whole / (size_t)threads / PIECE * PIECE);
     *trial = NULL;
-    if (mq__memory_available() / 4 < each * (size_t)threads) return MQ_OK;
+    if (each * (size_t)threads > most) return MQ_OK;
     mq_trial *t = mq__alloc_zero(1, sizeof *t);
     if (!t) return mq__fail(error, MQ_NO_MEMORY, "cpu: work to measure: expected memory, got none");
     t->part = each;
@@ -127,10 +128,16 @@ void mq__trial_free(mq_trial *t)
     mq__free(t);
 }
 
-/* The next piece of the thread's memory. */
+static bool is_alone(const mq_trial *t)
+{
+    return t->work == MQ_WORK_THIN_LONG_ALONE || t->work == MQ_WORK_NVFP4_ROW_ALONE;
+}
+
+/* The next piece of the thread's memory; the first thread alone has all of it. */
 static const void *next_piece(mq_trial *t, trial_thread *own)
 {
-    own->at = own->at + PIECE < t->part ? own->at + PIECE : 0;
+    const size_t end = is_alone(t) ? t->part * t->threads : t->part;
+    own->at = own->at + PIECE < end ? own->at + PIECE : 0;
     return own->memory + own->at;
 }
 
@@ -139,9 +146,10 @@ static void run_row(mq_trial *t, trial_thread *own)
     const mq_kernels *k = t->kernels;
     const void *weights = next_piece(t, own);
     const mq_epilogue out = {.y = own->y, .ldy = (size_t)TALL_ROWS * K_WIDTH};
-    if (t->work <= MQ_WORK_THIN_ALONE) {
-        const mq_dense w = {weights, MQ_DENSE_BF16, THIN_N, THIN_K};
-        k->dense_thin(own->x, THIN_K, 1, &w, 0, THIN_N, &out, own->scratch);
+    if (t->work <= MQ_WORK_THIN_LONG_ALONE) {
+        const uint32_t width = t->work == MQ_WORK_THIN ? K_WIDTH : LONG_K, n = PIECE / 2 / width;
+        const mq_dense w = {weights, MQ_DENSE_BF16, n, width};
+        k->dense_thin(own->x, width, 1, &w, 0, n, &out, own->scratch);
     } else if (t->work <= MQ_WORK_NVFP4_ROW_ALONE) {
         const size_t panels = PIECE / mq__nvfp4_panel_bytes(MQ_NVFP4_NR, K_WIDTH);
         const mq_nvfp4 w = {weights, (uint32_t)panels * MQ_NVFP4_NR, K_WIDTH, K_WIDTH / MQ_NVFP4_BLOCK, 1};
@@ -267,9 +275,8 @@ static void run_work(void *context, int thread, int threads)
     mq_trial *t = context;
     trial_thread *own = &t->thread[thread];
     (void)threads;
-    const bool alone = t->work == MQ_WORK_THIN_ALONE || t->work == MQ_WORK_NVFP4_ROW_ALONE;
     const double start = thread_seconds();
-    if (thread == 0 || !alone) run_piece(t, own);
+    if (thread == 0 || !is_alone(t)) run_piece(t, own);
     own->seconds = thread_seconds() - start;
 }
 

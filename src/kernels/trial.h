@@ -8,7 +8,8 @@
 typedef enum mq_work {
     /* One row, weights from memory: a decode step. */
     MQ_WORK_THIN,
-    MQ_WORK_THIN_ALONE, /* on one thread: where several share what memory gives, all ways look alike */
+    MQ_WORK_THIN_LONG,       /* a row whose activations do not stay in L1 beside just any way */
+    MQ_WORK_THIN_LONG_ALONE, /* on one thread: where several share what memory gives, all ways look alike */
     MQ_WORK_NVFP4_ROW,
     MQ_WORK_NVFP4_ROW_ALONE,
     MQ_WORK_INT8_ROW,

@@ -1,5 +1,7 @@
 #include "model/residual.h"
 
+#include <math.h>
+
 void mq__run_rows(const mq_runtime *rt, mq_pool_fn *stage, void *context)
 {
     if (rt->pass->rows <= MQ_OWN_ROWS)
@@ -56,7 +58,8 @@ void mq__add_branch(mq_runtime *rt, const float *weight, const float *scalar)
     mq__lap(rt, MQ_STAGE_PREPARE);
 }
 
-/* cap tanh(x / cap) = 2 cap sigmoid(2 x / cap) - cap, a few values at a time so that the exponential is the kernel's. */
+/* cap tanh(x / cap) = 2 cap sigmoid(2 x / cap) - cap, a few values at a time so that the exponential is the kernel's. That one takes
+ * NaN for a number; here it stays NaN, for the check of the logits. */
 static void cap_each(void *context, int thread, int threads)
 {
     const job *j = context;
@@ -73,7 +76,7 @@ static void cap_each(void *context, int thread, int threads)
         }
         j->rt->kernels->sigmoid_gate(y, gate, count);
         for (size_t i = 0; i < count; i++) {
-            y[i] -= cap;
+            y[i] = isnan(gate[i]) ? gate[i] : y[i] - cap;
         }
     }
 }

@@ -222,6 +222,40 @@ static void test_placement_changes_nothing(void **state)
     assert_int_equal(mq_placement_parse("node0", &placement, NULL), MQ_USAGE);
 }
 
+/* Experts move, or stay while the others do; the answers are the same. */
+static void test_settling_of_experts(void **state)
+{
+    (void)state;
+    char *dir;
+    assert_int_equal(mq_synth_cached("tiny-qwen3-moe", 0, NULL, &dir, NULL), MQ_OK);
+    const mq_engine_options options = {.model_dir = dir,
+                                       .plan = {.prefill = MQ_LINEAR_BF16, .decode = MQ_LINEAR_BF16},
+                                       .threads = 2,
+                                       .sequences = 1,
+                                       .no_cache = true};
+    for (int experts = 0; experts < 2; experts++) {
+        mq_engine *engine;
+        assert_int_equal(mq_engine_open(&options, &engine, NULL), MQ_OK);
+        mq_weights *w = engine->weights;
+        const void *head = w->model.head.dense.data, *expert = w->experts[0].down.dense.data;
+        const size_t bytes = logits_bytes(engine);
+        float *before = fresh_logits(engine, tokens, TOKENS);
+        const uint64_t all = mq__weights_settle_bytes(w, MQ_FACE_DENSE, true);
+        assert_true(mq__weights_settle_bytes(w, MQ_FACE_DENSE, false) < all);
+        mq__weights_settle_begin(w, MQ_FACE_DENSE, experts);
+        assert_int_equal(mq__weights_settle_bytes(w, MQ_FACE_DENSE, true), 0); /* it has begun */
+        assert_false(mq__weights_settle(w, MQ_FACE_DENSE, engine->pool, SIZE_MAX));
+        assert_ptr_not_equal(w->model.head.dense.data, head);
+        assert_int_equal(w->experts[0].down.dense.data != expert, experts);
+        float *after = fresh_logits(engine, tokens, TOKENS);
+        assert_memory_equal(before, after, bytes);
+        free(after);
+        free(before);
+        mq_engine_close(engine);
+    }
+    mq_free(dir);
+}
+
 /* Weights in the middle of their move to large pages, and after it, are the same weights. */
 static void test_settling_changes_nothing(void **state)
 {
@@ -440,6 +474,7 @@ int main(void)
         cmocka_unit_test(test_attention_formats),
         cmocka_unit_test(test_placement_changes_nothing),
         cmocka_unit_test(test_settling_changes_nothing),
+        cmocka_unit_test(test_settling_of_experts),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_first_token_is_precise),
         cmocka_unit_test(test_batch_equals_single),

@@ -8,8 +8,8 @@
  *     them, and an explicit prefetch 4 KiB ahead carries them over page ends (weights are a file map of 4 KiB pages).
  *   3 to 8 rows: 4 or 3 neighbouring features, so that an activation is loaded once for all of them, while exactly the next
  *     tile is prefetched; K in slices whose activations stay in L1.
- * "streams" (Zen 4): far streams for all rows, as many as L1 allows (thin_streams below); from 2 rows on, and where one row is one
- * stream, each line is sent for twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
+ * "streams" (Zen 4): far streams for all rows, of 1 or 2 rows as many as L1 allows (thin_streams below); where there are several rows,
+ * or one stream, each line is sent for twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
  * "twice" (Emerald Rapids): for 1 or 2 rows four far streams, each line sent for twice, 8 KiB and 1 KiB ahead; else the general one.
  *
  * Measured, whole decode steps of the 0.6B shape beside a plain read of the same minute. Zen 5 class, 2 threads: 0.92 of
@@ -120,7 +120,7 @@ INLINE void thin_near(const float *x, size_t ldx, const mq_dense *w, size_t n0, 
 {
     const size_t width = w->k_width, step = (size_t)W, tiles = (n1 - n0) / step, bytes = type == MQ_DENSE_F32 ? 4 : 2;
     const ptrdiff_t row_bytes = (ptrdiff_t)(width * bytes), slice_bytes = (ptrdiff_t)(SLICE * bytes);
-    thin_sums kept[BLOCK];
+    __m512 kept[BLOCK][4][THIN_GROUP];
     for (size_t t0 = 0; t0 < tiles; t0 += BLOCK) {
         const size_t count = tiles - t0 < BLOCK ? tiles - t0 : BLOCK;
         for (size_t k0 = 0; k0 < width; k0 += SLICE) {
