@@ -640,8 +640,9 @@ def case_vllms_proxy():
 
 
 def case_mix_quants_evaluation():
-    """evaluation/reasoning/evaluate_mix.py of the paper's repository: sampled answers with a seed, eight at once."""
-    with pair() as (p, d), router(toy_proxy(p, d, [])) as port:
+    """evaluation/reasoning/evaluate_mix.py of the paper's repository: sampled answers with a seed, eight at once. By measured speeds a worker
+    may keep one of eight for itself: here none."""
+    with pair("--handoff-tokens", 64) as (p, d), router(toy_proxy(p, d, [])) as port:
         bodies = [{"model": "m", "prompt": fresh(), "temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 12, "seed": 42,
                    "stream": False} for _ in range(8)]
         replies = [None] * 8
