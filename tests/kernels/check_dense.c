@@ -277,8 +277,8 @@ static void check_thin(mq_dense_thin_fn *tested)
         for (size_t rows = 1; rows <= 8; rows++) { /* several slices of K and blocks of features */
             check_thin_case(tested, (mq_dense_type)type, rows, 100 + rows, rows % 2 ? 1024 : 2085, KIND_NORMAL);
         }
-        static const size_t wide[] = {1537, 3073, 4616, 6151,
-                                      7003}; /* around where L1 decides how many features go together */
+        /* Around where L1 decides how many features go together. */
+        static const size_t wide[] = {1537, 3073, 4616, 6151, 7003};
         for (size_t i = 0; i < 30; i++) {
             check_thin_case(tested, (mq_dense_type)type, 1 + i / 5 % 3, 1 + checkasm_below(20), wide[i % 5],
                             KIND_NORMAL);
