@@ -154,12 +154,13 @@ static size_t face_linears(const mq_weights *w, mq_face face)
     return w->module_count + (face == MQ_FACE_DENSE && !w->head_panels);
 }
 
-/* What there is to move of linear layer i: nothing of a packed face that is memory already, nor of an expert that stays. Dense
- * weights that are memory already (FP8's, multiplied out) move once more: they are not told from maps. */
+/* What there is to move of linear layer i: only maps of files, not memory (a packed face without a cache, FP8 that was multiplied out),
+ * and no expert that stays. */
 static item item_to_settle(mq_weights *w, mq_face face, size_t i, bool experts)
 {
-    const bool is_expert = i < w->module_count && mq__rule_scope(w->module[i].rule) == MQ_SCOPE_EXPERT;
-    const bool mapped = face == MQ_FACE_DENSE || w->face[face].file.map.data;
+    const mq_module *m = i < w->module_count ? &w->module[i] : NULL; /* NULL: the head */
+    const bool is_expert = m && mq__rule_scope(m->rule) == MQ_SCOPE_EXPERT;
+    const bool mapped = face == MQ_FACE_DENSE ? !(m && m->is_fp8) : w->face[face].file.map.data != NULL;
     return mapped && (experts || !is_expert) ? item_of(face, linear_at(w, i)) : (item){.from = NULL};
 }
 

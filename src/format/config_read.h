@@ -27,8 +27,10 @@ mq_status mq__qwen3_5_moe_config_read(const json_t *root, mq_model_config *confi
 
 /* ---- rope_config.c */
 
-/* Reads the rotary settings; *positions is max_position_embeddings, and then what the scaling makes of it. */
-mq_status mq__rope_config_read(const json_t *root, mq_rope_config *rope, uint32_t *positions, mq_error *error);
+/* Reads the rotary settings; theta: where they name none; *positions is max_position_embeddings, and then what the scaling makes of
+ * it. */
+mq_status mq__rope_config_read(const json_t *root, double theta, mq_rope_config *rope, uint32_t *positions,
+                               mq_error *error);
 
 /* ---- generation_config.c */
 

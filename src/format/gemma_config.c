@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LOCAL_THETA  1e4
+#define GLOBAL_THETA 1e6
+
 /* ---- what both have */
 
 static mq_status refuse_gemma(const json_t *root, const char *name, mq_error *error)
@@ -72,8 +75,8 @@ static mq_status read_kinds(const json_t *root, uint32_t period, mq_model_config
 }
 
 /* The settings of one kind of layer, from rope_parameters. */
-static mq_status read_rope_of(const json_t *root, const char *kind, mq_rope_config *rope, uint32_t *positions,
-                              mq_error *error)
+static mq_status read_rope_of(const json_t *root, const char *kind, double theta, mq_rope_config *rope,
+                              uint32_t *positions, mq_error *error)
 {
     json_t *own = json_object_get(json_object_get(root, "rope_parameters"), kind);
     json_t *alone = own ? json_pack("{sO}", "rope_parameters", own) : NULL;
@@ -81,7 +84,7 @@ static mq_status read_rope_of(const json_t *root, const char *kind, mq_rope_conf
         return mq__fail(error, MQ_FORMAT, "config: rope_parameters: expected %s, got none", kind);
     }
     if (!alone) return mq__fail(error, MQ_NO_MEMORY, "config: rope_parameters: expected memory, got none");
-    const mq_status s = mq__rope_config_read(alone, rope, positions, error);
+    const mq_status s = mq__rope_config_read(alone, theta, rope, positions, error);
     json_decref(alone);
     if (s == MQ_OK && rope->type != MQ_ROPE_PROPORTIONAL && rope->partial != 0 && rope->partial != 1) {
         return mq__fail(error, MQ_UNSUPPORTED, "config: partial_rotary_factor: expected none or 1 in %s, got %g", kind,
@@ -105,11 +108,11 @@ static mq_status check_heads(const mq_model_config *c, const mq_attention_config
         c->heads, a->kv_heads, a->head_dim);
 }
 
-static mq_status read_shared(const json_t *root, mq_model_config *c, mq_error *error)
+static mq_status read_shared(const json_t *root, uint32_t window, mq_model_config *c, mq_error *error)
 {
     mq_status s = refuse_all(root, error);
     if (s == MQ_OK) s = mq__json_bool(root, "tie_word_embeddings", true, &c->tied_head, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "sliding_window", 1, 1 << 24, -1, &c->window, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "sliding_window", 1, 1 << 24, window, &c->window, error);
     if (s == MQ_OK) s = mq__json_number(root, "final_logit_softcapping", 0, 1e6, 0, &c->logit_cap, error);
     c->gelu = true;
     c->qk_norm = true;
@@ -124,24 +127,22 @@ mq_status mq__config_gemma3(const json_t *root, mq_model_config *c, mq_error *er
 {
     uint32_t period = 6;
     double pre_attention = 256;
-    mq_status s = read_shared(root, c, error);
+    mq_status s = read_shared(root, 4096, c, error);
     if (s == MQ_OK) s = mq__config_u32(root, "sliding_window_pattern", 1, MQ_LAYERS_MAX, 6, &period, error);
     if (s == MQ_OK) s = read_kinds(root, period, c, error);
     if (s == MQ_OK) s = mq__json_number(root, "query_pre_attn_scalar", 1e-3, 1e6, 256, &pre_attention, error);
     if (s != MQ_OK) return s;
     c->attention_scale = 1 / sqrt(pre_attention);
     c->global = (mq_attention_config){.kv_heads = c->kv_heads, .head_dim = c->head_dim, .rotary_dim = c->head_dim};
+    uint32_t stretched = c->max_positions; /* not kept: the published number has been stretched already */
     if (is_layered(root)) {
-        uint32_t local = c->max_positions;
-        s = read_rope_of(root, "sliding_attention", &c->rope, &local, error);
-        return s == MQ_OK ? read_rope_of(root, "full_attention", &c->global.rope, &c->max_positions, error) : s;
+        s = read_rope_of(root, "sliding_attention", LOCAL_THETA, &c->rope, &stretched, error);
+        if (s == MQ_OK) s = read_rope_of(root, "full_attention", GLOBAL_THETA, &c->global.rope, &stretched, error);
+        return s;
     }
     c->rope = (mq_rope_config){.factor = 1, .partial = 1};
-    s = mq__json_number(root, "rope_local_base_freq", 1, 1e12, 10000, &c->rope.theta, error);
-    uint32_t stretched = c->max_positions; /* the published number has been stretched already */
-    if (s == MQ_OK) s = mq__rope_config_read(root, &c->global.rope, &stretched, error);
-    if (s == MQ_OK && !json_object_get(root, "rope_theta")) c->global.rope.theta = 1e6;
-    return s;
+    s = mq__json_number(root, "rope_local_base_freq", 1, 1e12, LOCAL_THETA, &c->rope.theta, error);
+    return s == MQ_OK ? mq__rope_config_read(root, GLOBAL_THETA, &c->global.rope, &stretched, error) : s;
 }
 
 /* ---- Gemma 4 */
@@ -182,7 +183,7 @@ static mq_status read_global(const json_t *root, mq_model_config *c, mq_error *e
 {
     mq_attention_config *g = &c->global;
     mq_status s = mq__json_bool(root, "attention_k_eq_v", false, &g->shares_kv, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "global_head_dim", 2, 1024, c->head_dim, &g->head_dim, error);
+    if (s == MQ_OK) s = mq__config_u32(root, "global_head_dim", 2, 1024, 512, &g->head_dim, error);
     g->kv_heads = c->kv_heads;
     if (s == MQ_OK && g->shares_kv) {
         s = mq__config_u32(root, "num_global_key_value_heads", 1, 1024, c->kv_heads, &g->kv_heads, error);
@@ -216,17 +217,31 @@ static mq_status read_experts(const json_t *root, mq_model_config *c, mq_error *
     return s;
 }
 
-mq_status mq__config_gemma4(const json_t *root, mq_model_config *c, mq_error *error)
+/* Without rope_parameters: a quarter of a global head is rotated. */
+static mq_status read_ropes(const json_t *root, mq_model_config *c, mq_error *error)
 {
     uint32_t local = c->max_positions;
-    mq_status s = read_shared(root, c, error);
+    const json_t *parameters = json_object_get(root, "rope_parameters");
+    if (!parameters || json_is_null(parameters)) {
+        c->rope = (mq_rope_config){.theta = LOCAL_THETA, .factor = 1, .partial = 1};
+        c->global.rope =
+            (mq_rope_config){.type = MQ_ROPE_PROPORTIONAL, .theta = GLOBAL_THETA, .factor = 1, .partial = 0.25};
+        return MQ_OK;
+    }
+    const mq_status s = read_rope_of(root, "sliding_attention", LOCAL_THETA, &c->rope, &local, error);
+    if (s != MQ_OK) return s;
+    return read_rope_of(root, "full_attention", GLOBAL_THETA, &c->global.rope, &c->max_positions, error);
+}
+
+mq_status mq__config_gemma4(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    mq_status s = read_shared(root, 512, c, error);
     if (s == MQ_OK) s = read_kinds(root, 6, c, error);
     if (s != MQ_OK) return s;
     c->attention_scale = 1;
     c->v_norm = true;
     c->layer[c->layers - 1].global = 1; /* whatever layer_types says */
     s = read_global(root, c, error);
-    if (s == MQ_OK) s = read_rope_of(root, "sliding_attention", &c->rope, &local, error);
-    if (s == MQ_OK) s = read_rope_of(root, "full_attention", &c->global.rope, &c->max_positions, error);
+    if (s == MQ_OK) s = read_ropes(root, c, error);
     return s == MQ_OK ? read_experts(root, c, error) : s;
 }

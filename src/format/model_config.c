@@ -15,6 +15,12 @@ static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *er
 static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error *error);
 static mq_status read_mistral(const json_t *root, mq_model_config *c, mq_error *error);
 
+/* What holds where a config says nothing: the defaults of transformers' classes, which its writers leave out of a text_config.
+ * 0: the config must say it; kv_heads: as many as heads; head_dim: the width over the heads. */
+typedef struct default_sizes {
+    uint32_t vocab, width, ffn, layers, heads, kv_heads, head_dim, positions;
+} default_sizes;
+
 /* In the order of mq_architecture. `read` sets what differs between them: biases, norms, experts. Models that see or hear have
  * the language model as text_config; text_type and text_class are what a checkpoint of that alone says. `alone`: it reads rotary
  * settings and refuses fields itself. */
@@ -22,18 +28,41 @@ static const struct {
     const char *type, *class_name, *text_type, *text_class;
     mq_status (*read)(const json_t *root, mq_model_config *c, mq_error *error);
     bool alone;
+    default_sizes sizes;
 } architectures[MQ_ARCH_COUNT] = {
-    {"llama", "LlamaForCausalLM", NULL, NULL, read_llama, false},
-    {"qwen2", "Qwen2ForCausalLM", NULL, NULL, read_qwen2, false},
-    {"qwen3", "Qwen3ForCausalLM", NULL, NULL, read_qwen3, false},
-    {"qwen3_moe", "Qwen3MoeForCausalLM", NULL, NULL, read_qwen3_moe, false},
-    {"qwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5_text", "Qwen3_5ForCausalLM", mq__qwen3_5_config_read,
-     false},
-    {"qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM",
-     mq__qwen3_5_moe_config_read, false},
-    {"mistral", "MistralForCausalLM", NULL, NULL, read_mistral, false},
-    {"gemma3", "Gemma3ForConditionalGeneration", "gemma3_text", "Gemma3ForCausalLM", mq__config_gemma3, true},
-    {"gemma4", "Gemma4ForConditionalGeneration", "gemma4_text", "Gemma4ForCausalLM", mq__config_gemma4, true},
+    {"llama", "LlamaForCausalLM", NULL, NULL, read_llama, false, {.positions = 2048}},
+    {"qwen2", "Qwen2ForCausalLM", NULL, NULL, read_qwen2, false, {.positions = 32768}},
+    {"qwen3", "Qwen3ForCausalLM", NULL, NULL, read_qwen3, false, {.head_dim = 128, .positions = 32768}},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", NULL, NULL, read_qwen3_moe, false, {.kv_heads = 4, .positions = 32768}},
+    {"qwen3_5",
+     "Qwen3_5ForConditionalGeneration",
+     "qwen3_5_text",
+     "Qwen3_5ForCausalLM",
+     mq__qwen3_5_config_read,
+     false,
+     {248320, 4096, 12288, 32, 16, 4, 256, 32768}},
+    {"qwen3_5_moe",
+     "Qwen3_5MoeForConditionalGeneration",
+     "qwen3_5_moe_text",
+     "Qwen3_5MoeForCausalLM",
+     mq__qwen3_5_moe_config_read,
+     false,
+     {248320, 2048, 512, 40, 16, 2, 256, 32768}}, /* ffn: the shared expert's */
+    {"mistral", "MistralForCausalLM", NULL, NULL, read_mistral, false, {.kv_heads = 8, .positions = 131072}},
+    {"gemma3",
+     "Gemma3ForConditionalGeneration",
+     "gemma3_text",
+     "Gemma3ForCausalLM",
+     mq__config_gemma3,
+     true,
+     {262208, 2304, 9216, 26, 8, 4, 256, 131072}},
+    {"gemma4",
+     "Gemma4ForConditionalGeneration",
+     "gemma4_text",
+     "Gemma4ForCausalLM",
+     mq__config_gemma4,
+     true,
+     {262144, 2304, 9216, 30, 8, 4, 256, 131072}},
 };
 
 const char *mq__architecture_name(mq_architecture architecture)
@@ -72,24 +101,28 @@ mq_status mq__config_u32(const json_t *root, const char *name, int64_t low, int6
     return status;
 }
 
-/* A model of experts only may leave out the size of what it does not have. */
-static int64_t dense_ffn(const json_t *root)
+/* A size, `fallback` where the config does not say it; 0: it must. */
+static mq_status read_size(const json_t *root, const char *name, int64_t low, int64_t high, uint32_t fallback,
+                           uint32_t *value, mq_error *error)
 {
-    return json_object_get(root, "shared_expert_intermediate_size") ? 1 : -1;
+    return mq__config_u32(root, name, low, high, fallback ? (int64_t)fallback : -1, value, error);
 }
 
 static mq_status read_sizes(const json_t *root, mq_model_config *c, mq_error *error)
 {
-    mq_status s = mq__config_u32(root, "vocab_size", 1, 4 << 20, -1, &c->vocab, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "hidden_size", 1, 65536, -1, &c->width, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "intermediate_size", 1, 1 << 20, dense_ffn(root), &c->ffn, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "num_hidden_layers", 1, MQ_LAYERS_MAX, -1, &c->layers, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "num_attention_heads", 1, 1024, -1, &c->heads, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "num_key_value_heads", 1, 1024, (int64_t)c->heads, &c->kv_heads, error);
-    const int64_t derived = s == MQ_OK ? c->width / c->heads : 0;
-    if (s == MQ_OK) s = mq__config_u32(root, "head_dim", 2, 1024, derived, &c->head_dim, error);
+    const default_sizes *d = &architectures[c->architecture].sizes;
+    mq_status s = read_size(root, "vocab_size", 1, 4 << 20, d->vocab, &c->vocab, error);
+    if (s == MQ_OK) s = read_size(root, "hidden_size", 1, 65536, d->width, &c->width, error);
+    if (s == MQ_OK) s = read_size(root, "intermediate_size", 1, 1 << 20, d->ffn, &c->ffn, error);
+    if (s == MQ_OK) s = read_size(root, "num_hidden_layers", 1, MQ_LAYERS_MAX, d->layers, &c->layers, error);
+    if (s == MQ_OK) s = read_size(root, "num_attention_heads", 1, 1024, d->heads, &c->heads, error);
+    const bool null_heads = json_is_null(json_object_get(root, "num_key_value_heads")); /* says: as many as heads */
+    const uint32_t kv_heads = d->kv_heads && !null_heads ? d->kv_heads : c->heads;
+    if (s == MQ_OK) s = read_size(root, "num_key_value_heads", 1, 1024, kv_heads, &c->kv_heads, error);
+    const uint32_t head_dim = d->head_dim || s != MQ_OK ? d->head_dim : c->width / c->heads;
+    if (s == MQ_OK) s = read_size(root, "head_dim", 2, 1024, head_dim, &c->head_dim, error);
     c->rotary_dim = c->head_dim;
-    if (s == MQ_OK) s = mq__config_u32(root, "max_position_embeddings", 1, 1 << 24, 2048, &c->max_positions, error);
+    if (s == MQ_OK) s = read_size(root, "max_position_embeddings", 1, 1 << 24, d->positions, &c->max_positions, error);
     if (s == MQ_OK) s = mq__json_number(root, "rms_norm_eps", 1e-30, 1, 1e-6, &c->norm_eps, error);
     if (s != MQ_OK) return s;
     if (c->heads % c->kv_heads != 0 || c->head_dim % 2 != 0) {
@@ -183,11 +216,10 @@ static mq_status add_eos(mq_model_config *c, const json_t *value, mq_error *erro
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
         const json_int_t id = json_integer_value(item);
-        if (!json_is_integer(item) || id < 0 || id >= (json_int_t)c->vocab) {
-            return mq__fail(error, MQ_FORMAT, "config: eos_token_id: expected ids below %u, got something else",
-                            c->vocab);
+        if (!json_is_integer(item)) {
+            return mq__fail(error, MQ_FORMAT, "config: eos_token_id: expected whole numbers, got something else");
         }
-        bool known = false;
+        bool known = id < 0 || id >= (json_int_t)c->vocab; /* can never be drawn */
         for (size_t k = 0; k < c->eos_count; k++) {
             known = known || c->eos[k] == (int32_t)id;
         }
@@ -305,7 +337,7 @@ static mq_status read_qwen3(const json_t *root, mq_model_config *c, mq_error *er
 static mq_status read_mistral(const json_t *root, mq_model_config *c, mq_error *error)
 {
     const bool none = json_is_null(json_object_get(root, "sliding_window"));
-    const mq_status s = none ? MQ_OK : mq__config_u32(root, "sliding_window", 1, 1 << 24, 0, &c->window, error);
+    const mq_status s = none ? MQ_OK : mq__config_u32(root, "sliding_window", 1, 1 << 24, 4096, &c->window, error);
     return s == MQ_OK ? full_attention(root, c, error) : s;
 }
 
@@ -387,7 +419,7 @@ static mq_status parse_text(const json_t *root, mq_model_config *c, mq_error *er
     mq_status s = read_architecture(root, c, error);
     if (s == MQ_OK) s = read_sizes(root, c, error);
     const bool alone = s == MQ_OK && architectures[c->architecture].alone;
-    if (s == MQ_OK && !alone) s = mq__rope_config_read(root, &c->rope, &c->max_positions, error);
+    if (s == MQ_OK && !alone) s = mq__rope_config_read(root, 10000, &c->rope, &c->max_positions, error);
     if (s == MQ_OK) s = architectures[c->architecture].read(root, c, error);
     if (s == MQ_OK && !alone) s = refuse_unsupported(root, c, error);
     if (s == MQ_OK) s = add_eos(c, json_object_get(root, "eos_token_id"), error);

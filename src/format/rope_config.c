@@ -109,11 +109,11 @@ static const json_t *member_rope(const json_t *root, const char *name)
 }
 
 /* The base stands in either object, and older configs have it outside of both. */
-static mq_status read_theta(const json_t *root, const json_t *parameters, const json_t *scaling, double *theta,
-                            mq_error *error)
+static mq_status read_theta(const json_t *root, const json_t *parameters, const json_t *scaling, double fallback,
+                            double *theta, mq_error *error)
 {
     double other;
-    mq_status s = mq__json_number(root, "rope_theta", 1, 1e12, 10000, theta, error);
+    mq_status s = mq__json_number(root, "rope_theta", 1, 1e12, fallback, theta, error);
     if (s == MQ_OK) s = mq__json_number(parameters, "rope_theta", 1, 1e12, *theta, theta, error);
     if (s == MQ_OK) s = mq__json_number(scaling, "rope_theta", 1, 1e12, *theta, &other, error);
     if (s != MQ_OK) return s;
@@ -140,7 +140,8 @@ static mq_status stretch_positions(const mq_rope_config *r, uint32_t *positions,
 
 /* rope_parameters is what recent writers call it. The older rope_scaling may stand beside it, added by hand for a longer
  * context: then the one that scales applies, and two that scale differently are refused. */
-mq_status mq__rope_config_read(const json_t *root, mq_rope_config *r, uint32_t *positions, mq_error *error)
+mq_status mq__rope_config_read(const json_t *root, double theta, mq_rope_config *r, uint32_t *positions,
+                               mq_error *error)
 {
     const json_t *parameters = member_rope(root, "rope_parameters"), *scaling = member_rope(root, "rope_scaling");
     mq_rope_config other = {.factor = 1, .partial = 0};
@@ -161,6 +162,6 @@ mq_status mq__rope_config_read(const json_t *root, mq_rope_config *r, uint32_t *
     s = read_partial(root, parameters, scaling, &partial, error);
     if (s != MQ_OK) return s;
     r->partial = partial;
-    s = read_theta(root, parameters, scaling, &r->theta, error);
+    s = read_theta(root, parameters, scaling, theta, &r->theta, error);
     return s == MQ_OK ? stretch_positions(r, positions, error) : s;
 }

@@ -153,14 +153,63 @@ static void test_others(void **state)
     assert_true(mq__attention_of(&c, 0).rope.theta == 1e4 && mq__attention_of(&c, 5).rope.theta == 1e6);
     must_parse(mistral, "{}", &c);
     assert_int_equal(mq__attention_of(&c, 0).window, 0);
-    must_parse(mistral, "{\"sliding_window\":4096}", &c);
+    must_parse(mistral, "{\"sliding_window\":2048}", &c);
+    assert_int_equal(mq__attention_of(&c, 31).window, 2048);
+    static const char first[] = "{\"model_type\":\"mistral\",\"hidden_size\":4096,\"intermediate_size\":14336,"
+                                "\"num_hidden_layers\":32,\"num_attention_heads\":32,\"vocab_size\":32000}";
+    must_parse(first, "{}", &c); /* the class's own window, positions and kv heads */
     assert_int_equal(mq__attention_of(&c, 31).window, 4096);
+    assert_int_equal(c.max_positions, 131072);
+    assert_int_equal(c.kv_heads, 8);
+    must_parse(first, "{\"num_key_value_heads\":null}", &c);
+    assert_int_equal(c.kv_heads, 32);
+}
+
+/* As transformers writes the text model of 4B, 12B and 27B: without what its class has by default. */
+static void test_defaults(void **state)
+{
+    (void)state;
+    static mq_model_config c;
+    static const char gemma3_4b[] =
+        "{\"model_type\":\"gemma3\",\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"eos_token_id\":[1,106],"
+        "\"vision_config\":{},\"text_config\":{\"model_type\":\"gemma3_text\",\"hidden_size\":2560,"
+        "\"intermediate_size\":10240,\"num_hidden_layers\":34,\"sliding_window\":1024,"
+        "\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"}}}";
+    must_parse(gemma3_4b, "{}", &c);
+    assert_int_equal(c.vocab, 262208);
+    assert_int_equal(c.heads, 8);
+    assert_int_equal(c.kv_heads, 4);
+    assert_int_equal(c.head_dim, 256);
+    assert_int_equal(c.max_positions, 131072);
+    assert_int_equal(c.eos_count, 2);
+    assert_int_equal(mq__attention_of(&c, 0).window, 1024);
+    assert_true(mq__attention_of(&c, 5).rope.theta == 1e6 && mq__attention_of(&c, 5).rope.factor == 8);
+    must_parse(gemma3_4b,
+               "{\"num_attention_heads\":32,\"num_key_value_heads\":16,\"head_dim\":128,\"query_pre_attn_scalar\":168}",
+               &c); /* 27B */
+    assert_int_equal(c.kv_heads, 16);
+    assert_int_equal(c.head_dim, 128);
+    must_parse(gemma3_4b,
+               "{\"rope_scaling\":null,\"rope_parameters\":{\"full_attention\":{\"factor\":8.0,"
+               "\"rope_type\":\"linear\"},\"sliding_attention\":{\"rope_type\":\"default\"}}}",
+               &c); /* as recent versions write it */
+    assert_int_equal(c.max_positions, 131072);
+    assert_true(mq__attention_of(&c, 0).rope.theta == 1e4 && mq__attention_of(&c, 5).rope.theta == 1e6);
+    must_parse(gemma3_4b,
+               "{\"rope_scaling\":null,\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":8,\"rope_theta\":5e5}}",
+               &c);
+    assert_true(mq__attention_of(&c, 5).rope.theta == 5e5);
+    must_parse(gemma3_4b, "{\"rope_theta\":null}", &c);
+    assert_true(mq__attention_of(&c, 5).rope.theta == 1e6);
+    must_parse(published_31b, "{\"rope_parameters\":null}", &c);
+    assert_int_equal(mq__attention_of(&c, 5).rope.type, MQ_ROPE_PROPORTIONAL);
+    assert_true(mq__attention_of(&c, 5).rope.partial == 0.25 && mq__attention_of(&c, 0).rope.theta == 1e4);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_31b), cmocka_unit_test(test_26b),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_31b),      cmocka_unit_test(test_26b),
                                        cmocka_unit_test(test_variants), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_others)};
+                                       cmocka_unit_test(test_others),   cmocka_unit_test(test_defaults)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

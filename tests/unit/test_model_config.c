@@ -71,11 +71,11 @@ static void test_sizes(void **state)
     assert_int_equal(c.rope.type, MQ_ROPE_DEFAULT);
     assert_true(c.rope.theta == 1e6);
     assert_int_equal(c.quant_method, MQ_QUANT_NONE);
-    /* Defaults: one kv head per head, head_dim from the width. */
+    /* Defaults: one kv head per head, Qwen3's head_dim. */
     c = read_config("{\"num_key_value_heads\":null,\"head_dim\":\"-absent-\",\"tie_word_embeddings\":\"-absent-\","
                     "\"rope_theta\":\"-absent-\",\"bos_token_id\":null,\"eos_token_id\":null}");
     assert_int_equal(c.kv_heads, 8);
-    assert_int_equal(c.head_dim, 32);
+    assert_int_equal(c.head_dim, 128);
     assert_false(c.tied_head);
     assert_true(c.rope.theta == 10000);
     assert_int_equal(c.bos, -1);
@@ -264,13 +264,14 @@ static void test_end_tokens(void **state)
     unit_puts("generation_config.json", "{\"do_sample\":true}");
     c = read_config("{}");
     check_eos(&c, (const int32_t[]){7}, 1);
-    refused("{\"eos_token_id\":1000}", MQ_FORMAT, "eos_token_id"); /* the vocabulary's size */
-    refused("{\"eos_token_id\":-1}", MQ_FORMAT, "eos_token_id");
+    c = read_config("{\"eos_token_id\":[1000,7,-1]}"); /* the vocabulary's size: what is never drawn ends nothing */
+    check_eos(&c, (const int32_t[]){7}, 1);
     refused("{\"eos_token_id\":[7,\"8\"]}", MQ_FORMAT, "eos_token_id");
     refused("{\"eos_token_id\":\"</s>\"}", MQ_FORMAT, "eos_token_id");
     refused("{\"eos_token_id\":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}", MQ_LIMIT, "eos_token_id");
-    unit_puts("generation_config.json", "{\"eos_token_id\":100000}");
-    refused("{}", MQ_FORMAT, "eos_token_id");
+    unit_puts("generation_config.json", "{\"eos_token_id\":[100000,8]}");
+    c = read_config("{}");
+    check_eos(&c, (const int32_t[]){7, 8}, 2);
     unit_puts("generation_config.json", "{");
     refused("{}", MQ_FORMAT, "generation_config.json");
     unit_remove(unit_path("generation_config.json"));

@@ -402,7 +402,7 @@ static __attribute__((noinline)) void one_row_1(const nvfp4_slice *s, const one_
 static void run_one(const mq_nvfp4_rows *a, const mq_nvfp4 *w, size_t p0, size_t p1, const mq_epilogue *out,
                     one_block *x, size_t ahead)
 {
-    const size_t each = (p1 - p0) / STREAMS, apart = each * w->blocks * MQ_NVFP4_CELL;
+    const size_t each = ahead ? (p1 - p0) / STREAMS : 0, apart = each * w->blocks * MQ_NVFP4_CELL;
     const float scale = 0.25f * a->multiplier[0] * w->multiplier;
     nvfp4_slice s[STREAMS];
     fill_one(a->panels, w->blocks, x);
