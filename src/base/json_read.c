@@ -253,14 +253,52 @@ static int append_text(const char *text, size_t bytes, void *buf)
     return mq__buf_append(buf, text, bytes) ? 0 : -1;
 }
 
+static const char *skip_space(const char *at, const char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\n')) {
+        at++;
+    }
+    return at;
+}
+
+/* In JSON from `start` on: objects that stand for a number become it. Inside of a string jansson escapes quotes, so that its key is
+ * nowhere else. */
+static void unwrap_numbers(mq_buf *text, size_t start)
+{
+    static const char key[] = "\"\\u0000\":";
+    const char *const end = text->data + text->len, *from = text->data + start, *found;
+    char *to = text->data + start;
+    while ((found = memmem(from, (size_t)(end - from), key, sizeof key - 1))) {
+        const char *brace = found;
+        while (brace[-1] != '{') {
+            brace--;
+        }
+        brace--;
+        const char *const number = skip_space(found + sizeof key - 1, end) + 1;
+        const char *const quote = memchr(number, '"', (size_t)(end - number));
+        memmove(to, from, (size_t)(brace - from));
+        to += brace - from;
+        memmove(to, number, (size_t)(quote - number));
+        to += quote - number;
+        from = skip_space(quote + 1, end) + 1; /* behind the closing brace */
+    }
+    memmove(to, from, (size_t)(end - from));
+    to += end - from;
+    text->len = (size_t)(to - text->data);
+    *to = '\0';
+}
+
 bool mq__json_print(const json_t *value, size_t flags, mq_buf *text)
 {
     mq_c_locale scope;
     const unsigned long before = failures;
+    const size_t start = text->len;
     if (!mq__c_locale_enter(&scope)) return false;
     const bool printed = json_dump_callback(value, append_text, text, flags) == 0;
     mq__c_locale_leave(&scope);
-    return printed && failures == before && !text->failed;
+    if (!printed || failures != before || text->failed) return false;
+    if (text->len > start) unwrap_numbers(text, start);
+    return true;
 }
 
 /* ---- files and members */

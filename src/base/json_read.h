@@ -21,7 +21,8 @@ mq_status mq__json_read(const char *text, size_t bytes, size_t flags, mq_json_nu
                         json_t **root, mq_error *error);
 const char *mq__json_big_number(const json_t *value); /* its text, as it was spelled; NULL: another value */
 
-/* Appends the text of a value, as json_dumps makes it with `flags`, in the C locale. False: memory is short. */
+/* Appends the text of a value, as json_dumps makes it with `flags`, in the C locale; big numbers as they were spelled. False: memory is
+ * short. */
 bool mq__json_print(const json_t *value, size_t flags, mq_buf *text);
 
 /* Parses JSON whose root is an object; duplicate keys are refused. Values beyond max_values are refused before the parser

@@ -1,7 +1,6 @@
 #include "format/checkpoint_write.h"
 
 #include "base/buf.h"
-#include "base/checked.h"
 #include "base/error.h"
 #include "base/json_read.h"
 #include "base/mem.h"
@@ -12,11 +11,8 @@
 
 uint64_t mq__tensor_spec_bytes(const mq_tensor_spec *spec)
 {
-    uint64_t bytes = mq__dtype_bytes(spec->dtype);
-    for (int i = 0; i < spec->rank; i++) {
-        if (!mq__mul_u64(bytes, spec->shape[i], &bytes)) return 0;
-    }
-    return bytes;
+    uint64_t bytes;
+    return mq__dtype_shape_bytes(spec->dtype, spec->rank, spec->shape, &bytes) ? bytes : 0;
 }
 
 static mq_status no_memory_checkpoint_write(const mq_checkpoint_writer *w, mq_error *error)

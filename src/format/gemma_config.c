@@ -218,7 +218,7 @@ static mq_status read_experts(const json_t *root, mq_model_config *c, mq_error *
 }
 
 /* Without rope_parameters: a quarter of a global head is rotated. */
-static mq_status read_ropes(const json_t *root, mq_model_config *c, mq_error *error)
+static mq_status read_both_ropes(const json_t *root, mq_model_config *c, mq_error *error)
 {
     uint32_t local = c->max_positions;
     const json_t *parameters = json_object_get(root, "rope_parameters");
@@ -242,6 +242,6 @@ mq_status mq__config_gemma4(const json_t *root, mq_model_config *c, mq_error *er
     c->v_norm = true;
     c->layer[c->layers - 1].global = 1; /* whatever layer_types says */
     s = read_global(root, c, error);
-    if (s == MQ_OK) s = read_ropes(root, c, error);
+    if (s == MQ_OK) s = read_both_ropes(root, c, error);
     return s == MQ_OK ? read_experts(root, c, error) : s;
 }

@@ -15,13 +15,30 @@
 
 static const struct {
     const char *name;
-    size_t bytes;
+    unsigned bits;
 } dtypes[MQ_DTYPE_COUNT] = {
-    [MQ_DTYPE_BOOL] = {"BOOL", 1},       [MQ_DTYPE_U8] = {"U8", 1},           [MQ_DTYPE_I8] = {"I8", 1},
-    [MQ_DTYPE_F8_E4M3] = {"F8_E4M3", 1}, [MQ_DTYPE_F8_E5M2] = {"F8_E5M2", 1}, [MQ_DTYPE_I16] = {"I16", 2},
-    [MQ_DTYPE_U16] = {"U16", 2},         [MQ_DTYPE_F16] = {"F16", 2},         [MQ_DTYPE_BF16] = {"BF16", 2},
-    [MQ_DTYPE_I32] = {"I32", 4},         [MQ_DTYPE_U32] = {"U32", 4},         [MQ_DTYPE_F32] = {"F32", 4},
-    [MQ_DTYPE_I64] = {"I64", 8},         [MQ_DTYPE_U64] = {"U64", 8},         [MQ_DTYPE_F64] = {"F64", 8},
+    [MQ_DTYPE_F4] = {"F4", 4},
+    [MQ_DTYPE_F6_E2M3] = {"F6_E2M3", 6},
+    [MQ_DTYPE_F6_E3M2] = {"F6_E3M2", 6},
+    [MQ_DTYPE_BOOL] = {"BOOL", 8},
+    [MQ_DTYPE_U8] = {"U8", 8},
+    [MQ_DTYPE_I8] = {"I8", 8},
+    [MQ_DTYPE_F8_E4M3] = {"F8_E4M3", 8},
+    [MQ_DTYPE_F8_E5M2] = {"F8_E5M2", 8},
+    [MQ_DTYPE_F8_E8M0] = {"F8_E8M0", 8},
+    [MQ_DTYPE_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 8},
+    [MQ_DTYPE_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 8},
+    [MQ_DTYPE_I16] = {"I16", 16},
+    [MQ_DTYPE_U16] = {"U16", 16},
+    [MQ_DTYPE_F16] = {"F16", 16},
+    [MQ_DTYPE_BF16] = {"BF16", 16},
+    [MQ_DTYPE_I32] = {"I32", 32},
+    [MQ_DTYPE_U32] = {"U32", 32},
+    [MQ_DTYPE_F32] = {"F32", 32},
+    [MQ_DTYPE_I64] = {"I64", 64},
+    [MQ_DTYPE_U64] = {"U64", 64},
+    [MQ_DTYPE_F64] = {"F64", 64},
+    [MQ_DTYPE_C64] = {"C64", 64},
 };
 
 const char *mq__dtype_name(mq_dtype dtype)
@@ -31,17 +48,17 @@ const char *mq__dtype_name(mq_dtype dtype)
 
 size_t mq__dtype_bytes(mq_dtype dtype)
 {
-    return dtypes[dtype].bytes;
+    return (dtypes[dtype].bits + 7) / 8;
 }
 
-/* Bytes of a shape; false when it overflows. */
-static bool shape_bytes(mq_dtype dtype, int rank, const uint64_t *shape, uint64_t *bytes)
+bool mq__dtype_shape_bytes(mq_dtype dtype, int rank, const uint64_t *shape, uint64_t *bytes)
 {
-    *bytes = dtypes[dtype].bytes;
+    uint64_t bits = dtypes[dtype].bits;
     for (int i = 0; i < rank; i++) {
-        if (!mq__mul_u64(*bytes, shape[i], bytes)) return false;
+        if (!mq__mul_u64(bits, shape[i], &bits)) return false;
     }
-    return true;
+    *bytes = bits / 8;
+    return bits % 8 == 0;
 }
 
 static bool read_u64(const json_t *value, uint64_t *out)
@@ -93,7 +110,7 @@ static mq_status read_entry_safetensors(const char *name, const json_t *entry, c
         return mq__fail(error, MQ_FORMAT, "safetensors: tensor %s: expected data within %llu bytes, got other offsets",
                         name, (unsigned long long)data_bytes);
     }
-    if (!shape_bytes(t->dtype, t->rank, t->shape, &bytes) || bytes != end - begin) {
+    if (!mq__dtype_shape_bytes(t->dtype, t->rank, t->shape, &bytes) || bytes != end - begin) {
         return mq__fail(error, MQ_FORMAT,
                         "safetensors: tensor %s: expected as many bytes as shape and dtype say, got %llu", name,
                         (unsigned long long)(end - begin));
@@ -224,7 +241,8 @@ static mq_status write_header(const mq_tensor_spec *specs, size_t count, mq_buf 
     uint64_t at = 0;
     for (size_t i = 0; header && i < count; i++) {
         uint64_t bytes, end;
-        if (!shape_bytes(specs[i].dtype, specs[i].rank, specs[i].shape, &bytes) || !mq__add_u64(at, bytes, &end)) {
+        if (!mq__dtype_shape_bytes(specs[i].dtype, specs[i].rank, specs[i].shape, &bytes) ||
+            !mq__add_u64(at, bytes, &end)) {
             json_decref(header);
             return mq__fail(error, MQ_LIMIT, "safetensors: tensor %s: expected a size below 2^64, got more",
                             specs[i].name);

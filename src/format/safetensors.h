@@ -12,11 +12,17 @@
 #define MQ_TENSOR_RANK_MAX 8
 
 typedef enum mq_dtype {
+    MQ_DTYPE_F4,
+    MQ_DTYPE_F6_E2M3,
+    MQ_DTYPE_F6_E3M2,
     MQ_DTYPE_BOOL,
     MQ_DTYPE_U8,
     MQ_DTYPE_I8,
     MQ_DTYPE_F8_E4M3,
     MQ_DTYPE_F8_E5M2,
+    MQ_DTYPE_F8_E8M0,
+    MQ_DTYPE_F8_E4M3FNUZ,
+    MQ_DTYPE_F8_E5M2FNUZ,
     MQ_DTYPE_I16,
     MQ_DTYPE_U16,
     MQ_DTYPE_F16,
@@ -27,11 +33,14 @@ typedef enum mq_dtype {
     MQ_DTYPE_I64,
     MQ_DTYPE_U64,
     MQ_DTYPE_F64,
+    MQ_DTYPE_C64,
     MQ_DTYPE_COUNT
 } mq_dtype;
 
 const char *mq__dtype_name(mq_dtype dtype); /* as in the file: "BF16" */
-size_t mq__dtype_bytes(mq_dtype dtype);
+size_t mq__dtype_bytes(mq_dtype dtype);     /* of a value; of those shorter than a byte: 1 */
+/* Bytes of a tensor. False: they overflow, or are not whole. */
+bool mq__dtype_shape_bytes(mq_dtype dtype, int rank, const uint64_t *shape, uint64_t *bytes);
 
 typedef struct mq_tensor {
     const char *name; /* owned by the file */

@@ -84,6 +84,8 @@ typedef struct mq_ask {
 } mq_ask;
 
 void mq__ask_defaults(mq_server *server, mq_ask *ask);
+/* Which model the body names. False: not the server's, where that matters. */
+bool mq__ask_model(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault);
 void mq__ask_hints(const mq_exchange *x, const json_t *body, mq_ask *ask); /* session, background */
 /* ask_handoff.c: kv_transfer_params, bootstrap_room, the header x-prefiller-host-port; after the API's own `read`. */
 bool mq__ask_read_handoff(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault);

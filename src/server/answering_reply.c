@@ -170,7 +170,7 @@ json_t *mq__body_parse(const char *text, size_t bytes, uint32_t most_depth, mq_f
         return NULL;
     }
     const mq_status status = mq__json_read(repaired.len ? repaired.data : text, repaired.len ? repaired.len : bytes,
-                                           JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "body", &body, &error);
+                                           JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS, "body", &body, &error);
     mq__buf_free(&repaired);
     if (status != MQ_OK) {
         (void)mq__fault_error(fault, status, &error);

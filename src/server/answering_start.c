@@ -16,11 +16,13 @@ bool mq__call_has_tools(const mq_call *call)
            mq__server_model(call->server)->style.tools != MQ_TOOLS_NONE;
 }
 
-static bool check_model(const mq_call *call, mq_fault *fault)
+bool mq__ask_model(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
-    const mq_ask *ask = &call->ask;
-    const char *name = mq__server_model(call->server)->name;
-    if (!mq__server_options(call->server)->strict_model || !ask->model[0] || strcmp(ask->model, name) == 0) return true;
+    const char *given, *name = mq__server_model(server)->name;
+    const bool read = mq__field_text(body, "model", 4096, &given, fault);
+    snprintf(ask->model, sizeof ask->model, "%s", read && given ? given : "");
+    if (!read) return false;
+    if (!mq__server_options(server)->strict_model || !ask->model[0] || strcmp(ask->model, name) == 0) return true;
     (void)mq__fault(fault, "model", "the model `%s` does not exist: this server has `%s`", ask->model, name);
     fault->status = 404;
     fault->code = "model_not_found";
@@ -32,12 +34,10 @@ static bool read_ask(mq_call *call, mq_fault *fault)
     mq__ask_defaults(call->server, &call->ask);
     json_t *body = mq__body_read(call->server, call->x, fault);
     if (!body) return false;
-    const char *model;
     const unsigned long before = mq__json_failures();
-    bool read = mq__field_text(body, "model", 4096, &model, fault);
-    snprintf(call->ask.model, sizeof call->ask.model, "%s", read && model ? model : "");
+    bool read = mq__ask_model(call->server, body, &call->ask, fault);
     mq__ask_hints(call->x, body, &call->ask);
-    read = read && check_model(call, fault) && call->api->read(call->server, call->x, body, &call->ask, fault) &&
+    read = read && call->api->read(call->server, call->x, body, &call->ask, fault) &&
            mq__ask_read_handoff(call->server, call->x, body, &call->ask, fault);
     if (mq__json_failures() != before)
         read = mq__fault_memory(fault); /* something may look wrong that was only left out */

@@ -54,9 +54,10 @@ static bool read_limit_completions(const json_t *body, mq_ask *ask, mq_fault *fa
     static const char *const names[] = {"n_predict", "max_tokens"};
     bool given = false;
     for (size_t i = 0; i < 2; i++) {
-        int64_t most = INT64_MAX;
+        const json_t *value = json_object_get(body, names[i]);
+        int64_t most = 0;
+        if (!value || json_is_null(value)) continue;
         if (!mq__field_integer(body, names[i], -1, INT64_MAX, &most, fault)) return false;
-        if (most == INT64_MAX) continue;
         given = true;
         ask->max_tokens = most < 0 || most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
     }
@@ -81,6 +82,10 @@ static bool read_completions(mq_server *server, const mq_exchange *x, const json
         !mq__field_bool(body, "stream", &ask->stream, fault) ||
         !mq__field_bool(options, "include_usage", &ask->include_usage, fault)) {
         return false;
+    }
+    if (echo && top >= 0) { /* a harness would take the answer's for the prompt's */
+        return mq__fault(fault, "echo",
+                         "echo: expected false beside logprobs, got true: the prompt's own are not kept");
     }
     ask->n = (uint32_t)n;
     ask->logprobs = top >= 0;
@@ -201,15 +206,13 @@ static json_t *completion_chunk(mq_call *call, uint32_t choice, json_t *text, co
 
 static void begin_completion(mq_call *call)
 {
-    completion_state *state = mq__call_state(call);
     if (!fill_completion_state(call)) {
         mq__call_send(call, NULL, NULL);
         return;
     }
     for (uint32_t i = 0; i < mq__call_ask(call)->n; i++) {
-        json_t *prompt = echoed(call), *text = prompt ? prompt : json_string("");
-        state->offset[i] = characters(text);
-        mq__call_send(call, NULL, completion_chunk(call, i, text, NULL));
+        json_t *prompt = echoed(call);
+        mq__call_send(call, NULL, completion_chunk(call, i, prompt ? prompt : json_string(""), NULL));
     }
 }
 
@@ -260,12 +263,10 @@ static void fail_completion(mq_call *call, const mq_fault *fault)
 /* The prompt, if it comes back, and the answer. */
 static json_t *completion_text(mq_call *call, uint32_t choice)
 {
-    completion_state *state = mq__call_state(call);
     const mq_answered *a = mq__call_answered(call, choice);
     json_t *prompt = echoed(call);
     mq_buf text = {0};
     if (!prompt) return mq__json_text(a->text.data, a->text.len);
-    state->offset[choice] = characters(prompt);
     (void)mq__buf_append(&text, json_string_value(prompt), json_string_length(prompt));
     (void)mq__buf_append(&text, a->text.data, a->text.len);
     json_decref(prompt);

@@ -10,7 +10,7 @@ static bool read_counted(mq_server *server, const mq_exchange *x, const mq_api *
     json_t *body = mq__body_read(server, x, fault);
     if (!body) return false;
     const unsigned long before = mq__json_failures();
-    bool read = api->read(server, x, body, ask, fault);
+    bool read = mq__ask_model(server, body, ask, fault) && api->read(server, x, body, ask, fault);
     if (mq__json_failures() != before) read = mq__fault_memory(fault);
     json_decref(body);
     return read;

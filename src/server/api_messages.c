@@ -35,8 +35,9 @@ static bool messages_add_tool(mq_server *server, const json_t *tool, bool strict
     json_t *schema = json_object_get(tool, "input_schema"), *name = json_object_get(tool, "name");
     if (!json_is_string(name)) return mq__fault(fault, param, "%s: name: expected a string, got another value", param);
     if (!mq__ask_unique_tool(ask, json_string_value(name), param, fault)) return false;
-    schema =
-        schema && !json_is_null(schema) ? json_incref(schema) : json_pack("{sss{}}", "type", "object", "properties");
+    schema = schema && !json_is_null(schema)
+                 ? json_incref(schema)
+                 : json_pack("{sss{}sb}", "type", "object", "properties", "additionalProperties", 0);
     json_t *function = json_pack("{sOsO*sosb}", "name", name, "description", json_object_get(tool, "description"),
                                  "parameters", schema, "strict", strict);
     return function ? mq__ask_add_tool(server, ask, function, param, fault) : mq__fault_memory(fault);

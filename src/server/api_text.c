@@ -12,8 +12,10 @@ static void reply_text(mq_server *server, mq_exchange *x,
 {
     mq_fault fault;
     const unsigned long before = mq__json_failures();
+    mq_ask named = {.model = ""};
     json_t *body = mq__body_read(server, x, &fault);
-    json_t *answer = body ? make(server, x, body, &fault) : NULL;
+    const bool ours = body && mq__ask_model(server, body, &named, &fault);
+    json_t *answer = ours ? make(server, x, body, &fault) : NULL;
     if (answer && mq__json_failures() != before) {
         json_decref(answer);
         answer = NULL;
@@ -102,7 +104,8 @@ static json_t *make_tokens(mq_server *server, const mq_exchange *x, const json_t
     int32_t *tokens = NULL;
     size_t count = 0;
     bool pieces = false;
-    const bool chat = json_object_get(body, "messages") != NULL;
+    const json_t *messages = json_object_get(body, "messages");
+    const bool chat = messages && !json_is_null(messages);
     if (!mq__field_bool(body, "with_pieces", &pieces, fault)) return NULL;
     if (!(chat ? tokens_of_chat(server, x, body, &tokens, &count, fault)
                : tokens_of_body(server, body, &tokens, &count, fault))) {

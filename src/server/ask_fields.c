@@ -4,6 +4,7 @@
 #include "base/unicode.h"
 #include "server/answering.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,8 +21,15 @@ static const json_t *field(const json_t *body, const char *name)
     return json_is_null(value) ? NULL : value;
 }
 
+/* One beyond 64 bits or a double is an object here. */
+static bool is_any_number(const json_t *value)
+{
+    return json_is_number(value) || mq__json_big_number(value);
+}
+
 static const char *kind_of(const json_t *value)
 {
+    if (is_any_number(value)) return "a number";
     static const char *const names[] = {"an object", "a list", "a string", "a number",
                                         "a number",  "true",   "false",    "null"};
     return names[json_typeof(value)];
@@ -31,10 +39,11 @@ bool mq__field_number(const json_t *body, const char *name, double least, double
 {
     const json_t *given = field(body, name);
     if (!given) return true;
-    if (!json_is_number(given)) {
+    if (!is_any_number(given)) {
         return mq__fault(fault, name, "%s: expected a number from %g to %g, got %s", name, least, most, kind_of(given));
     }
-    const double number = json_number_value(given);
+    const char *const big = mq__json_big_number(given);
+    const double number = big ? strtod(big, NULL) : json_number_value(given);
     if (!(number >= least && number <= most)) {
         return mq__fault(fault, name, "%s: expected a number from %g to %g, got %g", name, least, most, number);
     }
@@ -54,7 +63,7 @@ bool mq__field_integer(const json_t *body, const char *name, int64_t least, int6
     const int64_t integer = json_is_integer(given) ? json_integer_value(given) : whole ? (int64_t)number : 0;
     if (!whole || integer < least || integer > most) {
         return mq__fault(fault, name, "%s: expected a whole number from %lld to %lld, got %s", name, (long long)least,
-                         (long long)most, json_is_number(given) ? "another number" : kind_of(given));
+                         (long long)most, is_any_number(given) ? "another number" : kind_of(given));
     }
     *value = integer;
     return true;
@@ -161,19 +170,28 @@ static bool read_float(const json_t *body, const char *name, double least, doubl
     return true;
 }
 
+/* A big number without a sign, as 64 bits. */
+static bool fits_64(const char *big, uint64_t *value)
+{
+    errno = 0;
+    *value = strtoull(big, NULL, 10);
+    return errno == 0 && strspn(big, "0123456789") == strlen(big);
+}
+
 /* Any whole number of 64 bits, with a sign or without. */
 static bool read_seed(const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     const json_t *given = field(body, "seed");
     if (!given) return true;
     const double number = json_number_value(given);
+    const char *const big = mq__json_big_number(given);
     if (json_is_integer(given)) {
         ask->sampling.seed = (uint64_t)json_integer_value(given);
     } else if (json_is_real(given) && number == floor(number) && number >= -0x1p63 && number < 0x1p64) {
         ask->sampling.seed = number < 0 ? (uint64_t)(int64_t)number : (uint64_t)number;
-    } else {
+    } else if (!big || !fits_64(big, &ask->sampling.seed)) {
         return mq__fault(fault, "seed", "seed: expected a whole number of 64 bits, got %s",
-                         json_is_number(given) ? "another number" : kind_of(given));
+                         is_any_number(given) ? "another number" : kind_of(given));
     }
     ask->has_seed = true;
     return true;

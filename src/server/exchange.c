@@ -246,11 +246,16 @@ void mq__exchange_refuse(mq_exchange *x, unsigned status, const char *code, cons
     const int count =
         anthropic
             ? snprintf(text, sizeof text,
-                       "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"},\"request_id\":\"%s\"}",
+                       "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"},\"request_id\":\"req_%s\"}",
                        error_type(status), message, x->id)
             : snprintf(text, sizeof text,
                        "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"code\":\"%s\",\"param\":null}}", message,
                        error_type(status), code);
+    if (anthropic) { /* where its SDKs look for it */
+        char id[32];
+        snprintf(id, sizeof id, "req_%s", x->id);
+        mq__exchange_set_header(x, "request-id", id);
+    }
     if (status == 503 || status == 429) mq__exchange_set_header(x, "Retry-After", "2");
     if (status == 401) mq__exchange_set_header(x, "WWW-Authenticate", "Bearer");
     if (status < 500 && status != 408 && status != 429) mq__exchange_set_header(x, "x-should-retry", "false");

@@ -57,10 +57,18 @@ static void add_exchange(mq_server *server, mq_exchange *x)
     pthread_mutex_unlock(&server->lock);
 }
 
+/* A target may be a whole URI (RFC 9112, 3.2.2); its host says nothing to us. */
+static const char *path_of(const char *target)
+{
+    if (strncasecmp(target, "http://", 7) != 0) return target;
+    const char *path = strchr(target + 7, '/');
+    return path ? path : "/";
+}
+
 static enum MHD_Result begin_exchange(mq_server *server, struct MHD_Connection *connection, const http_line *line,
                                       void **state)
 {
-    mq_exchange *x = mq__exchange_new(server, connection, line->method, line->path);
+    mq_exchange *x = mq__exchange_new(server, connection, line->method, path_of(line->path));
     if (!x) return MHD_NO;
     *state = x;
     x->body.max = server->options.limits.body_bytes;

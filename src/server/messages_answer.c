@@ -144,7 +144,7 @@ static json_t *whole_tool_use(const mq_answered_call *called)
     json_t *input = NULL;
     const char *text = called->arguments.data ? called->arguments.data : "";
     const mq_status status =
-        mq__json_read(text, called->arguments.len, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "arguments", &input, NULL);
+        mq__json_read(text, called->arguments.len, JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS, "arguments", &input, NULL);
     if (status == MQ_NO_MEMORY) return NULL;
     if (!json_is_object(input)) {
         json_decref(input);

@@ -110,7 +110,7 @@ static json_t *shell_action(const mq_answered_call *called, const char *status)
 {
     json_t *given = NULL, *command = NULL;
     const char *text = called->arguments.data ? called->arguments.data : "";
-    if (!is_to_come(status) && mq__json_read(text, called->arguments.len, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS,
+    if (!is_to_come(status) && mq__json_read(text, called->arguments.len, JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS,
                                              "arguments", &given, NULL) == MQ_NO_MEMORY) {
         return NULL;
     }

@@ -134,7 +134,7 @@ void mq__custom_input_end(mq_custom_input *input, const char *arguments, size_t 
     if (input->place == MQ_INPUT_INSIDE || input->place == MQ_INPUT_BEHIND) return;
     json_t *parsed = NULL;
     const mq_status status =
-        mq__json_read(arguments, count, JSON_ALLOW_NUL, MQ_JSON_ROUND_NUMBERS, "arguments", &parsed, NULL);
+        mq__json_read(arguments, count, JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS, "arguments", &parsed, NULL);
     const json_t *given = json_object_get(parsed, "input");
     const json_t *text = json_is_string(given) ? given : only_string(parsed);
     mq__buf_clear(&input->text);

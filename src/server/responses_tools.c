@@ -99,8 +99,9 @@ static bool add_function_tool(const tool_place *at, const json_t *tool)
     const json_t *inner = json_object_get(tool, "function");
     const json_t *function = json_is_object(inner) ? inner : tool;
     json_t *parameters = json_object_get(function, "parameters");
-    parameters = parameters && !json_is_null(parameters) ? json_incref(parameters)
-                                                         : json_pack("{sss{}}", "type", "object", "properties");
+    parameters = parameters && !json_is_null(parameters)
+                     ? json_incref(parameters)
+                     : json_pack("{sss{}sb}", "type", "object", "properties", "additionalProperties", 0);
     return add_response_tool(at, MQ_RESPONSE_FUNCTION, json_object_get(function, "name"),
                              json_incref(json_object_get(function, "description")), parameters);
 }

@@ -58,7 +58,31 @@ static void test_kept_numbers(void **state)
     assert_string_equal(mq__json_big_number(json_array_get(root, 3)), "-10000000000000000000000");
     assert_string_equal(mq__json_big_number(json_object_get(json_array_get(root, 4), "z")), "1.5e999");
     assert_int_equal(json_integer_value(json_array_get(root, 5)), 5);
+    static const size_t flags[] = {JSON_COMPACT, 0, JSON_INDENT(2), JSON_COMPACT | JSON_ENSURE_ASCII};
+    static const char spelled[] =
+        "[1,{\"x\":2,\"y\":[3,18446744073709551615,4]},\"99999999999999999999\",-10000000000000000000000,"
+        "{\"z\":1.5e999},5]";
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        mq_buf text = {0};
+        assert_true(mq__buf_puts(&text, "{\"\\u0000\": ")); /* what was there before stays */
+        const size_t before = text.len;
+        assert_true(mq__json_print(root, flags[i], &text));
+        assert_int_equal(memcmp(text.data, "{\"\\u0000\": ", before), 0);
+        char *to = text.data + before;
+        for (const char *from = to; *from; from++) {
+            if (*from != ' ' && *from != '\n') *to++ = *from;
+        }
+        *to = '\0';
+        assert_string_equal(text.data + before, spelled);
+        mq__buf_free(&text);
+    }
     json_decref(root);
+    json_t *const odd = read_text("[\"{\\\"\\\\u0000\\\": \\\"5\\\"}\", 18446744073709551615]", MQ_JSON_KEEP_NUMBERS);
+    mq_buf line = {0}; /* a string that looks like such an object stays a string */
+    assert_true(mq__json_print(odd, JSON_COMPACT, &line));
+    assert_string_equal(line.data, "[\"{\\\"\\\\u0000\\\": \\\"5\\\"}\",18446744073709551615]");
+    mq__buf_free(&line);
+    json_decref(odd);
     /* No text can say what stands for such a number. */
     json_t *forged;
     static const char text[] = "{\"\\u0000\": \"5\", \"n\": 99999999999999999999}";

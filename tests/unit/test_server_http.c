@@ -255,7 +255,8 @@ static void test_odd_requests(void **state)
     check_status("POST /echo HTTP/1.1\r\nHost: localhost\r\nCookie: a=b; c=\"d\"\r\nTransfer-Encoding: Chunked\r\n"
                  "Connection: close\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n",
                  200, "5:hello");
-    check_status("GET http://localhost/get HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404, NULL);
+    check_status("GET http://localhost/get HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200, "GET /get");
+    check_status("GET http://localhost HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404, NULL);
 }
 
 static void add_headers(mq_buf *request, unsigned count, unsigned bytes)

@@ -209,7 +209,8 @@ static void tools_are_functions(void **state)
     json_t *expected = apis_json(
         "[{'type':'function','function':{'name':'f','description':'d','parameters':{'type':'object','properties':{'a':{"
         "'type':"
-        "'string'}}}}},{'type':'function','function':{'name':'g','parameters':{'type':'object','properties':{}}}}]");
+        "'string'}}}}},{'type':'function','function':{'name':'g','parameters':{'type':'object','properties':{},"
+        "'additionalProperties':false}}}]");
     assert_true(a.read);
     assert_true(json_equal(a.ask.tools, expected));
     assert_false(a.ask.strict_tools);

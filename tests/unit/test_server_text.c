@@ -54,6 +54,9 @@ static void test_completion(void **state)
     fixture_free(post(server, mq__api_completions, "{\"prompt\":\"x\",\"max_tokens\":-1}"));
     assert_int_equal(script_last_request(server->script).options.max_tokens,
                      4096 - script_last_request(server->script).count);
+    fixture_free(post(server, mq__api_completions, "{\"prompt\":\"x\",\"max_tokens\":9223372036854775807}"));
+    assert_int_equal(script_last_request(server->script).options.max_tokens,
+                     4096 - script_last_request(server->script).count);
     fixture_close(server);
 }
 
@@ -85,6 +88,7 @@ static void test_completion_ids(void **state)
     refuses(server, mq__api_completions, "{\"prompt\":\"a\",\"max_tokens\":-2}", "max_tokens");
     refuses(server, mq__api_completions, "{\"prompt\":\"a\",\"n\":0}", "n");
     refuses(server, mq__api_completions, "{\"prompt\":\"a\",\"echo\":1}", "echo");
+    refuses(server, mq__api_completions, "{\"prompt\":\"a\",\"echo\":true,\"logprobs\":0}", "echo");
     fixture_close(server);
 }
 
@@ -114,7 +118,7 @@ static void test_completion_stream(void **state)
     mq_server *server = fixture_server("[{\"answer\":\" a time there was\"}]", NULL);
     (void)state;
     mq_exchange *x = post(server, mq__api_completions,
-                          "{\"prompt\":\"Once\",\"stream\":true,\"echo\":true,\"logprobs\":2,\"stream_options\":"
+                          "{\"prompt\":\"Once\",\"stream\":true,\"logprobs\":2,\"stream_options\":"
                           "{\"include_usage\":true}}");
     fixture_events events = fixture_parse(x);
     mq_buf text = {0}, tokens = {0};
@@ -130,13 +134,13 @@ static void test_completion_stream(void **state)
         for (size_t k = 0; k < json_array_size(list); k++) {
             const size_t offset =
                 (size_t)json_integer_value(json_array_get(at_path(choice, "logprobs.text_offset"), k));
-            assert_int_equal(offset, 4 + tokens.len); /* behind the prompt */
+            assert_int_equal(offset, tokens.len);
             mq__buf_puts(&tokens, json_string_value(json_array_get(list, k)));
             assert_int_equal(json_object_size(json_array_get(at_path(choice, "logprobs.top_logprobs"), k)), 2);
             logprobs++;
         }
     }
-    assert_string_equal(text.data, "Once a time there was");
+    assert_string_equal(text.data, " a time there was");
     assert_string_equal(tokens.data, " a time there was");
     assert_int_equal(logprobs, usage);
     assert_int_equal(finished, 1);
@@ -187,6 +191,8 @@ static void test_tokenize(void **state)
     a = reply(server, mq__api_tokenize, "{\"content\":\"<|im_end|>\",\"parse_special\":false}", 200);
     assert_true(integer_at_path(a, "count") > 1);
     json_decref(a);
+    a = reply(server, mq__api_tokenize, "{\"content\":\"abc\",\"messages\":null}", 200);
+    json_decref(a);
     refuses(server, mq__api_tokenize, "{}", "content");
     refuses(server, mq__api_tokenize, "{\"content\":5}", "content");
     refuses(server, mq__api_tokenize, "{\"content\":\"a\",\"with_pieces\":1}", "with_pieces");
@@ -207,6 +213,14 @@ static void test_apply_template(void **state)
     (void)state;
     json_t *a = reply(server, mq__api_apply_template, body, 200);
     assert_string_equal(text_at_path(a, "prompt"), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+    json_decref(a);
+    static const char big[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"tools\":[{\"type\":\"function\",\"function\":"
+        "{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\","
+        "\"maximum\":18446744073709551615,\"enum\":[100000000000000000000]}}}}}]}";
+    a = reply(server, mq__api_apply_template, big, 200); /* as they were spelled */
+    assert_non_null(
+        strstr(text_at_path(a, "prompt"), "\"maximum\": 18446744073709551615, \"enum\": [100000000000000000000]"));
     json_decref(a);
     a = reply(server, mq__api_apply_template,
               "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"add_generation_prompt\":false}", 200);
