@@ -466,8 +466,9 @@ static void gemm_nvfp4_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp
     }
 }
 
-/* One row with prefetches, and without. A Zen 4's own prefetchers do better undisturbed (dense_thin_avx512.c): in decode steps a
- * thread reads 0.84 of its bandwidth then, and 0.66 otherwise. 4 rows and more want them there, too. */
+/* One row by four streams with prefetches, or by one without. A Zen 4's own prefetchers do better undisturbed (dense_thin_avx512.c), and
+ * follow one stream best when outputs are stored in between (docs/perf/2026-12-zen4.md): in decode steps a thread reads 0.84 of its
+ * bandwidth then, and 0.66 otherwise. 4 rows and more want prefetches there, too. */
 static void ahead_nvfp4_avx512(const mq_nvfp4_rows *a, size_t rows, const mq_nvfp4 *w, size_t p0, size_t p1,
                                const mq_epilogue *out, void *scratch)
 {
