@@ -261,6 +261,7 @@ typedef struct mq_spans { /* owns data */
 } mq_spans;
 
 bool mq__spans_push(mq_spans *spans, size_t start, size_t end); /* an empty span is dropped */
+bool mq__spans_push_any(mq_spans *spans, size_t start, size_t end);
 
 /* All scratch memory of one encode call, so that concurrent calls share nothing. */
 typedef struct mq_encode_work {
@@ -274,7 +275,8 @@ typedef struct mq_encode_work {
 
 #define MQ_MAX_STEP_BYTES ((size_t)128 << 20) /* text may grow to this by Replace, Prepend, normal forms, stand-ins */
 
-/* All matches of the regex, or of the pattern when it is NULL, as work->matches. A regex sees U+FFFD for a broken byte. */
+/* All matches of the regex, or of the pattern when it is NULL, as work->matches. A regex sees U+FFFD for a broken byte;
+ * its matches may be empty. An empty text has none. */
 mq_status mq__find_matches(const mq_regex *regex, mq_text pattern, mq_text text, mq_encode_work *work, mq_error *error);
 
 /* *text becomes the normalised text, borrowed from work until the next call. */

@@ -13,7 +13,11 @@ static mq_status short_of_memory_tokenizer_normalize(mq_error *error)
 
 bool mq__spans_push(mq_spans *spans, size_t start, size_t end)
 {
-    if (start == end) return true;
+    return start == end || mq__spans_push_any(spans, start, end);
+}
+
+bool mq__spans_push_any(mq_spans *spans, size_t start, size_t end)
+{
     if (spans->len == spans->cap) {
         const size_t cap = spans->cap ? spans->cap * 2 : 256;
         mq_span *data = mq__realloc(spans->data, cap * sizeof *data);
@@ -39,18 +43,25 @@ static mq_status find_text(mq_text pattern, mq_text text, mq_spans *matches, mq_
     return MQ_OK;
 }
 
-/* Matches of valid UTF-8. An empty match is passed over by one character. */
+/* Matches of valid UTF-8, also empty ones, the end of the text included. An empty match where the one before it ended
+ * does not count: the search goes on one character further. */
 static mq_status find_regex(const mq_regex *regex, mq_text text, mq_encode_work *work, mq_error *error)
 {
+    size_t last_end = SIZE_MAX;
     mq__regex_work_allow(&work->regex, text.bytes);
-    for (size_t from = 0; from < text.bytes;) {
+    for (size_t from = 0; text.bytes > 0 && from <= text.bytes;) {
         mq_regex_match match;
         const mq_status status = mq__regex_find(regex, &work->regex, text.data, text.bytes, from, &match, error);
         if (status != MQ_OK) return status;
         if (!match.found) break;
-        if (!mq__spans_push(&work->matches, match.start, match.end)) return short_of_memory_tokenizer_normalize(error);
-        from = match.end;
-        if (match.start == match.end && from < text.bytes) (void)mq__utf8_next(text.data, text.bytes, &from);
+        if (match.start == match.end && match.end == last_end) {
+            if (from == text.bytes) break;
+            (void)mq__utf8_next(text.data, text.bytes, &from);
+            continue;
+        }
+        if (!mq__spans_push_any(&work->matches, match.start, match.end))
+            return short_of_memory_tokenizer_normalize(error);
+        from = last_end = match.end;
     }
     return MQ_OK;
 }

@@ -14,7 +14,9 @@ static mq_status short_of_memory_tokenizer_split(mq_error *error)
 
 /* ---------------------------------------------------------------- what becomes of matches */
 
-typedef struct cutter { /* puts the parts of one span, matches and what is between, together by the step's behaviour */
+/* Puts the parts of one span, matches and what is between, together by the step's behaviour. An empty match is a part
+ * like others until all are there: it keeps what stands before it and what stands behind it apart. */
+typedef struct cutter {
     mq_spans *out;
     size_t first; /* out->len when the span began */
     mq_split_behavior behavior;
@@ -24,7 +26,7 @@ typedef struct cutter { /* puts the parts of one span, matches and what is betwe
 
 static void push(cutter *c, size_t start, size_t end)
 {
-    c->failed = !mq__spans_push(c->out, start, end) || c->failed;
+    c->failed = !mq__spans_push_any(c->out, start, end) || c->failed;
 }
 
 static void flush_pending(cutter *c)
@@ -33,9 +35,21 @@ static void flush_pending(cutter *c)
     c->pending = false;
 }
 
+static bool finish_cut(cutter *c)
+{
+    flush_pending(c);
+    size_t kept = c->first;
+    for (size_t i = c->first; i < c->out->len; i++) {
+        const mq_span span = c->out->data[i];
+        if (span.start != span.end) c->out->data[kept++] = span;
+    }
+    c->out->len = kept;
+    return !c->failed;
+}
+
 static void add_part(cutter *c, size_t start, size_t end, bool match)
 {
-    if (start == end) return;
+    if (start == end && !match) return;
     match ^= c->invert;
     const bool can_extend = c->out->len > c->first;
     bool extend = false;
@@ -83,8 +97,7 @@ static bool cut_by_matches(const mq_pre_step *step, mq_span span, const mq_spans
         from = end;
     }
     add_part(&c, from, span.end, false);
-    flush_pending(&c);
-    return !c.failed;
+    return finish_cut(&c);
 }
 
 /* ---------------------------------------------------------------- steps that only cut */
@@ -111,8 +124,7 @@ static bool cut_by_class(const mq_pre_step *step, mq_text text, mq_span span, mq
         gap = i;
     }
     add_part(&c, gap, span.end, false);
-    flush_pending(&c);
-    return !c.failed;
+    return finish_cut(&c);
 }
 
 static bool cut_words(mq_text text, mq_span span, mq_spans *out)

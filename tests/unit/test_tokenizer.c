@@ -214,6 +214,13 @@ static void test_normalizers(void **state)
     expect_normal("{\"type\":\"Prepend\",\"prepend\":\"<<\"}", "", "");
     expect_normal("{\"type\":\"Replace\",\"pattern\":{\"String\":\"a.\"},\"content\":\"-\"}", "a.aba.", "-ab-");
     expect_normal("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a.\"},\"content\":\"\"}", "xa.abay\xFF", "x\xFF");
+#define EMPTY(regex, content) "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"" regex "\"},\"content\":\"" content "\"}"
+    expect_normal(EMPTY("(?=[A-Z])", " "), "aBc", "a Bc");
+    expect_normal(EMPTY("$", "!"), "aBc", "aBc!");
+    expect_normal(EMPTY("^", "_"), "a b", "_a b");
+    expect_normal(EMPTY("^", "_"), "", "");
+    expect_normal(EMPTY("x*", "-"), "xxa", "-a-");
+    expect_normal(EMPTY("x*", "-"), "\xFFxa\xFF", "-\xFF-a-\xFF-");
     expect_normal("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFD\"},{\"type\":\"StripAccents\"}]}",
                   "\xC3\xA9", "e");
 }
@@ -264,6 +271,16 @@ static void test_split(void **state)
     expect_words("{\"type\":\"Sequence\",\"pretokenizers\":[" SPLIT(DIGIT, "Removed") "," SPLIT("{\"String\":\"-\"}",
                                                                                                 "Isolated") "]}",
                  "a-1b-", "a|-|b|-");
+#define BEFORE_B "{\"Regex\":\"(?=b)|c\"}"
+    expect_words(SPLIT("{\"Regex\":\"(?=(\\\\d{3})+(?!\\\\d))\"}", "Isolated"), "1234567", "1|234|567");
+    expect_words(SPLIT("{\"Regex\":\"(?<=[a-z])(?=[A-Z])\"}", "Isolated"), "camelCaseWord", "camel|Case|Word");
+    expect_words(SPLIT("{\"Regex\":\"\\\\b\"}", "Removed"), "a1 b2  c", "a1| |b2|  |c");
+    expect_words(SPLIT(BEFORE_B, "Isolated"), "abcab", "a|b|c|a|b");
+    expect_words(SPLIT(BEFORE_B, "Removed"), "abcab", "a|b|a|b");
+    expect_words(SPLIT(BEFORE_B, "MergedWithPrevious"), "abcab", "a|bc|a|b");
+    expect_words(SPLIT(BEFORE_B, "MergedWithNext"), "abcab", "a|b|ca|b");
+    expect_words(SPLIT(BEFORE_B, "Contiguous"), "abcab", "a|b|c|a|b");
+    expect_words(SPLIT_NOT(BEFORE_B, "Removed"), "abcab", "c");
     const fixture bad = {.pre = SPLIT(DIGIT, "Sideways")};
     fixture_refused(&bad, MQ_UNSUPPORTED, "Sideways");
 }
