@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/mem.h"
+#include "text/pretokenize_translate.h"
 
 #include <string.h>
 
@@ -30,75 +31,6 @@ static void pcre_free(void *block, void *unused)
     mq__free(block);
 }
 
-/* ---------------------------------------------------------------- translation */
-
-#define SPACES "\\p{Z}\\x{9}-\\x{d}\\x{85}"        /* White_Space; PCRE2's own \s adds U+180E */
-#define WORDS  "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}" /* PCRE2's own \w leaves out marks and connectors */
-
-/* The escape pattern[0..1], inside or outside a set. NULL: it means the same in PCRE2. */
-static const char *translate_escape(char c, bool in_set)
-{
-    switch (c) {
-    case 's':
-        return in_set ? SPACES : "[" SPACES "]";
-    case 'w':
-        return in_set ? WORDS : "[" WORDS "]";
-    case 'S':
-        return in_set ? NULL : "[^" SPACES "]";
-    case 'W':
-        return in_set ? NULL : "[^" WORDS "]";
-    default:
-        return NULL;
-    }
-}
-
-static mq_status refuse(mq_error *error, size_t at, const char *what)
-{
-    return mq__fail(error, MQ_UNSUPPORTED, "regex: byte %zu: expected what Oniguruma and PCRE2 read alike, got %s", at,
-                    what);
-}
-
-static mq_status translate(const char *p, size_t bytes, mq_buf *out, mq_error *error)
-{
-    bool in_set = false;
-    size_t set_start = 0;
-    for (size_t i = 0; i < bytes; i++) {
-        const char c = p[i], next = i + 1 < bytes ? p[i + 1] : 0;
-        if (c == '\\' && i + 1 < bytes) {
-            if (next == 'h' || next == 'H' || next == 'Q' || next == 'O' || next == 'y' || next == 'Y') {
-                return refuse(error, i, "an escape that differs");
-            }
-            const char *text = translate_escape(next, in_set);
-            if (text) {
-                mq__buf_puts(out, text);
-            } else {
-                mq__buf_append(out, p + i, 2);
-            }
-            i++;
-            continue;
-        }
-        if (!in_set && c == '[') {
-            in_set = true;
-            set_start = i + 1 + (next == '^');
-        } else if (in_set && c == '[' && next != ':') {
-            return refuse(error, i, "a nested set");
-        } else if (in_set && c == '[') { /* [:name:] is copied whole */
-            const char *close = memmem(p + i, bytes - i, ":]", 2);
-            if (!close) return refuse(error, i, "an unfinished class name");
-            const size_t n = (size_t)(close - (p + i)) + 2;
-            mq__buf_append(out, p + i, n);
-            i += n - 1;
-            continue;
-        } else if (in_set && c == '&' && next == '&') {
-            return refuse(error, i, "a set intersection");
-        } else if (in_set && c == ']' && i != set_start) {
-            in_set = false;
-        }
-        mq__buf_putc(out, c);
-    }
-    return out->failed ? mq__fail(error, MQ_NO_MEMORY, "regex: expected memory, got none") : MQ_OK;
-}
-
 /* ---------------------------------------------------------------- compiling */
 
 static mq_status compile_pretokenize_regex(const mq_buf *text, mq_regex *regex, mq_error *error)
@@ -114,6 +46,8 @@ static mq_status compile_pretokenize_regex(const mq_buf *text, mq_regex *regex, 
         mq__fail(error, MQ_NO_MEMORY, "regex: expected memory, got none");
         goto out;
     }
+    pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+    pcre2_set_bsr(context, PCRE2_BSR_UNICODE);
     regex->code = pcre2_compile((PCRE2_SPTR)text->data, text->len, options, &code, &at, context);
     if (!regex->code && code == PCRE2_ERROR_HEAP_FAILED) {
         mq__fail(error, MQ_NO_MEMORY, "regex: expected memory, got none");
@@ -144,7 +78,7 @@ mq_status mq__regex_compile(const char *pattern, size_t bytes, mq_regex **out, m
     mq_buf text = {0};
     mq_regex *regex = mq__alloc_zero(1, sizeof *regex);
     mq_status status = regex && mq__buf_reserve(&text, bytes)
-                           ? translate(pattern, bytes, &text, error)
+                           ? mq__regex_translate(pattern, bytes, &text, error)
                            : mq__fail(error, MQ_NO_MEMORY, "regex: expected memory, got none");
     if (status == MQ_OK) status = compile_pretokenize_regex(&text, regex, error);
     mq__buf_free(&text);

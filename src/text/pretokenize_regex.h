@@ -1,7 +1,6 @@
 /* Regular expressions of tokenizer.json, which nobody vouches for: PCRE2 with bounds on every resource.
  *
- * The files are written for Oniguruma. What differs is translated (\s, \w: the Unicode properties; ^ and $ match at
- * lines) or, where the meaning would silently change (set intersection, nested sets, \h), refused. */
+ * The files are written for Oniguruma; pretokenize_translate.h tells what becomes of what differs. */
 #ifndef MQ_FORMAT_PRETOKENIZE_REGEX_H
 #define MQ_FORMAT_PRETOKENIZE_REGEX_H
 

@@ -213,8 +213,30 @@ static void test_runaway_is_stopped(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    static const char *const unsupported[] = {"\\h", "[a[b]]", "[a&&b]", "\\Qa\\E", "[[:alpha"};
-    static const char *const malformed[] = {"(", "[", "a{2,1}", "\\p{Nonsense}", "*", "\\C"};
+    static const char *const unsupported[] = {"[[:alpha",
+                                              "(?s)a",
+                                              "(?P<n>a)",
+                                              "(?~a)",
+                                              "(*FAIL)",
+                                              "(?|a)",
+                                              "(?(1)a)",
+                                              "\\y",
+                                              "\\C-a",
+                                              "\\x",
+                                              "\\xe9",
+                                              "\\12",
+                                              "[a-[b]]",
+                                              "[a-&&b]",
+                                              "(?i)[\\p{Lu}]",
+                                              "(?i)[a[b]]",
+                                              "a{1}{1}{1}{1}{1}",
+                                              "\\k<n+0>",
+                                              "\\x{61 62}",
+                                              "(?<\xC3\xA9>a)"};
+    static const char *const malformed[] = {
+        "(",     "[",     "[a",     "a{2,1}", "\\p{Nonsense}", "*",     "{1}",     "a|+",        "(?=a)*",    "^*",
+        "\\b+",  "(?i)*", "a)",     "\\",     "[\\w-x]",       "[c-a]", "[a-\\d]", "[[:blah:]]", "\\x{d800}", "\\p{}",
+        "\\p{L", "(?#a",  "(a)\\2", "\xFF",   "[\xFF]",        "[a\\",  "[a&&",    "[a[",        "(?<n>a"};
     mq_regex *regex;
     mq_error error = {0};
     for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++) {
@@ -244,6 +266,31 @@ static void expect_first(const char *pattern, const char *text, size_t start, si
     mq__regex_free(regex);
 }
 
+/* All that a pattern matches in a text, each match in brackets: what the tokenizers library gives for the same. */
+static void expect_matches(const char *pattern, const char *text, const char *expected)
+{
+    mq_regex *regex;
+    mq_error error = {0};
+    mq_encode_work work = {.regex.budget = MQ_REGEX_BUDGET};
+    mq_buf out = {0};
+    const mq_text all = {text, strlen(text)};
+    if (mq__regex_compile(pattern, strlen(pattern), &regex, &error) != MQ_OK) fail_msg("%s: %s", pattern, error.text);
+    if (mq__find_matches(regex, (mq_text){NULL, 0}, all, &work, &error) != MQ_OK)
+        fail_msg("%s: %s", pattern, error.text);
+    size_t from = 0;
+    for (size_t i = 0; i < work.matches.len; i++) {
+        const mq_span match = work.matches.data[i];
+        mq__buf_append(&out, text + from, match.start - from);
+        mq__buf_printf(&out, "<%.*s>", (int)(match.end - match.start), text + match.start);
+        from = match.end;
+    }
+    mq__buf_puts(&out, text + from);
+    if (strcmp(out.data, expected) != 0) fail_msg("%s: expected %s, got %s", pattern, expected, out.data);
+    mq__buf_free(&out);
+    mq__encode_work_free(&work);
+    mq__regex_free(regex);
+}
+
 static void test_translation(void **state)
 {
     (void)state;
@@ -259,6 +306,131 @@ static void test_translation(void **state)
     expect_first("\\\\s", "\\s", 0, 2);
 }
 
+static void test_empty_matches(void **state)
+{
+    (void)state;
+    expect_matches("(?=(\\d{3})+(?!\\d))", "1234567", "1<>234<>567");
+    expect_matches("x*", "axxb", "<>a<xx>b<>");
+    expect_matches("b?", "a\nb\n", "<>a<>\n<b>\n<>");
+    expect_matches("(?=b)|b", "ab", "a<>b");
+    expect_matches("\\G", "ab", "<>a<>b<>");
+    expect_matches("^", "a\nb\n", "<>a\n<>b\n");
+    expect_matches("$", "a\nb\n", "a<>\nb<>\n<>");
+    expect_matches("\\Z", "a\nb\n", "a\nb<>\n<>");
+    expect_matches("\\z", "\xC3\xA9", "\xC3\xA9<>");
+    expect_matches("x*", "\xC3\xA9", "<>\xC3\xA9<>");
+    expect_matches("a*", "", "");
+    expect_matches("(|a)+", "baa", "<>b<>a<>a<>");
+}
+
+#define HALF      "\xC2\xBD"     /* U+00BD */
+#define CIRCLED_B "\xE2\x92\xB7" /* U+24B7, a symbol that is Alphabetic */
+
+static void test_classes(void **state)
+{
+    (void)state;
+    expect_matches("\\w+", "a" HALF "b-" CIRCLED_B, "<a" HALF "b>-<" CIRCLED_B ">");
+    expect_matches("[\\w]+", "a" HALF "b-" CIRCLED_B, "<a>" HALF "<b>-<" CIRCLED_B ">");
+    expect_matches("\\W", "a" HALF "-" CIRCLED_B, "a" HALF "<->" CIRCLED_B);
+    expect_matches("[^\\w]", "a" HALF "-" CIRCLED_B, "a<" HALF "><->" CIRCLED_B);
+    expect_matches("[\\W_]", "a_" HALF "-", "a<_><" HALF "><->");
+    expect_matches("[^\\W\\d_]+", "ab1_c", "<ab>1_<c>");
+    expect_matches("[^\\W]", "a-b", "<a>-<b>");
+    expect_matches("\\p{Word}+", "a" HALF, "<a" HALF ">");
+    expect_matches("\\b", "a" HALF " " CIRCLED_B, "<>a" HALF "<> <>" CIRCLED_B "<>");
+    expect_matches("\\B", "ab " HALF "c", "a<>b " HALF "<>c");
+    expect_matches("[^\\S\\n]+", "a \t\n\xE1\xA0\x8E ", "a< \t>\n\xE1\xA0\x8E< >");
+    expect_matches("[\\S\\n]+", "a \n\xE1\xA0\x8E ", "<a> <\n\xE1\xA0\x8E> ");
+    expect_matches("[[:alpha:]]+", "a1" CIRCLED_B "_\xCD\x85", "<a>1<" CIRCLED_B ">_<\xCD\x85>"); /* U+0345 */
+    expect_matches("[[:alnum:]]+", "a1" CIRCLED_B HALF "_", "<a1" CIRCLED_B ">" HALF "_");
+    expect_matches("[[:punct:]]", "$.\xC2\xA9 a", "<$><.><\xC2\xA9> a"); /* symbols, too */
+    expect_matches("\\p{Punct}", "$.\xC2\xA9 a", "$<.>\xC2\xA9 a");
+    expect_matches("[[:^punct:]b]", "$ab", "$<a><b>");
+    expect_matches("[[:space:]]", "\xC2\x85\xE1\xA0\x8E ", "<\xC2\x85>\xE1\xA0\x8E< >");
+    expect_matches("[[:upper:]]", "aA\xE2\x92\xB6", "a<A><\xE2\x92\xB6>"); /* U+24B6 */
+    expect_matches("[[:word:]]+", "a" HALF "_", "<a>" HALF "<_>");
+    expect_matches("\\h+", "xfF9g", "x<fF9>g");
+    expect_matches("\\p{Han}", "\xE4\xB8\xAD\xE3\x80\x81",
+                   "<\xE4\xB8\xAD>\xE3\x80\x81"); /* several scripts use U+3001 */
+    expect_matches("\\p{^L}\\P{^L}", "1a", "<1a>");
+    expect_matches("\\p{ uppercase_Letter }", "aB", "a<B>");
+    expect_matches("\\p{^N}{1,2}\\P{L}{2}", "\r\n's'", "<\r\n'>s'");
+    expect_matches("\\pL", "apL", "a<pL>");
+    expect_matches("(?i)\\p{Lu}", "aB", "a<B>");
+    expect_matches("[a-c[x-z]&&[^b]]", "abcxyz", "<a>b<c><x><y><z>");
+    expect_matches("[^a-c&&b]", "abc", "<a>b<c>");
+    expect_matches("[a&&]", "ab", "ab");
+    expect_matches("[^[a]b]", "abc", "ab<c>");
+    expect_matches("[a-c-e]", "a-ce", "<a><-><c><e>");
+    expect_matches("[+--a]", "+,-.a", "<+><,><->.<a>");
+    expect_matches("[\\]\\[^&-]+", "a[]&^-", "a<[]&^->");
+    expect_matches("[\\101\\x62\\u0063\\x{64}]+", "Abcd", "<Abcd>");
+    expect_matches("\\u0041\\x{1F600}\\v", "A\xF0\x9F\x98\x80\v", "<A\xF0\x9F\x98\x80\v>");
+}
+
+static void test_constructs(void **state)
+{
+    (void)state;
+    expect_matches("(?m).+", "a\nb", "<a\nb>");
+    expect_matches("(?m:a.)c.", "a\nc\n", "a\nc\n");
+    expect_matches("(?-m).+", "a\nb", "<a>\n<b>");
+    expect_matches("a{,2}", "aaab", "<aa><a>b<>");
+    expect_matches("a{,}", "aa{,}", "a<a{,}>");
+    expect_matches("a{ 1, 2 }", "aa{ 1, 2 }", "a<a{ 1, 2 }>");
+    expect_matches("a{1,2}+a", "aaaa", "<aaaa>");
+    expect_matches("\\p{N}{1,3}+", "1234567a", "<1234567>a");
+    expect_matches("(ab|c){1,2}+d", "abcabd", "<abcabd>");
+    expect_matches("a{2}?", "aaaab", "<aa><aa>b<>"); /* optional, not lazy */
+    expect_matches("a{1,2}?", "aaa", "<a><a><a>");
+    expect_matches("a{2}{2}", "aaaaaab", "<aaaa>aab");
+    expect_matches("a++a|a*+ab|a?+ac", "aaab", "aaab"); /* possessive */
+    expect_matches("a**", "aa", "<aa>");
+    expect_matches("(a(?i)b|c)d", "aBd Cd aCd", "<aBd> Cd <aCd>"); /* an option holds for the alternatives behind it */
+    expect_matches("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'S'Re'\xC5\xBF", "<'S><'Re><'\xC5\xBF>");
+    expect_matches("(?i:a(?-i)b|c)", "AB Ab Ac C", "AB <Ab> <Ac> C");
+    expect_matches("(?x)a [b ]c # d\n+", "a ccabcc", "<a cc><abcc>");
+    expect_matches("(?x)a+ +b", "aab", "<aab>");
+    expect_matches("(?#x\\)y)a", "ba", "b<a>");
+    expect_matches("(?<n>a)\\k<n>", "aa", "<aa>");
+    expect_matches("(a|b)\\1\\k<-1>", "abbb", "a<bbb>");
+    expect_matches("(?<n>a|b)\\g<n>", "ab", "<ab>");
+    expect_matches("a\\Kb", "aab", "aa<b>");
+    expect_matches("\\Qa\\E", "QaE", "<QaE>");
+    expect_matches("\\N\\O\\R", "a\n\r\n", "<a\n\r\n>");
+    expect_matches("a]}{", "a]}{", "<a]}{>");
+}
+
+/* Neither sets in sets nor quantifiers of groups make a translation that grows without bound. */
+static void test_translation_bounds(void **state)
+{
+    (void)state;
+    static const char *const units[] = {"[a",     "(",    "(?i)", "\\b",     "a{2}+",
+                                        "(a{2}+", "[\\W", "[a&&", "(?:(?x)", "[^\\W_]"};
+    mq_regex *regex;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        mq_buf pattern = {0};
+        while (pattern.len + strlen(units[i]) <= (size_t)64 << 10)
+            mq__buf_puts(&pattern, units[i]);
+        const clock_t begin = clock();
+        (void)mq__regex_compile(pattern.data, pattern.len, &regex, NULL);
+        mq__regex_free(regex);
+        assert_true(clock() - begin < 20 * CLOCKS_PER_SEC);
+        mq__buf_free(&pattern);
+    }
+    uint64_t random = 5;
+    static const char alphabet[] = "[]()^&|\\*+?{},-:<>=!#aiwWsbpPLkgxu019 \xC3\xA9";
+    for (int round = 0; round < 20000; round++) {
+        char pattern[24];
+        const size_t n = next_random(&random) % sizeof pattern;
+        for (size_t i = 0; i < n; i++)
+            pattern[i] = alphabet[next_random(&random) % (sizeof alphabet - 1)];
+        char *copy = mq__alloc(n ? n : 1); /* its own block: reading past the end is found */
+        memcpy(copy, pattern, n);
+        if (mq__regex_compile(copy, n, &regex, NULL) == MQ_OK) mq__regex_free(regex);
+        mq__free(copy);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +441,10 @@ int main(void)
         cmocka_unit_test(test_runaway_is_stopped),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_translation),
+        cmocka_unit_test(test_empty_matches),
+        cmocka_unit_test(test_classes),
+        cmocka_unit_test(test_constructs),
+        cmocka_unit_test(test_translation_bounds),
     };
     return cmocka_run_group_tests(tests, compile_all, free_all);
 }
