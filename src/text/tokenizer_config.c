@@ -86,7 +86,7 @@ static bool read_id(const char *text, int64_t *id)
     return *end == '\0' && *id <= MQ_TOKENIZER_MAX_ID;
 }
 
-/* added_tokens_decoder: id as text -> added token */
+/* added_tokens_decoder: id as text -> added token. Its flags replace those of tokenizer.json, as in transformers. */
 static mq_status read_added(mq_tokenizer *tokenizer, json_t *config, mq_error *error)
 {
     json_t *added = json_object_get(config, "added_tokens_decoder"), *value;
@@ -106,14 +106,15 @@ static mq_status read_added(mq_tokenizer *tokenizer, json_t *config, mq_error *e
                                 .single_word = mq__step_flag(value, "single_word", false),
                                 .lstrip = mq__step_flag(value, "lstrip", false),
                                 .rstrip = mq__step_flag(value, "rstrip", false),
-                                .normalized = mq__step_flag(value, "normalized", !special)};
+                                .normalized = mq__step_flag(value, "normalized", !special),
+                                .restates = true};
         const mq_status status = mq__tokenizer_add(tokenizer, &token, WHAT ": added_tokens_decoder", error);
         if (status != MQ_OK) return status;
     }
     return MQ_OK;
 }
 
-mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, mq_error *error)
+mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, bool *lists_added, mq_error *error)
 {
     static const char *const keys[MQ_SPECIAL_COUNT] = {"bos_token", "eos_token", "pad_token", "unk_token"};
     json_t *json;
@@ -123,10 +124,18 @@ mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, mq_error *err
     for (int i = 0; status == MQ_OK && i < MQ_SPECIAL_COUNT; i++)
         status = read_special(tokenizer, json, keys[i], (mq_special)i, error);
     if (status == MQ_OK) status = read_templates(tokenizer, json, error);
+    *lists_added = json_object_size(json_object_get(json, "added_tokens_decoder")) > 0;
     tokenizer->add_bos = read_tristate(json, "add_bos_token");
     tokenizer->add_eos = read_tristate(json, "add_eos_token");
     json_decref(json);
     return status;
+}
+
+/* A file that older versions wrote; it may be stale. What tokenizer.json says otherwise is passed over. */
+static bool contradicts(const mq_vocab *vocab, const mq_added *token)
+{
+    const int32_t id = mq__vocab_find(vocab, token->content, token->bytes);
+    return id >= 0 ? id != token->id : mq__vocab_text(vocab, token->id).data != NULL;
 }
 
 mq_status mq__added_json_load(mq_tokenizer *tokenizer, mq_text file, mq_error *error)
@@ -145,6 +154,7 @@ mq_status mq__added_json_load(mq_tokenizer *tokenizer, mq_text file, mq_error *e
         }
         const mq_added token = {
             .content = (char *)(uintptr_t)key, .bytes = strlen(key), .id = (int32_t)id, .normalized = true};
+        if (contradicts(&tokenizer->vocab, &token)) continue;
         status = mq__tokenizer_add(tokenizer, &token, "added_tokens.json", error);
         if (status != MQ_OK) break;
     }

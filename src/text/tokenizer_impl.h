@@ -16,9 +16,14 @@
 #define MQ_TOKEN_ABSENT UINT32_MAX
 
 enum {
-    MQ_TOKEN_ADDED = 1,   /* an added token */
-    MQ_TOKEN_SPECIAL = 2, /* and a special one */
-    MQ_TOKEN_OUTSIDE = 4  /* not in the model's own vocabulary: merging never sees it */
+    MQ_TOKEN_ADDED = 1,    /* an added token */
+    MQ_TOKEN_SPECIAL = 2,  /* and a special one */
+    MQ_TOKEN_OUTSIDE = 4,  /* not in the model's own vocabulary: merging never sees it */
+    MQ_TOKEN_RESTATED = 8, /* an added token whose flags tokenizer_config.json changed */
+    MQ_TOKEN_SINGLE_WORD = 16,
+    MQ_TOKEN_LSTRIP = 32,
+    MQ_TOKEN_RSTRIP = 64,
+    MQ_TOKEN_NORMALIZED = 128
 };
 
 typedef struct mq_token {
@@ -133,6 +138,7 @@ typedef struct mq_added {
     size_t bytes;
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
+    bool restates; /* its flags replace those that the token had before */
 } mq_added;
 
 /* One set of texts to look for, sorted by content. */
@@ -314,8 +320,8 @@ mq_status mq__step_pattern(const json_t *json, const char *where, char **text, s
 mq_status mq__model_read(mq_tokenizer *tokenizer, mq_tokjson *json);
 void mq__model_finish(mq_tokenizer *tokenizer); /* after all parts: picks the mode that words are encoded in */
 
-/* tokenizer_config.c */
-mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, mq_error *error);
+/* tokenizer_config.c. *lists_added: the config says which tokens are added, so that added_tokens.json does not count. */
+mq_status mq__config_load(mq_tokenizer *tokenizer, mq_text config, bool *lists_added, mq_error *error);
 mq_status mq__added_json_load(mq_tokenizer *tokenizer, mq_text file, mq_error *error);
 
 /* tokenizer_load.c. Checks an added token against the vocabulary and puts it where encoding looks for it. */

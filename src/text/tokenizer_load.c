@@ -84,6 +84,46 @@ static mq_status add_normalized(mq_tokenizer *tokenizer, const mq_added *token, 
     return status;
 }
 
+static uint32_t added_flags(const mq_added *token)
+{
+    return MQ_TOKEN_ADDED | (token->special ? (uint32_t)MQ_TOKEN_SPECIAL : 0) |
+           (token->single_word ? (uint32_t)MQ_TOKEN_SINGLE_WORD : 0) | (token->lstrip ? (uint32_t)MQ_TOKEN_LSTRIP : 0) |
+           (token->rstrip ? (uint32_t)MQ_TOKEN_RSTRIP : 0) | (token->normalized ? (uint32_t)MQ_TOKEN_NORMALIZED : 0);
+}
+
+/* Puts the token where encoding looks for it. One that is added already keeps its flags, unless they are restated; once
+ * special, a token stays so. */
+static mq_status put_added(mq_tokenizer *tokenizer, mq_added token, const char *where, mq_error *error)
+{
+    uint32_t *flags = &tokenizer->vocab.tokens[token.id].flags;
+    token.special = token.special || (*flags & MQ_TOKEN_SPECIAL);
+    uint32_t now = added_flags(&token) | (*flags & MQ_TOKEN_OUTSIDE);
+    if (*flags & MQ_TOKEN_ADDED) {
+        if (!token.restates || (*flags & MQ_TOKEN_RESTATED) || now == *flags) return MQ_OK;
+        now |= MQ_TOKEN_RESTATED;
+    }
+    *flags = now;
+    if (token.bytes == 0) return MQ_OK;
+    if (token.normalized) return add_normalized(tokenizer, &token, where, error);
+    if (mq__added_put(&tokenizer->raw, &token)) return MQ_OK;
+    return mq__fail(error, MQ_NO_MEMORY, "%s: expected memory, got none", where);
+}
+
+/* Takes away what was put before the token's flags were restated. */
+static void drop_restated(const mq_vocab *vocab, mq_added_set *set)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < set->count; i++) {
+        mq_added *token = &set->tokens[i];
+        if ((vocab->tokens[token->id].flags & MQ_TOKEN_RESTATED) && !token->restates) {
+            mq__free(token->content);
+        } else {
+            set->tokens[kept++] = *token;
+        }
+    }
+    set->count = kept;
+}
+
 mq_status mq__tokenizer_add(mq_tokenizer *tokenizer, const mq_added *token, const char *where, mq_error *error)
 {
     const mq_text text = {token->content, token->bytes};
@@ -110,13 +150,7 @@ mq_status mq__tokenizer_add(mq_tokenizer *tokenizer, const mq_added *token, cons
     case MQ_PUT_DONE:
         break;
     }
-    uint32_t *flags = &vocab->tokens[token->id].flags;
-    if (*flags & MQ_TOKEN_ADDED) return MQ_OK;
-    *flags |= MQ_TOKEN_ADDED | (token->special ? (uint32_t)MQ_TOKEN_SPECIAL : 0);
-    if (text.bytes == 0) return MQ_OK;
-    if (token->normalized) return add_normalized(tokenizer, token, where, error);
-    if (mq__added_put(&tokenizer->raw, token)) return MQ_OK;
-    return mq__fail(error, MQ_NO_MEMORY, "%s: expected memory, got none", where);
+    return put_added(tokenizer, *token, where, error);
 }
 
 /* Reads one object of added_tokens; *content is an owned copy (the reader's string does not outlive the next one). */
@@ -209,9 +243,12 @@ static mq_status load_all(mq_tokenizer *tokenizer, const mq_tokenizer_files *fil
     const mq_text file = {files->tokenizer, files->tokenizer_bytes}, config = {files->config, files->config_bytes},
                   added = {files->added, files->added_bytes};
     mq_status status = load_tokenizer_json(tokenizer, file, &p, error);
-    if (status == MQ_OK && config.data) status = mq__config_load(tokenizer, config, error);
-    if (status == MQ_OK && added.data) status = mq__added_json_load(tokenizer, added, error);
+    bool lists_added = false;
+    if (status == MQ_OK && config.data) status = mq__config_load(tokenizer, config, &lists_added, error);
+    if (status == MQ_OK && added.data && !lists_added) status = mq__added_json_load(tokenizer, added, error);
     if (status != MQ_OK) return status;
+    drop_restated(&tokenizer->vocab, &tokenizer->raw);
+    drop_restated(&tokenizer->vocab, &tokenizer->normalized);
     mq__added_sort(&tokenizer->raw);
     mq__added_sort(&tokenizer->normalized);
     status = compile_tokenizer_load(tokenizer, p.pre, "pre_tokenizer", mq__steps_pre, error);

@@ -449,7 +449,7 @@ static void test_config(void **state)
     assert_string_equal(mq__tokenizer_chat_template(t, "default"), "{{ x }}");
     assert_null(mq__tokenizer_chat_template(t, "tool_use"));
     assert_true(mq__tokenizer_is_special(t, 300));
-    expect_tokens(t, "hello<e><f>", 3, "hello|<e>|<f>");
+    expect_tokens(t, "hello<e><f>", 3, "hello|<e>|<|f|>"); /* the config lists the added tokens: the file is not read */
     mq__tokenizer_free(t);
     assert_int_equal(
         load_config("{\"add_bos_token\":false,\"chat_template\":[{\"name\":\"default\",\"template\":\"A\"},"
@@ -478,11 +478,64 @@ static void test_config(void **state)
         assert_non_null(strstr(error.text, "tokenizer_config.json"));
     }
     static const char *const bad_added[] = {
-        "[]",          "{\"<e>\":-1}",   "{\"<e>\":1.5}", "{\"<e>\":\"1\"}", "{\"<e>\":4194304}", "{\"<e>\":1e300}",
-        "{\"<e>\":3}", "{\"hello\":300}"};
+        "[]", "{\"<e>\":-1}", "{\"<e>\":1.5}", "{\"<e>\":\"1\"}", "{\"<e>\":4194304}", "{\"<e>\":1e300}"};
     for (size_t i = 0; i < sizeof bad_added / sizeof bad_added[0]; i++) {
         if (load_config(NULL, bad_added[i], &t, &error) != MQ_FORMAT) fail_msg("accepted: %s", bad_added[i]);
     }
+}
+
+/* An added_tokens.json that older versions wrote: what tokenizer.json says otherwise is passed over. */
+static void test_stale_added(void **state)
+{
+    (void)state;
+    static const char stale[] = "{\"<e>\":3,\"hello\":300,\"<f>\":301}";
+    mq_tokenizer *t;
+    mq_error error;
+    if (load_config(NULL, stale, &t, &error) != MQ_OK) fail_msg("%s", error.text);
+    assert_int_equal(mq__tokenizer_id(t, "hello", 5), 259);
+    assert_int_equal(mq__tokenizer_id(t, "<f>", 3), 301);
+    assert_int_equal(mq__tokenizer_id(t, "<e>", 3), -1);
+    expect_tokens(t, "hello<e><f>", 3, "hello|<|e|>|<f>");
+    mq__tokenizer_free(t);
+    if (load_config("{\"added_tokens_decoder\":{}}", stale, &t, &error) != MQ_OK) fail_msg("%s", error.text);
+    assert_int_equal(mq__tokenizer_id(t, "<f>", 3), 301);
+    mq__tokenizer_free(t);
+    if (load_config("{\"added_tokens_decoder\":{\"300\":{\"content\":\"<e>\"}}}", stale, &t, &error) != MQ_OK)
+        fail_msg("%s", error.text);
+    assert_int_equal(mq__tokenizer_id(t, "<e>", 3), 300);
+    assert_int_equal(mq__tokenizer_id(t, "<f>", 3), -1);
+    mq__tokenizer_free(t);
+}
+
+/* The flags in tokenizer_config.json win; a token that was special stays so. */
+static void test_restated_added(void **state)
+{
+    (void)state;
+    const fixture f = {.pre = BYTE_LEVEL,
+                       .normalizer = "{\"type\":\"Lowercase\"}",
+                       .added =
+                           "[{\"id\":300,\"content\":\"<l>\"},{\"id\":301,\"content\":\"<R>\",\"normalized\":true},"
+                           "{\"id\":302,\"content\":\"<w>\",\"single_word\":true,\"special\":true},"
+                           "{\"id\":303,\"content\":\"<k>\",\"lstrip\":true}]"};
+    mq_tokenizer_files files = {
+        .config = "{\"added_tokens_decoder\":{\"300\":{\"content\":\"<l>\",\"lstrip\":true,\"special\":true},"
+                  "\"301\":{\"content\":\"<R>\",\"rstrip\":true,\"normalized\":false},"
+                  "\"302\":{\"content\":\"<w>\",\"special\":false,\"normalized\":false}}}"};
+    files.config_bytes = strlen(files.config);
+    char *text = fixture_json(&f, &files.tokenizer_bytes);
+    files.tokenizer = text;
+    mq_tokenizer *t;
+    mq_error error = {0};
+    if (mq__tokenizer_load_memory(&files, &t, &error) != MQ_OK) fail_msg("%s", error.text);
+    expect_tokens(t, "h <l>h", 3, "h|<l>|h");
+    expect_tokens(t, "<l>", MQ_ENCODE_ADD_SPECIAL, "<|l|>");
+    assert_true(mq__tokenizer_is_special(t, 300));
+    expect_tokens(t, "<R> h<r>", 3, "<R>|h|<|r|>");
+    expect_tokens(t, "h<w>h", 3, "h|<w>|h");
+    assert_true(mq__tokenizer_is_special(t, 302));
+    expect_tokens(t, "h <k>", 3, "h|<k>");
+    mq__tokenizer_free(t);
+    mq__free(text);
 }
 
 static void write_file(const char *dir, const char *name, const char *text, size_t bytes)
@@ -538,6 +591,8 @@ int main(void)
         cmocka_unit_test(test_every_allocation_fails),
         cmocka_unit_test(test_push_does_not_allocate),
         cmocka_unit_test(test_config),
+        cmocka_unit_test(test_stale_added),
+        cmocka_unit_test(test_restated_added),
         cmocka_unit_test(test_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
