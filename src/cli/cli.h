@@ -43,7 +43,7 @@ typedef struct cli_option {
     cli_kind kind;
     void *value;
     double low, high; /* of numbers */
-    const char *help;
+    const char *help; /* NULL: not in the help */
 } cli_option;
 
 typedef struct cli_options {
@@ -71,7 +71,7 @@ typedef struct cli_engine {
     uint32_t sequences;   /* not an option: how many the command holds at once; 0: 1 */
     uint64_t state_bytes; /* nor this: of snapshots of recurrent state */
     uint64_t kv_bytes;    /* not an option either: of KV in all; 0: as `sequences` says */
-    bool no_cache, quiet;
+    bool no_cache;
     bool worker; /* not an option: it exchanges KV with others, which must have its plan */
 } cli_engine;
 
@@ -86,7 +86,8 @@ typedef struct cli_sampling {
 #define CLI_ENGINE_OPTION_COUNT   15
 #define CLI_SAMPLING_OPTION_COUNT 9
 
-void cli_engine_options(cli_engine *engine, cli_option options[CLI_ENGINE_OPTION_COUNT]); /* sets defaults as well */
+/* Sets defaults as well. without: names, with spaces between, that are not in the help: the command refuses them, or has its own. */
+void cli_engine_options(cli_engine *engine, cli_option options[CLI_ENGINE_OPTION_COUNT], const char *without);
 void cli_sampling_options(cli_sampling *sampling, cli_option options[CLI_SAMPLING_OPTION_COUNT]);
 /* What the user gave; the rest as `suggested`. */
 mq_sampling cli_sampling_of(const cli_sampling *given, const mq_sampling *suggested);

@@ -210,7 +210,7 @@ static int run_agent(int argc, char **argv)
     const char *scene = NULL;
     int max_tokens = 256;
     cli_option engine[CLI_ENGINE_OPTION_COUNT], sampling[CLI_SAMPLING_OPTION_COUNT];
-    cli_engine_options(&options, engine);
+    cli_engine_options(&options, engine, "");
     cli_sampling_options(&sampling_values, sampling);
     const cli_option own[] = {
         {"scene", CLI_TEXT, &scene, 0, 0, "JSON with tools, tables and questions (default: the model's demo.json)"},

@@ -148,7 +148,7 @@ static double decode_macs(const bench *b, double batch, double depth)
 {
     const mq_engine_info *m = &b->info;
     const double attention = (double)mq_engine_attention_macs(b->engine, (uint32_t)depth, 1);
-    return batch * ((double)m->linear_weights + (double)m->vocab * m->width + attention);
+    return batch * ((double)m->linear_weights + (double)m->head_weights + attention);
 }
 
 /* {"linear": 0.7, ...}: where the time went. */
@@ -472,10 +472,13 @@ static int open_bench(bench *b, const char *model, long context, size_t sequence
     const settings *s = b->s;
     mq_error error = {0};
     mq_placement placement = MQ_PLACEMENT_AUTO;
+    mq_scale_rule scales;
     if (s->engine.numa && mq_placement_parse(s->engine.numa, &placement, &error) != MQ_OK) return cli_report(&error);
+    if (mq_scale_rule_parse(s->engine.scales, &scales, &error) != MQ_OK) return cli_report(&error);
     const mq_engine_options options = {
         .model_dir = model,
         .prefill_model_dir = s->engine.prefill_model,
+        .scales = scales,
         .threads = s->engine.threads,
         .context = (uint32_t)context,
         .chunk = (uint32_t)s->engine.chunk,
@@ -539,11 +542,7 @@ static int run_bench(int argc, char **argv)
                   .steps = 32,
                   .runs = 5};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
-    cli_engine_options(&s.engine, engine);
-    for (size_t i = 0; i < CLI_ENGINE_OPTION_COUNT; i++) { /* lists here, single formats elsewhere */
-        if (strcmp(engine[i].name, "prefill") == 0) engine[i].value = &s.prefill;
-        if (strcmp(engine[i].name, "decode") == 0) engine[i].value = &s.decode;
-    }
+    cli_engine_options(&s.engine, engine, "prefill decode attention plan c");
     const cli_option own[] = {
         {"shape", CLI_TEXT, &s.shape, 0, 0, "random weights of a published shape (see synth) instead of -m"},
         {"layers", CLI_NUMBER, &s.layers, 0, 1024, "cut the shape to N layers (default 0: all)"},
@@ -552,6 +551,10 @@ static int run_bench(int argc, char **argv)
         {"d", CLI_TEXT, &s.depths, 0, 0, "depths at which decoding starts (default 0)"},
         {"b", CLI_TEXT, &s.batches, 0, 0, "sequences at once, 1 to 64 (default 1)"},
         {"r", CLI_NUMBER, &s.runs, 1, RUNS_MAX, "runs of each point (default 5)"},
+        {"prefill", CLI_TEXT, &s.prefill, 0, 0,
+         "formats of prompts, with commas (default bf16,nvfp4); attention as in nvfp4/int8 and nvfp4/auto (else bf16)"},
+        {"decode", CLI_TEXT, &s.decode, 0, 0,
+         "formats of answers, with commas (default bf16): bf16, nvfp4, w4a16, int8, w16a16, fp8"},
         {"plan", CLI_TEXT, &s.plan, 0, 0, "JSON file with formats per layer (docs/PLANS.md), of prefills but bf16"},
         {"csv", CLI_TEXT, &s.csv, 0, 0, "file for the results, one a line"},
         {"plots", CLI_TEXT, &s.plots, 0, 0, "folder for SVG plots: speed-up by length, decode by depth, roofline"},
@@ -561,6 +564,11 @@ static int run_bench(int argc, char **argv)
     cli_texts rest = {.count = 0};
     const int code = cli_parse(&cli_bench, tables, 2, argc, argv, &rest, 0);
     if (code != CLI_GO_ON) return code;
+    if (s.engine.attention) {
+        return cli_usage_error("bench: expected attention beside its format (--prefill nvfp4/%s), got --attention",
+                               s.engine.attention);
+    }
+    if (s.engine.context) return cli_usage_error("bench: expected lengths as -p and -d, got -c");
     if (!s.shape) return bench_model(&s, cli_model(s.engine.model), cli_model(s.engine.model));
     if (s.engine.model) return cli_usage_error("bench: expected one of -m and --shape, got both");
     char *directory;

@@ -165,7 +165,7 @@ static int run_chat(int argc, char **argv)
     const char *system = NULL, *draft = NULL;
     int max_tokens = 1024;
     cli_option engine[CLI_ENGINE_OPTION_COUNT], sampling[CLI_SAMPLING_OPTION_COUNT];
-    cli_engine_options(&options, engine);
+    cli_engine_options(&options, engine, "");
     cli_sampling_options(&given, sampling);
     const cli_option own[] = {
         {"system", CLI_TEXT_OR_EMPTY, &system, 0, 0, "system message"},

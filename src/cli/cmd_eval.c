@@ -241,7 +241,7 @@ static int run_eval(int argc, char **argv)
 {
     settings s = {.plans = default_plans, .seed = 42, .batch = MQ_EVAL_BATCH};
     cli_option engine[CLI_ENGINE_OPTION_COUNT];
-    cli_engine_options(&s.engine, engine);
+    cli_engine_options(&s.engine, engine, "prefill decode attention head plan last"); /* --plans says all that */
     s.sampling = (cli_sampling){NAN, NAN, NAN, NAN, NAN, NAN, .top_k = -1};
     char tasks[512] = "tasks, with commas: ";
     name_tasks(tasks + strlen(tasks), sizeof tasks - strlen(tasks));

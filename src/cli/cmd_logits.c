@@ -90,7 +90,7 @@ static int run_logits(int argc, char **argv)
     const char *list = NULL, *tokens_file = NULL, *output = NULL;
     sink s = {0};
     cli_option engine_options[CLI_ENGINE_OPTION_COUNT];
-    cli_engine_options(&options, engine_options);
+    cli_engine_options(&options, engine_options, "last"); /* it has its own */
     const cli_option own[] = {
         {"tokens", CLI_TEXT, &list, 0, 0, "token ids: 1,2,3"},
         {"tokens-file", CLI_TEXT, &tokens_file, 0, 0, "file with a JSON array of token ids"},

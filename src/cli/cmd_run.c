@@ -111,7 +111,7 @@ static int run_once(int argc, char **argv)
 {
     settings s = {.max_tokens = 256};
     cli_option engine[CLI_ENGINE_OPTION_COUNT], sampling[CLI_SAMPLING_OPTION_COUNT];
-    cli_engine_options(&s.engine, engine);
+    cli_engine_options(&s.engine, engine, "");
     cli_sampling_options(&s.sampling, sampling);
     const cli_option own[] = {
         {"p", CLI_TEXT_OR_EMPTY, &s.prompt, 0, 0, "the prompt (default: from -f, else stdin)"},

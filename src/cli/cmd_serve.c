@@ -303,7 +303,7 @@ static int run_serve(int argc, char **argv)
 {
     serve_settings s = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30};
     cli_option engine[CLI_ENGINE_OPTION_COUNT], limits[CLI_SERVE_LIMIT_COUNT], handoff[CLI_SERVE_HANDOFF_COUNT];
-    cli_engine_options(&s.engine, engine);
+    cli_engine_options(&s.engine, engine, "");
     cli_serve_limit_options(&s.limits, limits);
     cli_serve_handoff_options(&s.handoff, handoff);
     const cli_option own[] = {
@@ -327,7 +327,7 @@ static int run_serve(int argc, char **argv)
         {"finish-abandoned", CLI_FLAG, &s.finish_abandoned, 0, 0, "read a prompt to its end when its client left"},
         {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64, also for 0)"},
         {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256, also for 0)"},
-        {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2)"},
+        {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2; 1.1 at least)"},
         {"draft", CLI_TEXT, &s.draft, 0, 0, CLI_DRAFT_HELP " (auto)"},
         {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "the same as --draft off"},
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},

@@ -11,19 +11,31 @@ static const char *dashes(const cli_option *o)
     return o->name[1] ? "--" : "-";
 }
 
+/* "--name TEXT"; returns its length. */
+static int name_option(const cli_option *o, char text[64])
+{
+    static const char *const placeholders[] = {"", " TEXT", " TEXT", " N", " N", " X", " TEXT"};
+    return snprintf(text, 64, "%s%s%s", dashes(o), o->name, placeholders[o->kind]);
+}
+
 static void print_help_options(const cli_command *command, const cli_options *tables, size_t table_count)
 {
+    char left[64];
+    int widest = 0;
+    for (size_t t = 0; t < table_count; t++) {
+        for (size_t i = 0; i < tables[t].count; i++) {
+            const int width = name_option(&tables[t].item[i], left);
+            if (tables[t].item[i].help && width > widest) widest = width;
+        }
+    }
     printf("mixquant %s %s\n%s\n\n", command->name, command->arguments, command->summary);
     for (size_t t = 0; t < table_count; t++) {
         for (size_t i = 0; i < tables[t].count; i++) {
-            const cli_option *o = &tables[t].item[i];
-            static const char *const placeholders[] = {"", " TEXT", " TEXT", " N", " N", " X", " TEXT"};
-            char left[64];
-            snprintf(left, sizeof left, "%s%s%s", dashes(o), o->name, placeholders[o->kind]);
-            printf("  %-26s %s\n", left, o->help);
+            (void)name_option(&tables[t].item[i], left);
+            if (tables[t].item[i].help) printf("  %-*s  %s\n", widest, left, tables[t].item[i].help);
         }
     }
-    printf("  %-26s %s\n", "-h, --help", "this text");
+    printf("  %-*s  %s\n", widest, "-h, --help", "this text");
 }
 
 static const cli_option *find_options(const cli_options *tables, size_t table_count, const char *name, size_t length)
@@ -134,14 +146,26 @@ int cli_positional(const cli_command *command, const cli_texts *rest, const char
     return CLI_GO_ON;
 }
 
-void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUNT])
+/* One of the names in a list with spaces. */
+static bool is_named(const char *names, const char *name)
+{
+    const size_t length = strlen(name);
+    for (const char *p = names; *p;) {
+        const size_t next = strcspn(p, " ");
+        if (next == length && strncmp(p, name, length) == 0) return true;
+        p += next + (p[next] == ' ');
+    }
+    return false;
+}
+
+void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUNT], const char *without)
 {
     *e = (cli_engine){.scales = "rtn", .last = 1};
     const cli_option all[CLI_ENGINE_OPTION_COUNT] = {
         {"m", CLI_TEXT, &e->model, 0, 0, "checkpoint directory (default: the bundled model)"},
         {"prefill", CLI_TEXT, &e->prefill, 0, 0,
-         "format of the prompt: nvfp4 (default), int8, bf16, w16a16, w4a16, auto"},
-        {"decode", CLI_TEXT, &e->decode, 0, 0, "format of the answer: bf16 (default), nvfp4, w4a16, int8, w16a16"},
+         "format of the prompt: nvfp4 (default), int8, bf16, w16a16, w4a16, fp8, auto"},
+        {"decode", CLI_TEXT, &e->decode, 0, 0, "format of the answer: bf16 (default), nvfp4, w4a16, int8, w16a16, fp8"},
         {"attention", CLI_TEXT, &e->attention, 0, 0,
          "attention over the prompt: bf16, int8, w16a16, auto (default beside nvfp4, int8 and auto)"},
         {"head", CLI_TEXT, &e->head, 0, 0, "format of lm_head: bf16 (default: the checkpoint's type), w4a16, nvfp4"},
@@ -149,8 +173,9 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
         {"prefill-model", CLI_TEXT, &e->prefill_model, 0, 0, "separate NVFP4 checkpoint for the prompt"},
         {"scales", CLI_TEXT, &e->scales, 0, 0, "rule for NVFP4 block scales: rtn (default), four-six, sweep"},
         {"t", CLI_NUMBER, &e->threads, 0, MQ_THREADS_MAX, "threads (default 0: all processors)"},
-        {"c", CLI_NUMBER, &e->context, 0, 16777216, "context in tokens (default 0: the model's)"},
-        {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512)"},
+        {"c", CLI_NUMBER, &e->context, 0, 16777216,
+         "context in tokens (default 0: the model's, as far as memory allows)"},
+        {"chunk", CLI_NUMBER, &e->chunk, 0, 65536, "prompt tokens per pass (default 0: 512, with experts 2048)"},
         {"last", CLI_NUMBER, &e->last, 1, 65536,
          "prompt tokens at the end that run in the answer's format (default 1)"},
         {"cache-dir", CLI_TEXT, &e->cache_dir, 0, 0,
@@ -159,6 +184,9 @@ void cli_engine_options(cli_engine *e, cli_option options[CLI_ENGINE_OPTION_COUN
         {"numa", CLI_TEXT, &e->numa, 0, 0, "copy weights near their threads: on, off (the file map), auto (default)"},
     };
     memcpy(options, all, sizeof all);
+    for (size_t i = 0; i < CLI_ENGINE_OPTION_COUNT; i++) {
+        if (is_named(without, options[i].name)) options[i].help = NULL;
+    }
 }
 
 void cli_sampling_options(cli_sampling *s, cli_option options[CLI_SAMPLING_OPTION_COUNT])

@@ -19,7 +19,7 @@ void cli_serve_handoff_options(cli_serve_handoff *h, cli_option options[CLI_SERV
         {"peer-key-file", CLI_TEXT, &h->key_file, 0, 0,
          "secret that both sides share; needed where others reach a link"},
         {"on-transfer-failure", CLI_TEXT, &h->on_failure, 0, 0,
-         "of KV from elsewhere: recompute here (default), or fail the request"},
+         "where KV does not come: recompute (default: read it here), or fail (the request)"},
         {"handoff-timeout", CLI_FLOAT, &h->timeout, 0, 86400, "seconds without a sign of life from who prefills (10)"},
         {"handoff-tokens", CLI_NUMBER, &h->least, 0, 2147483647.0, "fewest tokens worth a hand-off (by measurement)"},
         {"handoff-waiting", CLI_NUMBER, &h->waiting, 0, 2147483647.0,

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import struct
@@ -124,7 +125,8 @@ def test_json_documents():
     assert {r["format"] for r in bench["results"] if r["phase"] == "prefill"} == {"bf16", "nvfp4", "w4a16", "auto", "nvfp4/auto"}
     assert {r["format"] for r in bench["ratios"]} == {"nvfp4", "w4a16", "auto", "nvfp4/auto"} and bench["cpu"]["read_gb_s"] > 0
     assert all(r["tok_s"]["min"] <= r["tok_s"]["median"] <= r["tok_s"]["max"] for r in bench["results"])
-    mixquant("bench", "-m", m, "-p", 32, "-n", 4, "--decode", "auto", code=2)
+    for refused in (["--decode", "auto"], ["--attention", "int8"], ["-c", 64], ["--scales", "best"]):
+        mixquant("bench", "-m", m, "-p", 32, "-n", 4, *refused, code=2)
     measured = json.loads(mixquant("cpu", "--json")[0])["measured"]
     for choice, candidates in measured.items():
         assert [c["winner"] for c in candidates.values()].count(True) == 1, (choice, candidates)
@@ -439,6 +441,17 @@ def test_wrong_usage():
                  "synth", "cpu"):
         out, _ = mixquant(*([name] if name else []), "-h")
         assert b"mixquant" in out
+
+
+def test_help_lists_each_option_once():
+    for name in ("run", "chat", "agent", "serve", "bench", "eval", "quantize", "logits", "synth", "cpu"):
+        out, _ = mixquant(name, "-h")
+        lines = [line for line in out.decode().splitlines() if line.startswith("  -")]
+        options = [line.split()[0] for line in lines]
+        assert len(set(options)) == len(options), (name, options)
+        assert len({re.match(r"  \S+( [A-Z]+)?  +", line + "  ").end() for line in lines[:-1]}) == 1, out.decode()
+        if name == "eval":
+            assert not {"--prefill", "--decode", "--attention", "--head", "--plan", "--last"} & set(options), options
 
 
 def test_help_and_version():
