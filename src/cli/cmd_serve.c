@@ -25,7 +25,7 @@ typedef struct serve_settings {
     cli_texts allowed_hosts;
     int port, streams, queue, drain_seconds;
     float gap;
-    bool insecure, json_keepalive, strict_model, finish_abandoned, no_draft;
+    bool insecure, json_keepalive, strict_model, finish_abandoned;
     const char *draft;
 } serve_settings;
 
@@ -164,7 +164,7 @@ static int start_requests(const serve_settings *s, serving *v)
                                     .source = cli_handoff_source(&s->handoff),
                                     .log = log_line};
     int code = CLI_USAGE;
-    options.draft = s->no_draft ? MQ_DRAFT_OFF : MQ_DRAFT_AUTO;
+    options.draft = MQ_DRAFT_AUTO;
     if (s->draft && mq_draft_parse(s->draft, &options.draft, &error) != MQ_OK) return cli_report(&error);
     if (cli_size("prefix-cache", s->cache, &options.cache_bytes) &&
         cli_size("disk-cache", s->disk, &options.disk_bytes)) {
@@ -327,9 +327,9 @@ static int run_serve(int argc, char **argv)
         {"finish-abandoned", CLI_FLAG, &s.finish_abandoned, 0, 0, "read a prompt to its end when its client left"},
         {"streams", CLI_NUMBER, &s.streams, 0, 1024, "answers at once (64, also for 0)"},
         {"queue", CLI_NUMBER, &s.queue, 0, 1000000, "requests that wait (256, also for 0)"},
-        {"gap", CLI_FLOAT, &s.gap, 0, 1000, "pause of answers while a prompt is read, in decode steps (2; 1.1 at least)"},
+        {"gap", CLI_FLOAT, &s.gap, 0, 1000,
+         "pause of answers while a prompt is read, in decode steps (2; 1.1 at least)"},
         {"draft", CLI_TEXT, &s.draft, 0, 0, CLI_DRAFT_HELP " (auto)"},
-        {"no-draft", CLI_FLAG, &s.no_draft, 0, 0, "the same as --draft off"},
         {"json-keepalive", CLI_FLAG, &s.json_keepalive, 0, 0, "blanks before a JSON answer that takes long"},
         {"drain-seconds", CLI_NUMBER, &s.drain_seconds, 0, 86400, "for answers to finish after SIGTERM (30)"},
     };

@@ -24,7 +24,7 @@ RUNS = 5
 
 
 def start(mixquant, model):
-    server = subprocess.Popen([mixquant, "serve", "-m", model, "--port", "0", "--no-draft", "-c", "8192"], stdout=subprocess.DEVNULL,
+    server = subprocess.Popen([mixquant, "serve", "-m", model, "--port", "0", "--draft", "off", "-c", "8192"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True)
     for line in server.stderr:
         address = re.search(r"http://127\.0\.0\.1:(\d+)", line)

@@ -77,7 +77,7 @@ class Stage:
     def __init__(self, model, cache, hosts, kv_token):
         self.model, self.hosts, self.kv_token = model, hosts, kv_token
         kv = (A.prompt + A.long + 4096) * kv_token
-        self.common = ["-t", 1, "--chunk", CHUNK, "--no-draft", "--kv-bytes", kv, "--cache-dir", cache, "--disk-cache", 1, "-c", A.long + 2048]
+        self.common = ["-t", 1, "--chunk", CHUNK, "--draft", "off", "--kv-bytes", kv, "--cache-dir", cache, "--disk-cache", 1, "-c", A.long + 2048]
         self.decode = ["--role", "decode", "--handoff-tokens", CHUNK]
         self.one = self.worker(0, [])
         self.pairs = {}

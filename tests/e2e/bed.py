@@ -10,7 +10,7 @@ from workers import Moved, SLOW, Worker, end_workers, prompt, wait_until
 TIMEOUT = 2       # seconds: --handoff-timeout
 LONG = 1500       # tokens of a prompt whose transfer can be interrupted
 PASS = 128        # tokens of a pass: --chunk
-COMMON = ["-t", 1, "--attention", "int8", "--chunk", PASS, "--no-draft", "--kv-bytes", "96M", "--drain-seconds", 5]
+COMMON = ["-t", 1, "--attention", "int8", "--chunk", PASS, "--draft", "off", "--kv-bytes", "96M", "--drain-seconds", 5]
 DECODE = ["--role", "decode", "--handoff-timeout", TIMEOUT, "--handoff-tokens", 64]
 
 BUILT = None      # path of mixquant

@@ -201,7 +201,7 @@ def test_drafts_are_counted():
         answer = server.post("/v1/completions", {**body, "max_tokens": 1})
         assert answer["timings"]["draft_n"] == 0, answer
         assert "accepted_prediction_tokens" not in answer["usage"]["completion_tokens_details"], answer
-    with Server("--no-draft") as server:
+    with Server("--draft", "off") as server:
         assert "draft_n" not in server.post("/v1/completions", body)["timings"]
 
 

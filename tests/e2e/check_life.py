@@ -27,7 +27,7 @@ LONG = 3000     # tokens at most: an answer that outlasts what is looked at mean
 
 
 def serve(*options, **more):
-    return Served(A.mixquant, A.model, "--kv-bytes", "64M", "--no-draft", *options, **more)
+    return Served(A.mixquant, A.model, "--kv-bytes", "64M", "--draft", "off", *options, **more)
 
 
 def scratch(name, text=None):
