@@ -16,6 +16,8 @@ typedef struct episode {
     uint32_t prompt, cached, prefilled, decoded;
     double prefill_s, decode_s;
     int questions, right;
+    const char *plan_file; /* NULL, or of formats per layer */
+    bool is_bundled;       /* the model */
 } episode;
 
 static int ask_agent(episode *e)
@@ -125,11 +127,19 @@ static int play(episode *e)
     return code;
 }
 
-/* The same prompt once more, in each format: what the whole conversation costs without any reuse. */
-static int compare_agent(episode *e, const mq_engine_info *info, double *nvfp4_rate, double *bf16_rate)
+/* What BF16 is compared with: the format that ran, or NVFP4 where that was BF16. */
+static mq_linear_format quantised_of(const mq_engine_info *info)
 {
-    const mq_linear_format formats[] = {MQ_LINEAR_NVFP4, MQ_LINEAR_BF16};
-    double *const rates[] = {nvfp4_rate, bf16_rate};
+    return info->prefill == MQ_LINEAR_BF16 ? MQ_LINEAR_NVFP4 : info->prefill;
+}
+
+/* The same prompt once more, as it ran and in BF16: what the whole conversation costs without any reuse. */
+static int compare_agent(episode *e, const mq_engine_info *info, double rates[2])
+{
+    const mq_plan_options plans[] = {
+        {.prefill = quantised_of(info), .decode = info->decode, .file = e->plan_file, .attention = info->attention},
+        {.prefill = MQ_LINEAR_BF16, .decode = info->decode, .attention = MQ_ATTENTION_BF16},
+    };
     uint32_t count;
     const int32_t *held = mq_sequence_tokens(e->turn.sequence, &count);
     int32_t *tokens = malloc(count * sizeof *tokens);
@@ -139,12 +149,11 @@ static int compare_agent(episode *e, const mq_engine_info *info, double *nvfp4_r
     memcpy(tokens, held, count * sizeof *tokens);
     for (int run = 0; status == MQ_OK && run < 6; run++) { /* in turn, best of three */
         mq_sync_stats stats;
-        const mq_plan_options plan = {.prefill = formats[run % 2], .decode = info->decode};
-        status = mq_engine_set_plan(e->engine, &plan, &error);
+        status = mq_engine_set_plan(e->engine, &plans[run % 2], &error);
         mq_sequence_truncate(e->turn.sequence, 0);
         if (status == MQ_OK) status = mq_sequence_sync(e->turn.sequence, tokens, count, NULL, &stats, &error);
         const double rate = status == MQ_OK ? cli_rate(stats.prefilled, stats.prefill_s) : 0;
-        if (rate > *rates[run % 2]) *rates[run % 2] = rate;
+        if (rate > rates[run % 2]) rates[run % 2] = rate;
     }
     free(tokens);
     return status == MQ_OK ? CLI_DONE : cli_report(&error);
@@ -154,7 +163,7 @@ static int print_table(episode *e)
 {
     mq_engine_info info;
     mq_engine_describe(e->engine, &info);
-    double nvfp4 = 0, bf16 = 0;
+    double rates[2] = {0, 0};
     printf("%d of %d answers right; %u tokens of conversation, %u of its prompt tokens reused between turns\n\n",
            e->right, e->questions, e->prompt, e->cached);
     printf("phase                 tokens      tok/s\n");
@@ -164,18 +173,28 @@ static int print_table(episode *e)
            cli_rate(e->decoded, e->decode_s));
     uint32_t count;
     (void)mq_sequence_tokens(e->turn.sequence, &count);
-    const int code = compare_agent(e, &info, &nvfp4, &bf16);
+    const int code = compare_agent(e, &info, rates);
     if (code != CLI_DONE) return code;
     printf("\nthe whole conversation in one prefill, without reuse:\n");
-    printf("%-8s %-10s %8u %10.1f\n", "prefill", "nvfp4", count - 1, nvfp4);
-    printf("%-8s %-10s %8u %10.1f\n", "prefill", "bf16", count - 1, bf16);
-    printf("nvfp4 / bf16 prefill: %.2fx\n", nvfp4 / bf16);
+    const char *quantised = mq_linear_format_name(quantised_of(&info));
+    printf("%-8s %-10s %8u %10.1f   attention %s\n", "prefill", quantised, count - 1, rates[0],
+           mq_attention_format_name(info.attention));
+    printf("%-8s %-10s %8u %10.1f   attention %s\n", "prefill", "bf16", count - 1, rates[1],
+           mq_attention_format_name(MQ_ATTENTION_BF16));
+    printf("%s / bf16 prefill: %.2fx\n", quantised, rates[0] / rates[1]);
+    if (e->is_bundled) {
+        printf("The bundled model has %.1fM parameters, which lie in the processor's cache; larger models gain more: "
+               "docs/PERF.md\n",
+               1e-6 * (double)info.parameters);
+    }
     return e->right == e->questions ? CLI_DONE : CLI_FAILED;
 }
 
 static int run_episode(const cli_engine *options, const cli_sampling *sampling, const char *scene_path, int max_tokens)
 {
-    episode e = {.turn = {.stops = sampling->stops, .max_tokens = (uint32_t)max_tokens}};
+    episode e = {.turn = {.stops = sampling->stops, .max_tokens = (uint32_t)max_tokens},
+                 .plan_file = options->plan,
+                 .is_bundled = !options->model};
     mq_error error = {0};
     mq_text *text = NULL;
     char *path = NULL;
