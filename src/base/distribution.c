@@ -31,3 +31,9 @@ double mq__divergence(const float *p, const float *q, uint32_t vocab)
     }
     return sum > 0 ? sum : 0; /* rounding of equal rows */
 }
+
+int mq__compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}

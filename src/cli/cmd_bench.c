@@ -1,6 +1,8 @@
 /* Speed of both phases, format against format. Compared formats run in turn (A B A B ...), so that a ratio survives a
  * machine whose speed drifts; the machine's own limits are measured before each run, and the share of them is the median
  * of the runs' own shares. */
+#include "base/distribution.h"
+#include "base/pool.h"
 #include "cli/bench_report.h"
 #include "cli/turn.h"
 
@@ -60,17 +62,11 @@ typedef struct point {
     long batch, tokens, depth;
 } point;
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(const double *values, size_t count)
 {
     double sorted[LIMITS_MAX];
     memcpy(sorted, values, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, compare_doubles);
+    qsort(sorted, count, sizeof *sorted, mq__compare_doubles);
     return count % 2 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
 }
 
@@ -294,11 +290,11 @@ static int prefill_all(bench *b, long batch, uint32_t count, double *rate)
     for (long i = 0; i < batch; i++) {
         rows[i] = (mq_rows){.sequence = b->sequence[i], .tokens = b->tokens, .count = count, .phase = MQ_PHASE_PREFILL};
     }
-    const double start = cli_seconds();
+    const double start = mq__seconds();
     if (code == CLI_DONE && mq_engine_step(b->engine, rows, (uint32_t)batch, &error) != MQ_OK) {
         code = cli_report(&error);
     }
-    *rate = (double)batch * count / (cli_seconds() - start);
+    *rate = (double)batch * count / (mq__seconds() - start);
     free_sequences(b->sequence, batch);
     return code;
 }
@@ -341,14 +337,14 @@ static int time_steps(bench *b, mq_sequence *const *sequence, long depth, long b
         (void)mq_sequence_truncate(sequence[i], (uint32_t)depth);
         rows[i] = (mq_rows){.sequence = sequence[i], .count = 1, .phase = MQ_PHASE_DECODE, .logits = 1};
     }
-    const double start = cli_seconds();
+    const double start = mq__seconds();
     for (int step = 0; step < steps; step++) {
         for (long i = 0; i < batch; i++) {
             rows[i].tokens = &b->tokens[(step + i) % 64];
         }
         if (mq_engine_step(b->engine, rows, (uint32_t)batch, &error) != MQ_OK) return cli_report(&error);
     }
-    *seconds = cli_seconds() - start;
+    *seconds = mq__seconds() - start;
     return CLI_DONE;
 }
 

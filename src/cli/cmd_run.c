@@ -1,3 +1,4 @@
+#include "base/pool.h"
 #include "cli/turn.h"
 
 #include <jansson.h>
@@ -70,7 +71,7 @@ static void print_stats(const cli_turn *turn, const mq_engine *engine, double lo
 
 static int run_prompt(const settings *s, const char *input, size_t bytes)
 {
-    const double start = cli_seconds();
+    const double start = mq__seconds();
     mq_engine *engine;
     mq_text *text = NULL;
     int code = cli_open(&s->engine, &engine, &text);
@@ -87,7 +88,7 @@ static int run_prompt(const settings *s, const char *input, size_t bytes)
     size_t count = 0;
     code = cli_drafter(s->draft, engine, &turn.drafter);
     if (code == CLI_DONE && mq_sequence_new(engine, &turn.sequence, &error) != MQ_OK) code = cli_report(&error);
-    const double load_s = cli_seconds() - start;
+    const double load_s = mq__seconds() - start;
     if (code == CLI_DONE && s->chat) code = render_chat(text, s, input, bytes, &prompt, &count);
     if (code == CLI_DONE) {
         const unsigned flags = MQ_TOKENIZE_PARSE_SPECIAL | (s->chat ? 0u : MQ_TOKENIZE_ADD_SPECIAL);

@@ -4,14 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-double cli_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 double cli_rate(uint32_t tokens, double seconds)
 {

@@ -33,6 +33,5 @@ void cli_turn_clear(cli_turn *turn);
 uint32_t cli_decoded(const mq_generate_result *generated);
 double cli_rate(uint32_t tokens, double seconds); /* tokens per second; 0 when nothing was timed */
 const char *cli_finish_name(mq_finish finish);
-double cli_seconds(void); /* monotonic */
 
 #endif

@@ -230,7 +230,7 @@ static mq_status copy_options(mq_engine *e, const mq_engine_options *options, mq
 static mq_status allocate_engine(mq_engine *e, mq_error *error)
 {
     const mq_model *m = &e->weights->model;
-    const size_t rows = e->chunk > MQ_DECODE_ROWS ? e->chunk : MQ_DECODE_ROWS;
+    const size_t rows = mq__engine_rows(e);
     e->batch_logits = mq__alloc_aligned(MQ_DECODE_ROWS * mq__round_up(m->vocab, MQ_NVFP4_NR) * sizeof *e->batch_logits);
     bool complete = e->batch_logits != NULL;
     for (int phase = 0; phase < MQ_PHASES; phase++) {

@@ -3,13 +3,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "eval/dialogue.h"
 #include "eval/run_header.h"
 #include "eval/store.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct running {
     const mq_eval_run *run;
@@ -19,13 +19,6 @@ typedef struct running {
     const char *plan;
     json_t *ids, *seconds;
 } running;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void report_progress(const running *r)
 {
@@ -71,10 +64,10 @@ static mq_status run_dialogues(running *r, mq_error *error)
                                            .batch = run->batch ? run->batch : MQ_EVAL_BATCH,
                                            .take = take_eval_run,
                                            .take_context = r};
-        const double start = now();
+        const double start = mq__seconds();
         if (count) status = mq_engine_set_plan(run->context->engine, &run->plans[p].options, error);
         if (status == MQ_OK && count) status = mq__eval_dialogue_run(&dialogue, error);
-        json_object_set_new(r->seconds, r->plan, json_real(now() - start));
+        json_object_set_new(r->seconds, r->plan, json_real(mq__seconds() - start));
     }
     mq__free(items);
     return status;
@@ -100,7 +93,7 @@ static size_t missing_plans(const running *r, size_t item, mq_eval_plan *plans, 
 static mq_status run_measures(running *r, mq_error *error)
 {
     mq_eval_plan plans[MQ_EVAL_PLANS_MAX + 1];
-    const double start = now();
+    const double start = mq__seconds();
     mq_status status = MQ_OK;
     r->plan = "all plans";
     for (size_t i = 0; status == MQ_OK && i < r->items; i++) {
@@ -121,7 +114,7 @@ static mq_status run_measures(running *r, mq_error *error)
         r->done = i + 1;
         report_progress(r);
     }
-    json_object_set_new(r->seconds, "all", json_real(now() - start));
+    json_object_set_new(r->seconds, "all", json_real(mq__seconds() - start));
     return status;
 }
 

@@ -1,5 +1,6 @@
 #include "eval/ruler.h"
 
+#include "base/distribution.h"
 #include "base/mem.h"
 #include "eval/names.h"
 
@@ -55,18 +56,12 @@ static void make_uuid(mq_eval_random *r, char text[48])
 
 /* ---- questions */
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void place(mq_ruler_item *item, mq_eval_random *r)
 {
     for (uint32_t i = 0; i < item->facts; i++) {
         item->depth[i] = (double)(mq__eval_random_u64(r) >> 11) * 0x1p-53;
     }
-    qsort(item->depth, item->facts, sizeof *item->depth, ascending);
+    qsort(item->depth, item->facts, sizeof *item->depth, mq__compare_doubles);
 }
 
 static void want(mq_ruler_item *item, const char *text)

@@ -1,15 +1,10 @@
 #include "eval/stats.h"
 
+#include "base/distribution.h"
 #include "eval/eval.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-static int compare_stats(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static double weight_of(const double *weights, size_t i)
 {
@@ -58,7 +53,7 @@ static mq_eval_interval bootstrap(const sample *s, uint64_t seed, const char *st
     for (size_t r = 0; r < MQ_EVAL_RESAMPLES; r++) {
         drawn[r] = statistic(s, &random);
     }
-    qsort(drawn, MQ_EVAL_RESAMPLES, sizeof *drawn, compare_stats);
+    qsort(drawn, MQ_EVAL_RESAMPLES, sizeof *drawn, mq__compare_doubles);
     return (mq_eval_interval){statistic(s, NULL), drawn[tail], drawn[MQ_EVAL_RESAMPLES - 1 - tail]};
 }
 
@@ -93,7 +88,7 @@ mq_eval_interval mq__eval_ratio_bootstrap(const double *part, const double *whol
     for (size_t r = 0; r < MQ_EVAL_RESAMPLES; r++) {
         drawn[r] = ratio_of_sums(part, whole, count, &random);
     }
-    qsort(drawn, MQ_EVAL_RESAMPLES, sizeof *drawn, compare_stats);
+    qsort(drawn, MQ_EVAL_RESAMPLES, sizeof *drawn, mq__compare_doubles);
     return (mq_eval_interval){ratio_of_sums(part, whole, count, NULL), drawn[tail],
                               drawn[MQ_EVAL_RESAMPLES - 1 - tail]};
 }

@@ -1,4 +1,5 @@
 /* A regular expression, taken apart. */
+#include "base/ascii.h"
 #include "base/mem.h"
 #include "gen/schema_pattern.h"
 
@@ -151,10 +152,9 @@ static uint32_t take_hex(mq_pattern *p, int count)
 {
     uint32_t code = 0;
     for (int i = 0; i < count; i++) {
-        static const char digits[] = "0123456789abcdef";
-        const char *digit = p->at < p->end && *p->at ? strchr(digits, *p->at | (*p->at >= 'A' ? 32 : 0)) : NULL;
-        if (!digit) return MQ_NEVER;
-        code = code << 4 | (uint32_t)(digit - digits);
+        const int digit = p->at < p->end ? mq__hex_value(*p->at) : -1;
+        if (digit < 0) return MQ_NEVER;
+        code = code << 4 | (uint32_t)digit;
         p->at++;
     }
     return code;

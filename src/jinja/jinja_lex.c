@@ -1,5 +1,6 @@
 #include "jinja/jinja_lex.h"
 
+#include "base/ascii.h"
 #include "jinja/jinja_text.h"
 
 #include <stdio.h>
@@ -148,7 +149,7 @@ static void lex_raw(lexer *lex, size_t body)
 
 static bool is_digit(char c, int base)
 {
-    if (base == 16 && ((c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'))) return true;
+    if (base == 16) return mq__hex_value(c) >= 0;
     return c >= '0' && c < '0' + (base > 10 ? 10 : base);
 }
 
@@ -257,10 +258,10 @@ static uint32_t hex_escape(lexer *lex, size_t at, size_t count)
 {
     uint32_t point = 0;
     for (size_t i = 0; i < count; i++) {
-        const char c = at + i < lex->bytes ? lex->source[at + i] : '\0';
-        if (!is_digit(c, 16))
+        const int digit = at + i < lex->bytes ? mq__hex_value(lex->source[at + i]) : -1;
+        if (digit < 0)
             mq__jtrap_throw(lex->trap, MQ_TEMPLATE, "expected %zu hexadecimal digits in a string escape", count);
-        point = point << 4 | (uint32_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+        point = point << 4 | (uint32_t)digit;
     }
     if (point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff)) {
         mq__jtrap_throw(lex->trap, MQ_TEMPLATE, "expected a Unicode character in a string escape, got U+%04X",

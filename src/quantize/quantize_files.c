@@ -1,6 +1,7 @@
 /* What the two producers of NVFP4 checkpoints, compressed-tensors and ModelOpt, write beside the tensors. */
 #include "quantize/quantize_files.h"
 
+#include "base/ascii.h"
 #include "base/error.h"
 #include "base/json_read.h"
 #include "base/mem.h"
@@ -69,12 +70,6 @@ mq_status mq__quantize_configs(mq_checkpoint_writer *w, const char *in_dir, mq_c
     return s;
 }
 
-static bool ends_with(const char *name, const char *ending)
-{
-    const size_t n = strlen(name), e = strlen(ending);
-    return n >= e && strcmp(name + n - e, ending) == 0;
-}
-
 /* Weights in any form, and what is written anew. */
 static bool is_left_out(const char *name)
 {
@@ -86,7 +81,7 @@ static bool is_left_out(const char *name)
                                           ".h5",          ".msgpack"};
     static const char *const names[] = {"config.json", "hf_quant_config.json"};
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        if (ends_with(name, endings[i])) return true;
+        if (mq__has_ending(name, endings[i])) return true;
     }
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(name, names[i]) == 0) return true;

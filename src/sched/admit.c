@@ -1,5 +1,6 @@
 /* Who runs: admission by key and fairness, waiting for a prompt that another request is reading, and making room. */
 #include "base/error.h"
+#include "base/pool.h"
 #include "sched/sched.h"
 
 #define AHEAD_BLOCKS 2 /* room for the answer that an admission asks for */
@@ -160,7 +161,7 @@ static mq_status start_job(mq_scheduler *s, mq_job *job, mq_error *error)
     pthread_mutex_unlock(&job->lock);
     job->loading = s->cache->store != NULL;
     if (job->admitted != 0) return MQ_OK; /* it was parked: its report stays */
-    job->admitted = mq__sched_now();
+    job->admitted = mq__seconds();
     job->report.queued_s = job->admitted - job->submitted;
     job->report.cached = job->report.prompt_done = cached;
     job->report.miss_at = miss.at;

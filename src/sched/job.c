@@ -9,11 +9,6 @@
 #define SIDE_DELAY 10.0  /* seconds that a background request stands behind others which came with it */
 #define READ_RATE  100.0 /* prompt tokens a second, for the order of admission only */
 
-double mq__sched_now(void)
-{
-    return mq__seconds();
-}
-
 /* ---- lists */
 
 void mq__jobs_init(job_list *list)
@@ -126,7 +121,7 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     job->owner = r->owner;
     job->event = r->event;
     job->context = r->context;
-    job->submitted = mq__sched_now();
+    job->submitted = mq__seconds();
     job->key = key_of(r, job->submitted);
     job->report = (mq_report){.prompt = r->count, .miss_token = -1, .drafts = s->options.draft != MQ_DRAFT_OFF};
     job->draft = (mq_draft_answer){.owner = r->owner, .script = r->options.script};

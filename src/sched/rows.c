@@ -255,7 +255,7 @@ static void prefill_ran(mq_scheduler *s, mq_job *job)
     mq__sink_stored(s, job);
     job->report.prompt_done = job->sequence->count;
     job->report.prefilled = MQ_PREFILLED_LOCAL;
-    job->report.prefill_s = mq__sched_now() - job->admitted;
+    job->report.prefill_s = mq__seconds() - job->admitted;
     mq__job_progress(job);
 }
 
@@ -376,7 +376,7 @@ static void push_tokens(mq_scheduler *s, mq_job *job)
 static void note_read(mq_job *job, double start)
 {
     if (job->read_done != 0 || job->sequence->count < job->prompt) return;
-    const double now = mq__sched_now();
+    const double now = mq__seconds();
     pthread_mutex_lock(&job->lock);
     job->read_done = now;
     pthread_mutex_unlock(&job->lock);
@@ -392,7 +392,7 @@ static void decode_ran(mq_scheduler *s, step_rows *step, double start)
         mq_job *job = step->job[i];
         if (!job) continue;
         note_read(job, start);
-        if (job->report.generated) job->report.decode_s = mq__sched_now() - job->read_done;
+        if (job->report.generated) job->report.decode_s = mq__seconds() - job->read_done;
     }
     collect_draws(s, step);
     mq__pool_run(s->engine->pool, draw_first, s);
@@ -414,17 +414,17 @@ static void note_decode(mq_scheduler *s, double seconds)
 static bool run_decode(mq_scheduler *s, bool parks)
 {
     step_rows *step = &s->step[MQ_PHASE_DECODE];
-    const double start = mq__sched_now();
+    const double start = mq__seconds();
     if (!gather_drafted(s, parks)) return false;
-    const double drafted = mq__sched_now();
+    const double drafted = mq__seconds();
     run_gathered(s, step);
-    const double ended = mq__sched_now(), seconds = ended - start;
+    const double ended = mq__seconds(), seconds = ended - start;
     const uint32_t rows = rows_of_step(step), answers = step->count;
     mq__draft_stepped(s->drafter, rows, drafted_of_step(step) > 0, ended - drafted);
     note_decode(s, seconds);
     s->tokens_drawn = s->drafted = s->drafted_right = 0;
     decode_ran(s, step, start);
-    s->decoded = mq__sched_now();
+    s->decoded = mq__seconds();
     pthread_mutex_lock(&s->lock);
     s->stats.steps++;
     s->stats.step_answers += answers;
@@ -447,12 +447,12 @@ static double allowed_pause(const mq_scheduler *s)
 static void between_layers(void *context, uint32_t layers)
 {
     mq_scheduler *s = context;
-    const double now = mq__sched_now(), layer = now - s->reading.layer_began;
+    const double now = mq__seconds(), layer = now - s->reading.layer_began;
     reading *r = &s->reading;
     mq__tell_sinks(s, layers);
     r->layer_s += r->layer_s > 0 ? SMOOTH * (layer - r->layer_s) : layer;
     if (r->answers && now - s->decoded + r->layer_s > allowed_pause(s)) (void)run_decode(s, false);
-    r->layer_began = mq__sched_now();
+    r->layer_began = mq__seconds();
     r->others += r->layer_began - now;
 }
 
@@ -473,13 +473,13 @@ static bool run_prefill(mq_scheduler *s, bool answers)
     if (r->budget == 0) r->budget = BUDGET_FIRST < s->info.chunk ? BUDGET_FIRST : s->info.chunk;
     if (!gather_with_room(s, MQ_PHASE_PREFILL, answers ? r->budget : s->info.chunk, true)) return false;
     const uint32_t rows = rows_of_step(step);
-    const double start = r->layer_began = mq__sched_now();
+    const double start = r->layer_began = mq__seconds();
     r->others = 0;
     r->answers = answers;
     mq__engine_set_interlude(s->engine, between_layers, s);
     run_gathered(s, step);
     mq__engine_set_interlude(s->engine, NULL, NULL);
-    const double seconds = mq__sched_now() - start - r->others;
+    const double seconds = mq__seconds() - start - r->others;
     if (answers) adapt_budget(s, rows, seconds);
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < step->count; i++) {

@@ -105,8 +105,6 @@ struct mq_scheduler {
     uint32_t tokens_drawn, drafted, drafted_right; /* of the step in hand */
 };
 
-double mq__sched_now(void); /* seconds */
-
 /* ---- job.c */
 
 void mq__job_release(mq_job *job);

@@ -1,6 +1,7 @@
 /* The scheduler's thread and its life. */
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "sched/sched.h"
 
 #include <math.h>
@@ -89,7 +90,7 @@ static void publish_stats(mq_scheduler *s)
 {
     uint32_t largest = 0, arriving = 0, evictable = s->stats.kv_blocks_cached;
     uint64_t unread = 0;
-    const double now = mq__sched_now();
+    const double now = mq__seconds();
     if (now - s->published > PUBLISH_EVERY || s->running.count == 0) {
         evictable = mq__prefix_evictable(s->cache->tree);
         s->published = now;

@@ -14,13 +14,6 @@
 #define BLANKS_EVERY 15.0 /* seconds */
 #define PREFILL_WAIT 10.0 /* seconds for which headers wait to say where the prompt was prefilled */
 
-double mq__now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* ---- memory */
 
 static mq_call *new_call(mq_server *server, mq_exchange *x, const mq_api *api)
@@ -34,7 +27,7 @@ static mq_call *new_call(mq_server *server, mq_exchange *x, const mq_api *api)
     call->api = api;
     snprintf(call->id, sizeof call->id, "%s", mq__exchange_id(x));
     call->created = (int64_t)time(NULL);
-    call->started = call->sent = call->told = mq__now();
+    call->started = call->sent = call->told = mq__seconds();
     return call;
 }
 
@@ -85,7 +78,7 @@ static void write_bytes(mq_call *call, const char *bytes, size_t count)
 {
     if (call->over || call->left) return;
     if (!mq__exchange_write(call->x, bytes, count)) call->left = true;
-    call->sent = mq__now();
+    call->sent = mq__seconds();
 }
 
 static void begin_line(mq_call *call, const char *event)
@@ -326,7 +319,7 @@ static void begin_late(mq_call *call)
 
 static void tick_call(mq_call *call)
 {
-    const double now = mq__now(), most = mq__server_limits(call->server)->request_s;
+    const double now = mq__seconds(), most = mq__server_limits(call->server)->request_s;
     if (most > 0 && now - call->started > most) {
         mq_fault fault = {.status = 504, .type = "server_error", .code = "request_timeout"};
         snprintf(fault.message, sizeof fault.message, "the answer took longer than this server's limit of %g s", most);

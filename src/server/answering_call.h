@@ -2,6 +2,7 @@
 #ifndef MQ_ANSWERING_CALL_H
 #define MQ_ANSWERING_CALL_H
 
+#include "base/pool.h"
 #include "server/answering.h"
 
 #include <pthread.h>
@@ -73,7 +74,10 @@ bool mq__call_has_tools(const mq_call *call);                /* calls are taken 
 void mq__choice_event(void *context, const mq_event *event); /* answering.c: of a mq_choice */
 void mq__choices_release(mq_call *call);                     /* answering.c: without the lock */
 
-double mq__now(void); /* answering.c: seconds */
+static inline double mq__now(void)
+{
+    return mq__seconds();
+}
 
 /* answering_handoff.c: where the prompt was prefilled. An answer's headers wait, within bounds, until that is known. */
 bool mq__call_tells_prefill(const mq_call *call); /* answers of this worker say it */

@@ -1,4 +1,5 @@
 /* What every handler needs: faults, the JSON of a body, replies. */
+#include "base/ascii.h"
 #include "base/error.h"
 #include "base/json_read.h"
 #include "base/mem.h"
@@ -112,10 +113,7 @@ static long escaped_unit(const char *text, size_t bytes, size_t at)
     long unit = 0;
     if (at + 6 > bytes || text[at] != '\\' || text[at + 1] != 'u') return -1;
     for (size_t i = at + 2; i < at + 6; i++) {
-        const char c = text[i];
-        const int digit = c >= '0' && c <= '9'                 ? c - '0'
-                          : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                               : -1;
+        const int digit = mq__hex_value(text[i]);
         if (digit < 0) return -1;
         unit = unit * 16 + digit;
     }

@@ -18,11 +18,6 @@ const mq_ask *mq__call_ask(const mq_call *call)
     return &call->ask;
 }
 
-mq_exchange *mq__call_exchange(const mq_call *call)
-{
-    return call->x;
-}
-
 const mq_answered *mq__call_answered(const mq_call *call, uint32_t choice)
 {
     return &call->choices[choice].answered;
@@ -208,7 +203,7 @@ void mq__call_find_miss(mq_call *call, const mq_report *report)
 void mq__call_log(mq_call *call, unsigned status, const char *finish)
 {
     mq_counts *counts = mq__server_counts(call->server);
-    const double took = mq__now() - call->started;
+    const double took = mq__seconds() - call->started;
     mq__count_answer(counts, call->api->name, status);
     if (status == 200) {
         mq__count_finish(counts, finish);

@@ -1,7 +1,9 @@
 /* A request's way through libmicrohttpd: headers, body, handler, answer, end; and connections as they come and go. */
 #include "server/http.h"
 
+#include "base/ascii.h"
 #include "base/mem.h"
+#include "base/pool.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -17,7 +19,7 @@ static void wait_for_client(mq_exchange *x, double seconds)
 {
     if (!x->socket) return;
     pthread_mutex_lock(&x->server->lock);
-    x->socket->since = mq__http_now();
+    x->socket->since = mq__seconds();
     x->socket->allowed = seconds;
     pthread_mutex_unlock(&x->server->lock);
 }
@@ -201,7 +203,7 @@ void mq__http_ended(void *context, struct MHD_Connection *connection, void **sta
         server->exchanges = x->next;
     if (x->next) x->next->previous = x->previous;
     if (x->socket) {
-        x->socket->since = mq__http_now();
+        x->socket->since = mq__seconds();
         x->socket->allowed = server->options.limits.idle_s;
     }
     pthread_mutex_unlock(&server->lock);
@@ -248,7 +250,7 @@ static void add_connection(mq_server *server, struct MHD_Connection *connection,
     if (!c) return;
     *c = (http_connection){.server = server,
                            .fd = fd->connect_fd,
-                           .since = mq__http_now(),
+                           .since = mq__seconds(),
                            .allowed = server->options.limits.header_s,
                            .address = hash_address(connection)};
     uint32_t same = 0;
@@ -302,19 +304,11 @@ void *mq__http_uri(void *context, const char *uri, struct MHD_Connection *connec
     c->uri_bytes = uri ? strlen(uri) : 0;
     pthread_mutex_lock(&server->lock);
     if (c->requests++ > 0) { /* the first one's began when the connection did */
-        c->since = mq__http_now();
+        c->since = mq__seconds();
         c->allowed = server->options.limits.header_s;
     }
     pthread_mutex_unlock(&server->lock);
     return NULL;
-}
-
-static int escape_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
 }
 
 /* In place, as libmicrohttpd's own; %00 is noted, because a path would end there. */
@@ -323,7 +317,7 @@ size_t mq__http_unescape(void *context, struct MHD_Connection *connection, char 
     char *to = text;
     (void)context;
     for (const char *from = text; *from; from++) {
-        const int high = *from == '%' ? escape_digit(from[1]) : -1, low = high >= 0 ? escape_digit(from[2]) : -1;
+        const int high = *from == '%' ? mq__hex_value(from[1]) : -1, low = high >= 0 ? mq__hex_value(from[2]) : -1;
         if (low < 0) {
             *to++ = *from;
             continue;

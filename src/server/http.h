@@ -102,8 +102,6 @@ struct mq_server {
 mq_status mq__server_start_with(const mq_server_options *options, const http_route *routes, size_t count,
                                 mq_server **server, mq_error *error);
 
-double mq__http_now(void); /* seconds */
-
 /* ---- http_audit.c */
 
 /* A request line as libmicrohttpd hands it on: pointers into what came. */

@@ -1,6 +1,7 @@
 /* The watcher: a thread that looks at connections four times a second, and at once when a client hangs up. libmicrohttpd does not look at
  * suspended connections, and its time-out starts anew with every byte. */
 #include "base/mem.h"
+#include "base/pool.h"
 #include "server/http.h"
 
 #include <linux/sockios.h>
@@ -8,16 +9,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define PAUSE_MS 250
-
-double mq__http_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* Its client has hung up and everything it sent was read: it sends no request any more. libmicrohttpd misses an end that comes with
  * the last bytes. Twice, so that a request that was just read has become an exchange. */
@@ -133,15 +126,15 @@ void *mq__http_watch(void *context)
 {
     mq_server *server = context;
     watched w = {0};
-    double ticked = mq__http_now();
+    double ticked = mq__seconds();
     uint64_t tick = 0;
     while (!atomic_load(&server->is_stopping)) {
         pthread_mutex_lock(&server->lock);
         list_running(server, &w);
         pthread_mutex_unlock(&server->lock);
-        const double left = PAUSE_MS - 1e3 * (mq__http_now() - ticked);
+        const double left = PAUSE_MS - 1e3 * (mq__seconds() - ticked);
         (void)poll(w.fds, (nfds_t)w.count, left > 1 ? (int)left : 1);
-        const double now = mq__http_now();
+        const double now = mq__seconds();
         const bool due = now - ticked >= PAUSE_MS * 1e-3;
         pthread_mutex_lock(&server->lock);
         cut_gone(server, &w);

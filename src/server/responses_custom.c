@@ -1,6 +1,7 @@
 /* The input of a custom tool: the one string in the arguments that the model writes, {"input": "..."}, decoded while it grows. */
 #include "server/api_responses.h"
 
+#include "base/ascii.h"
 #include "base/json_read.h"
 #include "base/unicode.h"
 #include "server/api_parts.h"
@@ -47,11 +48,7 @@ static uint32_t hex_digits(const char *text)
 {
     uint32_t value = 0;
     for (size_t i = 0; i < 4; i++) {
-        const char c = text[i];
-        const int digit = c >= '0' && c <= '9'   ? c - '0'
-                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                                 : -1;
+        const int digit = mq__hex_value(text[i]);
         if (digit < 0) return UINT32_MAX;
         value = value << 4 | (uint32_t)digit;
     }

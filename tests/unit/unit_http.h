@@ -2,6 +2,7 @@
 #ifndef UNIT_HTTP_H
 #define UNIT_HTTP_H
 
+#include "base/pool.h"
 #include "server/http.h"
 #include "unit_files.h"
 
@@ -17,7 +18,7 @@ static mq_server *server;
 
 static inline double seconds(void)
 {
-    return mq__http_now();
+    return mq__seconds();
 }
 
 static inline void pause_ms(int ms)
