@@ -125,11 +125,10 @@ typedef enum mq_checkpoint_layout {
 MQ_API const char *mq_checkpoint_layout_name(mq_checkpoint_layout layout); /* "compressed-tensors", "modelopt" */
 MQ_API mq_status mq_checkpoint_layout_parse(const char *name, mq_checkpoint_layout *layout, mq_error *error);
 
-/* How codes are found, given the rule of the scales: each weight to its nearest value, or (GPTQ) the columns one after the
+/* How codes are found ("rtn", "gptq"), given the rule of the scales: each weight to its nearest value, or (GPTQ) the columns one after the
  * other, each taking up the errors of those before it, weighted with what the inputs of calibration texts look like. */
 typedef enum mq_quantize_method { MQ_METHOD_RTN, MQ_METHOD_GPTQ, MQ_METHODS } mq_quantize_method;
 
-MQ_API const char *mq_quantize_method_name(mq_quantize_method method); /* "rtn", "gptq" */
 MQ_API mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method, mq_error *error);
 
 /* A calibration text: token ids, borrowed during the call. */

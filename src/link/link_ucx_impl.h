@@ -61,7 +61,6 @@ typedef struct mq_ucx_message {
     size_t bytes;
     uint8_t head[MQ_LINK_HEAD];
     unsigned pending; /* parts that UCX has */
-    bool is_posted;   /* all parts were given to UCX */
 } mq_ucx_message;
 
 struct mq_ucx_link;

@@ -86,7 +86,6 @@ static void post_part(mq_ucx_link *u, mq_ucx_message *m, mq_ucx_slot *slot)
     m->pending++;
     w->at += count;
     if (w->at == m->bytes || count == 0) {
-        m->is_posted = true;
         w->is_placed = false;
         w->at = 0;
         w->begun++;

@@ -32,11 +32,6 @@ mq_status mq_checkpoint_layout_parse(const char *name, mq_checkpoint_layout *lay
                     name ? name : "none");
 }
 
-const char *mq_quantize_method_name(mq_quantize_method method)
-{
-    return (unsigned)method < MQ_METHODS ? method_names[method] : "unknown";
-}
-
 mq_status mq_quantize_method_parse(const char *name, mq_quantize_method *method, mq_error *error)
 {
     for (int i = 0; name && i < MQ_METHODS; i++) {

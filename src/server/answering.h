@@ -118,7 +118,6 @@ typedef struct mq_call mq_call;
 
 mq_server *mq__call_server(const mq_call *call);
 const mq_ask *mq__call_ask(const mq_call *call);
-mq_exchange *mq__call_exchange(const mq_call *call);
 const mq_answered *mq__call_answered(const mq_call *call, uint32_t choice); /* choice: below ask->n */
 uint32_t mq__call_prompt_tokens(const mq_call *call);
 const int32_t *mq__call_prompt(const mq_call *call); /* its ids */
