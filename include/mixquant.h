@@ -144,11 +144,11 @@ typedef struct mq_engine_options {
     mq_scale_rule scales;  /* how NVFP4 weights are made when no checkpoint brings them */
     int threads;           /* 0: one per processor that this process (its container) may use */
     uint32_t context;      /* largest number of tokens of a sequence; 0: the model's own maximum, bounded by memory */
-    uint32_t chunk;        /* prefill rows per pass; 0: 512 */
+    uint32_t chunk;        /* prefill rows per pass; 0: 512, with experts 2048 */
     uint32_t last;         /* tokens at a prompt's end that run in the decode plan; 0: 1, as in the paper */
     uint32_t sequences;    /* sequences that may hold a full context at once; 0: 1 */
     uint64_t state_bytes;  /* of snapshots of recurrent state; 0: 22 a context, a quarter of memory at most */
-    uint64_t kv_bytes;     /* or KV of all sequences together, but at least one context; 0: as `sequences` says */
+    uint64_t kv_bytes;     /* of KV of all sequences together, one context at least; 0: as `sequences` says */
     const char *cache_dir; /* where packed weights are kept; NULL: $XDG_CACHE_HOME/mixquant or ~/.cache/mixquant */
     bool no_cache;         /* neither read nor write packed weights */
     mq_placement placement;

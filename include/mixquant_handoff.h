@@ -41,8 +41,8 @@ typedef struct mq_handoff_options {
     uint32_t
         least; /* tokens to be prefilled from which a hand-off is considered; 0: by measurement (docs/DISAGGREGATION.md) */
 
-    const char
-        *key_file; /* NULL, or a file whose bytes both sides share: they authenticate each other and every message */
+    /* NULL, or a file of 16 bytes to 64 KiB that both sides share (32 random ones are advised): they authenticate each other and every message. */
+    const char *key_file;
     void (*log)(void *context, const char *line);
     void *log_context;
 } mq_handoff_options;

@@ -136,7 +136,7 @@ typedef struct mq_scheduler_options {
     const mq_text *text;
     uint32_t streams;      /* answers that run at once; 0: 64 */
     uint32_t queue;        /* requests that wait at most; 0: 256 */
-    double gap;            /* longest pause of running answers while a prompt is read, in decode steps; 0: 2 */
+    double gap;            /* longest pause of answers while a prompt is read, in decode steps, 1.1 or more; 0: 2 */
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
     uint64_t disk_bytes;   /* bound of that folder; 0: 16 GiB */
@@ -218,7 +218,8 @@ typedef struct mq_request {
 
 /* A request that was submitted, until its client frees it. */
 typedef struct mq_job mq_job;
-/* Any thread. MQ_LIMIT: the queue is full or draining (error says which), or prompt and one token exceed the context. */
+/* Any thread. MQ_LIMIT: the queue is full, the prompt is empty, or it and one token exceed the context (error says which). MQ_CANCELLED: draining.
+ * MQ_USAGE: a token is not in the vocabulary. */
 MQ_API mq_status mq_scheduler_submit(mq_scheduler *scheduler, const mq_request *request, mq_job **job, mq_error *error);
 /* Ends it where it runs (its prompt is read on with finish_abandoned). No event comes after the return. Any other thread. */
 MQ_API void mq_job_free(mq_job *job);

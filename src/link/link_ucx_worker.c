@@ -123,7 +123,7 @@ typedef struct setting {
     bool is_open; /* the environment may say otherwise */
 } setting;
 
-/* By measurement (docs/perf/ucx-links.md). */
+/* By measurement; the figures were not kept. */
 static const setting settings[] = {
     {"TCP_TX_SEG_SIZE", "16384", false},
     {"TCP_CONN_NB", "y", true}, /* a connect that waits would hold up the moving thread */

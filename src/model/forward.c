@@ -3,8 +3,8 @@
  * each part, GELU).
  *
  * Where NVFP4 ends and BF16 begins: every linear group asks the pass's phase plan for its format. Under Mix-Quant the
- * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2); embedding, norms and lm_head are the
- * same in both phases. All activations between the linear layers are FP32; the KV cache is BF16. */
+ * prefill plan answers NVFP4 and the decode plan BF16 (Mix-Quant, section 3.2). Norms are those of the copy whose linear layers
+ * read them, embedding and lm_head are the same in both phases. All activations between the linear layers are FP32; the KV cache is BF16. */
 #include "model/forward.h"
 
 #include "model/residual.h"

@@ -3,7 +3,7 @@
  *
  *     bench_draft episodes DRAFT [COUNT [TEMPERATURE]]   the bundled model's episodes, tools really run
  *     bench_draft replay DRAFT SHAPE TOKENS [AGREEMENT]  recorded answers in place of the model's (mq_draft_script): TOKENS has a line
- *                                                        an answer, "CONVERSATION PROMPT_COUNT ANSWER_COUNT ID..." (dump_texts)
+ *                                                        an answer, "CONVERSATION PROMPT_COUNT ANSWER_COUNT ID..."
  *     bench_draft copy DRAFT SHAPE                       an answer that repeats 400 tokens of its prompt
  *     bench_draft sweep SHAPE [AGREEMENT]                the NVFP4 draft, by the share of its tokens that are right
  *     bench_draft random DRAFT SHAPE                     temperature 1.5: what nothing predicts

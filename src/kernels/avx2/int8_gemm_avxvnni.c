@@ -4,7 +4,7 @@
  * correction for the activations' offset, two FMAs scale and accumulate. 16 registers do not hold sums besides the integers of
  * a group of 64, so the sums stay in the tile, in L1.
  *
- * Registers of micro_4x16: t 8, w 2, activation 1; at the end of a group t 8, sw 2, c 2, scale 1.
+ * Registers of 4 rows x 16 features: t 8, w 2, activation 1; at the end of a group t 8, sw 2, c 2, scale 1.
  * Throughput of one group of 4 rows x 16 features: 128 vpdpbusd + 16 FMA on two ports = 72 cycles (3.56 times the FMA peak at
  * best), 96 + 14 loads. A row group of 7 is 4 rows, then 3.
  * Measured (Zen 5 class, one thread, VEX encoding, checkasm --bench --isa avx2 int8_gemm): 3.0 times the FMA peak at M = 512 and

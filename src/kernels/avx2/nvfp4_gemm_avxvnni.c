@@ -3,7 +3,7 @@
  * The idea is that of the AVX-512 file with half the width: four vpdpbusd for a block of 8 features, sums that begin at the
  * bits of the float 1.5*2^23, less 12*sum(w). Blocking, and sums that stay in the tile, as in the AVX2 file.
  *
- * Registers of micro_4x16: t 8, w 2, activation 1; at the end of a block t 8, sw 2, c 2, scale 1.
+ * Registers of 4 rows x 16 features: t 8, w 2, activation 1; at the end of a block t 8, sw 2, c 2, scale 1.
  * Throughput of one block of 4 rows x 16 features: 32 vpdpbusd + 16 FMA on two ports = 24 cycles (2.67 times the FMA peak
  * at best), 42 loads (21), 110 issue slots.
  *

@@ -3,14 +3,14 @@
  *
  * Idea: memory gives its all only to loads that are known far ahead, and one core's arithmetic must not be in their way. How to
  * tell them is a matter of the processor's own prefetchers, so there are three ways through memory with the same results.
- * The general one (Zen 5):
+ * "tiles", the general one (Zen 5):
  *   1 or 2 rows: two streams of consecutive features, far apart, that never jump; the processor's own prefetchers follow
  *     them, and an explicit prefetch 4 KiB ahead carries them over page ends (weights are a file map of 4 KiB pages).
  *   3 to 8 rows: 4 or 3 neighbouring features, so that an activation is loaded once for all of them, while exactly the next
  *     tile is prefetched; K in slices whose activations stay in L1.
  * "streams" (Zen 4): far streams for all rows, of 1 or 2 rows as many as L1 allows (thin_streams below); where there are several rows,
  * or one stream, each line is sent for twice, 16 KiB ahead into L2 and 1 KiB ahead into L1.
- * "twice" (Emerald Rapids): for 1 or 2 rows four far streams, each line sent for twice, 8 KiB and 1 KiB ahead; else the general one.
+ * "twice" (Emerald Rapids): for 1 or 2 rows four far streams, each line sent for twice, 8 KiB and 1 KiB ahead; else "tiles".
  *
  * Measured, whole decode steps of the 0.6B shape beside a plain read of the same minute. Zen 5 class, 2 threads: 0.92 of
  * 50 GB/s and 0.88 of 80, the machine's two states, with one row; a thread alone 0.95 of 41 GB/s with 1 row, 0.94 with 2,

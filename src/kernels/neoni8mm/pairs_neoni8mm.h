@@ -34,7 +34,7 @@ INLINE float32x4_t pair_of(const float *x, const float *y)
 }
 
 /* Where the sums of a pair of rows and a pair of features wait: 16 features of two rows of a tile hold 8 of them, as they are,
- * until split_pair makes them rows. */
+ * until split_pairs makes them rows. */
 INLINE float *pair_sums(float *row, float *next_row, size_t pair)
 {
     return pair < 4 ? row + 4 * pair : next_row + 4 * (pair - 4);
