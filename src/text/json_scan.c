@@ -1,5 +1,7 @@
 #include "text/json_scan.h"
 
+#include "base/ascii.h"
+
 #include <string.h>
 
 /* ---------------------------------------------------------------- UTF-8 */
@@ -58,16 +60,9 @@ static mq_scan escaped_byte(mq_json_string *s, uint8_t byte, char *out, size_t *
     return MQ_SCAN_MORE;
 }
 
-static int hex_value(uint8_t byte)
-{
-    if (byte >= '0' && byte <= '9') return byte - '0';
-    byte |= 0x20;
-    return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
-}
-
 static mq_scan hex_byte(mq_json_string *s, uint8_t byte, char *out, size_t *count)
 {
-    const int digit = hex_value(byte);
+    const int digit = mq__hex_value((char)byte);
     if (digit < 0) return MQ_SCAN_BAD;
     s->code = (uint16_t)(s->code << 4 | digit);
     if (++s->digits < 4) return MQ_SCAN_MORE;

@@ -145,7 +145,7 @@ static bool known_binary(const char *name)
     return false;
 }
 
-static bool category(const char *name, char short_name[4])
+static bool short_category(const char *name, char short_name[4])
 {
     for (size_t i = 0; i < sizeof long_categories / sizeof long_categories[0]; i++) {
         if (strcmp(name, long_categories[i][0]) != 0) continue;
@@ -161,7 +161,7 @@ static bool category(const char *name, char short_name[4])
 void mq__regex_property(const char *name, mq_regex_property *out)
 {
     char short_name[4];
-    if (category(name, short_name)) {
+    if (short_category(name, short_name)) {
         snprintf(out->text[0], sizeof out->text[0], "\\p{%s}", short_name);
     } else if (mq__regex_posix_class(name, &out->class)) {
         return;

@@ -1,6 +1,7 @@
 /* What a character of an expression can be: itself, or an escape. */
 #include "text/pretokenize_translate.h"
 
+#include "base/ascii.h"
 #include "base/error.h"
 #include "base/unicode.h"
 
@@ -14,13 +15,6 @@ mq_status mq__regex_refuse(const mq_regex_text *t, const char *what)
 mq_status mq__regex_malformed(const mq_regex_text *t, const char *expected)
 {
     return mq__fail(t->error, MQ_FORMAT, "regex: byte %zu: expected %s", t->at, expected);
-}
-
-static int hex_value(int c)
-{
-    if (mq__regex_digit(c)) return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
 /* One character that means itself, inside or outside of a set. */
@@ -49,8 +43,8 @@ static mq_status read_hex(mq_regex_text *t, char letter, uint32_t *code)
     const bool braces = letter == 'x' && mq__regex_peek(t, 0) == '{';
     const size_t most = braces ? 8 : letter == 'x' ? 2 : 4, from = t->at += braces;
     uint32_t value = 0;
-    while (t->at - from < most && hex_value(mq__regex_peek(t, 0)) >= 0)
-        value = value << 4 | (uint32_t)hex_value(t->pattern[t->at++]);
+    while (t->at - from < most && mq__hex_value((char)mq__regex_peek(t, 0)) >= 0)
+        value = value << 4 | (uint32_t)mq__hex_value(t->pattern[t->at++]);
     const size_t digits = t->at - from;
     if (digits == 0 || (letter == 'u' && digits != 4)) return mq__regex_refuse(t, "a code without its digits");
     if (braces && mq__regex_peek(t, 0) != '}') return mq__regex_refuse(t, "a list of codes");

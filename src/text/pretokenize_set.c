@@ -34,7 +34,8 @@ static void put_operand(set *s, mq_buf *out)
     mq__buf_putc(out, ')');
 }
 
-/* The whole: one set of PCRE2 where that can say it, since that matches long runs without memory for each character. */
+/* The whole: one set of PCRE2 where that can say it, else an assertion, in which alternatives leave nothing to go back
+ * to: so long runs take no memory for each character. */
 static void put_set(set *s, bool negate, mq_buf *out)
 {
     if (s->both.len == 0 && s->others.len == 0) {
@@ -45,10 +46,10 @@ static void put_set(set *s, bool negate, mq_buf *out)
         mq__buf_puts(out, negate ? "[" : "[^");
         mq__buf_append(out, s->others.data + 3, s->others.len - 3); /* behind "|[^" */
     } else {
-        mq__buf_puts(out, negate ? "(?:(?!" : "(?:");
+        mq__buf_puts(out, negate ? "(?:(?!" : "(?:(?=");
         mq__buf_append(out, s->both.data, s->both.len);
         put_operand(s, out);
-        mq__buf_puts(out, negate ? ")(?s:.))" : ")");
+        mq__buf_puts(out, ")(?s:.))");
     }
     out->failed = out->failed || s->items.failed || s->others.failed || s->both.failed;
 }
@@ -122,10 +123,10 @@ static mq_status read_range(mq_regex_text *t, set *s, bool first, bool *ranged)
     return MQ_OK;
 }
 
-static mq_status read_set(mq_regex_text *t, unsigned nested, mq_buf *out);
+static mq_status read_char_set(mq_regex_text *t, unsigned nested, mq_buf *out);
 
 /* What stands between the brackets. */
-static mq_status read_items(mq_regex_text *t, set *s, unsigned nested)
+static mq_status read_set_items(mq_regex_text *t, set *s, unsigned nested)
 {
     bool ranged = false;
     mq_status status = MQ_OK;
@@ -138,7 +139,7 @@ static mq_status read_items(mq_regex_text *t, set *s, unsigned nested)
         if (c == '[' && next != ':') {
             t->at++;
             mq__buf_putc(&s->others, '|');
-            status = read_set(t, nested + 1, &s->others);
+            status = read_char_set(t, nested + 1, &s->others);
             s->others_count++;
             s->complement = ranged = false;
         } else if (c == '&' && next == '&') {
@@ -160,13 +161,13 @@ static mq_status read_items(mq_regex_text *t, set *s, unsigned nested)
 }
 
 /* at stands behind the bracket */
-static mq_status read_set(mq_regex_text *t, unsigned nested, mq_buf *out)
+static mq_status read_char_set(mq_regex_text *t, unsigned nested, mq_buf *out)
 {
     set s = {0};
     const bool negate = mq__regex_peek(t, 0) == '^';
     if (nested > MAX_NESTED) return mq__regex_refuse(t, "too many sets in sets");
     t->at += negate;
-    const mq_status status = read_items(t, &s, nested);
+    const mq_status status = read_set_items(t, &s, nested);
     if (status == MQ_OK) {
         t->at++;
         put_set(&s, negate, out);
@@ -179,5 +180,5 @@ static mq_status read_set(mq_regex_text *t, unsigned nested, mq_buf *out)
 
 mq_status mq__regex_set(mq_regex_text *t, mq_buf *out)
 {
-    return read_set(t, 0, out);
+    return read_char_set(t, 0, out);
 }

@@ -45,7 +45,7 @@ static mq_status close_group(mq_regex_text *t)
 }
 
 /* (?imx-imx) or (?imx-imx: ; at stands behind the question mark. Oniguruma's m is PCRE2's s. */
-static mq_status read_options(mq_regex_text *t)
+static mq_status read_inline_options(mq_regex_text *t)
 {
     char text[24];
     size_t n = 0;
@@ -99,7 +99,7 @@ static size_t name_bytes(const mq_regex_text *t, char end, bool number)
     return n <= 32 && begins && mq__regex_peek(t, n) == end ? n : 0;
 }
 
-static mq_status read_group(mq_regex_text *t)
+static mq_status read_regex_group(mq_regex_text *t)
 {
     static const struct {
         const char *text;
@@ -121,7 +121,7 @@ static mq_status read_group(mq_regex_text *t)
             t->at += mq__regex_peek(t, 0) == '\\' && mq__regex_peek(t, 1) >= 0 ? 2 : 1;
         return t->at++ < t->bytes ? MQ_OK : mq__regex_malformed(t, "the end of a comment");
     }
-    if (after != '<' && after != '\'') return read_options(t);
+    if (after != '<' && after != '\'') return read_inline_options(t);
     t->at++;
     const size_t n = name_bytes(t, after == '<' ? '>' : '\'', false);
     if (n == 0) return mq__regex_refuse(t, "a group's name that PCRE2 does not know");
@@ -309,7 +309,7 @@ static mq_status read_construct(mq_regex_text *t)
         begin_atom(t);
         return mq__regex_set(t, t->out);
     case '(':
-        return read_group(t);
+        return read_regex_group(t);
     case ')':
         t->at++;
         return close_group(t);

@@ -1,4 +1,5 @@
 /* The byte alphabet of GPT-2: printable Latin-1 bytes stand for themselves, the other 68 are numbered from U+0100. */
+#include "base/ascii.h"
 #include "text/tokenizer_impl.h"
 
 static bool is_printable(uint32_t byte)
@@ -32,17 +33,10 @@ bool mq__bytes_to_alphabet(const char *bytes, size_t count, mq_buf *out)
     return true;
 }
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 int mq__byte_token_value(mq_text text)
 {
     const char *p = text.data;
     if (text.bytes != 6 || p[0] != '<' || p[1] != '0' || p[2] != 'x' || p[5] != '>') return -1;
-    const int high = hex(p[3]), low = hex(p[4]);
+    const int high = mq__hex_value(p[3]), low = mq__hex_value(p[4]);
     return high < 0 || low < 0 ? -1 : high << 4 | low;
 }

@@ -1,5 +1,6 @@
 #include "text/tokjson.h"
 
+#include "base/ascii.h"
 #include "base/error.h"
 #include "base/unicode.h"
 
@@ -90,19 +91,12 @@ bool mq__tokjson_key(mq_tokjson *json, mq_text *key)
     return true;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* four hex digits at pos; moves pos behind them */
 static bool read_unit(mq_tokjson *json, uint32_t *unit)
 {
     *unit = 0;
     for (int i = 0; i < 4; i++, json->pos++) {
-        const int digit = json->pos < json->bytes ? hex_digit(json->data[json->pos]) : -1;
+        const int digit = json->pos < json->bytes ? mq__hex_value(json->data[json->pos]) : -1;
         if (digit < 0) return mq__tokjson_expected(json, "four hexadecimal digits");
         *unit = *unit << 4 | (uint32_t)digit;
     }
