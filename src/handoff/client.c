@@ -87,7 +87,6 @@ mq_status mq__client_add(mq_client *c, mq_kv_arrival *a, mq_error *error)
     if (takes) {
         c->table[at] = a;
         c->count++;
-        a->epoch = ++c->epoch;
         note_news(c);
     } else if (c->is_broken && c->reason.status != MQ_OK) {
         *error = c->reason; /* it could not connect, and that soon */
@@ -252,7 +251,7 @@ static mq_kv_arrival *find_arrival(mq_client *c, const mq_frame *frame, mq_error
     const uint64_t at = frame->request - 1;
     pthread_mutex_lock(&c->lock);
     if (at < MQ_FRAME_HANDOFFS && c->table[at] && c->table[at]->epoch == frame->epoch) a = c->table[at];
-    const bool given = at < MQ_FRAME_HANDOFFS && frame->epoch > 0 && frame->epoch <= c->epoch && (!a || a->is_asked);
+    const bool given = at < MQ_FRAME_HANDOFFS && frame->epoch > 0 && frame->epoch <= c->epoch;
     if (a && given) mq__arriving_hold(a);
     pthread_mutex_unlock(&c->lock);
     if (given) return a;
@@ -337,7 +336,8 @@ static void send_farewell(mq_client *c, const mq_kv_arrival *a, uint64_t request
     if (kind) send_or_break(c, &frame);
 }
 
-/* Under the lock: the first hand-off that has something to say, which is noted; one that is over leaves the table. */
+/* Under the lock: the first hand-off that has something to say, which is noted; one that is over leaves the table. Epochs are given here:
+ * PREFILLs go out in their order, wherever in the table they are. */
 static mq_kv_arrival *next_arrival(mq_client *c, uint64_t *request, bool *is_over, bool *was_asked,
                                    mq_frame_kind *farewell)
 {
@@ -347,11 +347,13 @@ static mq_kv_arrival *next_arrival(mq_client *c, uint64_t *request, bool *is_ove
         *is_over = mq__arriving_is_over(a, farewell);
         *was_asked = a->is_asked;
         if (!*is_over && *was_asked) continue;
-        a->is_asked = true;
         *request = i + 1;
         if (*is_over) {
             c->table[i] = NULL;
             if (--c->count == 0) c->used = mq__seconds();
+        } else {
+            a->is_asked = true;
+            a->epoch = ++c->epoch;
         }
         return a;
     }

@@ -40,7 +40,7 @@ struct mq_client {
     mq_hello theirs;
     mq_kv_arrival *table[MQ_FRAME_HANDOFFS]; /* request - 1 */
     uint32_t count;
-    uint64_t epoch; /* of the latest hand-off */
+    uint64_t epoch; /* of the latest hand-off that was asked for */
     double since;   /* of the connection */
     double used;    /* when its last hand-off ended */
     double heard;

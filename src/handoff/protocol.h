@@ -6,7 +6,7 @@
  *      4   u16     kind (mq_frame_kind)
  *      6   u16     zero
  *      8   u64     request: number of the hand-off, by D; 0: the connection's own
- *     16   u64     epoch of the hand-off, by D, never used twice on a connection: what comes late for an earlier one is dropped
+ *     16   u64     epoch of the hand-off, by D, of each PREFILL a later one: what comes late for an earlier hand-off is dropped
  *     24   u64     sequence: 0, 1, ... of the messages of this direction; anything else is a replay, or a loss
  *     32   u64     bytes of the body
  *     40   u8[16]  tag

@@ -188,13 +188,44 @@ static void test_deadlines(void **state)
     close_scene(s);
 }
 
+/* P takes PREFILLs in the order of their epochs only: also when a place of the table was freed before others that wait. */
+static void test_epochs_in_order(void **state)
+{
+    (void)state;
+    scene *s = open_scene();
+    const mq_pays_facts facts = usual();
+    const mq_kv_wanted wanted = {.tokens = s->ids, .count = COUNT};
+    mq_kv_arrival *two[2];
+    double due;
+    ask_again(s, &facts);
+    mq__arriving_end(s->arrival);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(mq__arriving_new(s->w.handoff, s->client, &wanted, &facts, &two[i], NULL), MQ_OK);
+        assert_int_equal(mq__client_add(s->client, two[i], NULL), MQ_OK);
+        if (i == 0) assert_true(mq__client_step(s->client, &due)); /* the farewell of the one that has ended */
+    }
+    assert_ptr_equal(s->client->table[0], two[1]);
+    assert_ptr_equal(s->client->table[1], two[0]);
+    for (uint64_t epoch = 2; epoch <= 3; epoch++) {
+        assert_true(!two[0]->is_asked || !two[1]->is_asked);
+        const bool was_asked[2] = {two[0]->is_asked, two[1]->is_asked};
+        assert_true(mq__client_step(s->client, &due));
+        for (int i = 0; i < 2; i++) {
+            if (two[i]->is_asked && !was_asked[i]) assert_int_equal(two[i]->epoch, epoch);
+        }
+    }
+    assert_true(two[0]->is_asked && two[1]->is_asked);
+    mq__arriving_end(two[0]);
+    mq__arriving_end(two[1]);
+    while (mq__client_step(s->client, &due)) {}
+    close_scene(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accept),
-        cmocka_unit_test(test_begin),
-        cmocka_unit_test(test_lease),
-        cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_accept),    cmocka_unit_test(test_begin),           cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_deadlines), cmocka_unit_test(test_epochs_in_order),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
 }
