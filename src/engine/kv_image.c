@@ -328,6 +328,10 @@ static mq_status check_range(const mq_sequence *sequence, const mq_kvimage *imag
         return mq__fail(error, MQ_USAGE, "KV image: range: expected one from position %u on, got %u", sequence->count,
                         image->first);
     }
+    if (image->count > sequence->engine->context - image->first) {
+        return mq__fail(error, MQ_LIMIT, "KV image: range: expected it to end within the context of %u, got %u from %u",
+                        sequence->engine->context, image->count, image->first);
+    }
     for (uint32_t i = 0; i < image->first + image->count; i++) {
         const int32_t token = mq__kvimage_token(image, i);
         if (i < image->first ? token == sequence->tokens[i]

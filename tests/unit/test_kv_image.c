@@ -13,7 +13,7 @@
 static char *model;
 static int32_t tokens[TOKENS];
 
-static mq_engine *open_engine(const char *dir, mq_linear_format prefill, mq_scale_rule scales)
+static mq_engine *open_context(const char *dir, mq_linear_format prefill, mq_scale_rule scales, uint32_t context)
 {
     mq_engine *engine;
     mq_error error = {0};
@@ -21,12 +21,17 @@ static mq_engine *open_engine(const char *dir, mq_linear_format prefill, mq_scal
                                        .plan = {.prefill = prefill, .decode = MQ_LINEAR_BF16},
                                        .scales = scales,
                                        .threads = 2,
-                                       .context = TOKENS,
+                                       .context = context,
                                        .chunk = 64,
                                        .sequences = 3,
                                        .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
     return engine;
+}
+
+static mq_engine *open_engine(const char *dir, mq_linear_format prefill, mq_scale_rule scales)
+{
+    return open_context(dir, prefill, scales, TOKENS);
 }
 
 static mq_sequence *filled(mq_engine *engine, uint32_t count)
@@ -220,6 +225,35 @@ static void test_full_pool(void **state)
     mq_engine_close(engine);
 }
 
+/* An image of an engine with a longer context is refused before anything is written, unless it ends within this one's. */
+static void test_longer_context(void **state)
+{
+    (void)state;
+    mq_engine *longer = open_engine(model, MQ_LINEAR_NVFP4, MQ_SCALES_RTN),
+              *engine = open_context(model, MQ_LINEAR_NVFP4, MQ_SCALES_RTN, 128);
+    mq_sequence *from = filled(longer, 200), *to = filled(engine, 120);
+    const uint32_t available = mq__kv_available(engine->kv);
+    static const uint32_t ends[] = {129, 131, 128};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        mq_buf image = export_range(from, 120, ends[i] - 120);
+        mq_error error = {0};
+        const mq_status status = import_bytes(to, image.data, image.len, &error);
+        if (ends[i] > 128) {
+            unit_refused(status, MQ_LIMIT, &error, "context of 128");
+            assert_int_equal(held(to), 120);
+            assert_int_equal(mq__kv_available(engine->kv), available);
+        } else {
+            assert_int_equal(status, MQ_OK);
+            assert_int_equal(held(to), 128);
+        }
+        mq__buf_free(&image);
+    }
+    mq_sequence_free(from);
+    mq_sequence_free(to);
+    mq_engine_close(longer);
+    mq_engine_close(engine);
+}
+
 static void test_failing_allocations(void **state)
 {
     (void)state;
@@ -269,7 +303,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_export_import_go_on), cmocka_unit_test(test_chunks_in_any_order),
         cmocka_unit_test(test_damage_is_refused),   cmocka_unit_test(test_foreign_images_are_refused),
-        cmocka_unit_test(test_full_pool),           cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_full_pool),           cmocka_unit_test(test_longer_context),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, make_model, forget_model);
 }
