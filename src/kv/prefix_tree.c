@@ -300,11 +300,33 @@ static mq_prefix_node *least_leaf(const mq_prefix_tree *tree)
     return least;
 }
 
-uint32_t mq__prefix_evict(mq_prefix_tree *tree, uint32_t blocks)
+static uint32_t evict_leaves(mq_prefix_tree *tree, uint32_t blocks)
 {
     uint32_t given = 0;
     for (mq_prefix_node *node; given < blocks && (node = least_leaf(tree)); given++) {
         drop_leaf(tree, node);
+    }
+    return given;
+}
+
+/* A leaf that others hold, behind a block that they do not: its sequence has one of its own for the same tokens. NULL: there is none. */
+static mq_prefix_node *leaf_behind_own(const mq_prefix_tree *tree)
+{
+    for (size_t i = 0; i < tree->leaf_count; i++) {
+        for (const mq_prefix_node *node = tree->leaf[i]; node->depth; node = node->parent) {
+            if (node->block->holders == 1) return tree->leaf[i];
+        }
+    }
+    return NULL;
+}
+
+/* Leaves that others hold bring nothing but the way to what stands before them; they come back when their sequences grow or end. */
+uint32_t mq__prefix_evict(mq_prefix_tree *tree, uint32_t blocks)
+{
+    uint32_t given = evict_leaves(tree, blocks);
+    for (mq_prefix_node *node; given < blocks && (node = leaf_behind_own(tree));) {
+        drop_leaf(tree, node);
+        given += evict_leaves(tree, blocks - given);
     }
     return given;
 }
@@ -329,7 +351,7 @@ static mq_prefix_node *new_child(mq_prefix_tree *tree, mq_prefix_node *parent, c
     const bool was_leaf = parent->heap_at != 0;
     remove_leaf(tree, parent);
     mq_prefix_node *node = NULL;
-    if (tree->blocks < tree->most || mq__prefix_evict(tree, 1)) {
+    if (tree->blocks < tree->most || evict_leaves(tree, 1)) {
         node = leaf_room(tree) ? mq__alloc(sizeof *node + BLOCK_BYTES) : NULL;
     }
     if (!node) {
@@ -347,7 +369,6 @@ static mq_prefix_node *new_child(mq_prefix_tree *tree, mq_prefix_node *parent, c
     return node;
 }
 
-/* The same tokens' block with a snapshot of recurrent state or a window part, which the tree's own has not (any more). */
 static void change_block(const mq_prefix_tree *tree, mq_prefix_node *node, mq_kv_block *block)
 {
     mq__kv_hold(block);
@@ -360,6 +381,13 @@ static bool has_more(const mq_kv_block *a, const mq_kv_block *b)
     return (a->state && !b->state) || (a->window && !b->window);
 }
 
+/* Whether another block of the same tokens is to be in the place of the tree's own: it has a snapshot of recurrent state or a window part
+ * which the own has not (any more); or nobody else holds the own, so that it would be there twice, and nothing is lost with it. */
+static bool is_to_replace(const mq_kv_block *block, const mq_kv_block *own)
+{
+    return has_more(block, own) || (own->holders == 1 && !has_more(own, block));
+}
+
 bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const int32_t *tokens,
                     mq_kv_block *const *block, uint32_t blocks, double weight, mq_prefix_node **last)
 {
@@ -370,7 +398,7 @@ bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const i
         const int32_t *next = tokens + (size_t)b * MQ_PAGE_TOKENS;
         mq_prefix_node *child = find_child(tree, node, next);
         if (!child) child = new_child(tree, node, next, block[b], weight);
-        if (child && has_more(block[b], child->block)) change_block(tree, child, block[b]);
+        if (child && is_to_replace(block[b], child->block)) change_block(tree, child, block[b]);
         /* A normal request makes worth what it is that only a background one used until now. */
         if (child && weight > child->weight) {
             child->weight = weight;

@@ -46,8 +46,9 @@ mq_prefix_node *mq__prefix_find(mq_prefix_tree *tree, uint64_t owner, uint64_t p
                                 uint32_t count, mq_prefix_miss *miss);
 /* Notes that the path to a node was used: it is worth more from now on. */
 void mq__prefix_use(mq_prefix_tree *tree, mq_prefix_node *node);
-/* Adds the path of `blocks` full blocks; the tree holds those that it did not have. `weight` scales what they are worth: 1, or less.
- * *last: the deepest node on the path. False: memory or the bound ended it before the last block. */
+/* Adds the path of `blocks` full blocks; the tree holds those that it did not have, and in place of blocks which nobody else holds those
+ * given, unless it has a snapshot or a window part that they have not. `weight` scales what they are worth: 1, or less. *last: the deepest
+ * node on the path. False: memory or the bound ended it before the last block. */
 bool mq__prefix_add(mq_prefix_tree *tree, uint64_t owner, uint64_t plan, const int32_t *tokens,
                     mq_kv_block *const *block, uint32_t blocks, double weight, mq_prefix_node **last);
 /* Gives back at least `blocks` blocks to the pool, if that many are held by nobody else. Returns how many. */

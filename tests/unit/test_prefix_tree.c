@@ -118,13 +118,52 @@ static void test_leaves_go_first_and_held_ones_stay(void **state)
     assert_int_equal(mq__prefix_evict(f.tree, 3), 3);
     assert_int_equal(found(&f, 0, a, 8 * PAGE, NULL), 5);
     last = mq__prefix_find(f.tree, 0, 1, a, 8 * PAGE, NULL);
-    mq_kv_block *held = last->block;
-    mq__kv_hold(held); /* as a running sequence does: the leaf and all before it stay */
+    mq_kv_block *held[5];
+    mq__prefix_path(last, held);
+    for (int i = 0; i < 5; i++) {
+        mq__kv_hold(held[i]); /* as a running sequence does: the leaf and all before it stay */
+    }
     assert_int_equal(mq__prefix_evict(f.tree, 1), 0);
     assert_int_equal(found(&f, 0, a, 8 * PAGE, NULL), 5);
-    mq__kv_release(f.pool, held);
+    for (int i = 0; i < 5; i++) {
+        mq__kv_release(f.pool, held[i]);
+    }
     assert_int_equal(mq__prefix_evict(f.tree, 100), 5);
     assert_int_equal(mq__prefix_blocks(f.tree), 0);
+    close_tree(&f);
+}
+
+/* A sequence has blocks of its own for tokens that the tree has, as it could not begin there: the tree keeps one of each, its own where
+ * that has more, and what only the tree holds can go though the sequence goes on behind it. */
+static void test_second_blocks(void **state)
+{
+    (void)state;
+    fixture f = open_tree(BLOCKS);
+    int32_t a[8 * PAGE];
+    float snapshot;
+    mq_kv_block *own[6];
+    mq_prefix_node *last;
+    make_tokens(a, 8 * PAGE, 0, 1);
+    (void)add_path(&f, 0, a, 4, 1);
+    mq__prefix_path(mq__prefix_find(f.tree, 0, 1, a, 8 * PAGE, NULL), own);
+    mq_kv_block *with_state = own[2];
+    with_state->state = &snapshot;
+    for (int i = 0; i < 6; i++) {
+        own[i] = mq__kv_take(f.pool, 1);
+    }
+    assert_true(mq__prefix_add(f.tree, 0, 1, a, own, 6, 1, &last));
+    assert_int_equal(mq__prefix_blocks(f.tree), 6);
+    assert_int_equal(mq__kv_available(f.pool), BLOCKS - 7); /* its own, and the one with a snapshot */
+    assert_int_equal(mq__prefix_evictable(f.tree), 1);
+    with_state->state = NULL;
+    assert_int_equal(mq__prefix_evict(f.tree, 2), 1);
+    assert_int_equal(mq__kv_available(f.pool), BLOCKS - 6);
+    assert_int_equal(found(&f, 0, a, 8 * PAGE, NULL), 2);
+    assert_true(mq__prefix_add(f.tree, 0, 1, a, own, 6, 1, &last));
+    for (int i = 0; i < 6; i++) {
+        mq__kv_release(f.pool, own[i]);
+    }
+    assert_int_equal(found(&f, 0, a, 8 * PAGE, NULL), 6);
     close_tree(&f);
 }
 
@@ -215,6 +254,7 @@ int main(void)
         cmocka_unit_test(test_branches_share),
         cmocka_unit_test(test_path_is_in_order),
         cmocka_unit_test(test_leaves_go_first_and_held_ones_stay),
+        cmocka_unit_test(test_second_blocks),
         cmocka_unit_test(test_side_requests_do_not_displace),
         cmocka_unit_test(test_old_sessions_go),
         cmocka_unit_test(test_bound_holds_and_a_parent_outlives_its_child),

@@ -74,6 +74,29 @@ static void test_turns(void **state)
     mq_engine_close(engine);
 }
 
+/* KV for one context. The second prompt goes on where the first one has a snapshot, before the place where they part: the blocks between
+ * are there twice, and those of the first one go when the second needs them. */
+static void test_a_lone_request_has_room(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(1, 256);
+    static int32_t alone[LONG];
+    client *first = new_client(5, 520), *second = new_client(6, 900);
+    memcpy(second->prompt, first->prompt, 460 * sizeof *first->prompt);
+    second->most = 110;
+    answer_alone(engine, second, 0, alone);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.draft = MQ_DRAFT_OFF});
+    must_submit(s, first, 0);
+    finish(first);
+    must_submit(s, second, 0);
+    finish(second);
+    check_answer(second, alone);
+    free(first);
+    free(second);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+}
+
 /* ---- turns: what is read again beside what is new */
 
 enum { SYSTEM = 150, CALL = 20, RESULT = 100, SHORT = 10, TURN_END = MQ_SYNTH_IM_END };
@@ -233,6 +256,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_equal_singles),
+        cmocka_unit_test(test_a_lone_request_has_room),
         cmocka_unit_test(test_crowded),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_turn_ends),
