@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+#define PROMPT_MOST ((size_t)1 << 20) /* tokens */
+
 struct mq_server_side {
     mq_link_listener *listener; /* NULL: not yet, or not any more */
     size_t most;                /* bytes of a body */
@@ -14,12 +16,21 @@ struct mq_server_side {
     bool is_stopping;
 };
 
+/* Bytes of a body: of any prompt of the model that a decode worker may have. One that is too long for this worker's context is refused
+ * (mq__sender_submit), which leaves the connection to the others; a body that is too long ends it. Memory for bodies is used as they come,
+ * one a connection at a time. */
+static size_t most_asked(const mq_engine *e)
+{
+    const size_t all = e->weights->config.max_positions, tokens = all < PROMPT_MOST ? all : PROMPT_MOST;
+    return 4 * ((tokens > e->context ? tokens : e->context) + 1) + MQ_FRAME_LEASE + MQ_HELLO_BODY;
+}
+
 mq_status mq__server_side_new(mq_handoff *h, mq_error *error)
 {
     mq_server_side *side = mq__alloc_zero(1, sizeof *side);
     if (!side) return mq__fail(error, MQ_NO_MEMORY, "hand-off: expected memory, got none");
     pthread_mutex_init(&side->lock, NULL);
-    side->most = 4 * ((size_t)h->engine->context + 1) + MQ_FRAME_LEASE + MQ_HELLO_BODY;
+    side->most = most_asked(h->engine);
     h->server = side;
     return MQ_OK;
 }

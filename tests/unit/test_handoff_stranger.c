@@ -376,6 +376,24 @@ static void test_refusals(void **state)
     stop_worker(p);
 }
 
+/* A prompt beyond this worker's context, which the decode worker's own may well be: others on the connection go on. */
+static void test_a_shorter_context(void **state)
+{
+    (void)state;
+    worker *p = start_prefill(open_context(model, 256, 4, 64, MQ_LINEAR_NVFP4), NULL);
+    stranger *s = come_and_greet(p, NULL);
+    assert_int_equal(ask_prefill(s, 1, 1000, 10000, 20), MQ_OK);
+    WAIT_FOR(heard(s, MQ_FRAME_FAIL) == 1 || is_over(s));
+    assert_false(is_over(s));
+    assert_int_equal(s->fault, MQ_FAULT_REFUSED);
+    assert_non_null(strstr(s->text, "context"));
+    assert_int_equal(ask_prefill(s, 2, 200, 10000, 20), MQ_OK);
+    WAIT_FOR(heard(s, MQ_FRAME_COMMIT) == 1);
+    assert_int_equal(handoff_stats(p).refused_frames, 0);
+    go(s);
+    stop_worker(p);
+}
+
 static void test_busy(void **state)
 {
     (void)state;
@@ -493,9 +511,16 @@ static void test_crowd(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greetings), cmocka_unit_test(test_keys),      cmocka_unit_test(test_broken_rules),
-        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_busy),      cmocka_unit_test(test_vanishing),
-        cmocka_unit_test(test_deaf),      cmocka_unit_test(test_no_thanks), cmocka_unit_test(test_flood),
+        cmocka_unit_test(test_greetings),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_broken_rules),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_a_shorter_context),
+        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_vanishing),
+        cmocka_unit_test(test_deaf),
+        cmocka_unit_test(test_no_thanks),
+        cmocka_unit_test(test_flood),
         cmocka_unit_test(test_crowd),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);

@@ -75,19 +75,25 @@ static inline void make_hasty(mq_handoff *h)
     h->tuning.health_wait = 1;
 }
 
-static inline mq_engine *open_model(const char *dir, uint32_t contexts, uint32_t chunk, mq_linear_format prefill)
+static inline mq_engine *open_context(const char *dir, uint32_t context, uint32_t contexts, uint32_t chunk,
+                                      mq_linear_format prefill)
 {
     mq_engine *engine;
     mq_error error = {0};
     const mq_engine_options options = {.model_dir = dir,
                                        .plan = {.prefill = prefill, .decode = MQ_LINEAR_BF16},
                                        .threads = 1,
-                                       .context = 1024,
+                                       .context = context,
                                        .chunk = chunk,
                                        .sequences = contexts,
                                        .no_cache = true};
     if (mq_engine_open(&options, &engine, &error) != MQ_OK) fail_msg("%s", error.text);
     return engine;
+}
+
+static inline mq_engine *open_model(const char *dir, uint32_t contexts, uint32_t chunk, mq_linear_format prefill)
+{
+    return open_context(dir, 1024, contexts, chunk, prefill);
 }
 
 /* Begins with an engine; start_worker goes on. */
