@@ -143,9 +143,29 @@ static mq_lease *next_old(mq_handoff *h, double now, bool any)
     return old;
 }
 
+/* The first one that came, where running requests wait for its blocks: who comes for it has its prompt read again. */
+static void lend_no_more(mq_handoff *h)
+{
+    mq_scheduler *scheduler = atomic_load(&h->scheduler);
+    if (!scheduler || !mq__scheduler_lacked_room(scheduler)) return;
+    pthread_mutex_lock(&h->lock);
+    mq_lease **at = &h->leases;
+    while (*at && (*at)->next) {
+        at = &(*at)->next;
+    }
+    mq_lease *first = *at ? unlist(h, at) : NULL;
+    h->stats.leases_expired += first != NULL;
+    pthread_mutex_unlock(&h->lock);
+    if (!first) return;
+    mq__handoff_log(h, "hand-off: lease %.8s: expected room for running requests beside it, there is none", first->id);
+    drop_lease(h, first);
+    mq__scheduler_wake(scheduler);
+}
+
 void mq__leases_watch(mq_handoff *h, double now)
 {
     free_strays(h);
+    lend_no_more(h);
     for (mq_lease *old = next_old(h, now, false); old; old = next_old(h, now, false)) {
         mq__handoff_log(h, "hand-off: lease %.8s: expected to be fetched in time, nobody came", old->id);
         drop_lease(h, old);

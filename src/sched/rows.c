@@ -126,7 +126,7 @@ static mq_kv_need need_of_step(const step_rows *step)
 }
 
 /* Gathers rows for which there are blocks: making room may park the youngest job, whose rows are not wanted then. `budget`: of prefill
- * rows. False: there are none, or without parking no room. */
+ * rows. False: there are none, or no room without parking or before what is held is let go. */
 static bool gather_with_room(mq_scheduler *s, mq_phase phase, uint32_t budget, bool parks)
 {
     step_rows *step = &s->step[phase];
@@ -138,7 +138,10 @@ static bool gather_with_room(mq_scheduler *s, mq_phase phase, uint32_t budget, b
             gather_decode(s, step);
         const uint32_t before = s->running.count;
         const bool room = mq__make_room(s, need_of_step(step), parks);
-        if (s->running.count == before) return step->count > 0 && (room || parks);
+        if (s->running.count != before) continue;
+        const bool waits = !room && parks && s->held.count > 0;
+        s->lacks_room = s->lacks_room || waits;
+        return step->count > 0 && !waits && (room || parks);
     }
 }
 

@@ -87,8 +87,8 @@ struct mq_scheduler {
     pthread_mutex_t lock; /* what follows, up to the blank line */
     pthread_cond_t work, idle;
     job_list inbox;
-    uint32_t jobs; /* submitted and not ended */
-    bool draining, stopping, woken;
+    uint32_t jobs;                               /* submitted and not ended */
+    bool draining, stopping, woken, lacked_room; /* lacked_room: as mq__scheduler_lacked_room says */
     mq_scheduler_stats stats;
 
     job_list waiting, running;
@@ -96,6 +96,7 @@ struct mq_scheduler {
     job_list held;             /* ended, and their clients want the sequence for a while */
     step_rows step[MQ_PHASES]; /* of the step in hand; a decode step may run between two layers of a prefill step */
     reading reading;
+    bool lacks_room;  /* steps of this turn wait until what is held is let go */
     double decode_s;  /* of a decode step, smoothed */
     double decoded;   /* when the last one ended */
     double published; /* when the statistics that cost something were last made */

@@ -90,6 +90,7 @@ static void publish_stats(mq_scheduler *s)
 {
     uint32_t largest = 0, arriving = 0, evictable = s->stats.kv_blocks_cached;
     uint64_t unread = 0;
+    bool lacks = s->lacks_room;
     const double now = mq__seconds();
     if (now - s->published > PUBLISH_EVERY || s->running.count == 0) {
         evictable = mq__prefix_evictable(s->cache->tree);
@@ -102,6 +103,9 @@ static void publish_stats(mq_scheduler *s)
     }
     for (const mq_job *job = s->waiting.first; job; job = job->next) {
         unread += mq__job_unread(job);
+    }
+    for (mq_job *job = s->held.first; lacks && job; job = job->next) {
+        lacks = !mq__job_has_left(job); /* else there will be some */
     }
     const uint32_t free = mq__kv_available(s->engine->kv), windows_free = mq__kv_windows_available(s->engine->kv);
     pthread_mutex_lock(&s->lock);
@@ -118,6 +122,7 @@ static void publish_stats(mq_scheduler *s)
     s->stats.evicted_tokens = s->cache->evicted_tokens;
     s->stats.disk_read_tokens = s->cache->read_tokens;
     s->stats.disk_written_tokens = s->cache->written_tokens;
+    s->lacked_room = lacks;
     if (largest > s->stats.largest) s->stats.largest = largest;
     pthread_mutex_unlock(&s->lock);
 }
@@ -137,6 +142,7 @@ static void *run_scheduler(void *context)
         end_left(s, &s->running, false);
         mq__release_held(s, false);
         mq__admit(s);
+        s->lacks_room = false;
         const bool ran = mq__run_step(s);
         const uint32_t before = s->storing.first ? s->storing.first->stored : 0;
         store_some(s, ran ? 1 : STORE_AT_ONCE);

@@ -14,6 +14,15 @@ void mq__scheduler_wake(mq_scheduler *s)
     pthread_mutex_unlock(&s->lock);
 }
 
+bool mq__scheduler_lacked_room(mq_scheduler *s)
+{
+    pthread_mutex_lock(&s->lock);
+    const bool lacked = s->lacked_room;
+    s->lacked_room = false;
+    pthread_mutex_unlock(&s->lock);
+    return lacked;
+}
+
 /* ---- in */
 
 /* Tokens up to `whole` become the sequence's: their KV is in its blocks. */

@@ -57,5 +57,7 @@ struct mq_kv_source {
 
 /* From any thread: the state of an arrival has changed. */
 void mq__scheduler_wake(mq_scheduler *scheduler);
+/* From any thread: whether running requests have waited, since the last call, for blocks of those that are held (mq_request.hold). */
+bool mq__scheduler_lacked_room(mq_scheduler *scheduler);
 
 #endif

@@ -382,6 +382,32 @@ static void test_leases(void **state)
     stop_both(&b);
 }
 
+/* An answer that needs the blocks of leases gets those of the first one. */
+static void test_leases_make_room(void **state)
+{
+    (void)state;
+    mq_engine *alone = open_model(model, 1, 128, MQ_LINEAR_NVFP4);
+    worker *p = start_prefill(open_model(model, 1, 64, MQ_LINEAR_NVFP4), NULL); /* 16 blocks */
+    kept first = read_for_another(p, 1, 400, 30), second = read_for_another(p, 2, 200, 30);
+    client *c = new_client(3, 100);
+    c->most = 500;
+    ask(p, c);
+    await(c);
+    check_truth(alone, c);
+    assert_int_equal(handoff_stats(p).leased, 1);
+    assert_int_equal(handoff_stats(p).leases_expired, 1);
+    const mq_sequence *sequence;
+    assert_null(mq__lease_take(p->handoff, first.id, 32, first.client->prompt, 400, &sequence));
+    mq_job *job = mq__lease_take(p->handoff, second.id, 32, second.client->prompt, 200, &sequence);
+    assert_non_null(job);
+    mq_job_free(job);
+    drop(first.client);
+    drop(second.client);
+    drop(c);
+    stop_worker(p);
+    mq_engine_close(alone);
+}
+
 static uint32_t held_jobs(const worker *w)
 {
     mq_scheduler_stats stats;
@@ -477,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_idle_connections_close),
         cmocka_unit_test(test_leases),
         cmocka_unit_test(test_leases_in_events),
+        cmocka_unit_test(test_leases_make_room),
         cmocka_unit_test(test_lease_ends_under_a_reader),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);

@@ -408,6 +408,41 @@ static void test_held_until_freed(void **state)
     free(next);
 }
 
+/* An answer that needs the blocks of what is held waits for them; nobody is aborted. */
+static void test_running_waits_for_held(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(1, 64);
+    static int32_t alone[LONG];
+    client *held = new_client(51, 400), *c = new_client(53, 100);
+    c->most = 800; /* 15 blocks in all, of 16 */
+    answer_alone(engine, c, 0, alone);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.draft = MQ_DRAFT_OFF});
+    mq_request request = {.tokens = held->prompt,
+                          .count = held->count,
+                          .options = options_of(0, held->most),
+                          .prefill_only = true,
+                          .hold = true,
+                          .event = hear,
+                          .context = held};
+    assert_int_equal(mq_scheduler_submit(s, &request, &held->job, NULL), MQ_OK);
+    wait_read(held, 399);
+    must_submit(s, c, 0);
+    wait_answer(c, 9 * 64 - 100); /* the others are held */
+    for (int i = 0; i < 20; i++) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+        assert_int_equal(stats_now(s).running, 1);
+    }
+    assert_true(mq__scheduler_lacked_room(s));
+    leave(held);
+    finish(c);
+    check_answer(c, alone);
+    mq_scheduler_stop(s);
+    mq_engine_close(engine);
+    free(held);
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +453,7 @@ int main(void)
         cmocka_unit_test(test_a_failure_may_fail_the_request),
         cmocka_unit_test(test_leaving_while_it_arrives),
         cmocka_unit_test(test_held_until_freed),
+        cmocka_unit_test(test_running_waits_for_held),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
 }
