@@ -212,15 +212,16 @@ bool mq__kv_store_has(mq_kv_store *store, const mq_kv_name *name)
     return there;
 }
 
-bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t first, uint32_t end, const mq_kv_name *name)
+mq_kv_put mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t first, uint32_t end,
+                           const mq_kv_name *name)
 {
     pthread_mutex_lock(&store->lock);
     const bool full = store->waiting > WAITING_MAX;
     pthread_mutex_unlock(&store->lock);
-    if (full) return false;
-    if (mq__kv_store_has(store, name)) return true;
+    if (full) return MQ_KV_LATER;
+    if (mq__kv_store_has(store, name)) return MQ_KV_TAKEN;
     kv_image *image = mq__alloc_zero(1, sizeof *image);
-    if (!image) return false;
+    if (!image) return MQ_KV_NEVER;
     image->path = image_path(store, name);
     const bool done =
         image->path && mq_sequence_export(sequence, first * MQ_PAGE_TOKENS, (end - first) * MQ_PAGE_TOKENS,
@@ -229,7 +230,7 @@ bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t first,
         queue_image(store, image);
     else
         free_image(image);
-    return done;
+    return done ? MQ_KV_TAKEN : MQ_KV_NEVER;
 }
 
 /* ---- reading */

@@ -24,8 +24,11 @@ void mq__kv_name_next(mq_kv_name *name, const int32_t *tokens);
 /* The last `blocks` blocks before the name's end. */
 mq_kv_name mq__kv_span_name(const mq_kv_name *end, uint32_t blocks);
 
-/* Has blocks [first, end) of the sequence written, whose span's name is given, unless its file is there or too much waits. */
-bool mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t first, uint32_t end, const mq_kv_name *name);
+/* TAKEN: it is there, or will be. LATER: too much waits. NEVER: memory for it is missing, or it cannot be exported. */
+typedef enum mq_kv_put { MQ_KV_TAKEN, MQ_KV_LATER, MQ_KV_NEVER } mq_kv_put;
+/* Has blocks [first, end) of the sequence written, whose span's name is given. */
+mq_kv_put mq__kv_store_put(mq_kv_store *store, mq_sequence *sequence, uint32_t first, uint32_t end,
+                           const mq_kv_name *name);
 /* Appends a span of so many blocks to a sequence that holds exactly the tokens before it. False: not there, damaged, or too few blocks are
  * free. */
 bool mq__kv_store_get(mq_kv_store *store, mq_sequence *sequence, uint32_t blocks, const mq_kv_name *name);

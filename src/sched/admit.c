@@ -12,16 +12,6 @@ static const mq_plan *plan_of(const mq_scheduler *s, const mq_job *job)
 
 /* ---- making room */
 
-/* Ended jobs hold blocks only to have them written to disk. */
-static bool drop_storing(mq_scheduler *s)
-{
-    if (!s->storing.first) return false;
-    mq_job *job = mq__jobs_remove(&s->storing, &s->storing.first);
-    mq__job_park(s, job);
-    mq__job_release(job);
-    return true;
-}
-
 /* The running job that was admitted last waits again; its answer goes on later, unchanged. */
 static bool park_youngest(mq_scheduler *s)
 {
@@ -47,7 +37,7 @@ bool mq__make_room(mq_scheduler *s, mq_kv_need need, bool parks)
         const uint32_t free = mq__kv_available(s->engine->kv);
         if (free >= need.blocks && mq__kv_windows_available(s->engine->kv) >= need.windows) return true;
         if (free < need.blocks && mq__prefix_cache_evict(s->cache, need.blocks - free)) continue;
-        if (!drop_storing(s) && !(parks && park_youngest(s))) return false;
+        if (!mq__release_stored(s) && !(parks && park_youngest(s))) return false;
     }
 }
 

@@ -291,6 +291,15 @@ static void end_job(mq_scheduler *s, mq_job *job, const char *bytes, size_t coun
         put_away(s, job);
 }
 
+bool mq__release_stored(mq_scheduler *s)
+{
+    if (!s->storing.first) return false;
+    mq_job *job = mq__jobs_remove(&s->storing, &s->storing.first);
+    mq__job_park(s, job);
+    mq__job_release(job);
+    return true;
+}
+
 void mq__release_held(mq_scheduler *s, bool all)
 {
     for (mq_job **at = &s->held.first; *at;) {

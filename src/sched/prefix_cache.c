@@ -141,8 +141,9 @@ bool mq__prefix_cache_store(mq_prefix_cache *cache, mq_sequence *sequence, uint6
     mq__kv_name_next(&own, sequence->tokens + (size_t)at * MQ_PAGE_TOKENS);
     const mq_kv_name span = mq__kv_span_name(&own, end - first);
     const bool missing = is_end && !mq__kv_store_has(cache->store, &span);
-    if (missing && !mq__kv_store_put(cache->store, sequence, first, end, &span)) return false;
-    if (missing) cache->written_tokens += (end - first) * MQ_PAGE_TOKENS;
+    const mq_kv_put put = missing ? mq__kv_store_put(cache->store, sequence, first, end, &span) : MQ_KV_NEVER;
+    if (put == MQ_KV_LATER) return false;
+    if (put == MQ_KV_TAKEN) cache->written_tokens += (end - first) * MQ_PAGE_TOKENS;
     *name = own;
     return true;
 }

@@ -35,7 +35,7 @@ uint32_t mq__prefix_cache_evict(mq_prefix_cache *cache, uint32_t blocks);
 bool mq__prefix_cache_load(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, const int32_t *tokens,
                            uint32_t count);
 /* Offers block `at` of a sequence to the disk, with those before it that it takes to get there from a snapshot; name: of the block before
- * it, becomes its own. False: later. */
+ * it, becomes its own. What cannot be written is left out. False: later. */
 bool mq__prefix_cache_store(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, uint32_t at,
                             mq_kv_name *name);
 

@@ -121,6 +121,8 @@ void mq__job_fail(mq_scheduler *s, mq_job *job, const mq_error *error);
 void mq__job_park(mq_scheduler *s, mq_job *job);
 /* Lets jobs go that are held and whose clients have left; `all`: the others, too. */
 void mq__release_held(mq_scheduler *s, bool all);
+/* Lets the first job go that is there only to be written to disk. False: there is none. */
+bool mq__release_stored(mq_scheduler *s);
 /* The prefix cache gets what it has not of the full blocks. */
 void mq__job_keep(mq_scheduler *s, mq_job *job);
 void mq__leave_running(mq_scheduler *s, const mq_job *job);

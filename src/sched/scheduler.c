@@ -14,6 +14,7 @@
 #define DISK_DEFAULT    ((uint64_t)16 << 30)
 #define PUBLISH_EVERY   0.2   /* seconds between counts of what the cache could give */
 #define DOZE            20e-3 /* seconds between looks at KV that arrives and at jobs that are held, if nobody wakes */
+#define STORE_PATIENCE  10.0  /* seconds in which the disk takes no block, after which the end waits no more */
 #define STORE_AT_ONCE   8     /* blocks that are offered to the disk in a row while nothing else is to do */
 
 /* ---- the thread */
@@ -80,9 +81,7 @@ static void store_some(mq_scheduler *s, uint32_t blocks)
             job->stored++;
             continue;
         }
-        (void)mq__jobs_remove(&s->storing, &s->storing.first);
-        mq__job_park(s, job);
-        mq__job_release(job);
+        (void)mq__release_stored(s);
     }
 }
 
@@ -132,6 +131,23 @@ static void pause_briefly(void)
     (void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 }
 
+/* At the end: blocks that the disk has not taken when it takes none any more are given up. */
+static void store_rest(mq_scheduler *s)
+{
+    double moved = mq__sched_now();
+    while (s->storing.first) {
+        const mq_job *job = s->storing.first;
+        const uint32_t before = job->stored;
+        store_some(s, STORE_AT_ONCE);
+        if (s->storing.first != job || job->stored != before)
+            moved = mq__sched_now();
+        else if (mq__sched_now() - moved > STORE_PATIENCE)
+            (void)mq__release_stored(s);
+        else
+            pause_briefly();
+    }
+}
+
 static void *run_scheduler(void *context)
 {
     mq_scheduler *s = context;
@@ -155,11 +171,7 @@ static void *run_scheduler(void *context)
     end_left(s, &s->waiting, true);
     end_left(s, &s->running, true);
     mq__release_held(s, true);
-    while (s->storing.first) {
-        const uint32_t before = s->storing.first->stored;
-        store_some(s, STORE_AT_ONCE);
-        if (s->storing.first && s->storing.first->stored == before) pause_briefly();
-    }
+    store_rest(s);
     return NULL;
 }
 
