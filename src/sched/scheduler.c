@@ -19,11 +19,22 @@
 
 /* ---- the thread */
 
-/* What the clock says so many seconds from now. */
+/* A condition that is waited for by a clock which nobody sets. */
+static bool init_condition(pthread_cond_t *cond)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0) return false;
+    bool ok = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0;
+    ok = ok && pthread_cond_init(cond, &attributes) == 0;
+    pthread_condattr_destroy(&attributes);
+    return ok;
+}
+
+/* What that clock says so many seconds from now. */
 static struct timespec time_after(double seconds)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     const double end = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 + seconds;
     return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - floor(end)) * 1e9)};
 }
@@ -218,14 +229,17 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
 {
     *out = NULL;
     mq_scheduler *s = mq__alloc_zero(1, sizeof *s);
-    if (!s) return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
+    const bool has_work = s && init_condition(&s->work), has_idle = has_work && init_condition(&s->idle);
+    if (!has_idle) {
+        if (has_work) pthread_cond_destroy(&s->work);
+        mq__free(s);
+        return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
+    }
     s->options = *options;
     s->engine = options->engine;
     set_defaults(&s->options);
     mq_engine_describe(s->engine, &s->info);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->work, NULL);
-    pthread_cond_init(&s->idle, NULL);
     mq__jobs_init(&s->inbox);
     mq__jobs_init(&s->waiting);
     mq__jobs_init(&s->running);

@@ -2,11 +2,24 @@
  * the answers are the same. */
 #include "unit_client.h"
 
+#include "base/pool.h"
 #include "engine/engine.h"
 #include "engine/kv_image.h"
 #include "sched/transfer.h"
 
+#include <stdatomic.h>
+#include <sys/syscall.h>
 #include <time.h>
+
+/* The time of day is set back by so many seconds after it was read; in place of the C library's. */
+static atomic_int set_back;
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    const long result = syscall(SYS_clock_gettime, clock, now);
+    if (clock == CLOCK_REALTIME) now->tv_sec += atomic_load(&set_back);
+    return (int)result;
+}
 
 /* What the other engine shall do. */
 typedef enum how { COMPLETES, STOPS, DECLINES, REFUSES, HANGS } how;
@@ -443,6 +456,24 @@ static void test_running_waits_for_held(void **state)
     free(c);
 }
 
+static void test_waits_by_no_clock_that_is_set(void **state)
+{
+    (void)state;
+    other o;
+    mq_engine *engine;
+    mq_scheduler *s = start_two(&o, HANGS, false, &engine);
+    client *c = new_client(61, 300);
+    must_submit(s, c, 0);
+    const double began = mq__seconds();
+    atomic_store(&set_back, 10);
+    mq_scheduler_drain(s, 0.05);
+    atomic_store(&set_back, 0);
+    assert_true(mq__seconds() - began < 5);
+    stop_two(&o, s, engine);
+    leave(c);
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_leaving_while_it_arrives),
         cmocka_unit_test(test_held_until_freed),
         cmocka_unit_test(test_running_waits_for_held),
+        cmocka_unit_test(test_waits_by_no_clock_that_is_set),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
 }
