@@ -135,6 +135,44 @@ static mq_status fill_job(const mq_scheduler *s, const mq_request *r, mq_job *jo
     return status;
 }
 
+void mq__note_waiting(mq_scheduler *s)
+{
+    uint32_t count = 0;
+    for (const mq_job *job = s->waiting.first; job; job = job->next) {
+        s->waiting_owners[count++] = job->owner;
+    }
+    s->stats.waiting = count;
+}
+
+/* Under the lock: requests of an owner that wait. */
+static uint32_t waiting_of(const mq_scheduler *s, uint64_t owner)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->stats.waiting; i++) {
+        count += s->waiting_owners[i] == owner;
+    }
+    for (const mq_job *job = s->inbox.first; job; job = job->next) {
+        count += job->owner == owner;
+    }
+    return count;
+}
+
+/* Under the lock. An owner may have as many requests waiting as places are left: so there are some for others, whoever came first. Without
+ * owners (0) there are no others. */
+static mq_status check_queue(const mq_scheduler *s, const mq_job *job, mq_error *error)
+{
+    const uint32_t waiting = s->stats.waiting + s->inbox.count, most = s->options.queue;
+    if (waiting >= most) {
+        return mq__fail(error, MQ_LIMIT, "scheduler: queue: expected at most %u waiting requests, got another", most);
+    }
+    const uint32_t left = most - waiting;
+    if (job->owner == 0 || waiting_of(s, job->owner) < left) return MQ_OK;
+    return mq__fail(error, MQ_LIMIT,
+                    "scheduler: queue: expected at most as many waiting requests of a key as places are left (%u), got "
+                    "another",
+                    left);
+}
+
 static mq_status queue_job(mq_scheduler *s, mq_job *job, mq_error *error)
 {
     mq_status status = MQ_OK;
@@ -142,10 +180,10 @@ static mq_status queue_job(mq_scheduler *s, mq_job *job, mq_error *error)
     if (s->draining) {
         status =
             mq__fail(error, MQ_CANCELLED, "scheduler: expected requests before the shutdown, got one after it began");
-    } else if (s->stats.waiting + s->inbox.count >= s->options.queue) {
-        status = mq__fail(error, MQ_LIMIT, "scheduler: queue: expected at most %u waiting requests, got another",
-                          s->options.queue);
     } else {
+        status = check_queue(s, job, error);
+    }
+    if (status == MQ_OK) {
         mq__jobs_add(&s->inbox, job);
         s->jobs++;
         s->stats.requests++;

@@ -90,6 +90,7 @@ struct mq_scheduler {
     uint32_t jobs;                               /* submitted and not ended */
     bool draining, stopping, woken, lacked_room; /* lacked_room: as mq__scheduler_lacked_room says */
     mq_scheduler_stats stats;
+    uint64_t *waiting_owners; /* [stats.waiting] in no order; at most one a place of the queue and one a stream */
 
     job_list waiting, running;
     job_list storing;          /* ended, and the disk has not been offered all of its blocks */
@@ -107,6 +108,9 @@ struct mq_scheduler {
 };
 
 /* ---- job.c */
+
+/* Under the lock: what waits, for the bounds of the queue. */
+void mq__note_waiting(mq_scheduler *s);
 
 void mq__job_release(mq_job *job);
 /* Calls the client unless it has left. */

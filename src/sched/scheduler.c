@@ -55,7 +55,7 @@ static void take_inbox(mq_scheduler *s, bool dozes)
     while (s->inbox.first) {
         mq__jobs_add(&s->waiting, mq__jobs_remove(&s->inbox, &s->inbox.first));
     }
-    s->stats.waiting = s->waiting.count;
+    mq__note_waiting(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -120,7 +120,7 @@ static void publish_stats(mq_scheduler *s)
     const uint32_t free = mq__kv_available(s->engine->kv), windows_free = mq__kv_windows_available(s->engine->kv);
     pthread_mutex_lock(&s->lock);
     s->stats.running = s->running.count;
-    s->stats.waiting = s->waiting.count;
+    mq__note_waiting(s);
     s->stats.arriving = arriving;
     s->stats.held = s->held.count;
     s->stats.unread_tokens = unread;
@@ -202,6 +202,7 @@ static void free_scheduler(mq_scheduler *s)
     mq__prefix_cache_free(s->cache);
     mq_drafter_free(s->drafter);
     mq__free(s->drafting);
+    mq__free(s->waiting_owners);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->work);
     pthread_cond_destroy(&s->idle);
@@ -221,7 +222,9 @@ static mq_status allocate_steps(mq_scheduler *s, mq_error *error)
         return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
     }
     s->drafting = mq__alloc_zero(s->options.streams, sizeof(mq_draft_answer *));
-    if (!s->drafting) return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
+    s->waiting_owners = mq__alloc_zero((size_t)s->options.queue + s->options.streams, sizeof *s->waiting_owners);
+    if (!s->drafting || !s->waiting_owners)
+        return mq__fail(error, MQ_NO_MEMORY, "scheduler: expected memory, got none");
     return mq_drafter_new(s->engine, s->options.draft, &s->drafter, error);
 }
 

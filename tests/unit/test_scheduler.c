@@ -312,6 +312,43 @@ static void test_refusals(void **state)
     mq_engine_close(engine);
 }
 
+/* A key may have as many requests waiting as places are left: others find some. */
+static void test_places_of_the_queue(void **state)
+{
+    (void)state;
+    mq_engine *engine = open_engine(1, 64);
+    mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 1, .queue = 8});
+    client *runs = new_client(40, LONG), *waits[8], *refused = new_client(49, 100);
+    static const struct {
+        uint64_t owner;
+        uint32_t places;
+    } cases[] = {{1, 4}, {2, 2}, {3, 1}, {0, 1}};
+    mq_error error = {0};
+    uint32_t count = 0;
+    assert_int_equal(submit(s, runs, 0, 1, NULL), MQ_OK);
+    wait_read(runs, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (uint32_t n = 0; n < cases[i].places; n++) {
+            waits[count] = new_client(41 + count, LONG);
+            assert_int_equal(submit(s, waits[count++], 0, cases[i].owner, NULL), MQ_OK);
+        }
+        unit_refused(submit(s, refused, 0, cases[i].owner, &error), MQ_LIMIT, &error, "queue");
+    }
+    unit_refused(submit(s, refused, 0, 4, &error), MQ_LIMIT, &error, "at most 8");
+    leave(runs);
+    for (uint32_t i = 0; i < count; i++) {
+        leave(waits[i]);
+    }
+    mq_scheduler_drain(s, 20);
+    for (uint32_t i = 0; i < count; i++) {
+        free(waits[i]);
+    }
+    mq_scheduler_stop(s);
+    free(runs);
+    free(refused);
+    mq_engine_close(engine);
+}
+
 /* Whoever still runs at the stop is told. */
 static void test_stop_ends_all(void **state)
 {
@@ -421,6 +458,7 @@ int main(void)
         cmocka_unit_test(test_owners_do_not_share),
         cmocka_unit_test(test_a_miss_is_explained),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_places_of_the_queue),
         cmocka_unit_test(test_stop_ends_all),
         cmocka_unit_test(test_disk_outlives_the_process),
     };
