@@ -217,10 +217,14 @@ static void fail_running(mq_scheduler *s, mq_job *job, const mq_error *error)
     mq__job_fail(s, job, error);
 }
 
-/* Runs the gathered rows. If the engine refuses the step, each entry runs alone and those that it refuses fail. */
+/* Runs the gathered rows. If the engine refuses the step, each entry runs alone and those that it refuses fail: their draw_status and
+ * report say why. */
 static void run_gathered(mq_scheduler *s, step_rows *step)
 {
     mq_error error = {0};
+    for (uint32_t i = 0; i < step->count; i++) {
+        step->job[i]->draw_status = MQ_OK;
+    }
     if (mq_engine_step(s->engine, step->rows, step->count, &error) == MQ_OK) return;
     for (uint32_t i = 0; i < step->count; i++) {
         error = (mq_error){0};
@@ -238,11 +242,11 @@ static void end_broken(mq_scheduler *s, step_rows *step)
         mq_job *job = step->job[i];
         const mq_status status = step->rows[i].status;
         if (status == MQ_OK) continue;
-        mq_error error = job->report.error;
+        mq_error error = job->report.error; /* or of a transfer, before */
         if (status == MQ_CANCELLED) {
             end_running(s, job, MQ_FINISH_CANCELLED, NULL, 0);
         } else {
-            if (error.status == MQ_OK) {
+            if (job->draw_status == MQ_OK) {
                 (void)mq__fail(&error, status,
                                "scheduler: logits: expected numbers, got NaN or infinity (damaged weights)");
             }

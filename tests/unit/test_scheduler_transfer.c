@@ -456,6 +456,29 @@ static void test_running_waits_for_held(void **state)
     free(c);
 }
 
+/* What fails after a failed transfer says its own reason. */
+static void test_each_failure_has_its_reason(void **state)
+{
+    (void)state;
+    other o;
+    mq_engine *engine;
+    mq_scheduler *s = start_two(&o, STOPS, false, &engine);
+    client *c = new_client(71, 300);
+    float damaged[1024];
+    for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++) {
+        damaged[i] = NAN;
+    }
+    const float *norm = engine->weights->model.final_norm;
+    engine->weights->model.final_norm = damaged;
+    must_submit(s, c, 0);
+    finish(c);
+    assert_int_equal(c->report.transfer_failures, 2);
+    unit_refused(c->report.status, MQ_FORMAT, &c->report.error, "NaN");
+    engine->weights->model.final_norm = norm;
+    stop_two(&o, s, engine);
+    free(c);
+}
+
 static void test_waits_by_no_clock_that_is_set(void **state)
 {
     (void)state;
@@ -485,6 +508,7 @@ int main(void)
         cmocka_unit_test(test_leaving_while_it_arrives),
         cmocka_unit_test(test_held_until_freed),
         cmocka_unit_test(test_running_waits_for_held),
+        cmocka_unit_test(test_each_failure_has_its_reason),
         cmocka_unit_test(test_waits_by_no_clock_that_is_set),
     };
     return cmocka_run_group_tests(tests, open_text, close_text);
