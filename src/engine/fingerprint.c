@@ -139,6 +139,34 @@ mq_status mq__fingerprint(mq_engine *e, const mq_plan *plan, mq_fingerprint *out
     return status;
 }
 
+/* The variant in the slot, and the range of the codes. */
+static bool add_int8_way(const mq_kernels *k, mq_buf *text)
+{
+    const mq_variants *v = &k->variants[MQ_INT8_ATTENTION];
+    const char *name = "only";
+    for (size_t i = 0; i < v->count; i++) {
+        if (memcmp(&v->one[i].function, &k->attention_prefill_int8, sizeof v->one[i].function) == 0)
+            name = v->one[i].name;
+    }
+    return mq__buf_printf(text, "int8 attention %s %d\n", name, k->attention_int8_most);
+}
+
+mq_status mq__fingerprint_kept(mq_engine *e, const mq_plan *plan, mq_fingerprint *out, mq_error *error)
+{
+    mq_buf text = {0};
+    mq_status status = mq__fingerprint(e, plan, out, error);
+    for (int phase = 0; status == MQ_OK && phase < MQ_PHASES; phase++) {
+        if (plan->phase[phase].attention != MQ_ATTENTION_INT8) continue;
+        if (!mq__buf_append(&text, &out->plan, sizeof out->plan) || !add_int8_way(e->kernels, &text))
+            status = mq__fail(error, MQ_NO_MEMORY, "KV image: fingerprint: expected memory, got none");
+        else
+            out->plan = mq__digest(text.data, text.len);
+        break;
+    }
+    mq__buf_free(&text);
+    return status;
+}
+
 /* A digest of a checkpoint's weights with its small files, as text; what is not there has no bytes. */
 static mq_status source_digest(const char *dir, mq_digest weights, char out[MQ_SOURCE_SIZE], mq_error *error)
 {

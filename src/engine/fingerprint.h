@@ -12,5 +12,8 @@ typedef struct mq_fingerprint {
 
 /* The weights are read once an engine, at the first call: about a second for 8 GB that are in memory. */
 mq_status mq__fingerprint(mq_engine *engine, const mq_plan *plan, mq_fingerprint *fingerprint, mq_error *error);
+/* The same for KV that is kept, as images and on disk: its `plan` also says in which way of several this engine attends in INT8, which
+ * changes bits. Workers that exchange KV go without: their processors may differ (docs/DISAGGREGATION.md, Limits). */
+mq_status mq__fingerprint_kept(mq_engine *engine, const mq_plan *plan, mq_fingerprint *fingerprint, mq_error *error);
 
 #endif

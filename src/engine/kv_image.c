@@ -155,7 +155,7 @@ static mq_status put_header(mq_sequence *sequence, mq_kvimage *image, const kv_o
     mq_fingerprint print;
     mq_buf head = {0};
     uint8_t *precise = mq__alloc_zero((count + 7) / 8, 1);
-    mq_status status = mq__fingerprint(sequence->engine, sequence->plan, &print, error);
+    mq_status status = mq__fingerprint_kept(sequence->engine, sequence->plan, &print, error);
     if (status == MQ_OK && !precise) {
         status = mq__fail(error, MQ_NO_MEMORY, "KV image: provenance: expected memory, got none");
     }
@@ -291,7 +291,7 @@ static mq_status check_digest(mq_digest got, mq_digest own, const char *what, mq
 static mq_status check_fingerprint(mq_sequence *sequence, const mq_kvimage *image, mq_error *error)
 {
     mq_fingerprint own;
-    mq_status status = mq__fingerprint(sequence->engine, sequence->plan, &own, error);
+    mq_status status = mq__fingerprint_kept(sequence->engine, sequence->plan, &own, error);
     if (status == MQ_OK) status = check_digest(image->weights, own.weights, "weights", error);
     if (status == MQ_OK) status = check_digest(image->plan, own.plan, "plan", error);
     if (status == MQ_OK) status = check_digest(image->tokenizer, own.tokenizer, "tokenizer", error);

@@ -46,7 +46,7 @@ mq_status mq__kv_name_root(mq_engine *engine, const mq_plan *plan, uint64_t owne
         mq_fingerprint print;
         uint64_t owner;
     } of = {.owner = owner};
-    const mq_status status = mq__fingerprint(engine, plan, &of.print, error);
+    const mq_status status = mq__fingerprint_kept(engine, plan, &of.print, error);
     if (status == MQ_OK) name->digest = mq__digest(&of, sizeof of);
     return status;
 }
