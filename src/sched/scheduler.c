@@ -145,14 +145,14 @@ static void pause_briefly(void)
 /* At the end: blocks that the disk has not taken when it takes none any more are given up. */
 static void store_rest(mq_scheduler *s)
 {
-    double moved = mq__sched_now();
+    double moved = mq__seconds();
     while (s->storing.first) {
         const mq_job *job = s->storing.first;
         const uint32_t before = job->stored;
         store_some(s, STORE_AT_ONCE);
         if (s->storing.first != job || job->stored != before)
-            moved = mq__sched_now();
-        else if (mq__sched_now() - moved > STORE_PATIENCE)
+            moved = mq__seconds();
+        else if (mq__seconds() - moved > STORE_PATIENCE)
             (void)mq__release_stored(s);
         else
             pause_briefly();
