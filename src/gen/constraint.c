@@ -13,7 +13,7 @@
 #define SCHEMA_BYTES ((size_t)4 << 20)
 
 typedef enum mask_stage {
-    MASK_BEFORE, /* free, until `after` has passed */
+    MASK_BEFORE, /* free, until `after` has passed; where something has to follow, the end may not come */
     MASK_FREE,   /* free, until a call begins */
     MASK_RULED,  /* the automaton says what may come */
     MASK_OVER    /* the end may come, nothing else */
@@ -31,6 +31,7 @@ struct mq_constraint {
     mq_buf tail; /* the last bytes of free text: a marker may be cut by tokens */
     uint32_t state;
     uint32_t *ends;       /* [words] the mask of the end alone */
+    uint32_t *others;     /* [words] all but the end; NULL: the answer may end before `after` */
     mq_constraint *ahead; /* NULL: it was not wanted */
 };
 
@@ -50,6 +51,21 @@ static void allow_ends(const mq_constraint *c, uint32_t *mask)
         const int32_t eos = c->vocabulary->eos[i];
         if (eos >= 0 && (uint32_t)eos < c->vocabulary->vocab) allow(mask, eos);
     }
+}
+
+/* False: no memory. */
+static bool make_fixed_masks(mq_constraint *c)
+{
+    const bool follows = c->format == MQ_TOOLS_NONE || c->required;
+    c->ends = mq__alloc_zero(mask_words(c), sizeof *c->ends);
+    if (!c->ends) return false;
+    allow_ends(c, c->ends);
+    if (!c->after || !follows || c->vocabulary->eos_count == 0) return true;
+    c->others = mq__alloc_zero(mask_words(c), sizeof *c->others);
+    for (size_t i = 0; c->others && i < mask_words(c); i++) {
+        c->others[i] = ~c->ends[i];
+    }
+    return c->others != NULL;
 }
 
 /* ---- masks */
@@ -101,7 +117,8 @@ static const uint32_t *ruled_mask(mq_constraint *c)
 
 const uint32_t *mq_constraint_mask(mq_constraint *c)
 {
-    if (c->stage == MASK_BEFORE || c->stage == MASK_FREE) return NULL;
+    if (c->stage == MASK_BEFORE) return c->others;
+    if (c->stage == MASK_FREE) return NULL;
     if (c->vocabulary->eos_count == 0 && c->stage == MASK_OVER) return NULL;
     return c->stage == MASK_OVER ? c->ends : ruled_mask(c);
 }
@@ -257,7 +274,9 @@ mq_constraint *mq__constraint_ahead(mq_constraint *c)
     ahead->begun = c->begun;
     mq__buf_clear(&ahead->tail);
     if (c->tail.len && !mq__buf_append(&ahead->tail, c->tail.data, c->tail.len)) return NULL;
-    if (c->stage == MASK_RULED) ahead->state = mq__automaton_adopt(ahead->automaton, c->automaton, c->state);
+    if (c->stage == MASK_RULED || c->stage == MASK_BEFORE) { /* a draft may go on behind `after` */
+        ahead->state = mq__automaton_adopt(ahead->automaton, c->automaton, c->state);
+    }
     return ahead;
 }
 
@@ -414,12 +433,10 @@ mq_status mq_constraint_new(const mq_vocabulary *vocabulary, const mq_constraint
     c->parallel = o->parallel;
     c->after = o->after ? mq__strdup(o->after) : NULL;
     c->stage = o->after ? MASK_BEFORE : o->schema || o->required ? MASK_RULED : MASK_FREE;
-    c->ends = mq__alloc_zero(mask_words(c), sizeof *c->ends);
-    mq_status status = c->ends && (c->after || !o->after)
+    mq_status status = (c->after || !o->after) && make_fixed_masks(c)
                            ? fill_constraint(c, o, dropped, &own)
                            : mq__fail(&own, MQ_NO_MEMORY, "constraint: expected memory, got none");
     if (status == MQ_OK) {
-        allow_ends(c, c->ends);
         *out = c;
         return MQ_OK;
     }
@@ -437,5 +454,6 @@ void mq_constraint_free(mq_constraint *c)
     mq__buf_free(&c->tail);
     mq__free(c->after);
     mq__free(c->ends);
+    mq__free(c->others);
     mq__free(c);
 }

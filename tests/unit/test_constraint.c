@@ -288,6 +288,15 @@ static void accept_text(mq_constraint *c, const char *bytes)
     mq_free(token);
 }
 
+/* Every token but the end. */
+static void assert_only_the_end_is_not(const uint32_t *mask)
+{
+    assert_non_null(mask);
+    for (int32_t t = 0; t < VOCAB; t++) {
+        assert_int_equal(is_allowed(mask, t), t != EOS);
+    }
+}
+
 static void test_text_is_free_until_a_call(void **state)
 {
     (void)state;
@@ -310,7 +319,7 @@ static void test_text_is_free_until_a_call(void **state)
     one.after = "</think>";
     c = new_constraint(&one);
     accept_text(c, "anything <tool_call>");
-    assert_null(mq_constraint_mask(c));
+    assert_only_the_end_is_not(mq_constraint_mask(c));
     accept_text(c, "</think>");
     assert_non_null(mq_constraint_mask(c));
     accept_text(c, "\n<tool_call>{\"name\": \"stop\", \"arguments\": {}}</tool_call>");
@@ -319,6 +328,37 @@ static void test_text_is_free_until_a_call(void **state)
         assert_true(t == EOS || !is_allowed(mq_constraint_mask(c), t));
     }
     mq_constraint_free(c);
+}
+
+/* What has to follow the reasoning cannot be left out by ending within it. */
+static void test_reasoning_does_not_end_the_answer(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) { /* a schema, calls, either, calls that may be left out */
+        const mq_constraint_options options = {.schema = kind % 2 == 0 ? walked : NULL,
+                                               .schema_bytes = kind % 2 == 0 ? sizeof walked - 1 : 0,
+                                               .tools = kind > 0 ? tools : NULL,
+                                               .tools_bytes = kind > 0 ? sizeof tools - 1 : 0,
+                                               .format = kind > 0 ? MQ_TOOLS_HERMES : MQ_TOOLS_NONE,
+                                               .required = kind == 1,
+                                               .after = "</think>"};
+        mq_constraint *c = new_constraint(&options);
+        for (int i = 0; i < 3; i++) {
+            const uint32_t *mask = mq_constraint_mask(c);
+            if (kind == 3)
+                assert_null(mask);
+            else
+                assert_only_the_end_is_not(mask);
+            assert_ptr_equal(mask, mq_constraint_mask(c)); /* it costs nothing */
+            accept_text(c, i == 0 ? "{\"a\": <tool_call>" : "so </thin");
+        }
+        accept_text(c, "</think>");
+        if (kind == 3)
+            assert_null(mq_constraint_mask(c));
+        else
+            assert_false(is_allowed(mq_constraint_mask(c), EOS) || is_allowed(mq_constraint_mask(c), byte_token('x')));
+        mq_constraint_free(c);
+    }
 }
 
 /* ---- either */
@@ -361,7 +401,7 @@ static void test_calls_or_the_schema(void **state)
     }
     mq_constraint *c = either_constraint(MQ_TOOLS_HERMES, true, "</think>");
     accept_text(c, "free " CALL);
-    assert_null(mq_constraint_mask(c));
+    assert_only_the_end_is_not(mq_constraint_mask(c));
     accept_text(c, "</think>");
     assert_int_equal(try_text(c, "x"), 0);
     assert_int_equal(try_text(c, TEXT), -1);
@@ -460,6 +500,7 @@ int main(void)
         cmocka_unit_test(test_random_answers_satisfy_the_schema),
         cmocka_unit_test(test_required_calls_are_calls),
         cmocka_unit_test(test_text_is_free_until_a_call),
+        cmocka_unit_test(test_reasoning_does_not_end_the_answer),
         cmocka_unit_test(test_calls_or_the_schema),
         cmocka_unit_test(test_strict_of_either),
         cmocka_unit_test(test_random_answers_are_either),

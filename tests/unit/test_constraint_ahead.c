@@ -103,11 +103,36 @@ static void test_calls(void **state)
     mq_constraint_free(c);
 }
 
+/* Drafts of reasoning are free but for its end, and those behind it are ruled. */
+static void test_reasoning_ahead(void **state)
+{
+    (void)state;
+    const mq_constraint_options options = {
+        .schema = schemas[1], .schema_bytes = strlen(schemas[1]), .after = "</think>"};
+    mq_constraint *c = new_constraint(&options);
+    int32_t forced[FORCED], *tokens;
+    bool only[FORCED];
+    size_t count;
+    mq_constraint *ahead = mq__constraint_ahead(c);
+    assert_int_equal(mq__constraint_forced(ahead, forced, only, FORCED), 0);
+    assert_int_equal(bits_of(mq_constraint_mask(ahead)), VOCAB - 1);
+    assert_false(is_allowed(mq_constraint_mask(ahead), EOS));
+    assert_int_equal(mq_tokenize(text, "so</think>", 10, MQ_TOKENIZE_PARSE_SPECIAL, &tokens, &count, NULL), MQ_OK);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(mq_constraint_accept(ahead, tokens[i], NULL), MQ_OK);
+    }
+    mq_free(tokens);
+    assert_true(bits_of(mq_constraint_mask(ahead)) < 8);
+    assert_int_equal(bits_of(mq_constraint_mask(c)), VOCAB - 1);
+    mq_constraint_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_certain_tokens_are_certain),
         cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_reasoning_ahead),
     };
     return cmocka_run_group_tests(tests, unit_open_vocabulary, unit_close_vocabulary);
 }
