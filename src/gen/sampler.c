@@ -237,14 +237,21 @@ static void penalise(const mq_sampler *sampler, float *logits)
     }
 }
 
-static void forbid(float *logits, uint32_t vocab, const uint32_t *mask)
+/* Of most masks that forbid little most blocks are as they were. */
+static void forbid(mq_sampler *sampler, const uint32_t *mask)
 {
-    for (uint32_t first = 0; first < vocab; first += 32) {
-        const uint32_t end = vocab - first < 32 ? vocab : first + 32;
-        if (mask[first / 32] == UINT32_MAX) continue;
-        for (uint32_t i = first; i < end; i++) {
-            if (!(mask[first / 32] >> (i - first) & 1)) logits[i] = -INFINITY;
+    for (uint32_t first = 0; first < sampler->vocab; first += MQ_LOGIT_BLOCK) {
+        const uint32_t left = sampler->vocab - first, count = left < MQ_LOGIT_BLOCK ? left : MQ_LOGIT_BLOCK;
+        float *logits = sampler->adjusted + first;
+        uint32_t all = UINT32_MAX;
+        for (uint32_t i = 0; i < count; i += 32) {
+            all &= mask[(first + i) / 32];
         }
+        if (all == UINT32_MAX) continue;
+        for (uint32_t i = 0; i < count; i++) {
+            if (!(mask[(first + i) / 32] >> (first + i) % 32 & 1)) logits[i] = -INFINITY;
+        }
+        (void)mq__block_maxima(logits, count, sampler->maxima + first / MQ_LOGIT_BLOCK);
     }
 }
 
@@ -268,8 +275,10 @@ static mq_status prepare(mq_sampler *sampler, const float *logits, const uint32_
         memcpy(sampler->adjusted, logits, sampler->vocab * sizeof *logits);
         logits = sampler->adjusted;
         penalise(sampler, sampler->adjusted);
-        if (mask) forbid(sampler->adjusted, sampler->vocab, mask);
-        (void)mq__block_maxima(logits, sampler->vocab, sampler->maxima);
+        if (sampler->penalised || sampler->s.bias_count) {
+            (void)mq__block_maxima(logits, sampler->vocab, sampler->maxima);
+        }
+        if (mask) forbid(sampler, mask);
     }
     const uint32_t best = mq__best_token(logits, sampler->vocab, sampler->maxima);
     if (!(logits[best] >= -FLT_MAX)) {
