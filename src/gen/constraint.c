@@ -1,5 +1,6 @@
 /* One answer held to a schema, or its tool calls to their tools: where in the text it is, and which tokens may come next. */
 #include "base/buf.h"
+#include "base/c_locale.h"
 #include "base/error.h"
 #include "base/json_read.h"
 #include "base/mem.h"
@@ -316,21 +317,17 @@ uint32_t mq__constraint_forced(mq_constraint *c, int32_t *tokens, bool *only, ui
 
 /* ---- making one */
 
+/* Numbers beyond 64 bits stay what they are: an enumeration may have them. */
 static json_t *parse_json(const char *text, size_t bytes, const char *what, mq_error *error)
 {
-    json_error_t trouble;
+    json_t *json;
     if (bytes > SCHEMA_BYTES) {
         (void)mq__fail(error, MQ_LIMIT, "%s: expected at most %zu bytes, got %zu", what, SCHEMA_BYTES, bytes);
         return NULL;
     }
-    const unsigned long failures = mq__json_failures();
-    json_t *json = json_loadb(text, bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &trouble);
-    if (mq__json_failures() != failures) {
-        json_decref(json);
-        (void)mq__fail(error, MQ_NO_MEMORY, "%s: expected memory, got none", what);
-        return NULL;
-    }
-    if (!json) (void)mq__fail(error, MQ_USAGE, "%s: expected JSON, got %s", what, trouble.text);
+    const mq_status status =
+        mq__json_read(text, bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, MQ_JSON_KEEP_NUMBERS, what, &json, error);
+    if (status != MQ_OK && status != MQ_NO_MEMORY) error->status = MQ_USAGE;
     return json;
 }
 
@@ -374,6 +371,7 @@ static mq_status build_grammar(mq_constraint *c, const mq_constraint_options *o,
                                const json_t *tools, uint32_t *start, char **dropped, mq_error *error)
 {
     mq_schemas s;
+    const unsigned long failures = mq__json_failures();
     (void)mq__grammar_rule(&c->grammar);
     mq__schemas_begin(&s, &c->grammar, o->strict, error);
     *start = 0;
@@ -385,6 +383,9 @@ static mq_status build_grammar(mq_constraint *c, const mq_constraint_options *o,
     } else {
         if (o->required && c->format != MQ_TOOLS_LLAMA3) *start = (uint32_t)c->grammar.rule_count;
         status = emit_tools(c, &s, tools, error);
+    }
+    if (mq__json_failures() != failures) { /* something may have been left out */
+        status = mq__fail(error, MQ_NO_MEMORY, "schema: expected memory, got none");
     }
     if (status == MQ_OK && !mq__grammar_finish(&c->grammar)) {
         status = c->grammar.failed ? mq__fail(error, MQ_NO_MEMORY, "schema: expected memory, got none")
@@ -407,8 +408,13 @@ static mq_status fill_constraint(mq_constraint *c, const mq_constraint_options *
     if (calls && (schema || !o->schema)) {
         tools = parse_json(o->tools ? o->tools : "", o->tools ? o->tools_bytes : 0, "tools", error);
     }
-    const bool parsed = (schema || !o->schema) && (tools || !calls);
-    mq_status status = parsed ? build_grammar(c, o, schema, tools, &start, dropped, error) : error->status;
+    mq_c_locale scope = {.numbers = (locale_t)0};
+    mq_status status = error->status;
+    if ((schema || !o->schema) && (tools || !calls)) {
+        status = mq__c_locale_enter(&scope) ? build_grammar(c, o, schema, tools, &start, dropped, error)
+                                            : mq__fail(error, MQ_NO_MEMORY, "schema: expected memory, got none");
+        mq__c_locale_leave(&scope);
+    }
     json_decref(schema);
     json_decref(tools);
     if (status == MQ_OK) status = mq__automaton_new(&c->grammar, &c->automaton, error);

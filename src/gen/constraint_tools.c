@@ -58,6 +58,12 @@ static const json_t *parameters_of(const json_t *tool)
     return json_object_get(function_of(tool), "parameters");
 }
 
+static json_t *tool_members(const json_t *schema)
+{
+    json_t *properties = json_object_get(schema, "properties");
+    return mq__schema_is_object(properties) ? properties : NULL;
+}
+
 /* A tool without parameters takes any object. */
 static void put_arguments(mq_schemas *s, const json_t *tool)
 {
@@ -162,7 +168,7 @@ static void put_tagged_call(mq_schemas *s, const json_t *tool)
     put_bytes_of(s, ">");
     put_space(s);
     s->root = schema;
-    json_object_foreach(json_object_get(schema, "properties"), key, value)
+    json_object_foreach(tool_members(schema), key, value)
     {
         const bool required = mq__schema_requires(s, schema, key);
         const uint32_t way = required ? 0 : mq__grammar_choice(s->g);
@@ -255,7 +261,7 @@ static void put_members(mq_schemas *s, const json_t *schema, const uint32_t *rul
 {
     uint32_t jump[MEMBERS_MOST];
     const char *key;
-    json_t *value, *object = json_object_get(schema, "properties");
+    json_t *value, *object = tool_members(schema);
     size_t i = 0, firsts;
     bool sure = false;
     json_object_foreach(object, key, value)
@@ -292,7 +298,7 @@ static size_t emit_gemma_members(mq_schemas *s, const json_t *schema, uint32_t a
     const char *key;
     json_t *value;
     size_t count = 0;
-    json_object_foreach(json_object_get(schema, "properties"), key, value)
+    json_object_foreach(tool_members(schema), key, value)
     {
         if (count == MEMBERS_MOST) break;
         rule[count] = mq__grammar_rule(s->g);

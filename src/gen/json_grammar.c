@@ -2,8 +2,12 @@
 #include "gen/json_grammar.h"
 
 #include "base/error.h"
+#include "base/json_read.h"
 #include "base/mem.h"
 
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define INDENT_MOST 40
@@ -331,12 +335,80 @@ void mq__schemas_end(mq_schemas *s)
     json_decref(s->made);
 }
 
+/* ---- values as they are written */
+
+/* The fewest digits that are read as the value; with an exponent where Python has one. */
+static bool put_real(mq_buf *out, double value)
+{
+    char text[32];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*e", digits - 1, value);
+        const double read = strtod(text, NULL);
+        if ((read < value || read > value) && digits < 17) continue;
+        char *exponent = strchr(text, 'e');
+        const int power = atoi(exponent + 1), places = digits - 1 - power;
+        *exponent = '\0';
+        if (power < -4 || power >= 16) return mq__buf_printf(out, "%se%d", text, power);
+        return mq__buf_printf(out, "%.*f", places > 1 ? places : 1, value);
+    }
+    return false;
+}
+
+static bool print_value(mq_buf *out, const json_t *value)
+{
+    const char *big = mq__json_big_number(value), *key;
+    json_t *item, *list = (json_t *)(uintptr_t)value;
+    size_t i;
+    if (big) return mq__buf_puts(out, big);
+    if (json_is_real(value)) return put_real(out, json_real_value(value));
+    if (json_is_array(value)) {
+        mq__buf_putc(out, '[');
+        json_array_foreach(value, i, item)
+        {
+            if ((i > 0 && !mq__buf_putc(out, ',')) || !print_value(out, item)) return false;
+        }
+        return mq__buf_putc(out, ']');
+    }
+    if (!json_is_object(value)) return mq__json_print(value, JSON_COMPACT | JSON_ENCODE_ANY, out);
+    mq__buf_putc(out, '{');
+    i = 0;
+    json_object_foreach(list, key, item)
+    {
+        if (i++ > 0) mq__buf_putc(out, ',');
+        json_t *name = json_string_nocheck(key);
+        const bool put = name && print_value(out, name) && mq__buf_putc(out, ':') && print_value(out, item);
+        json_decref(name);
+        if (!put) return false;
+    }
+    return mq__buf_putc(out, '}');
+}
+
 void mq__grammar_json(mq_schemas *s, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-    if (text)
-        mq__grammar_text(s->g, text, strlen(text));
+    mq_buf text = {0};
+    if (print_value(&text, value))
+        mq__grammar_text(s->g, text.data, text.len);
     else
         s->g->failed = true;
-    free(text);
+    mq__buf_free(&text);
+}
+
+bool mq__schema_is_object(const json_t *schema)
+{
+    return json_is_object(schema) && !mq__json_big_number(schema);
+}
+
+bool mq__schema_number_of(const json_t *value, double *number)
+{
+    const char *big = mq__json_big_number(value);
+    *number = big ? strtod(big, NULL) : json_number_value(value);
+    return big || json_is_number(value);
+}
+
+bool mq__schema_is_whole(const json_t *value)
+{
+    const char *big = mq__json_big_number(value);
+    if (big) return !strpbrk(big, ".eE");
+    const double real = json_is_real(value) ? json_real_value(value) : 0;
+    return json_is_integer(value) || (json_is_real(value) && floor(real) >= real);
 }

@@ -69,8 +69,12 @@ const json_t *mq__schema_merge(mq_schemas *s, const json_t *schema);
 
 /* ---- json_grammar.c */
 
-/* A JSON string's text as it stands in JSON. */
+/* A value's text, compact: numbers in their shortest form, those beyond 64 bits as they were spelled. In the C locale only. */
 void mq__grammar_json(mq_schemas *s, const json_t *value);
+/* Objects that stand for numbers beyond 64 bits (base/json_read.h) are numbers. */
+bool mq__schema_is_object(const json_t *schema);
+bool mq__schema_number_of(const json_t *value, double *number); /* rounded; false: it is none */
+bool mq__schema_is_whole(const json_t *value);
 void mq__schemas_call(mq_schemas *s, uint32_t rule);
 void mq__schemas_characters(mq_schemas *s); /* any number of a string's characters */
 

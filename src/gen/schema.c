@@ -129,8 +129,8 @@ long mq__schema_bound(mq_schemas *s, const json_t *schema, const char *name, lon
 {
     const json_t *value = json_object_get(schema, name);
     if (!value) return -1;
-    const double bound = json_is_number(value) ? json_number_value(value) : -1;
-    if (bound >= 0 && bound <= (double)most && bound == (double)(long)bound) return (long)bound;
+    double bound;
+    if (mq__schema_number_of(value, &bound) && bound >= 0 && bound <= (double)most && bound == (double)(long)bound) return (long)bound;
     (void)mq__schema_leave_out(s, name);
     return -1;
 }
@@ -295,7 +295,7 @@ static void emit_schema(mq_schemas *s, const json_t *schema)
         no_other_way(s);
     } else if (json_is_true(schema)) {
         emit_any_value(s);
-    } else if (!json_is_object(schema)) {
+    } else if (!mq__schema_is_object(schema)) {
         (void)mq__schema_fail(s, MQ_USAGE, "expected an object, true or false, got another value");
     } else {
         check_keywords(s, schema);

@@ -69,7 +69,7 @@ static bool says_nothing(const char *keyword)
 static void join_keyword(mq_schemas *s, json_t *into, const char *key, json_t *value)
 {
     json_t *have = json_object_get(into, key);
-    const bool members = strcmp(key, "properties") == 0 && json_is_object(value);
+    const bool members = strcmp(key, "properties") == 0 && mq__schema_is_object(value);
     const bool names = strcmp(key, "required") == 0 && json_is_array(value);
     if (!mq__schema_work(s, 1 + json_object_size(value) + json_array_size(value))) return;
     if (members && json_is_object(have)) {
@@ -91,7 +91,7 @@ static bool merge_schema(mq_schemas *s, json_t *into, const json_t *part, int de
     size_t i;
     if (depth > HOPS_MOST)
         return mq__schema_fail(s, MQ_LIMIT, "allOf: expected at most 64 within each other, got more");
-    if (!json_is_object(part)) return part && json_is_true(part);
+    if (!mq__schema_is_object(part)) return part && json_is_true(part);
     if (json_object_get(part, "$ref") && !merge_schema(s, into, mq__schema_follow(s, part), depth + 1)) return false;
     json_object_foreach((json_t *)(uintptr_t)part, key, value)
     {

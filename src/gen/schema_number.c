@@ -195,7 +195,8 @@ static void narrow(mq_schemas *s, number_bound *bound, int side, const json_t *s
     const json_t *keyword = json_object_get(schema, name);
     if (!keyword || (exclusive && json_is_boolean(keyword)))
         return; /* true: a word about the other keyword, see below */
-    const double value = json_is_number(keyword) ? json_number_value(keyword) + 0.0 : NAN; /* no -0 */
+    double value;
+    value = mq__schema_number_of(keyword, &value) ? value + 0.0 : NAN; /* no -0 */
     if (value * side <= -BOUND_LIMIT) return;
     if (!(fabs(value) < BOUND_LIMIT) || (!whole && !spell_value(value, text))) {
         (void)mq__schema_leave_out(s, name);

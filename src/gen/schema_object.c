@@ -296,7 +296,8 @@ static json_t *declared_members(mq_schemas *s, const json_t *schema)
 {
     const json_t *properties = json_object_get(schema, "properties"), *name;
     json_t *others = json_object_get(schema, "additionalProperties");
-    json_t *members = json_is_object(properties) ? json_copy((json_t *)(uintptr_t)properties) : json_object();
+    json_t *members =
+        mq__schema_is_object(properties) ? json_copy((json_t *)(uintptr_t)properties) : json_object();
     size_t i;
     json_array_foreach(json_object_get(schema, "required"), i, name)
     {
