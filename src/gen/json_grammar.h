@@ -46,6 +46,9 @@ bool mq__schema_fail(mq_schemas *s, mq_status status, const char *what);
 /* A keyword that cannot be kept: left out, or an error: false. */
 bool mq__schema_leave_out(mq_schemas *s, const char *keyword);
 
+/* The type of values that a keyword is about; NULL: any, or none. */
+const char *mq__schema_about(const char *keyword);
+
 /* Notes work that grows faster than the schema's text; false: it was too much. */
 bool mq__schema_work(mq_schemas *s, size_t amount);
 
@@ -66,6 +69,11 @@ long mq__schema_bound(mq_schemas *s, const json_t *schema, const char *name, lon
 const json_t *mq__schema_follow(mq_schemas *s, const json_t *schema);
 /* One with the keywords of its allOf; NULL: nothing satisfies it. */
 const json_t *mq__schema_merge(mq_schemas *s, const json_t *schema);
+/* The keywords beside anyOf or oneOf that every alternative has to keep; NULL: there are none. */
+const json_t *mq__schema_beside(mq_schemas *s, const json_t *schema, const char *alternatives);
+/* An alternative of the list `keyword` and those keywords together; NULL: nothing satisfies both. */
+const json_t *mq__schema_both(mq_schemas *s, const json_t *beside, const json_t *alternative, const char *keyword,
+                              const json_t *list);
 
 /* ---- json_grammar.c */
 

@@ -130,7 +130,8 @@ long mq__schema_bound(mq_schemas *s, const json_t *schema, const char *name, lon
     const json_t *value = json_object_get(schema, name);
     if (!value) return -1;
     double bound;
-    if (mq__schema_number_of(value, &bound) && bound >= 0 && bound <= (double)most && bound == (double)(long)bound) return (long)bound;
+    if (mq__schema_number_of(value, &bound) && bound >= 0 && bound <= (double)most && bound == (double)(long)bound)
+        return (long)bound;
     (void)mq__schema_leave_out(s, name);
     return -1;
 }
@@ -196,17 +197,27 @@ static void emit_types(mq_schemas *s, const json_t *schema, const json_t *types)
     no_other_way(s);
 }
 
+static const struct {
+    const char *keyword, *type;
+} about[] = {{"properties", "object"},       {"required", "object"},         {"additionalProperties", "object"},
+
+             {"minProperties", "object"},    {"maxProperties", "object"},    {"items", "array"},
+             {"prefixItems", "array"},       {"minItems", "array"},          {"maxItems", "array"},
+             {"pattern", "string"},          {"format", "string"},           {"minLength", "string"},
+             {"maxLength", "string"},        {"minimum", "number"},          {"maximum", "number"},
+             {"exclusiveMinimum", "number"}, {"exclusiveMaximum", "number"}, {"multipleOf", "number"}};
+
+const char *mq__schema_about(const char *keyword)
+{
+    for (size_t i = 0; i < sizeof about / sizeof *about; i++) {
+        if (strcmp(about[i].keyword, keyword) == 0) return about[i].type;
+    }
+    return NULL;
+}
+
 /* Without a type: what its keywords are about. */
 static const char *type_of_keywords(const json_t *schema)
 {
-    static const struct {
-        const char *keyword, *type;
-    } about[] = {{"properties", "object"},       {"required", "object"},         {"additionalProperties", "object"},
-                 {"minProperties", "object"},    {"maxProperties", "object"},    {"items", "array"},
-                 {"prefixItems", "array"},       {"minItems", "array"},          {"maxItems", "array"},
-                 {"pattern", "string"},          {"format", "string"},           {"minLength", "string"},
-                 {"maxLength", "string"},        {"minimum", "number"},          {"maximum", "number"},
-                 {"exclusiveMinimum", "number"}, {"exclusiveMaximum", "number"}, {"multipleOf", "number"}};
     for (size_t i = 0; i < sizeof about / sizeof *about; i++) {
         if (json_object_get(schema, about[i].keyword)) return about[i].type;
     }
@@ -233,13 +244,17 @@ static void check_keywords(mq_schemas *s, const json_t *schema)
     }
 }
 
-static void emit_alternatives(mq_schemas *s, const json_t *list)
+/* Each alternative keeps the keywords beside them, too. */
+static void emit_alternatives(mq_schemas *s, const json_t *schema, const char *keyword)
 {
-    const json_t *one;
+    const json_t *beside = mq__schema_beside(s, schema, keyword), *list = json_object_get(schema, keyword), *one;
     size_t i;
     json_array_foreach(list, i, one)
     {
-        schema_way(s, one);
+        if (s->status != MQ_OK || s->g->failed || s->g->too_big) break;
+        const bool joined = beside && (mq__schema_is_object(one) || json_is_boolean(one));
+        if (joined) one = mq__schema_both(s, beside, one, keyword, list);
+        if (one) schema_way(s, one);
     }
     no_other_way(s);
 }
@@ -255,29 +270,40 @@ static void emit_literals(mq_schemas *s, const json_t *list)
     no_other_way(s);
 }
 
+/* The keyword with alternatives; NULL: there is none. */
+static const char *alternatives_of(mq_schemas *s, const json_t *schema)
+{
+    static const char *const names[] = {"anyOf", "oneOf"};
+    const char *found = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *list = json_object_get(schema, names[i]);
+        if (list && !json_is_array(list)) (void)mq__schema_leave_out(s, names[i]);
+        if (!found && json_is_array(list)) found = names[i];
+    }
+    return found;
+}
+
 static void emit_keywords(mq_schemas *s, const json_t *schema)
 {
-    const json_t *type = json_object_get(schema, "type"), *any = json_object_get(schema, "anyOf");
+    const json_t *type = json_object_get(schema, "type");
     const json_t *constant = json_object_get(schema, "const"), *list = json_object_get(schema, "enum");
-    if (!any) any = json_object_get(schema, "oneOf");
+    const char *alternatives = alternatives_of(s, schema);
     if (json_is_true(json_object_get(schema, "nullable"))) literal_way(s, json_null());
-    if (constant) {
+    if (alternatives) {
+        emit_alternatives(s, schema, alternatives);
+    } else if (constant) {
         mq__grammar_json(s, constant);
         mq__grammar_end(s->g);
     } else if (json_is_array(list)) {
         emit_literals(s, list);
-    } else if (json_is_array(any) && !json_object_get(schema, "properties")) {
-        emit_alternatives(s, any);
+    } else if (json_is_array(type)) {
+        emit_types(s, schema, type);
+    } else if (type) {
+        emit_type(s, schema, json_is_string(type) ? json_string_value(type) : "");
+    } else if (type_of_keywords(schema)) {
+        emit_type(s, schema, type_of_keywords(schema));
     } else {
-        if (any) (void)mq__schema_leave_out(s, "anyOf");
-        if (json_is_array(type))
-            emit_types(s, schema, type);
-        else if (type)
-            emit_type(s, schema, json_is_string(type) ? json_string_value(type) : "");
-        else if (type_of_keywords(schema))
-            emit_type(s, schema, type_of_keywords(schema));
-        else
-            emit_any_value(s);
+        emit_any_value(s);
     }
 }
 
