@@ -17,6 +17,7 @@ static const char *const ignored[] = {"pattern",
                                       "properties",
                                       "required",
                                       "additionalProperties",
+                                      "patternProperties",
                                       "items",
                                       "prefixItems",
                                       "minItems",
@@ -199,13 +200,25 @@ static void emit_types(mq_schemas *s, const json_t *schema, const json_t *types)
 
 static const struct {
     const char *keyword, *type;
-} about[] = {{"properties", "object"},       {"required", "object"},         {"additionalProperties", "object"},
-
-             {"minProperties", "object"},    {"maxProperties", "object"},    {"items", "array"},
-             {"prefixItems", "array"},       {"minItems", "array"},          {"maxItems", "array"},
-             {"pattern", "string"},          {"format", "string"},           {"minLength", "string"},
-             {"maxLength", "string"},        {"minimum", "number"},          {"maximum", "number"},
-             {"exclusiveMinimum", "number"}, {"exclusiveMaximum", "number"}, {"multipleOf", "number"}};
+} about[] = {{"properties", "object"},
+             {"required", "object"},
+             {"additionalProperties", "object"},
+             {"patternProperties", "object"},
+             {"minProperties", "object"},
+             {"maxProperties", "object"},
+             {"items", "array"},
+             {"prefixItems", "array"},
+             {"minItems", "array"},
+             {"maxItems", "array"},
+             {"pattern", "string"},
+             {"format", "string"},
+             {"minLength", "string"},
+             {"maxLength", "string"},
+             {"minimum", "number"},
+             {"maximum", "number"},
+             {"exclusiveMinimum", "number"},
+             {"exclusiveMaximum", "number"},
+             {"multipleOf", "number"}};
 
 const char *mq__schema_about(const char *keyword)
 {

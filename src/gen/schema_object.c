@@ -291,13 +291,40 @@ static void put_declared(mq_schemas *s, const json_t *schema, member_list *list)
     if (list->others) put_other_rules(s, list);
 }
 
-/* Members that are required without a schema have that of additional ones. */
-static json_t *declared_members(mq_schemas *s, const json_t *schema)
+static bool matches_all(const char *pattern)
+{
+    static const char *const all[] = {"", "^", ".*", "^.*", "^.*$", "(.*)", "^(.*)$"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        found = found || strcmp(pattern, all[i]) == 0;
+    }
+    return found;
+}
+
+/* The schema of members that are not declared; NULL: any. Names are not held to a pattern: what it says of its members' values is said of all
+ * of them. */
+static json_t *others_of(mq_schemas *s, const json_t *schema)
+{
+    json_t *more = json_object_get(schema, "additionalProperties");
+    json_t *patterns = json_object_get(schema, "patternProperties");
+    if (!patterns || (json_is_object(patterns) && json_object_size(patterns) == 0)) return more;
+    if (!mq__schema_is_object(patterns)) {
+        (void)mq__schema_leave_out(s, "patternProperties");
+        return more;
+    }
+    void *first = json_object_iter(patterns);
+    json_t *values = json_object_size(patterns) == 1 ? json_object_iter_value(first) : json_true();
+    const bool kept = json_object_size(patterns) == 1 && matches_all(json_object_iter_key(first));
+    if (!kept || json_object_size(json_object_get(schema, "properties")) > 0)
+        (void)mq__schema_leave_out(s, "patternProperties");
+    return kept || !json_is_false(values) ? values : more;
+}
+
+/* Members that are required without a schema have that of other ones. */
+static json_t *declared_members(mq_schemas *s, const json_t *schema, json_t *others)
 {
     const json_t *properties = json_object_get(schema, "properties"), *name;
-    json_t *others = json_object_get(schema, "additionalProperties");
-    json_t *members =
-        mq__schema_is_object(properties) ? json_copy((json_t *)(uintptr_t)properties) : json_object();
+    json_t *members = mq__schema_is_object(properties) ? json_copy((json_t *)(uintptr_t)properties) : json_object();
     size_t i;
     json_array_foreach(json_object_get(schema, "required"), i, name)
     {
@@ -312,8 +339,7 @@ static json_t *declared_members(mq_schemas *s, const json_t *schema)
 
 void mq__schema_object(mq_schemas *s, const json_t *schema)
 {
-    const json_t *more = json_object_get(schema, "additionalProperties");
-    json_t *members = declared_members(s, schema), *value;
+    json_t *more = others_of(s, schema), *members = declared_members(s, schema, more), *value;
     const char *key;
     member_list list = {.others = json_object_size(more) > 0 ? more : NULL};
     if (members && json_object_size(members) == 0 && !json_is_false(more)) {

@@ -1,4 +1,4 @@
-/* Keywords beside anyOf and oneOf. */
+/* Keywords beside anyOf and oneOf, and names with patterns. */
 #include "unit_schemas.h"
 
 #include "base/mem.h"
@@ -112,6 +112,63 @@ static void test_alternatives_that_nothing_satisfies(void **state)
         mq_constraint *c;
         mq_error error;
         unit_refused(make_schema(schemas[i], false, &c, NULL, &error), MQ_USAGE, &error, "none");
+    }
+}
+
+/* ---- names with patterns */
+
+#define RECORD(pattern, more)                                                                                          \
+    "{\"type\":\"object\",\"patternProperties\":{\"" pattern                                                           \
+    "\":{\"type\":\"string\"}},\"additionalProperties\":false"                                                         \
+    "" more "}"
+
+static void test_patterns_of_names(void **state)
+{
+    (void)state;
+    static const answer_case cases[] = {
+        {RECORD("^(.*)$", ""), NULL, {"{}", "{\"a\":\"\",\"b\":\"x\"}"}, {"{\"a\":1}", "{\"a\":{}}"}},
+        {RECORD("^.*$", ",\"minProperties\":1"), NULL, {"{\"a\":\"\"}"}, {"{}", "{\"a\":1}"}},
+        {RECORD(".*", ",\"required\":[\"a\"]"),
+         NULL,
+         {"{\"a\":\"\",\"b\":\"x\"}"},
+         {"{}", "{\"b\":\"x\"}", "{\"a\":1}"}},
+        {RECORD("", ",\"maxProperties\":1"), NULL, {"{}", "{\"a\":\"\"}"}, {"{\"a\":\"\",\"b\":\"x\"}"}},
+        {RECORD("^[0-9]+$", ""), "patternProperties", {"{}", "{\"1\":\"\"}"}, {"{\"1\":1}"}},
+        {RECORD("^x-", ",\"properties\":{\"n\":{\"type\":\"null\"}}"),
+         "patternProperties",
+         {"{\"n\":null,\"x-a\":\"\"}", "{\"x-a\":\"\"}"},
+         {"{\"n\":\"\"}", "{\"x-a\":1}"}},
+        {"{\"patternProperties\":{\"^a\":{\"type\":\"null\"},\"^b\":{}},\"additionalProperties\":false,\"required\":["
+         "\"b\"],"
+         "\"minProperties\":1}",
+         "patternProperties",
+         {"{\"b\":1}"},
+         {"{}"}},
+        {"{\"patternProperties\":{\"^a\":{\"type\":\"null\"},\"^b\":{}},\"additionalProperties\":false}",
+         "patternProperties",
+         {"{}", "{\"b\":1,\"a\":null}"},
+         {"1"}},
+        {"{\"type\":\"object\",\"patternProperties\":{\"^x-\":false}}", "patternProperties", {"{\"a\":1}"}, {"1"}},
+        {"{\"type\":\"object\",\"patternProperties\":{},\"additionalProperties\":false}", NULL, {"{}"}, {"{\"a\":1}"}},
+        {"{\"type\":\"object\",\"patternProperties\":1}", "patternProperties", {"{\"a\":1}"}, {"1"}},
+        {"{\"type\":\"object\",\"anyOf\":[" RECORD("^(.*)$", "") "]}", NULL, {"{\"a\":\"\"}"}, {"{\"a\":1}"}},
+    };
+    CHECK(cases);
+}
+
+/* A tool's arguments that are a map. */
+static void test_tools_with_patterns_of_names(void **state)
+{
+    (void)state;
+    static const char tools[] = "[{\"name\":\"f\",\"parameters\":" RECORD("^(.*)$", ",\"minProperties\":1") "}]";
+    const mq_constraint_options options = {
+        .tools = tools, .tools_bytes = sizeof tools - 1, .format = MQ_TOOLS_HERMES, .required = true, .strict = true};
+    for (int good = 0; good < 2; good++) {
+        mq_constraint *c = new_constraint(&options);
+        const long refused = try_text(c, good ? "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"b\"}}</tool_call>"
+                                              : "<tool_call>{\"name\":\"f\",\"arguments\":{}");
+        assert_int_equal(refused, good ? -1 : 36);
+        mq_constraint_free(c);
     }
 }
 
