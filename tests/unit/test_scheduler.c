@@ -318,15 +318,19 @@ static void test_places_of_the_queue(void **state)
     (void)state;
     mq_engine *engine = open_engine(1, 64);
     mq_scheduler *s = start(engine, &(mq_scheduler_options){.streams = 1, .queue = 8});
-    client *runs = new_client(40, LONG), *waits[8], *refused = new_client(49, 100);
+    client *runs = new_client(40, 40), *waits[8], *refused = new_client(49, 100);
     static const struct {
         uint64_t owner;
         uint32_t places;
     } cases[] = {{1, 4}, {2, 2}, {3, 1}, {0, 1}};
     mq_error error = {0};
     uint32_t count = 0;
+    runs->most = 900;
     assert_int_equal(submit(s, runs, 0, 1, NULL), MQ_OK);
-    wait_read(runs, 1);
+    while (stats_of(s).running == 0 || stats_of(s).waiting > 0) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    pthread_mutex_lock(&runs->lock); /* it goes no further than to its next token */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (uint32_t n = 0; n < cases[i].places; n++) {
             waits[count] = new_client(41 + count, LONG);
@@ -335,6 +339,7 @@ static void test_places_of_the_queue(void **state)
         unit_refused(submit(s, refused, 0, cases[i].owner, &error), MQ_LIMIT, &error, "queue");
     }
     unit_refused(submit(s, refused, 0, 4, &error), MQ_LIMIT, &error, "at most 8");
+    pthread_mutex_unlock(&runs->lock);
     leave(runs);
     for (uint32_t i = 0; i < count; i++) {
         leave(waits[i]);
