@@ -298,6 +298,10 @@ static void copy_member(json_t *to, const json_t *from, const char *name, const 
 static bool fill_assistant(const incoming *in, json_t *normal)
 {
     json_t *calls;
+    if (json_string_length(json_object_get(normal, "content")) == 0) {
+        json_t *refusal = json_object_get(in->message, "refusal"); /* OpenAI's in place of content */
+        if (json_is_string(refusal)) (void)json_object_set(normal, "content", refusal);
+    }
     copy_member(normal, in->message, "reasoning_content", "reasoning_content");
     copy_member(normal, in->message, "reasoning", "reasoning_content");
     if (!normal_calls(in, &calls)) return false;

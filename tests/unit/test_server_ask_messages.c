@@ -43,6 +43,22 @@ static void test_system(void **state)
                       "\"r\\n\\n" REMIND("x") "\",\"tool_call_id\":\"1\",\"name\":\"f\"}]");
 }
 
+#define REFUSES(content, refusal) "{\"role\":\"assistant\"" content ",\"refusal\":" refusal "}"
+
+/* OpenAI's in place of a content. */
+static void test_refusal(void **state)
+{
+    static const char *const contents[] = {"", ",\"content\":null", ",\"content\":\"\"", ",\"content\":[]"};
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        char messages[500];
+        snprintf(messages, sizeof messages, "[" USER("u") "," REFUSES("%s", "\"no\"") "," USER("v") "]", contents[i]);
+        expect_messages(messages, "[" USER("u") "," ASSIST("no") "," USER("v") "]");
+    }
+    expect_messages("[" USER("u") "," REFUSES(",\"content\":\"a\"", "\"no\"") "," REFUSES("", "null") "]",
+                    "[" USER("u") "," ASSIST("a") "," ASSIST("") "]");
+}
+
 /* The messages of a turn begin with those of the turn before, whatever system texts came between. */
 static void test_system_keeps_prefix(void **state)
 {
@@ -183,8 +199,9 @@ static void test_turn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_system), cmocka_unit_test(test_system_keeps_prefix), cmocka_unit_test(test_content),
-        cmocka_unit_test(test_calls),  cmocka_unit_test(test_messages_bound),      cmocka_unit_test(test_turn),
+        cmocka_unit_test(test_system),  cmocka_unit_test(test_refusal), cmocka_unit_test(test_system_keeps_prefix),
+        cmocka_unit_test(test_content), cmocka_unit_test(test_calls),   cmocka_unit_test(test_messages_bound),
+        cmocka_unit_test(test_turn),
     };
     return cmocka_run_group_tests(tests, open_server, close_server);
 }
