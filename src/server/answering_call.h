@@ -20,6 +20,10 @@ typedef struct mq_prompt {
  * the form has a place to begin at. */
 bool mq__prompt_make(mq_server *server, const mq_ask *ask, bool held, mq_prompt *prompt, mq_fault *fault);
 
+/* answering_rescue.c: the messages as a template takes them, a new reference; `which`: of mq_template_needs. NULL: no memory. */
+#define MQ_ALL_RESCUES (~0u)
+json_t *mq__rescue(json_t *messages, unsigned which);
+
 /* One of the answers. */
 typedef struct mq_choice {
     struct mq_call *call;

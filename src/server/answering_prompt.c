@@ -39,72 +39,27 @@ static mq_status render_once(mq_server *server, const mq_ask *ask, json_t *messa
     return status;
 }
 
-/* ---- what some templates refuse */
-
-static bool holds_object(const json_t *arguments)
+static mq_status render_rescued(mq_server *server, const mq_ask *ask, json_t *messages, unsigned which, bool turn,
+                                char **prompt, size_t *bytes, mq_error *error)
 {
-    json_t *value = NULL;
-    if (!json_is_string(arguments)) return json_is_object(arguments);
-    (void)mq__json_read(json_string_value(arguments), json_string_length(arguments), JSON_ALLOW_NUL | JSON_DECODE_ANY,
-                        MQ_JSON_ROUND_NUMBERS, "arguments", &value, NULL);
-    const bool object = json_is_object(value);
-    json_decref(value);
-    return object;
+    json_t *said = mq__rescue(messages, which);
+    const mq_status status = said ? render_once(server, ask, said, turn, prompt, bytes, error)
+                                  : mq__fail(error, MQ_NO_MEMORY, "messages: expected memory, got none");
+    json_decref(said);
+    return status;
 }
 
-/* A template that walks through a call's arguments cannot show a text that is no object: the text becomes a member. */
-static void wrap_arguments(json_t *messages)
-{
-    size_t i, k;
-    json_t *message, *call;
-    json_array_foreach(messages, i, message)
-    {
-        json_array_foreach(json_object_get(message, "tool_calls"), k, call)
-        {
-            json_t *function = json_object_get(call, "function"), *arguments = json_object_get(function, "arguments");
-            if (!arguments || holds_object(arguments)) continue;
-            (void)json_object_set_new(function, "arguments", json_pack("{sO}", "arguments", arguments));
-        }
-    }
-}
-
-/* A template without a system role: its text goes before the first user's. */
-static void fold_system(json_t *messages)
-{
-    const json_t *first = json_array_get(messages, 0);
-    const char *role = json_string_value(json_object_get(first, "role"));
-    if (!role || strcmp(role, "system") != 0) return;
-    json_t *user = json_array_get(messages, 1), *system = json_object_get(first, "content");
-    role = json_string_value(json_object_get(user, "role"));
-    if (role && strcmp(role, "user") == 0) {
-        mq_buf text = {0};
-        const json_t *content = json_object_get(user, "content");
-        (void)mq__buf_append(&text, json_string_value(system), json_string_length(system));
-        (void)mq__buf_puts(&text, "\n\n");
-        (void)mq__buf_append(&text, json_string_value(content), json_string_length(content));
-        if (!text.failed) (void)json_object_set_new(user, "content", mq__json_text(text.data, text.len));
-        mq__buf_free(&text);
-        (void)json_array_remove(messages, 0);
-    } else {
-        (void)json_array_set_new(messages, 0, json_pack("{sssO}", "role", "user", "content", system));
-    }
-}
-
-/* A template may refuse what others take; then the same is said in another form. The first refusal is what is told. */
+/* As the template needs it. If it refuses that, which no probe has met, then in all forms at once; the first refusal is what is told. */
 static mq_status render_somehow(mq_server *server, const mq_ask *ask, json_t *messages, bool turn, char **prompt,
                                 size_t *bytes, mq_error *error)
 {
-    void (*const rescues[])(json_t *) = {wrap_arguments, fold_system};
-    mq_status status = render_once(server, ask, messages, turn, prompt, bytes, error);
+    mq_error other = {0};
+    const unsigned needs = mq__server_model(server)->needs.rescues[ask->tools != NULL];
+    const mq_status status = render_rescued(server, ask, messages, needs, turn, prompt, bytes, error);
     if (status != MQ_TEMPLATE) return status;
-    json_t *copy = json_deep_copy(messages);
-    for (size_t i = 0; status == MQ_TEMPLATE && copy && i < 2; i++) {
-        mq_error other = {0};
-        rescues[i](copy);
-        status = render_once(server, ask, copy, turn, prompt, bytes, &other);
-    }
-    json_decref(copy);
-    return status;
+    const mq_status again = render_rescued(server, ask, messages, MQ_ALL_RESCUES, turn, prompt, bytes, &other);
+    if (again == MQ_NO_MEMORY) *error = other;
+    return again == MQ_OK || again == MQ_NO_MEMORY ? again : status;
 }
 
 /* ---- reasoning */

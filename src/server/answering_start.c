@@ -184,7 +184,9 @@ static bool make_masks(mq_call *call, mq_fault *fault)
 
 static bool check_tools(mq_call *call, mq_fault *fault)
 {
-    const mq_ask *ask = &call->ask;
+    mq_ask *ask = &call->ask;
+    const bool hidden = ask->tools && mq__server_model(call->server)->needs.hides_tools;
+    if (hidden && !mq__ask_warn(ask, "tools: the chat template does not show them")) return mq__fault_memory(fault);
     if (ask->choice != MQ_CHOICE_REQUIRED || mq__call_has_tools(call)) return true;
     return mq__fault(fault, "tool_choice", "tool_choice: expected tools and a model whose template knows them, got %s",
                      ask->tools ? "another model" : "no tools");

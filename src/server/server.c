@@ -203,6 +203,7 @@ mq_status mq__server_start(const mq_server_options *options, mq_server **server,
 void mq__server_ready(mq_server *server, const mq_served_model *model, const mq_backend *backend)
 {
     server->model = *model;
+    server->model.needs = mq__template_needs(model->text);
     server->backend = *backend;
     atomic_store(&server->is_ready, true);
 }

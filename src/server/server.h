@@ -51,12 +51,19 @@ typedef struct mq_server_limits {
     size_t unread_bytes;     /* [4 MiB] of a stream that its client has not read: then it is cut */
 } mq_server_limits;
 
+/* What a chat template refuses or leaves out (answering_rescue.c). */
+typedef struct mq_template_needs {
+    unsigned rescues[2]; /* bits of the forms in which messages are said otherwise: without tools, with tools */
+    bool hides_tools;
+} mq_template_needs;
+
 /* What the loaded model is, for the APIs. */
 typedef struct mq_served_model {
     const char *name; /* as clients see it: the folder's, or --alias */
     const mq_text *text;
     mq_engine_info info;
     mq_answer_style style;
+    mq_template_needs needs; /* filled in by mq__server_ready */
     mq_vocabulary *vocabulary;
     int64_t created; /* seconds since 1970: of config.json */
 } mq_served_model;
@@ -89,6 +96,8 @@ bool mq__server_is_idle(mq_server *server);  /* no request is in hand */
 void mq__server_stop(mq_server *server);     /* waits for handlers, closes connections, frees */
 
 /* ---- for the handlers */
+
+mq_template_needs mq__template_needs(const mq_text *text); /* renders some short conversations; NULL: needs nothing */
 
 /* NULL: still loading. No handler is called before mq__server_ready. */
 const mq_served_model *mq__server_model(const mq_server *server);

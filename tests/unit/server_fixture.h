@@ -252,6 +252,7 @@ static inline mq_server *fixture_server(const char *script, const char *template
                                           .decode = MQ_LINEAR_BF16,
                                           .suggested = MQ_SAMPLING_GREEDY};
     mq_text_answer_style(server->text, &server->model.style);
+    server->model.needs = mq__template_needs(server->text);
     server->limits = (mq_server_limits){.body_bytes = 32 << 20,
                                         .json_depth = 64,
                                         .messages = 10000,

@@ -276,11 +276,16 @@ static void test_prompts(void **state)
             TURN("user", "<system-reminder>\nt\n</system-reminder>\n\nc") OPEN);
 }
 
+/* What cannot be said otherwise: a template that wants a turn of the user's first. */
 static void test_template_refuses(void **state)
 {
     (void)state;
-    json_t *a = whole(SAYS("x"), "tests/unit/templates/strict.jinja",
-                      MESSAGES("{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"b\"}"), 400);
+    expect_prompt("tests/unit/templates/strict.jinja",
+                  MESSAGES("{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"b\"}"),
+                  TURN("user", "a\n\nb") OPEN);
+    json_t *a =
+        whole(SAYS("x"), "tests/unit/templates/two_roles.jinja",
+              MESSAGES("{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"b\"}"), 400);
     assert_string_equal(text_at_path(a, "error.type"), "invalid_request_error");
     assert_non_null(strstr(text_at_path(a, "error.message"), "must alternate"));
     json_decref(a);
