@@ -78,11 +78,6 @@ bool mq__call_has_tools(const mq_call *call);                /* calls are taken 
 void mq__choice_event(void *context, const mq_event *event); /* answering.c: of a mq_choice */
 void mq__choices_release(mq_call *call);                     /* answering.c: without the lock */
 
-static inline double mq__now(void)
-{
-    return mq__seconds();
-}
-
 /* answering_handoff.c: where the prompt was prefilled. An answer's headers wait, within bounds, until that is known. */
 bool mq__call_tells_prefill(const mq_call *call); /* answers of this worker say it */
 bool mq__call_knows_prefill(const mq_call *call, const mq_report *report);

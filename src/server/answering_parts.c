@@ -146,7 +146,7 @@ void mq__choice_token(mq_choice *choice, const mq_event *event)
 {
     mq_call *call = choice->call;
     mq_answered *a = &choice->answered;
-    if (call->first_token == 0) call->first_token = mq__now();
+    if (call->first_token == 0) call->first_token = mq__seconds();
     if (call->ask.logprobs) keep_logprob(choice, event);
     /* Marks are no part of it: neither what opens it nor what closes it. */
     const bool inside = mq_answer_in_reasoning(choice->answer);

@@ -400,7 +400,7 @@ def test_damaged_configs():
     changes = [("model_type", "mamba"), ("hidden_act", "gelu"), ("hidden_size", 48), ("num_attention_heads", 3),
                ("num_hidden_layers", 1000), ("vocab_size", 10**12), ("head_dim", 7), ("rope_scaling", {"type": "magic"}),
                ("use_sliding_window", True), ("layer_types", ["sliding_attention"]), ("num_experts", 8),
-               ("hidden_size", "many"), ("rms_norm_eps", -1), ("attention_bias", True), ("eos_token_id", 10**9)]
+               ("hidden_size", "many"), ("rms_norm_eps", -1), ("attention_bias", True), ("eos_token_id", "end")]
     for key, value in changes:
         m = model(name="config")
         config = json.load(open(m + "/config.json"))
