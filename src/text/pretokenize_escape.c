@@ -33,6 +33,7 @@ void mq__regex_put_literal(mq_buf *out, uint32_t code)
 
 mq_status mq__regex_literal(mq_regex_text *t, uint32_t *code)
 {
+    if (t->at >= t->bytes) return mq__regex_malformed(t, "a character, got the end");
     *code = mq__utf8_next(t->pattern, t->bytes, &t->at);
     return *code == MQ_UTF8_INVALID ? mq__regex_malformed(t, "UTF-8, got another byte") : MQ_OK;
 }
