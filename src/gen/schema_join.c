@@ -213,8 +213,8 @@ static bool merge_schema(mq_schemas *s, json_t *into, const json_t *part, int de
 
 static json_t *new_merged(mq_schemas *s)
 {
-    json_t *merged = mq__schema_work(s, MERGE_WORK) ? json_object() : NULL;
-    if (s->status != MQ_OK) return NULL;
+    if (!mq__schema_work(s, MERGE_WORK) || s->status != MQ_OK) return NULL;
+    json_t *merged = json_object();
     if (!merged || json_array_append_new(s->made, merged) != 0) {
         s->g->failed = true;
         return NULL;
@@ -242,8 +242,8 @@ const json_t *mq__schema_beside(mq_schemas *s, const json_t *schema, const char 
             asks = asks || strcmp(key, others[i]) == 0;
         }
         if (!asks || strcmp(key, alternatives) == 0) continue;
-        if (!beside) beside = new_merged(s);
-        if (!beside || json_object_set(beside, key, value) != 0) s->g->failed = true;
+        if (!beside && !(beside = new_merged(s))) return NULL;
+        if (json_object_set(beside, key, value) != 0) s->g->failed = true;
     }
     return beside;
 }

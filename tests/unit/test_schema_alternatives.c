@@ -66,6 +66,7 @@ static void test_keywords_beside_alternatives(void **state)
          "maxLength",
          {"\"abcd\""},
          {"\"a\""}},
+        {"{\"uniqueItems\":true,\"type\":\"null\",\"anyOf\":[{}]}", "uniqueItems", {"null"}, {"1"}},
         {"{\"anyOf\":3}", "anyOf", {"1"}, {NULL}},
         {"{\"$defs\":{\"cat\":{\"allOf\":[{\"$ref\":\"#\"},{\"properties\":{\"purrs\":{\"type\":\"boolean\"}}}]}},"
          "\"required\":[\"kind\"],\"properties\":{\"kind\":{\"type\":\"string\"}},\"oneOf\":[{\"$ref\":\"#/$defs/"
