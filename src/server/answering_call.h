@@ -16,9 +16,11 @@ typedef struct mq_prompt {
     bool opens_reasoning; /* with tools: the model is about to open it by itself */
 } mq_prompt;
 
-/* held: the answer is held to a form after its reasoning. If the model is about to open it by itself, the prompt opens it, so that
- * the form has a place to begin at. */
-bool mq__prompt_make(mq_server *server, const mq_ask *ask, bool held, mq_prompt *prompt, mq_fault *fault);
+/* Whether the answer is held to a form after its reasoning. */
+bool mq__ask_is_held(mq_server *server, const mq_ask *ask);
+/* If the model is about to open its reasoning by itself and the answer is held to a form, the prompt opens it, so that the form has a place
+ * to begin at. */
+bool mq__prompt_make(mq_server *server, const mq_ask *ask, mq_prompt *prompt, mq_fault *fault);
 
 /* answering_rescue.c: the messages as a template takes them, a new reference; `which`: of mq_template_needs. NULL: no memory. */
 #define MQ_ALL_RESCUES (~0u)

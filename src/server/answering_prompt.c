@@ -189,8 +189,9 @@ static bool tokens_of_text(mq_server *server, const char *text, size_t bytes, un
     return status == MQ_OK || mq__fault_error(fault, status, &error);
 }
 
-static bool tokens_of_messages(mq_server *server, const mq_ask *ask, bool held, mq_prompt *prompt, mq_fault *fault)
+static bool tokens_of_messages(mq_server *server, const mq_ask *ask, mq_prompt *prompt, mq_fault *fault)
 {
+    const bool held = mq__ask_is_held(server, ask);
     const mq_answer_style *style = &mq__server_model(server)->style;
     mq_buf text = {0};
     reasoning where;
@@ -209,12 +210,12 @@ static bool tokens_of_messages(mq_server *server, const mq_ask *ask, bool held, 
     return made;
 }
 
-bool mq__prompt_make(mq_server *server, const mq_ask *ask, bool held, mq_prompt *prompt, mq_fault *fault)
+bool mq__prompt_make(mq_server *server, const mq_ask *ask, mq_prompt *prompt, mq_fault *fault)
 {
     *prompt = (mq_prompt){0};
     bool made;
     if (ask->messages) {
-        made = tokens_of_messages(server, ask, held, prompt, fault);
+        made = tokens_of_messages(server, ask, prompt, fault);
     } else if (ask->prompt_tokens) {
         prompt->count = ask->prompt_token_count;
         prompt->tokens = mq__alloc(prompt->count * sizeof *prompt->tokens);
@@ -235,7 +236,7 @@ bool mq__prompt_make(mq_server *server, const mq_ask *ask, bool held, mq_prompt 
 bool mq__ask_tokens(mq_server *server, const mq_ask *ask, int32_t **tokens, size_t *count, mq_fault *fault)
 {
     mq_prompt prompt;
-    const bool made = mq__prompt_make(server, ask, false, &prompt, fault);
+    const bool made = mq__prompt_make(server, ask, &prompt, fault);
     *tokens = prompt.tokens;
     *count = prompt.count;
     return made;

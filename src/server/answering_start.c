@@ -9,11 +9,15 @@
 
 /* ---- reading */
 
+static bool ask_has_tools(mq_server *server, const mq_ask *ask)
+{
+    return ask->messages && ask->tools && ask->choice != MQ_CHOICE_NONE &&
+           mq__server_model(server)->style.tools != MQ_TOOLS_NONE;
+}
+
 bool mq__call_has_tools(const mq_call *call)
 {
-    const mq_ask *ask = &call->ask;
-    return ask->messages && ask->tools && ask->choice != MQ_CHOICE_NONE &&
-           mq__server_model(call->server)->style.tools != MQ_TOOLS_NONE;
+    return ask_has_tools(call->server, &call->ask);
 }
 
 bool mq__ask_model(mq_server *server, const json_t *body, mq_ask *ask, mq_fault *fault)
@@ -73,12 +77,17 @@ static uint32_t tokens_at_most(const mq_call *call)
 typedef enum mask_kind { MASK_NONE, MASK_SCHEMA, MASK_CALLS, MASK_ONE_CALL, MASK_EITHER } mask_kind;
 
 /* Beside a schema, what the model writes is calls (if it may) or satisfies the schema. */
-static mask_kind mask_of(const mq_call *call)
+static mask_kind mask_of(mq_server *server, const mq_ask *ask)
 {
-    const mq_ask *ask = &call->ask;
-    if (!mq__call_has_tools(call)) return ask->schema ? MASK_SCHEMA : MASK_NONE;
+    if (!ask_has_tools(server, ask)) return ask->schema ? MASK_SCHEMA : MASK_NONE;
     if (ask->choice == MQ_CHOICE_REQUIRED) return MASK_ONE_CALL;
     return ask->schema ? MASK_EITHER : MASK_CALLS;
+}
+
+bool mq__ask_is_held(mq_server *server, const mq_ask *ask)
+{
+    const mask_kind kind = mask_of(server, ask);
+    return kind == MASK_SCHEMA || kind == MASK_ONE_CALL || kind == MASK_EITHER;
 }
 
 /* Tools by name alone, for those whose schemas are more than a mask can hold. */
@@ -160,7 +169,7 @@ static bool make_masks(mq_call *call, mq_fault *fault)
 {
     const mq_ask *ask = &call->ask;
     const json_t *tools = ask->callable ? ask->callable : ask->tools;
-    mask_plan plan = {.kind = mask_of(call), .strict_tools = ask->strict_tools};
+    mask_plan plan = {.kind = mask_of(call->server, ask), .strict_tools = ask->strict_tools};
     if (plan.kind == MASK_SCHEMA || plan.kind == MASK_EITHER) plan.schema = ask->schema;
     if (plan.kind != MASK_SCHEMA) plan.tools = tools;
     if (plan.kind == MASK_NONE || !mq__server_model(call->server)->vocabulary) return true;
@@ -197,10 +206,7 @@ static bool check_tools(mq_call *call, mq_fault *fault)
 bool mq__call_prepare(mq_call *call, mq_fault *fault)
 {
     if (!read_ask(call, fault) || !check_tools(call, fault)) return false;
-    const mask_kind kind = mask_of(call);
-    const bool held = kind == MASK_SCHEMA || kind == MASK_ONE_CALL || kind == MASK_EITHER;
-    if (!mq__prompt_make(call->server, &call->ask, held, &call->prompt, fault) || !check_length(call, fault))
-        return false;
+    if (!mq__prompt_make(call->server, &call->ask, &call->prompt, fault) || !check_length(call, fault)) return false;
     call->choices = mq__alloc_zero(call->ask.n, sizeof *call->choices);
     if (call->api->state_bytes) call->state = mq__alloc_zero(1, call->api->state_bytes);
     if (!call->choices || (call->api->state_bytes && !call->state)) return mq__fault_memory(fault);

@@ -81,9 +81,32 @@ static void test_other_places(void **state)
     json_decref(whole);
 }
 
+/* A count is of the prompt that would be sent: one that opens the reasoning where the answer is held to a form. */
+static void test_counts(void **state)
+{
+    (void)state;
+    static const char *const fields[] = {
+        "'input':'hi'", "'input':'hi','reasoning':{'effort':'high'},'text':{'format':{'type':'json_schema',"
+                        "'name':'n','schema':{'type':'object'}}}"};
+    long long counted[2];
+    apis_answer("<think>\nIt is four.\n</think>\n\n{}", THINKS);
+    for (size_t i = 0; i < 2; i++) {
+        char body[400];
+        snprintf(body, sizeof body, "{%s}", fields[i]);
+        json_t *count = apis_whole(mq__api_count_responses, body, 200),
+               *whole = apis_whole(mq__api_responses, body, 200);
+        counted[i] = integer_at_path(count, "input_tokens");
+        assert_int_equal(counted[i], integer_at_path(whole, "usage.input_tokens"));
+        json_decref(count);
+        json_decref(whole);
+    }
+    assert_true(counted[1] > counted[0]);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
-    const struct CMUnitTest tests[] = {TEST(test_tokens), TEST(test_tokens_of_an_open_prompt), TEST(test_other_places)};
+    const struct CMUnitTest tests[] = {TEST(test_tokens), TEST(test_tokens_of_an_open_prompt), TEST(test_other_places),
+                                       TEST(test_counts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
