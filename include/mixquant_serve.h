@@ -135,7 +135,7 @@ typedef struct mq_scheduler_options {
     mq_engine *engine; /* borrowed, and not used by others until mq_scheduler_stop returns */
     const mq_text *text;
     uint32_t streams;      /* answers that run at once; 0: 64 */
-    uint32_t queue;        /* requests that wait at most; 0: 256 */
+    uint32_t queue;        /* requests that wait at most, of one owner as many as places are left; 0: 256 */
     double gap;            /* longest pause of answers while a prompt is read, in decode steps, 1.1 or more; 0: 2 */
     uint64_t cache_bytes;  /* prefix cache: KV that no request holds; 0: all that the engine's pool has left */
     const char *cache_dir; /* NULL, or where it is kept on disk: it outlives the process */
@@ -210,7 +210,7 @@ typedef struct mq_request {
     const char *prefill_peer, *prefill_lease; /* NULL, or who has or shall prefill the prompt, and its name for it */
     const struct mq_kv_sink *sink;            /* NULL, or where the prompt's KV goes; borrowed until mq_job_free */
     bool prefill_only;                        /* it ends when all tokens but the last are read */
-    bool hold;                                /* its KV stays after its end, until mq_job_free */
+    bool hold; /* its KV stays after its end, until mq_job_free: running requests wait for its blocks */
     /* Called on the scheduler's thread, one at a time: it must return quickly, and must not call mq_job_free. */
     void (*event)(void *context, const mq_event *event);
     void *context;
@@ -218,8 +218,8 @@ typedef struct mq_request {
 
 /* A request that was submitted, until its client frees it. */
 typedef struct mq_job mq_job;
-/* Any thread. MQ_LIMIT: the queue is full, the prompt is empty, or it and one token exceed the context (error says which). MQ_CANCELLED: draining.
- * MQ_USAGE: a token is not in the vocabulary. */
+/* Any thread. MQ_LIMIT: the queue is full (for this owner), the prompt is empty, or it and one token exceed the context (error says
+ * which). MQ_CANCELLED: draining. MQ_USAGE: a token is not in the vocabulary. */
 MQ_API mq_status mq_scheduler_submit(mq_scheduler *scheduler, const mq_request *request, mq_job **job, mq_error *error);
 /* Ends it where it runs (its prompt is read on with finish_abandoned). No event comes after the return. Any other thread. */
 MQ_API void mq_job_free(mq_job *job);
