@@ -111,7 +111,8 @@ typedef struct mq_constraint_options {
     bool strict_tools; /* with a schema: what `strict` is for the tools */
     bool required;     /* the answer is a call; else text is free and what begins a call must go on as one */
     bool parallel;     /* more calls may follow */
-    const char *after; /* NULL, or the text after which it begins ("</think>"): everything before is free */
+    /* NULL, or the text after which it begins ("</think>"). What comes before is free; only the end may not, where something must follow. */
+    const char *after;
 } mq_constraint_options;
 
 /* Holds one answer to a schema. Memory and time are bounded whatever the schema is: MQ_LIMIT. */
