@@ -4,9 +4,9 @@
 #include "base/error.h"
 #include "base/json_read.h"
 #include "base/mem.h"
+#include "base/real_text.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -337,21 +337,10 @@ void mq__schemas_end(mq_schemas *s)
 
 /* ---- values as they are written */
 
-/* The fewest digits that are read as the value; with an exponent where Python has one. */
 static bool put_real(mq_buf *out, double value)
 {
-    char text[32];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*e", digits - 1, value);
-        const double read = strtod(text, NULL);
-        if ((read < value || read > value) && digits < 17) continue;
-        char *exponent = strchr(text, 'e');
-        const int power = atoi(exponent + 1), places = digits - 1 - power;
-        *exponent = '\0';
-        if (power < -4 || power >= 16) return mq__buf_printf(out, "%se%d", text, power);
-        return mq__buf_printf(out, "%.*f", places > 1 ? places : 1, value);
-    }
-    return false;
+    char text[MQ_REAL_BYTES];
+    return mq__buf_append(out, text, mq__real_print(value, text));
 }
 
 static bool print_value(mq_buf *out, const json_t *value)

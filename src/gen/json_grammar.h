@@ -77,7 +77,7 @@ const json_t *mq__schema_both(mq_schemas *s, const json_t *beside, const json_t 
 
 /* ---- json_grammar.c */
 
-/* A value's text, compact: numbers in their shortest form, those beyond 64 bits as they were spelled. In the C locale only. */
+/* A value's text, compact: numbers as Python writes them, those beyond 64 bits as they were spelled. In the C locale only. */
 void mq__grammar_json(mq_schemas *s, const json_t *value);
 /* Objects that stand for numbers beyond 64 bits (base/json_read.h) are numbers. */
 bool mq__schema_is_object(const json_t *schema);

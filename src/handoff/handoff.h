@@ -7,6 +7,7 @@
 #define MQ_HANDOFF_H
 
 #include "base/pool.h"
+#include "base/wait.h"
 #include "engine/engine.h"
 #include "handoff/frame.h"
 #include "mixquant_handoff.h"
@@ -102,10 +103,6 @@ const char *mq__print_differs(const mq_fingerprint *a, const mq_fingerprint *b);
 void mq__greeting_make(mq_handoff *h, char role, mq_hello *hello);
 /* Whether a peer's greeting fits: role, fingerprint. MQ_UNSUPPORTED says which part differs. */
 mq_status mq__greeting_check(const mq_handoff *h, const mq_hello *hello, char role, mq_error *error);
-
-/* A condition whose waits end by mq__seconds. */
-bool mq__cond_init(pthread_cond_t *cond);
-void mq__cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, double until);
 
 /* ---- lease.c */
 

@@ -133,7 +133,7 @@ static void put_real_jinja_format(mq_jrun *run, mq_jtext *out, const spec *s, do
         break;
     default: /* like repr, or like g with a digit after the point */
         if (s->precision < 0) {
-            bytes = mq__jreal_print(size, body);
+            bytes = mq__real_print(size, body);
         } else {
             bytes = (size_t)snprintf(body, sizeof body, "%.*g", precision ? precision : 1, size);
             if (!strpbrk(body, ".ein")) bytes += (size_t)snprintf(body + bytes, sizeof body - bytes, ".0");

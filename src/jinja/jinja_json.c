@@ -73,7 +73,7 @@ static void put_real_jinja_json(mq_jrun *run, writer *out, double value)
     } else if (isinf(value)) {
         mq__jtext_puts(run, &out->text, value < 0 ? "-Infinity" : "Infinity");
     } else {
-        mq__jtext_put(run, &out->text, number, mq__jreal_print(value, number));
+        mq__jtext_put(run, &out->text, number, mq__real_print(value, number));
     }
 }
 

@@ -88,28 +88,6 @@ mq_jvalue mq__jvalue_copy(mq_jrun *run, const char *text, size_t bytes)
 
 /* ---------------------------------------------------------------- numbers */
 
-/* The fewest digits that read back as the same number; exponents as Python writes them. */
-size_t mq__jreal_print(double value, char text[MQ_J_NUMBER_BYTES])
-{
-    if (isnan(value)) return (size_t)snprintf(text, MQ_J_NUMBER_BYTES, "nan");
-    if (isinf(value)) return (size_t)snprintf(text, MQ_J_NUMBER_BYTES, value < 0 ? "-inf" : "inf");
-    char digits[MQ_J_NUMBER_BYTES];
-    int precision = 0;
-    for (; precision < 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*e", precision, value);
-        if (strtod(digits, NULL) == value) break;
-    }
-    const char *const mark = strchr(digits, 'e');
-    const int exponent = atoi(mark + 1);
-    if (exponent < -4 || exponent >= 16) {
-        const int mantissa = (int)(mark - digits);
-        return (size_t)snprintf(text, MQ_J_NUMBER_BYTES, "%.*se%c%02d", mantissa, digits, exponent < 0 ? '-' : '+',
-                                abs(exponent));
-    }
-    const int decimals = precision - exponent > 1 ? precision - exponent : 1;
-    return (size_t)snprintf(text, MQ_J_NUMBER_BYTES, "%.*f", decimals, value);
-}
-
 /* Copies a number without white space around it and underscores inside; false when that is malformed. */
 static bool clean_number(const char *text, size_t bytes, char *out, size_t capacity)
 {
@@ -299,7 +277,7 @@ static void put_repr(mq_jrun *run, mq_jtext *text, mq_jvalue value, unsigned dep
         return;
     case MQ_J_FLOAT:
         mq__jrun_charge(run, 40);
-        mq__jtext_put(run, text, number, mq__jreal_print(value.as.real, number));
+        mq__jtext_put(run, text, number, mq__real_print(value.as.real, number));
         return;
     case MQ_J_STRING:
         if (value.flags & MQ_J_MARKUP) mq__jtext_puts(run, text, "Markup(");

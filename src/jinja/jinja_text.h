@@ -2,6 +2,7 @@
 #ifndef MQ_FORMAT_JINJA_TEXT_H
 #define MQ_FORMAT_JINJA_TEXT_H
 
+#include "base/real_text.h"
 #include "base/unicode.h"
 #include "jinja/jinja_value.h"
 
@@ -26,9 +27,8 @@ mq_jvalue mq__jvalue_join(mq_jrun *run, mq_jvalue a, mq_jvalue b); /* a + b of t
 mq_jvalue mq__jvalue_escape(mq_jrun *run, mq_jvalue value);        /* markupsafe.escape */
 mq_jvalue mq__jvalue_copy(mq_jrun *run, const char *text, size_t bytes); /* a string of its own */
 
-#define MQ_J_NUMBER_BYTES 40
-size_t mq__jreal_print(double value, char text[MQ_J_NUMBER_BYTES]);  /* Python's repr(float) */
-bool mq__jreal_parse(const char *text, size_t bytes, double *value); /* Python's float(str) */
+#define MQ_J_NUMBER_BYTES MQ_REAL_BYTES
+bool mq__jreal_parse(const char *text, size_t bytes, double *value);                           /* Python's float(str) */
 bool mq__jint_parse(const char *text, size_t bytes, int base, int64_t *value, bool *overflow); /* int(str, base) */
 
 /* ---------------------------------------------------------------- code points */

@@ -2,13 +2,14 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/pool.h"
+#include "base/wait.h"
 
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 /* getaddrinfo has no deadline, so it runs on a thread that is left to itself when it is late: who comes last frees. */
 typedef struct lookup {
@@ -29,12 +30,11 @@ static lookup *new_lookup(const char *host, const char *port)
 {
     lookup *l = mq__alloc_zero(1, sizeof *l + strlen(host) + 1);
     if (!l) return NULL;
-    pthread_condattr_t clock;
+    if (!mq__cond_init(&l->done)) {
+        mq__free(l);
+        return NULL;
+    }
     pthread_mutex_init(&l->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->done, &clock);
-    pthread_condattr_destroy(&clock);
     l->holders = 2;
     snprintf(l->port, sizeof l->port, "%s", port);
     memcpy(l->host, host, strlen(host));
@@ -82,14 +82,10 @@ static bool start_detached(void *(*function)(void *), void *argument)
 /* A code of getaddrinfo's; EAI_AGAIN as well when it is late. */
 static int wait_for_lookup(lookup *l, double seconds, struct addrinfo **found)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    const double end = (double)until.tv_nsec * 1e-9 + seconds;
-    until.tv_sec += (time_t)end;
-    until.tv_nsec = (long)((end - (double)(time_t)end) * 1e9);
+    const double until = mq__seconds() + seconds;
     int code = EAI_AGAIN;
     pthread_mutex_lock(&l->lock);
-    while (!l->is_done && pthread_cond_timedwait(&l->done, &l->lock, &until) == 0) {}
+    while (!l->is_done && mq__cond_wait_until(&l->done, &l->lock, until)) {}
     if (l->is_done) {
         code = l->code;
         *found = l->found;

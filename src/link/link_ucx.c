@@ -3,16 +3,15 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/wait.h"
 #include "link/link_door.h"
 #include "link/link_tcp.h"
 #include "link/link_ucx_impl.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define FAR_AWAY 1e12 /* seconds that fit a time_t */
@@ -25,23 +24,16 @@ static mq_ucx_link *ucx_of(mq_link *link)
 /* Under lock. False: the deadline is over. */
 static bool wait_for_departure(mq_ucx_link *u, double deadline)
 {
-    deadline = fmin(deadline, FAR_AWAY);
-    const struct timespec until = {.tv_sec = (time_t)deadline,
-                                   .tv_nsec = (long)((deadline - (double)(time_t)deadline) * 1e9)};
-    return pthread_cond_timedwait(&u->departures, &u->lock, &until) != ETIMEDOUT;
+    return mq__cond_wait_until(&u->departures, &u->lock, fmin(deadline, FAR_AWAY));
 }
 
 /* ---- making and freeing */
 
 static void init_locks(mq_ucx_link *u)
 {
-    pthread_condattr_t clock;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_mutex_init(&u->lock, NULL);
     pthread_cond_init(&u->arrivals, NULL);
-    pthread_cond_init(&u->departures, &clock);
-    pthread_condattr_destroy(&clock);
+    (void)mq__cond_init(&u->departures);
 }
 
 static void ucx_stop(mq_link *link)

@@ -2,9 +2,9 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/wait.h"
 #include "sched/sched.h"
 
-#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -19,36 +19,16 @@
 
 /* ---- the thread */
 
-/* A condition that is waited for by a clock which nobody sets. */
-static bool init_condition(pthread_cond_t *cond)
-{
-    pthread_condattr_t attributes;
-    if (pthread_condattr_init(&attributes) != 0) return false;
-    bool ok = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0;
-    ok = ok && pthread_cond_init(cond, &attributes) == 0;
-    pthread_condattr_destroy(&attributes);
-    return ok;
-}
-
-/* What that clock says so many seconds from now. */
-static struct timespec time_after(double seconds)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const double end = (double)now.tv_sec + (double)now.tv_nsec * 1e-9 + seconds;
-    return (struct timespec){.tv_sec = (time_t)end, .tv_nsec = (long)((end - floor(end)) * 1e9)};
-}
-
 /* Without jobs it waits for one; when all that there are wait for something that is not here, it looks again soon. */
 static void take_inbox(mq_scheduler *s, bool dozes)
 {
     const bool busy = s->waiting.count || s->running.count || s->storing.count || s->held.count;
-    const struct timespec until = time_after(DOZE);
+    const double until = mq__seconds() + DOZE;
     pthread_mutex_lock(&s->lock);
     while ((!busy || dozes) && !s->inbox.first && !s->stopping && !s->woken) {
         if (!busy)
             pthread_cond_wait(&s->work, &s->lock);
-        else if (pthread_cond_timedwait(&s->work, &s->lock, &until) != 0)
+        else if (!mq__cond_wait_until(&s->work, &s->lock, until))
             break;
     }
     s->woken = false;
@@ -232,7 +212,7 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
 {
     *out = NULL;
     mq_scheduler *s = mq__alloc_zero(1, sizeof *s);
-    const bool has_work = s && init_condition(&s->work), has_idle = has_work && init_condition(&s->idle);
+    const bool has_work = s && mq__cond_init(&s->work), has_idle = has_work && mq__cond_init(&s->idle);
     if (!has_idle) {
         if (has_work) pthread_cond_destroy(&s->work);
         mq__free(s);
@@ -267,10 +247,10 @@ mq_status mq_scheduler_start(const mq_scheduler_options *options, mq_scheduler *
 
 void mq_scheduler_drain(mq_scheduler *s, double seconds)
 {
-    const struct timespec until = time_after(seconds);
+    const double until = mq__seconds() + seconds;
     pthread_mutex_lock(&s->lock);
     s->draining = true;
-    while (s->jobs > 0 && pthread_cond_timedwait(&s->idle, &s->lock, &until) == 0) {}
+    while (s->jobs > 0 && mq__cond_wait_until(&s->idle, &s->lock, until)) {}
     pthread_mutex_unlock(&s->lock);
 }
 

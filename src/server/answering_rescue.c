@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #define BETWEEN       "\n\n" /* texts of one message */
 #define ID_LETTERS    9
@@ -138,10 +139,7 @@ static json_t *short_id(const json_t *id, size_t number)
         count = (size_t)snprintf(made, sizeof made, "%zu", number);
         text = made;
     }
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (size_t i = 0; i < count; i++) {
-        hash = (hash ^ (unsigned char)text[i]) * 1099511628211u;
-    }
+    uint64_t hash = XXH3_64bits(text, count);
     for (size_t i = 0; i < ID_LETTERS; i++) {
         made[i] = letters[hash % (sizeof letters - 1)];
         hash /= sizeof letters - 1;
