@@ -401,7 +401,7 @@ static void test_busy(void **state)
     worker *p = start_p(&options);
     stranger *s = come_and_greet(p, NULL);
     for (uint64_t i = 0; i < 8; i++) {
-        assert_int_equal(ask_prefill(s, i + 1, 900, 10000, 20), MQ_OK);
+        assert_int_equal(ask_prefill(s, i + 1, 900, 100000, 20), MQ_OK);
     }
     WAIT_FOR(heard(s, MQ_FRAME_FAIL) + heard(s, MQ_FRAME_COMMIT) == 8);
     assert_true(heard(s, MQ_FRAME_COMMIT) >= 1);

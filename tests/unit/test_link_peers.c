@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
@@ -18,14 +19,27 @@ static uint8_t body[MOST];
 
 /* ---- processes */
 
-/* This program as a peer: child KIND PORT flood|sink|try. */
+static char own_path[PATH_MAX];
+
+/* This program as a peer: PROGRAM KIND PORT flood|sink|try, by an emulator where one runs this program ("qemu-aarch64 -L DIR"). */
 static pid_t spawn_peer(const char *kind, uint16_t port, const char *what)
 {
-    char number[8];
+    char number[8], emulator[PATH_MAX];
+    char *words[16], *rest = NULL;
+    size_t count = 0;
     pid_t pid;
+    const char *given = getenv("MQ_EMULATOR");
+    snprintf(emulator, sizeof emulator, "%s", given ? given : "");
+    for (char *word = strtok_r(emulator, " ", &rest); word && count < 11; word = strtok_r(NULL, " ", &rest)) {
+        words[count++] = word;
+    }
     snprintf(number, sizeof number, "%u", port);
-    char *words[] = {"test_link_peers", (char *)(uintptr_t)kind, number, (char *)(uintptr_t)what, NULL};
-    assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, words, environ), 0);
+    words[count++] = own_path;
+    words[count++] = (char *)(uintptr_t)kind;
+    words[count++] = number;
+    words[count++] = (char *)(uintptr_t)what;
+    words[count] = NULL;
+    assert_int_equal(posix_spawnp(&pid, words[0], NULL, NULL, words, environ), 0);
     return pid;
 }
 
@@ -367,6 +381,7 @@ static void test_addresses(void **state)
 int main(int count, char **words)
 {
     if (count == 4) return run_peer(words);
+    if (!realpath("/proc/self/exe", own_path)) return 1;
     const struct CMUnitTest tests[] = {
         OF("tcp", test_killed_sender),   OF("tcp", test_killed_receiver),
         OF("tcp", test_tcp_garbage),     OF("tcp", test_tcp_pieces),

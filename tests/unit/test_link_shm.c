@@ -155,7 +155,9 @@ static void test_shm_liars(void **state)
         expect_no_connection("shm", "", 60001, DEADLINE);
     }
     usleep(20000);
-    assert_int_equal(count_descriptors(), before);
+    if (!getenv("MQ_EMULATOR")) { /* qemu-user keeps those for which a control message has no room */
+        assert_int_equal(count_descriptors(), before);
+    }
     shutdown(l.fd, SHUT_RDWR);
     pthread_join(thread, NULL);
     close(l.fd);
