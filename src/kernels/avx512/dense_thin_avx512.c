@@ -19,7 +19,7 @@
  * there by its length, of 34 GB/s, two streams and "streams": K = 4096 0.69, 0.92; 5376 0.53, 0.88; 21504 0.50, 0.80.
  *
  * Registers: W x R sums of 16 lanes (6 x 1, 2 x 2, 4 x 4, 3 x 8), W weight vectors, 1 activation vector.
- * Throughput model per 16 k: W loads with widening and shift, R loads of activations, W*R FMA. */
+ * Throughput model per 16 k: W loads with widening, R loads of activations, W*R FMA. */
 #include "kernels/avx512/dense_thin_avx512.h"
 #include "kernels/table.h"
 

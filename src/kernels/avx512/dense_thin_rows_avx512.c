@@ -8,8 +8,9 @@
  * costs 4 to 8%.
  *
  * Registers: 3 x 8 sums of 16 lanes, 3 weight vectors, 1 activation vector.
- * Throughput model per 16 k of a tile: 3 x 8 FMA and 6 operations of widening (BF16) on the same two ports: at most 0.80 of the
- * FMA peak; 0.77 was measured with everything in L1. A tile's end takes 80 operations more, 0.04 of the time at K = 1024.
+ * Throughput model per 16 k of a tile: 3 x 8 FMA and 3 operations of widening (BF16) on the same two ports: at most 0.89 of the
+ * FMA peak. 0.77 was measured with everything in L1 when widening took 6. A tile's end takes 80 operations more, 0.04 of the
+ * time at K = 1024.
  * Widening once for all groups instead, to FP32 in L1 or L2, needs more from these caches than it saves
  * (docs/perf/2026-11-emerald-rapids.md). */
 #include "kernels/avx512/dense_thin_avx512.h"
