@@ -43,13 +43,28 @@ static mq_status read_partial(const json_t *root, const json_t *parameters, cons
     return s;
 }
 
+/* A factor says that something scales; which rule, only the type does. */
+static mq_status refuse_factor_alone(const json_t *p, mq_error *error)
+{
+    const json_t *factor = json_object_get(p, "factor");
+    if (!factor || json_is_null(factor) || (json_is_number(factor) && json_number_value(factor) == 1.0)) return MQ_OK;
+    return mq__fail(error, MQ_UNSUPPORTED, "config: rope_type: expected one beside factor, got none");
+}
+
+/* Writers before rope_type called it type; some write both. */
 static mq_status read_type(const json_t *p, mq_rope_type *type, mq_error *error)
 {
-    const char *name = NULL;
+    const char *name = NULL, *older = NULL;
     *type = MQ_ROPE_DEFAULT;
     mq_status s = mq__json_string(p, "rope_type", &name, error);
-    if (s == MQ_OK && !name) s = mq__json_string(p, "type", &name, error);
-    if (s != MQ_OK || !name) return s;
+    if (s == MQ_OK) s = mq__json_string(p, "type", &older, error);
+    if (s != MQ_OK) return s;
+    if (name && older && strcmp(name, older) != 0) {
+        return mq__fail(error, MQ_UNSUPPORTED, "config: rope_type: expected the same as type, got %.64s and %.64s",
+                        name, older);
+    }
+    if (!name) name = older;
+    if (!name) return refuse_factor_alone(p, error);
     for (int i = 0; i < MQ_ROPE_COUNT; i++) {
         if (strcmp(name, rope_names[i]) != 0) continue;
         *type = (mq_rope_type)i;

@@ -214,6 +214,13 @@ static void test_refused_rope(void **state)
     refused("{\"rope_scaling\":\"yarn\"}", MQ_FORMAT, "rope_scaling");
     refused("{\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}}", MQ_UNSUPPORTED, "full_attention");
     refused("{\"rope_scaling\":[2.0]}", MQ_FORMAT, "rope_scaling");
+    /* A factor that no rule takes, and two rules. */
+    refused("{\"rope_scaling\":{\"factor\":4.0}}", MQ_UNSUPPORTED, "rope_type: expected one beside factor, got none");
+    refused("{\"rope_parameters\":{\"rope_theta\":1e4,\"factor\":4.0}}", MQ_UNSUPPORTED, "rope_type");
+    (void)read_config("{\"rope_scaling\":{\"factor\":1.0}}");
+    refused("{\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"default\",\"factor\":4.0}}", MQ_UNSUPPORTED,
+            "rope_type: expected the same as type, got default and yarn");
+    (void)read_config("{\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"factor\":4.0}}");
 }
 
 static void test_files_that_are_not_configs(void **state)
