@@ -381,12 +381,34 @@ static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error
     return read_dense_layers(root, c, error);
 }
 
+/* Rotations of weights are in the stored weights. Others would turn activations at run time, which nothing here does. */
+static mq_status refuse_transforms(const json_t *config, mq_error *error)
+{
+    const json_t *groups = json_object_get(json_object_get(config, "transform_config"), "config_groups");
+    const char *name;
+    json_t *group, *apply;
+    size_t i;
+    json_object_foreach((json_t *)(uintptr_t)groups, name, group)
+    {
+        json_array_foreach(json_object_get(group, "apply"), i, apply)
+        {
+            const char *location = json_string_value(json_object_get(apply, "location"));
+            if (location && strncmp(location, "weight_", strlen("weight_")) == 0) continue;
+            return mq__fail(error, MQ_UNSUPPORTED,
+                            "config: transform_config: %.64s: expected transforms of weights, got one of %.64s", name,
+                            location ? location : "something else");
+        }
+    }
+    return MQ_OK;
+}
+
 static mq_status read_quant_method(const json_t *root, mq_quant_method *method, mq_error *error)
 {
     const json_t *config = json_object_get(root, "quantization_config");
     const char *name = NULL;
     *method = MQ_QUANT_NONE;
-    const mq_status s = mq__json_string(config, "quant_method", &name, error);
+    mq_status s = mq__json_string(config, "quant_method", &name, error);
+    if (s == MQ_OK) s = refuse_transforms(config, error);
     if (s != MQ_OK || !name) return s;
     if (strcmp(name, "compressed-tensors") == 0)
         *method = MQ_QUANT_COMPRESSED_TENSORS;

@@ -296,6 +296,14 @@ static void test_quantisation_methods(void **state)
                      MQ_QUANT_MODELOPT);
     refused("{\"quantization_config\":{\"quant_method\":\"gptq\"}}", MQ_UNSUPPORTED, "gptq");
     refused("{\"quantization_config\":{\"quant_method\":4}}", MQ_FORMAT, "quant_method");
+    /* Rotations that are in the weights change nothing; one of activations would have to run. */
+#define ROTATED(where)                                                                                                 \
+    "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"transform_config\":{\"config_groups\":{"      \
+    "\"R4\":{"                                                                                                         \
+    "\"apply\":[{\"location\":\"weight_input\"},{\"location\":\"" where "\"}]}}}}}"
+    (void)read_config(ROTATED("weight_output"));
+    refused(ROTATED("input"), MQ_UNSUPPORTED, "transform_config: R4: expected transforms of weights, got one of input");
+    (void)read_config("{\"quantization_config\":{\"transform_config\":{}}}");
 }
 
 /* ---- frequencies */
