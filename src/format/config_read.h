@@ -12,6 +12,9 @@ mq_status mq__config_u32(const json_t *root, const char *name, int64_t low, int6
 /* The kinds of layers from layer_types, if it is there; `allowed` has a bit for each mq_mixer_kind that the family has. */
 mq_status mq__config_layer_types(const json_t *root, unsigned allowed, mq_model_config *config, mq_error *error);
 
+/* The number of experts of a layer; fallback < 0: it must be there. */
+mq_status mq__config_experts(const json_t *root, int64_t fallback, uint32_t *experts, mq_error *error);
+
 /* A factor that is only supported where it does nothing. */
 mq_status mq__config_expect_one(const json_t *object, const char *name, mq_error *error);
 

@@ -171,9 +171,13 @@ static mq_status refuse_unsupported(const json_t *root, const mq_model_config *c
         s = mq__config_expect_one(root, neutral_one[k], error);
         if (s != MQ_OK) return s;
     }
-    static const char *const absent[] = {"attn_logit_softcapping", "final_logit_softcapping", "num_local_experts",
-                                         "attention_multiplier",   "query_pre_attn_scalar",   "num_experts"};
-    const size_t count = sizeof absent / sizeof absent[0] - (c->experts > 0);
+    static const char *const absent[] = {"attn_logit_softcapping",
+                                         "final_logit_softcapping",
+                                         "attention_multiplier",
+                                         "query_pre_attn_scalar",
+                                         "num_experts",
+                                         "num_local_experts"};
+    const size_t count = sizeof absent / sizeof absent[0] - (c->experts > 0 ? 2 : 0); /* experts: read already */
     for (size_t k = 0; k < count; k++) {
         const json_t *value = json_object_get(root, absent[k]);
         if (!value || json_is_null(value) || (json_is_integer(value) && json_integer_value(value) == 0)) continue;
@@ -361,11 +365,26 @@ static mq_status read_dense_layers(const json_t *root, mq_model_config *c, mq_er
     return MQ_OK;
 }
 
+/* transformers 5 writes num_local_experts where version 4 wrote num_experts. */
+mq_status mq__config_experts(const json_t *root, int64_t fallback, uint32_t *experts, mq_error *error)
+{
+    static const char *const names[] = {"num_experts", "num_local_experts"};
+    const json_t *newer = json_object_get(root, names[1]);
+    uint32_t other = 0;
+    if (!newer || json_is_null(newer))
+        return mq__config_u32(root, names[0], 1, MQ_EXPERTS_MAX, fallback, experts, error);
+    mq_status s = mq__config_u32(root, names[1], 1, MQ_EXPERTS_MAX, -1, experts, error);
+    if (s == MQ_OK) s = mq__config_u32(root, names[0], 1, MQ_EXPERTS_MAX, *experts, &other, error);
+    if (s != MQ_OK || other == *experts) return s;
+    return mq__fail(error, MQ_FORMAT, "config: num_local_experts: expected the %u of num_experts, got %u", other,
+                    *experts);
+}
+
 static mq_status read_qwen3_moe(const json_t *root, mq_model_config *c, mq_error *error)
 {
     uint32_t step = 1;
     mq_status s = read_qwen3(root, c, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "num_experts", 1, MQ_EXPERTS_MAX, -1, &c->experts, error);
+    if (s == MQ_OK) s = mq__config_experts(root, -1, &c->experts, error);
     if (s == MQ_OK) s = mq__config_u32(root, "num_experts_per_tok", 1, c->experts, -1, &c->experts_per_token, error);
     if (s == MQ_OK) s = mq__config_u32(root, "moe_intermediate_size", 1, 1 << 20, -1, &c->expert_ffn, error);
     if (s == MQ_OK) s = mq__json_bool(root, "norm_topk_prob", false, &c->norm_topk, error);

@@ -72,7 +72,7 @@ mq_status mq__qwen3_5_config_read(const json_t *root, mq_model_config *c, mq_err
 mq_status mq__qwen3_5_moe_config_read(const json_t *root, mq_model_config *c, mq_error *error)
 {
     mq_status s = mq__qwen3_5_config_read(root, c, error);
-    if (s == MQ_OK) s = mq__config_u32(root, "num_experts", 1, MQ_EXPERTS_MAX, 256, &c->experts, error);
+    if (s == MQ_OK) s = mq__config_experts(root, 256, &c->experts, error);
     if (s == MQ_OK) s = mq__config_u32(root, "num_experts_per_tok", 1, c->experts, 8, &c->experts_per_token, error);
     if (s == MQ_OK) s = mq__config_u32(root, "moe_intermediate_size", 1, 1 << 20, 512, &c->expert_ffn, error);
     if (s == MQ_OK) s = mq__config_u32(root, "shared_expert_intermediate_size", 1, 1 << 20, 512, &c->shared_ffn, error);

@@ -85,6 +85,17 @@ static void test_experts(void **state)
     assert_int_equal(read_config("{}").experts, 0);
 }
 
+/* What transformers 5 calls the number of experts. */
+static void test_newer_name(void **state)
+{
+    (void)state;
+    assert_int_equal(read_config("{" MOE ",\"num_experts\":null,\"num_local_experts\":8}").experts, 8);
+    assert_int_equal(read_config("{" MOE ",\"num_local_experts\":16}").experts, 16);
+    assert_int_equal(read_config("{" MOE ",\"num_local_experts\":null}").experts, 16);
+    refused("{" MOE ",\"num_local_experts\":8}", MQ_FORMAT, "num_local_experts: expected the 16 of num_experts, got 8");
+    refused("{\"num_local_experts\":8}", MQ_UNSUPPORTED, "num_local_experts");
+}
+
 static void test_malformed_experts(void **state)
 {
     (void)state;
@@ -104,13 +115,13 @@ static void test_malformed_experts(void **state)
     refused("{" MOE ",\"mlp_only_layers\":[1,3]}", MQ_FORMAT, "mlp_only_layers[1]");
     refused("{" MOE ",\"mlp_only_layers\":[-1]}", MQ_FORMAT, "mlp_only_layers[0]");
     refused("{" MOE ",\"mlp_only_layers\":[\"0\"]}", MQ_FORMAT, "mlp_only_layers[0]");
-    refused("{" MOE ",\"num_local_experts\":8}", MQ_UNSUPPORTED, "num_local_experts");
+    refused("{" MOE ",\"num_local_experts\":0}", MQ_FORMAT, "num_local_experts");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, unit_setup, unit_teardown)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_experts), TEST(test_malformed_experts)};
+    const struct CMUnitTest tests[] = {TEST(test_experts), TEST(test_newer_name), TEST(test_malformed_experts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
