@@ -74,24 +74,31 @@ static mq_status read_kinds(const json_t *root, uint32_t period, mq_model_config
     return MQ_OK;
 }
 
-/* The settings of one kind of layer, from rope_parameters. */
-static mq_status read_rope_of(const json_t *root, const char *kind, double theta, mq_rope_config *rope,
+/* A part of the width turns in one way only. */
+static mq_status check_partial(const char *kind, mq_rope_config *rope, mq_error *error)
+{
+    if (rope->type != MQ_ROPE_PROPORTIONAL && rope->partial != 0 && rope->partial != 1) {
+        return mq__fail(error, MQ_UNSUPPORTED, "config: partial_rotary_factor: expected none or 1 in %s, got %g", kind,
+                        rope->partial);
+    }
+    if (rope->partial == 0) rope->partial = 1;
+    return MQ_OK;
+}
+
+/* The settings of one kind of layer, from rope_parameters; scaling: an older rope_scaling beside it that holds for this kind,
+ * or NULL. */
+static mq_status read_rope_of(const json_t *root, const char *kind, json_t *scaling, double theta, mq_rope_config *rope,
                               uint32_t *positions, mq_error *error)
 {
     json_t *own = json_object_get(json_object_get(root, "rope_parameters"), kind);
-    json_t *alone = own ? json_pack("{sO}", "rope_parameters", own) : NULL;
+    json_t *alone = own ? json_pack("{sO,sO?}", "rope_parameters", own, "rope_scaling", scaling) : NULL;
     if (!own) {
         return mq__fail(error, MQ_FORMAT, "config: rope_parameters: expected %s, got none", kind);
     }
     if (!alone) return mq__fail(error, MQ_NO_MEMORY, "config: rope_parameters: expected memory, got none");
     const mq_status s = mq__rope_config_read(alone, theta, rope, positions, error);
     json_decref(alone);
-    if (s == MQ_OK && rope->type != MQ_ROPE_PROPORTIONAL && rope->partial != 0 && rope->partial != 1) {
-        return mq__fail(error, MQ_UNSUPPORTED, "config: partial_rotary_factor: expected none or 1 in %s, got %g", kind,
-                        rope->partial);
-    }
-    if (s == MQ_OK && rope->partial == 0) rope->partial = 1;
-    return s;
+    return s == MQ_OK ? check_partial(kind, rope, error) : s;
 }
 
 static bool is_layered(const json_t *root)
@@ -123,6 +130,27 @@ static mq_status read_shared(const json_t *root, uint32_t window, mq_model_confi
 
 /* ---- Gemma 3 */
 
+/* Both frequency bases stand outside of older configs, and hold where the settings of a kind of layers name none. A rope_scaling is
+ * that of the global layers. */
+static mq_status read_gemma3_ropes(const json_t *root, mq_model_config *c, mq_error *error)
+{
+    static const char full[] = "full_attention";
+    double local = LOCAL_THETA, global = GLOBAL_THETA;
+    uint32_t stretched = c->max_positions; /* not kept: the published number has been stretched already */
+    mq_status s = mq__config_expect_one(root, "partial_rotary_factor", error);
+    if (s == MQ_OK) s = mq__json_number(root, "rope_local_base_freq", 1, 1e12, LOCAL_THETA, &local, error);
+    if (s == MQ_OK) s = mq__json_number(root, "rope_theta", 1, 1e12, GLOBAL_THETA, &global, error);
+    if (s == MQ_OK && is_layered(root)) {
+        s = read_rope_of(root, "sliding_attention", NULL, local, &c->rope, &stretched, error);
+        if (s != MQ_OK) return s;
+        return read_rope_of(root, full, json_object_get(root, "rope_scaling"), global, &c->global.rope, &stretched,
+                            error);
+    }
+    c->rope = (mq_rope_config){.theta = local, .factor = 1, .partial = 1};
+    if (s == MQ_OK) s = mq__rope_config_read(root, GLOBAL_THETA, &c->global.rope, &stretched, error);
+    return s == MQ_OK ? check_partial(full, &c->global.rope, error) : s;
+}
+
 mq_status mq__config_gemma3(const json_t *root, mq_model_config *c, mq_error *error)
 {
     uint32_t period = 6;
@@ -134,15 +162,7 @@ mq_status mq__config_gemma3(const json_t *root, mq_model_config *c, mq_error *er
     if (s != MQ_OK) return s;
     c->attention_scale = 1 / sqrt(pre_attention);
     c->global = (mq_attention_config){.kv_heads = c->kv_heads, .head_dim = c->head_dim, .rotary_dim = c->head_dim};
-    uint32_t stretched = c->max_positions; /* not kept: the published number has been stretched already */
-    if (is_layered(root)) {
-        s = read_rope_of(root, "sliding_attention", LOCAL_THETA, &c->rope, &stretched, error);
-        if (s == MQ_OK) s = read_rope_of(root, "full_attention", GLOBAL_THETA, &c->global.rope, &stretched, error);
-        return s;
-    }
-    c->rope = (mq_rope_config){.factor = 1, .partial = 1};
-    s = mq__json_number(root, "rope_local_base_freq", 1, 1e12, LOCAL_THETA, &c->rope.theta, error);
-    return s == MQ_OK ? mq__rope_config_read(root, GLOBAL_THETA, &c->global.rope, &stretched, error) : s;
+    return read_gemma3_ropes(root, c, error);
 }
 
 /* ---- Gemma 4 */
@@ -222,15 +242,17 @@ static mq_status read_both_ropes(const json_t *root, mq_model_config *c, mq_erro
 {
     uint32_t local = c->max_positions;
     const json_t *parameters = json_object_get(root, "rope_parameters");
+    mq_status s = refuse_gemma(root, "rope_scaling", error); /* no writer has it, and no reader would use it */
+    if (s != MQ_OK) return s;
     if (!parameters || json_is_null(parameters)) {
         c->rope = (mq_rope_config){.theta = LOCAL_THETA, .factor = 1, .partial = 1};
         c->global.rope =
             (mq_rope_config){.type = MQ_ROPE_PROPORTIONAL, .theta = GLOBAL_THETA, .factor = 1, .partial = 0.25};
         return MQ_OK;
     }
-    const mq_status s = read_rope_of(root, "sliding_attention", LOCAL_THETA, &c->rope, &local, error);
+    s = read_rope_of(root, "sliding_attention", NULL, LOCAL_THETA, &c->rope, &local, error);
     if (s != MQ_OK) return s;
-    return read_rope_of(root, "full_attention", GLOBAL_THETA, &c->global.rope, &c->max_positions, error);
+    return read_rope_of(root, "full_attention", NULL, GLOBAL_THETA, &c->global.rope, &c->max_positions, error);
 }
 
 mq_status mq__config_gemma4(const json_t *root, mq_model_config *c, mq_error *error)

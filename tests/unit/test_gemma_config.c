@@ -206,10 +206,44 @@ static void test_defaults(void **state)
     assert_true(mq__attention_of(&c, 5).rope.partial == 0.25 && mq__attention_of(&c, 0).rope.theta == 1e4);
 }
 
+/* Gemma 3's settings in each form: what stands outside of a kind's own, a scaling beside them, parts of a head. */
+static void test_gemma3_ropes(void **state)
+{
+    (void)state;
+    static mq_model_config c;
+    mq_error error = {0};
+    static float inv[128];
+    float factor;
+    static const char text[] =
+        "{\"model_type\":\"gemma3_text\",\"hidden_size\":1152,\"intermediate_size\":6912,\"num_hidden_layers\":6,"
+        "\"rope_theta\":5e5,\"rope_local_base_freq\":3e3}";
+    static const char layered[] = "{\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"},"
+                                  "\"sliding_attention\":{\"rope_type\":\"default\"}}}";
+    must_parse(text, layered, &c);
+    assert_true(mq__attention_of(&c, 0).rope.theta == 3e3 && mq__attention_of(&c, 5).rope.theta == 5e5);
+    must_parse(text,
+               "{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8},\"rope_parameters\":{\"full_attention\":{},"
+               "\"sliding_attention\":{\"rope_theta\":7e3}}}",
+               &c);
+    assert_true(mq__attention_of(&c, 5).rope.type == MQ_ROPE_LINEAR && mq__attention_of(&c, 5).rope.factor == 8);
+    assert_true(mq__attention_of(&c, 0).rope.type == MQ_ROPE_DEFAULT && mq__attention_of(&c, 0).rope.theta == 7e3);
+    must_parse(text, "{\"rope_parameters\":{\"rope_type\":\"proportional\"}}", &c);
+    mq__rope_frequencies(&c.global.rope, 256, inv, &factor);
+    assert_true(inv[127] > 0); /* all of the head turns, as without a part */
+    static const char *const parts[] = {"{\"rope_parameters\":{\"partial_rotary_factor\":0.5}}",
+                                        "{\"partial_rotary_factor\":0.5}"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        assert_int_equal(parse(text, parts[i], &c, &error), MQ_UNSUPPORTED);
+        assert_non_null(strstr(error.text, "partial_rotary_factor"));
+    }
+    refused("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", "rope_scaling"); /* Gemma 4 has none */
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_31b),      cmocka_unit_test(test_26b),
-                                       cmocka_unit_test(test_variants), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_others),   cmocka_unit_test(test_defaults)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_31b),         cmocka_unit_test(test_26b),
+                                       cmocka_unit_test(test_variants),    cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_others),      cmocka_unit_test(test_defaults),
+                                       cmocka_unit_test(test_gemma3_ropes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
