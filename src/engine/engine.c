@@ -28,6 +28,12 @@ static mq_status fit_plan(const mq_weights *w, const mq_plan_options *options, m
             if (mq__weights_can_have(w, i, mq__face_of(*format))) continue;
             if (mq__face_of(*format) == MQ_FACE_NVFP4) *format = MQ_LINEAR_BF16;
             if (dense->data) continue;
+            if (w->module[i].source.nibbles && !w->packed_available[layer][w->module[i].rule->group]) {
+                return mq__fail(error, MQ_UNSUPPORTED,
+                                "plan: layer %u: expected all or none of its %s in NVFP4, got a part (give the "
+                                "checkpoint as the prefill model of a dense one)",
+                                layer, mq_linear_group_name(w->module[i].rule->group));
+            }
             return mq__fail(error, MQ_UNSUPPORTED,
                             "plan: layer %u: expected dense weights for a %s %s, got an NVFP4 checkpoint (use "
                             "w4a16 or nvfp4, or give it as the prefill model)",

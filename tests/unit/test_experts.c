@@ -369,6 +369,28 @@ static void test_quantised_checkpoints(void **state)
     free(packed);
 }
 
+/* Experts in NVFP4 and one that is not: a layer's gate_up has one format. Beside a dense model such a layer runs dense. */
+static void test_checkpoint_with_a_dense_expert(void **state)
+{
+    (void)state;
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_quantize_options how = {.in_dir = unit_path("in"),
+                                     .out_dir = unit_path("partly"),
+                                     .ignore = ".*layers[.]1[.]mlp[.]experts[.]1[.].*",
+                                     .threads = 2};
+    if (mq_quantize_checkpoint(&how, &error) != MQ_OK) fail_msg("%s", error.text);
+    mq_engine_options options = {.model_dir = unit_path("partly"),
+                                 .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_W4A16},
+                                 .context = 64,
+                                 .no_cache = true};
+    unit_refused(mq_engine_open(&options, &engine, &error), MQ_UNSUPPORTED, &error,
+                 "layer 1: expected all or none of its gate_up in NVFP4, got a part");
+    options.model_dir = unit_path("in");
+    options.prefill_model_dir = unit_path("partly");
+    mq_engine_close(open_engine(options));
+}
+
 static void test_gptq_is_refused(void **state)
 {
     (void)state;
@@ -527,6 +549,7 @@ int main(void)
         TEST(test_packed_experts),
         TEST(test_only_routed_experts_count),
         TEST(test_quantised_checkpoints),
+        TEST(test_checkpoint_with_a_dense_expert),
         TEST(test_gptq_is_refused),
         TEST(test_smoothing_spares_the_router),
         TEST(test_missing_tensors),
