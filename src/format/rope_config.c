@@ -79,6 +79,10 @@ static mq_status read_scaling(const json_t *root, const json_t *p, uint32_t posi
                               mq_error *error)
 {
     int64_t original = 0;
+    const json_t *beta = json_object_get(p, "llama_4_scaling_beta"); /* queries that grow with their position */
+    if (beta && !json_is_null(beta) && !(json_is_number(beta) && json_number_value(beta) == 0)) {
+        return mq__fail(error, MQ_UNSUPPORTED, "config: llama_4_scaling_beta: expected none, got one");
+    }
     mq_status s = read_type(p, &r->type, error);
     if (s != MQ_OK || r->type == MQ_ROPE_DEFAULT) return s;
     s = mq__json_number(p, "factor", 1e-6, 1e6, r->type == MQ_ROPE_PROPORTIONAL ? 1 : -1, &r->factor, error);
@@ -153,6 +157,19 @@ static mq_status stretch_positions(const mq_rope_config *r, uint32_t *positions,
     return MQ_OK;
 }
 
+/* Qwen's models for a million tokens attend in pieces of this length, each with positions of its own. Within the first piece that is
+ * plain attention; beyond, it is not implemented. */
+static mq_status cap_positions(const json_t *root, uint32_t *positions, mq_error *error)
+{
+    const json_t *dual = member_rope(root, "dual_chunk_attention_config");
+    int64_t chunk = 0, local = 0;
+    if (!dual) return MQ_OK;
+    mq_status s = mq__json_integer(dual, "chunk_size", 1, POSITIONS_MAX, -1, &chunk, error);
+    if (s == MQ_OK) s = mq__json_integer(dual, "local_size", 0, chunk - 1, 0, &local, error);
+    if (s == MQ_OK && chunk - local < *positions) *positions = (uint32_t)(chunk - local);
+    return s;
+}
+
 /* rope_parameters is what recent writers call it. The older rope_scaling may stand beside it, added by hand for a longer
  * context: then the one that scales applies, and two that scale differently are refused. */
 mq_status mq__rope_config_read(const json_t *root, double theta, mq_rope_config *r, uint32_t *positions,
@@ -178,5 +195,6 @@ mq_status mq__rope_config_read(const json_t *root, double theta, mq_rope_config 
     if (s != MQ_OK) return s;
     r->partial = partial;
     s = read_theta(root, parameters, scaling, theta, &r->theta, error);
-    return s == MQ_OK ? stretch_positions(r, positions, error) : s;
+    if (s == MQ_OK) s = stretch_positions(r, positions, error);
+    return s == MQ_OK ? cap_positions(root, positions, error) : s;
 }

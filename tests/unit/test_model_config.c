@@ -445,6 +445,9 @@ static void test_scaled_positions(void **state)
         {"{\"max_position_embeddings\":131072,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32,"
          "\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}}",
          131072, 8192},
+        /* Attention in pieces: the first. */
+        {"{\"dual_chunk_attention_config\":{\"chunk_size\":2048,\"local_size\":64}}", 1984, 0},
+        {"{\"dual_chunk_attention_config\":{\"chunk_size\":8192}}", 4096, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const mq_model_config c = read_config(cases[i].changes);
@@ -453,6 +456,8 @@ static void test_scaled_positions(void **state)
     }
     refused("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":100000}}", MQ_FORMAT, "factor");
     refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.0001}}", MQ_FORMAT, "factor");
+    refused("{\"dual_chunk_attention_config\":true}", MQ_FORMAT, "chunk_size");
+    refused("{\"rope_parameters\":{\"llama_4_scaling_beta\":0.1}}", MQ_UNSUPPORTED, "llama_4_scaling_beta");
 }
 
 /* The end token of the tokenizer ends, too. */
