@@ -375,6 +375,7 @@ mq_status mq__weights_open(const char *dir, const char *second_dir, mq_weights *
     if (s == MQ_OK && w->second) {
         s = mq__weights_check_names(w->second, c, MQ_COPY_NVFP4, &w->unused[MQ_COPY_NVFP4], &w->skipped[MQ_COPY_NVFP4],
                                     error);
+        if (s == MQ_OK) s = mq__weights_check_origin(w->dense, w->second, error);
     }
     if (s == MQ_OK) {
         find_packed_groups(w);

@@ -132,6 +132,9 @@ mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_mode
 bool mq__weights_note_unused(const mq_model_config *config, mq_copy copy, const char *name, mq_unused *unused);
 /* The line; false when there is nothing to say. */
 bool mq__weights_unused_text(const mq_weights *weights, mq_copy copy, char *line, size_t size);
+/* Whether the second checkpoint is of the same model: its linear layers then read the embedding of the first. Fine-tuning moves an
+ * embedding by a few percent; rotations and other models, by more than its size. */
+mq_status mq__weights_check_origin(const mq_checkpoint *dense, const mq_checkpoint *second, mq_error *error);
 
 /* ---- packing.c */
 

@@ -1,6 +1,7 @@
 /* What a checkpoint holds beside what config.json asks for. Reading takes the tensors that it knows; a tensor that nobody
  * reads may mean another model than the one that config.json describes, and its answers would be wrong without a sign. */
 #include "base/error.h"
+#include "base/halffloat.h"
 #include "engine/weights.h"
 
 #include <stddef.h>
@@ -116,4 +117,44 @@ mq_status mq__weights_check_names(const mq_checkpoint *checkpoint, const mq_mode
     return mq__fail(
         error, MQ_FORMAT,
         "checkpoint: tensor lm_head.weight: expected the embedding (tie_word_embeddings), got another matrix");
+}
+
+static float value_at(const mq_tensor *t, size_t i)
+{
+    uint16_t half = 0;
+    float value = 0;
+    if (t->dtype == MQ_DTYPE_F32)
+        memcpy(&value, t->data + 4 * i, 4);
+    else
+        memcpy(&half, t->data + 2 * i, 2);
+    if (t->dtype == MQ_DTYPE_BF16) value = mq__bf16_to_f32(half);
+    if (t->dtype == MQ_DTYPE_F16) value = mq__f16_to_f32(half);
+    return value;
+}
+
+static bool has_float_values(const mq_tensor *t)
+{
+    return t->dtype == MQ_DTYPE_BF16 || t->dtype == MQ_DTYPE_F16 || t->dtype == MQ_DTYPE_F32;
+}
+
+mq_status mq__weights_check_origin(const mq_checkpoint *dense, const mq_checkpoint *second, mq_error *error)
+{
+    static const char name[] = "model.embed_tokens.weight";
+    const mq_tensor *a = mq__checkpoint_find(dense, name), *b = mq__checkpoint_find(second, name);
+    if (!a || !b || !has_float_values(a) || !has_float_values(b) || a->rank != 2 || b->rank != 2) return MQ_OK;
+    if (a->shape[0] != b->shape[0] || a->shape[1] != b->shape[1]) return MQ_OK;
+    const size_t rows = a->shape[0], width = a->shape[1], step = rows / 64 > 1 ? rows / 64 : 1;
+    double difference = 0, size = 0;
+    for (size_t row = 0; row < rows; row += step) {
+        for (size_t i = row * width; i < (row + 1) * width; i++) {
+            const double x = (double)value_at(a, i), d = x - (double)value_at(b, i);
+            size += x * x;
+            difference += d * d;
+        }
+    }
+    if (!(difference > size / 4)) return MQ_OK;
+    return mq__fail(error, MQ_FORMAT,
+                    "prefill model: %s: expected weights made from those of the model, got another %s (of another "
+                    "model, or rotated)",
+                    mq__checkpoint_dir(second), name);
 }

@@ -391,6 +391,24 @@ static void test_checkpoint_with_a_dense_expert(void **state)
     mq_engine_close(open_engine(options));
 }
 
+/* Weights that were made for another embedding. */
+static void test_prefill_model_of_another_model(void **state)
+{
+    (void)state;
+    mq_engine *engine;
+    mq_error error = {0};
+    const mq_quantize_options how = {.in_dir = unit_path("in"), .out_dir = unit_path("other"), .threads = 2};
+    if (mq_quantize_checkpoint(&how, &error) != MQ_OK) fail_msg("%s", error.text);
+    const mq_engine_options options = {.model_dir = unit_path("in"),
+                                       .prefill_model_dir = unit_path("other"),
+                                       .plan = {.prefill = MQ_LINEAR_NVFP4, .decode = MQ_LINEAR_BF16},
+                                       .context = 64,
+                                       .no_cache = true};
+    mq_engine_close(open_engine(options));
+    fill_tensors("other", "embed_tokens", 0x3f80);
+    unit_refused(mq_engine_open(&options, &engine, &error), MQ_FORMAT, &error, "embed_tokens");
+}
+
 static void test_gptq_is_refused(void **state)
 {
     (void)state;
@@ -550,6 +568,7 @@ int main(void)
         TEST(test_only_routed_experts_count),
         TEST(test_quantised_checkpoints),
         TEST(test_checkpoint_with_a_dense_expert),
+        TEST(test_prefill_model_of_another_model),
         TEST(test_gptq_is_refused),
         TEST(test_smoothing_spares_the_router),
         TEST(test_missing_tensors),
