@@ -18,6 +18,23 @@ static bool messages_tool_is_custom(const json_t *tool)
     return !type || strcmp(type, "custom") == 0 || json_is_object(json_object_get(tool, "input_schema"));
 }
 
+static bool messages_tool_searches(const json_t *tool)
+{
+    const char *type = mq__text_member(tool, "type");
+    return type && (strncmp(type, "web_search", 10) == 0 || strncmp(type, "web_fetch", 9) == 0);
+}
+
+/* A request for a search and nothing else, as Claude Code makes one for each call of its WebSearch: what the model would say without
+ * one is shown to the user as results. */
+static bool messages_only_search(const json_t *tools)
+{
+    size_t searches = 0;
+    while (searches < json_array_size(tools) && messages_tool_searches(json_array_get(tools, searches))) {
+        searches++;
+    }
+    return searches > 0 && searches == json_array_size(tools);
+}
+
 /* `strict` of one tool must not make a keyword in another one's schema an error: it counts when all have it. */
 static bool messages_tools_are_strict(const json_t *tools)
 {
@@ -48,6 +65,11 @@ static bool messages_read_tools(mq_server *server, const json_t *body, mq_ask *a
     const json_t *tools = json_object_get(body, "tools");
     if (!tools || json_is_null(tools)) return true;
     if (!json_is_array(tools)) return mq__fault(fault, "tools", "tools: expected a list, got another value");
+    if (messages_only_search(tools)) {
+        return mq__fault(fault, "tools",
+                         "tools: expected some that the client runs, got %.64s alone: this server cannot search",
+                         mq__text_member(json_array_get(tools, 0), "type"));
+    }
     const bool strict = messages_tools_are_strict(tools);
     for (size_t i = 0; i < json_array_size(tools); i++) {
         const json_t *tool = json_array_get(tools, i);

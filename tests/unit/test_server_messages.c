@@ -229,7 +229,7 @@ static void strict_tools(void **state)
     } cases[] = {{"{'name':'f','strict':true}", true},
                  {"{'name':'f','strict':true},{'name':'g'}", false}, /* g's schema may have what is not supported */
                  {"{'name':'f','strict':true},{'type':'web_search_20250305','name':'w'}", true},
-                 {"{'type':'web_search_20250305','name':'w'}", false},
+                 {"{'type':'bash_20250124','name':'w'}", false},
                  {"{'name':'f','strict':false}", false}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char body[400];
@@ -418,6 +418,9 @@ static void refused_bodies(void **state)
         {ANSWER("{'type':'text','text':null}"), "messages[1].content[0].text"},
         {"{'system':7," HI "}", "system"},
         {"{'tools':{}," HI "}", "tools"},
+        {"{'tools':[{'type':'web_search_20250305','name':'web_search','max_uses':8}]," HI "}", "tools"},
+        {"{'tools':[{'type':'web_search_20250305','name':'s'},{'type':'web_fetch_20250910','name':'f'}]," HI "}",
+         "tools"},
         {"{'tools':[7]," HI "}", "tools[0]"},
         {"{'tools':[{}]," HI "}", "tools[0]"},
         {"{'tools':[{'name':''}]," HI "}", "tools[0]"},
