@@ -397,6 +397,11 @@ static void refused_bodies(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         apis_refuse(API, cases[i].body, cases[i].param);
     }
+    /* Clients that mean earlier items by their ids are told how to send the items. */
+    apis_ask a = apis_read(API, "{'input':[{'role':'user','content':'hi'},{'type':'item_reference','id':'msg_1'}]}");
+    assert_false(a.read);
+    assert_non_null(strstr(a.fault.message, "store: false"));
+    apis_done(&a);
 }
 
 static void short_memory(void **state)
