@@ -272,7 +272,8 @@ static bool skip_item(item_reader *r, const json_t *item)
 static bool refuse_reference(item_reader *r, const json_t *item)
 {
     (void)item;
-    return wrong_item(r, "type", "a whole item, got item_reference: this server keeps no responses (send store: false)");
+    return wrong_item(r, "type",
+                      "a whole item, got item_reference: this server keeps no responses (send store: false)");
 }
 
 static bool read_item(item_reader *r, const json_t *item)
