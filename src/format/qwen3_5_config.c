@@ -26,16 +26,29 @@ static mq_status read_delta(const json_t *root, mq_delta_sizes *d, mq_error *err
     return MQ_OK;
 }
 
+/* Sequences are counted by their KV: some layer has to have one. */
+static mq_status expect_attention(const mq_model_config *c, mq_error *error)
+{
+    for (uint32_t l = 0; l < c->layers; l++) {
+        if (c->layer[l].mixer == MQ_MIXER_ATTENTION) return MQ_OK;
+    }
+    return mq__fail(error, MQ_UNSUPPORTED,
+                    "config: layer_types: expected full_attention in some layer, got none in %u (by them, or by "
+                    "full_attention_interval)",
+                    c->layers);
+}
+
 /* layer_types, or every full_attention_interval-th layer attends. */
 static mq_status read_mixers(const json_t *root, mq_model_config *c, mq_error *error)
 {
     uint32_t interval;
-    const mq_status s = mq__config_u32(root, "full_attention_interval", 1, MQ_LAYERS_MAX, 4, &interval, error);
+    mq_status s = mq__config_u32(root, "full_attention_interval", 1, MQ_LAYERS_MAX, 4, &interval, error);
     if (s != MQ_OK) return s;
     for (uint32_t l = 0; l < c->layers; l++) {
         c->layer[l].mixer = (l + 1) % interval == 0 ? MQ_MIXER_ATTENTION : MQ_MIXER_GATED_DELTA;
     }
-    return mq__config_layer_types(root, KINDS, c, error);
+    s = mq__config_layer_types(root, KINDS, c, error);
+    return s == MQ_OK ? expect_attention(c, error) : s;
 }
 
 static mq_status read_flags(const json_t *root, mq_model_config *c, mq_error *error)

@@ -76,6 +76,10 @@ static void test_kinds(void **state)
     refused("{" FLAT "," TEXT ",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\"]}", MQ_FORMAT,
             "layer_types");
     refused("{" FLAT "," TEXT ",\"layer_types\":[\"sliding_attention\"]}", MQ_UNSUPPORTED, "linear_attention");
+    refused("{" FLAT "," TEXT ",\"num_hidden_layers\":2,\"layer_types\":[\"linear_attention\",\"linear_attention\"]}",
+            MQ_UNSUPPORTED, "expected full_attention in some layer");
+    refused("{" FLAT "," TEXT ",\"num_hidden_layers\":3,\"full_attention_interval\":4}", MQ_UNSUPPORTED,
+            "full_attention_interval");
 }
 
 /* Frequencies of factor 4 as published: the ramp is over the 64 rotary values, not over the head's 256. */
