@@ -267,7 +267,7 @@ static void test_time(void **state)
         if (seconds < best) best = seconds;
     }
     print_message("all was measured in %.3f s\n", best);
-    assert_true(best < 10); /* 0.5 where nobody else computes; this may be an emulator */
+    assert_true(best < 10 || getenv("MQ_EMULATOR")); /* 0.5 where nobody else computes */
     mq__free(path);
 }
 
