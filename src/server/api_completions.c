@@ -7,6 +7,11 @@
 
 #define SILENCE 15.0 /* seconds after which an empty chunk goes out */
 
+typedef struct completion_extra {
+    bool echo;  /* the prompt comes back */
+    bool warms; /* no token was asked for: the prompt is read into the cache */
+} completion_extra;
+
 /* ---- reading */
 
 static bool read_prompt_text(const json_t *prompt, mq_ask *ask, mq_fault *fault)
@@ -52,6 +57,7 @@ static bool read_raw_prompt(mq_server *server, const json_t *prompt, mq_ask *ask
 static bool read_limit_completions(const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     static const char *const names[] = {"n_predict", "max_tokens"};
+    completion_extra *extra = ask->extra;
     bool given = false;
     for (size_t i = 0; i < 2; i++) {
         const json_t *value = json_object_get(body, names[i]);
@@ -59,7 +65,8 @@ static bool read_limit_completions(const json_t *body, mq_ask *ask, mq_fault *fa
         if (!value || json_is_null(value)) continue;
         if (!mq__field_integer(body, names[i], -1, INT64_MAX, &most, fault)) return false;
         given = true;
-        ask->max_tokens = most < 0 || most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
+        extra->warms = most == 0;
+        ask->max_tokens = most < 0 || most > UINT32_MAX ? UINT32_MAX : most == 0 ? 1 : (uint32_t)most;
     }
     if (!given) ask->max_tokens = 16; /* OpenAI's default */
     return true;
@@ -68,32 +75,31 @@ static bool read_limit_completions(const json_t *body, mq_ask *ask, mq_fault *fa
 static bool read_completions(mq_server *server, const mq_exchange *x, const json_t *body, mq_ask *ask, mq_fault *fault)
 {
     const json_t *options = json_object_get(body, "stream_options"), *suffix = json_object_get(body, "suffix");
+    completion_extra *extra = mq__alloc_zero(1, sizeof *extra);
     int64_t n = 1, top = -1;
-    bool echo = false;
     (void)x;
+    ask->extra = extra;
+    if (!extra) return mq__fault_memory(fault);
     if (json_string_length(suffix))
         return mq__fault(fault, "suffix", "suffix: expected none, got a text: not supported");
     if (!read_raw_prompt(server, json_object_get(body, "prompt"), ask, fault) ||
         !mq__read_sampling(server, body, ask, fault) || !read_limit_completions(body, ask, fault) ||
         !mq__read_stops(server, json_object_get(body, "stop"), "stop", ask, fault) ||
-        !mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) || !mq__field_bool(body, "echo", &echo, fault) ||
+        !mq__field_bool(body, "ignore_eos", &ask->ignore_eos, fault) ||
+        !mq__field_bool(body, "echo", &extra->echo, fault) ||
         !mq__field_integer(body, "n", 1, mq__server_limits(server)->n, &n, fault) ||
         !mq__field_integer(body, "logprobs", 0, 20, &top, fault) ||
         !mq__field_bool(body, "stream", &ask->stream, fault) ||
         !mq__field_bool(options, "include_usage", &ask->include_usage, fault)) {
         return false;
     }
-    if (echo && top >= 0) { /* a harness would take the answer's for the prompt's */
+    if (extra->echo && top >= 0) { /* a harness would take the answer's for the prompt's */
         return mq__fault(fault, "echo",
                          "echo: expected false beside logprobs, got true: the prompt's own are not kept");
     }
     ask->n = (uint32_t)n;
     ask->logprobs = top >= 0;
     ask->top_logprobs = top > 0 ? (uint32_t)top : 0;
-    bool *kept = mq__alloc_zero(1, sizeof *kept);
-    ask->extra = kept;
-    if (!kept) return mq__fault_memory(fault);
-    *kept = echo;
     return true;
 }
 
@@ -121,11 +127,16 @@ static bool fill_completion_state(mq_call *call)
     return state->told && state->offset;
 }
 
+static const completion_extra *completion_extra_of(const mq_call *call)
+{
+    return mq__call_ask(call)->extra;
+}
+
 /* The prompt as text, where it is to come back; NULL: not. */
 static json_t *echoed(const mq_call *call)
 {
     const mq_ask *ask = mq__call_ask(call);
-    if (!*(const bool *)ask->extra) return NULL;
+    if (!completion_extra_of(call)->echo) return NULL;
     if (ask->prompt) return mq__json_text(ask->prompt, ask->prompt_bytes);
     char *text = NULL;
     size_t bytes = 0;
@@ -160,7 +171,7 @@ static json_t *old_logprobs(mq_call *call, uint32_t choice)
 {
     completion_state *state = mq__call_state(call);
     const json_t *all = mq__call_answered(call, choice)->logprobs;
-    const size_t count = json_array_size(all);
+    const size_t count = completion_extra_of(call)->warms ? 0 : json_array_size(all);
     if (!mq__call_ask(call)->logprobs) return json_null();
     json_t *tokens = json_array(), *values = json_array(), *tops = json_array(), *offsets = json_array();
     for (size_t i = state->told[choice]; i < count; i++) {
@@ -188,6 +199,20 @@ static json_t *completion_head(const mq_call *call)
     return json_pack("{ss ss sI ss ss}", "id", id, "object", "text_completion", "created",
                      (json_int_t)mq__call_created(call), "model", mq__server_model(mq__call_server(call))->name,
                      "system_fingerprint", mq_version());
+}
+
+static json_t *completion_usage(const mq_call *call)
+{
+    json_t *usage = mq__call_usage(call);
+    if (!completion_extra_of(call)->warms) return usage;
+    (void)json_object_set_new(usage, "completion_tokens", json_integer(0));
+    (void)json_object_set(usage, "total_tokens", json_object_get(usage, "prompt_tokens"));
+    return usage;
+}
+
+static const char *completion_finish(const mq_call *call, uint32_t choice)
+{
+    return completion_extra_of(call)->warms ? "length" : mq__finish_name(mq__call_answered(call, choice));
 }
 
 static json_t *completion_choice(mq_call *call, uint32_t choice, json_t *text, const char *finish)
@@ -223,7 +248,7 @@ static void alive_completion(mq_call *call, double idle)
 
 static void part_completion(mq_call *call, uint32_t choice, const mq_part *part)
 {
-    if (part->kind != MQ_PART_TEXT) return;
+    if (part->kind != MQ_PART_TEXT || completion_extra_of(call)->warms) return;
     mq__call_send(call, NULL, completion_chunk(call, choice, mq__json_text(part->bytes, part->count), NULL));
 }
 
@@ -237,7 +262,7 @@ static void ended_completion(mq_call *call, uint32_t choice)
 {
     completion_state *state = mq__call_state(call);
     const mq_ask *ask = mq__call_ask(call);
-    json_t *chunk = completion_chunk(call, choice, json_string(""), mq__finish_name(mq__call_answered(call, choice)));
+    json_t *chunk = completion_chunk(call, choice, json_string(""), completion_finish(call, choice));
     if (++state->ended == ask->n && !ask->include_usage) put_completion_measures(call, chunk);
     mq__call_send(call, NULL, chunk);
 }
@@ -247,7 +272,7 @@ static void end_completion(mq_call *call)
     if (mq__call_ask(call)->include_usage) {
         json_t *chunk = completion_head(call);
         (void)json_object_set_new(chunk, "choices", json_array());
-        (void)json_object_set_new(chunk, "usage", mq__call_usage(call));
+        (void)json_object_set_new(chunk, "usage", completion_usage(call));
         put_completion_measures(call, chunk);
         mq__call_send(call, NULL, chunk);
     }
@@ -265,10 +290,11 @@ static json_t *completion_text(mq_call *call, uint32_t choice)
 {
     const mq_answered *a = mq__call_answered(call, choice);
     json_t *prompt = echoed(call);
+    const size_t written = completion_extra_of(call)->warms ? 0 : a->text.len;
     mq_buf text = {0};
-    if (!prompt) return mq__json_text(a->text.data, a->text.len);
+    if (!prompt) return mq__json_text(a->text.data, written);
     (void)mq__buf_append(&text, json_string_value(prompt), json_string_length(prompt));
-    (void)mq__buf_append(&text, a->text.data, a->text.len);
+    (void)mq__buf_append(&text, a->text.data, written);
     json_decref(prompt);
     json_t *value = text.failed ? NULL : mq__json_text(text.data, text.len);
     mq__buf_free(&text);
@@ -281,11 +307,11 @@ static json_t *whole_completion(mq_call *call)
     json_t *answer = completion_head(call), *choices = json_array();
     for (uint32_t i = 0; i < mq__call_ask(call)->n; i++) {
         json_t *text = completion_text(call, i);
-        const char *finish = mq__finish_name(mq__call_answered(call, i));
+        const char *finish = completion_finish(call, i);
         (void)json_array_append_new(choices, completion_choice(call, i, text, finish));
     }
     (void)json_object_set_new(answer, "choices", choices);
-    (void)json_object_set_new(answer, "usage", mq__call_usage(call));
+    (void)json_object_set_new(answer, "usage", completion_usage(call));
     put_completion_measures(call, answer);
     return answer;
 }

@@ -92,6 +92,31 @@ static void test_completion_ids(void **state)
     fixture_close(server);
 }
 
+/* The prompt is only read: what had to be made for that is not told. */
+static void test_completion_of_no_tokens(void **state)
+{
+    mq_server *server = fixture_server("[{\"answer\":\" a time\"}]", NULL);
+    (void)state;
+    json_t *a = reply(server, mq__api_completions, "{\"prompt\":\"Once\",\"max_tokens\":0,\"logprobs\":1}", 200);
+    assert_string_equal(text_at_path(a, "choices.0.text"), "");
+    assert_string_equal(text_at_path(a, "choices.0.finish_reason"), "length");
+    assert_int_equal(json_array_size(at_path(a, "choices.0.logprobs.tokens")), 0);
+    assert_int_equal(integer_at_path(a, "usage.completion_tokens"), 0);
+    assert_int_equal(integer_at_path(a, "usage.total_tokens"), integer_at_path(a, "usage.prompt_tokens"));
+    json_decref(a);
+    a = reply(server, mq__api_completions, "{\"prompt\":\"Once\",\"n_predict\":0,\"echo\":true}", 200);
+    assert_string_equal(text_at_path(a, "choices.0.text"), "Once");
+    json_decref(a);
+    mq_exchange *x = post(server, mq__api_completions, "{\"prompt\":\"Once\",\"max_tokens\":0,\"stream\":true}");
+    fixture_events events = fixture_parse(x);
+    for (size_t i = 0; i + 1 < events.count; i++) {
+        assert_string_equal(text_at_path(events.at[i].data, "choices.0.text"), "");
+    }
+    fixture_events_free(&events);
+    fixture_free(x);
+    fixture_close(server);
+}
+
 static void test_completion_too_long(void **state)
 {
     mq_server *server = fixture_server("[{\"answer\":\"x\"}]", NULL);
@@ -393,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_completion),
         cmocka_unit_test(test_completion_ids),
+        cmocka_unit_test(test_completion_of_no_tokens),
         cmocka_unit_test(test_completion_too_long),
         cmocka_unit_test(test_completion_stream),
         cmocka_unit_test(test_tokenize),
