@@ -212,6 +212,9 @@ bool mq__read_format(const json_t *format, const char *name, mq_ask *ask, mq_fau
 /* messages.c: OpenAI's chat messages into the normal form: content is a string (or null beside tool_calls), roles are system (first
  * only), user, assistant and tool, members are role, content, name, reasoning_content, tool_calls and tool_call_id. */
 bool mq__read_messages(mq_server *server, const json_t *messages, mq_ask *ask, mq_fault *fault);
+/* The first of the messages (or items) at the end with which a client asks now, where they are user's, system's and developer's: behind it
+ * are only system's and developer's, and perhaps the beginning of the answer. */
+size_t mq__messages_asking(const json_t *messages);
 /* Appends a message of that form, or of role developer or system, to ask->messages (made if NULL). System texts at the head are
  * joined; a later one goes, tagged, to the end of the user's or tool's message before it, or begins a user's message that the
  * next user's joins: what stood before never changes. Takes `message`. */

@@ -121,7 +121,7 @@ bool mq__messages_finish(mq_server *server, mq_ask *ask, mq_fault *fault)
 typedef struct incoming {
     const json_t *message;
     size_t number;
-    bool is_last;
+    bool asks;     /* it is of those with which the client asks now */
     json_t *calls; /* of the latest assistant's message, normalised; borrowed from the ask */
     mq_ask *ask;
     mq_fault *fault;
@@ -166,11 +166,30 @@ static bool is_reasoning(const json_t *part)
            (strcmp(type, "thinking") == 0 || strcmp(type, "reasoning") == 0 || strcmp(type, "redacted_thinking") == 0);
 }
 
+/* An item of the Responses API is a message by its type, or has none. */
+static bool is_message_of(const json_t *message, const char *role)
+{
+    const char *type = string_at(message, "type");
+    return has_role(message, role) && (!type || strcmp(type, "message") == 0);
+}
+
+size_t mq__messages_asking(const json_t *messages)
+{
+    size_t count = json_array_size(messages);
+    const json_t *last = json_array_get(messages, count - 1);
+    if (count > 1 && is_message_of(last, "assistant") && !json_array_size(json_object_get(last, "tool_calls"))) count--;
+    while (count > 1 && (is_message_of(json_array_get(messages, count - 1), "system") ||
+                         is_message_of(json_array_get(messages, count - 1), "developer"))) {
+        count--;
+    }
+    return count ? count - 1 : 0;
+}
+
 /* A session that has an image in its past must go on: only what the user shows now is refused. */
 static bool may_leave_out(const incoming *in, const json_t *part)
 {
     const char *type = string_at(part, "type"), *role = string_at(in->message, "role");
-    const bool shown = in->is_last && role && strcmp(role, "user") == 0;
+    const bool shown = in->asks && role && strcmp(role, "user") == 0;
     return type && !shown && !is_text_part(type);
 }
 
@@ -362,9 +381,10 @@ bool mq__read_messages(mq_server *server, const json_t *messages, mq_ask *ask, m
                          : count                  ? "more"
                                                   : "none");
     }
+    const size_t asking = mq__messages_asking(messages);
     for (in.number = 0; in.number < count; in.number++) {
         in.message = json_array_get(messages, in.number);
-        in.is_last = in.number + 1 == count;
+        in.asks = in.number >= asking;
         json_t *normal = normal_message(&in);
         if (!normal) return false;
         if (has_role(normal, "assistant")) in.calls = json_object_get(normal, "tool_calls");

@@ -18,7 +18,7 @@ typedef struct block_reader {
     mq_ask *ask;
     mq_fault *fault;
     size_t number, block; /* of the message, and in it; from 0 */
-    bool is_last;         /* it is the last message */
+    bool asks;            /* it is of those with which the client asks now */
     json_t *names;        /* {id: name} of the calls so far */
     mq_buf text, reasoning;
     json_t *calls; /* of this message */
@@ -192,8 +192,9 @@ static block_use read_user_block(block_reader *r, const json_t *block, const cha
     if (strcmp(type, "tool_result") == 0) return read_tool_result(r, block);
     const block_use use = add_plain_block(block, &r->text);
     if (use == BLOCK_WRONG) return wrong_block(r, "text", "a string, got another value");
-    if (use == BLOCK_BINARY && !r->is_last) return leave_out_block(r, type, &r->text);
-    if (use == BLOCK_BINARY) return wrong_block(r, "", "text: this model reads neither images nor files");
+    if (use == BLOCK_BINARY && !r->asks) return leave_out_block(r, type, &r->text);
+    /* Claude Code finds the block by such words, leaves it out and asks again: else each later turn would be refused as well. */
+    if (use == BLOCK_BINARY) return wrong_block(r, type, "text: this model reads neither images nor files");
     return use == BLOCK_UNKNOWN ? warn_of_block(r, type) : use;
 }
 
@@ -368,8 +369,9 @@ static bool read_message_list(block_reader *r, const json_t *messages)
                          : count                  ? "more"
                                                   : "none");
     }
+    const size_t asking = mq__messages_asking(messages);
     for (r->number = 0; r->number < count; r->number++) {
-        r->is_last = r->number + 1 == count;
+        r->asks = r->number >= asking;
         if (!read_one_message(r, json_array_get(messages, r->number))) return false;
         mq__buf_clear(&r->text);
         mq__buf_clear(&r->reasoning);

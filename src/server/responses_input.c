@@ -12,7 +12,7 @@ typedef struct item_reader {
     mq_ask *ask;
     mq_fault *fault;
     size_t number; /* of the item, from 0 */
-    bool is_last;  /* it is the last item */
+    bool asks;     /* it is of those with which the client asks now */
     json_t *names; /* {call_id: name as shown} */
     /* The assistant's message that is under way. */
     bool open;
@@ -105,7 +105,7 @@ typedef bool item_read(item_reader *r, const json_t *item);
 static bool read_assistant_item(item_reader *r, const json_t *item)
 {
     mq_buf text = {0};
-    bool read = add_content(r, json_object_get(item, "content"), "", r->is_last, &text);
+    bool read = add_content(r, json_object_get(item, "content"), "", r->asks, &text);
     if (text.len && r->text.len) (void)mq__buf_puts(&r->text, "\n\n");
     if (text.len) (void)mq__buf_append(&r->text, text.data, text.len);
     read = read && memory_of(r, !text.failed && !r->text.failed);
@@ -129,7 +129,7 @@ static bool read_message_item(item_reader *r, const json_t *item)
     }
     mq_buf text = {0};
     json_t *message = NULL;
-    const bool read = end_turn(r) && add_content(r, content, "\n", r->is_last, &text);
+    const bool read = end_turn(r) && add_content(r, content, "\n", r->asks, &text);
     if (read) message = json_pack("{ssso}", "role", system ? "system" : "user", "content", mq__joined_text(&text));
     mq__buf_free(&text);
     return read && mq__messages_append(r->ask, message, r->fault);
@@ -311,8 +311,9 @@ static bool read_items(item_reader *r, mq_server *server, const json_t *items)
 {
     const size_t count = json_array_size(items), most = mq__server_limits(server)->messages;
     if (count > most) return mq__fault(r->fault, "input", "input: expected at most %zu items, got %zu", most, count);
+    const size_t asking = mq__messages_asking(items);
     for (r->number = 0; r->number < count; r->number++) {
-        r->is_last = r->number + 1 == count;
+        r->asks = r->number >= asking;
         if (!read_item(r, json_array_get(items, r->number))) return false;
     }
     const bool goes_on = r->open && !r->calls && r->text.len > 0;

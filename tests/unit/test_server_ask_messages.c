@@ -109,6 +109,17 @@ static void test_content(void **state)
 #define NO_IMAGE "[image_url left out: this model reads text only]"
     expect_messages("[{\"role\":\"user\",\"content\":[" IMAGE ",{\"type\":\"text\",\"text\":\"a\"}]}," USER("b") "]",
                     "[" USER(NO_IMAGE "\\na") "," USER("b") "]");
+    expect_messages(
+        "[{\"role\":\"user\",\"content\":[" IMAGE "]},{\"role\":\"assistant\",\"tool_calls\":"
+        "[{\"function\":{\"name\":\"f\"}}]}]",
+        "[" USER(NO_IMAGE) ",{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"type\":\"function\","
+                           "\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}]");
+    /* Behind what the user shows now are perhaps notes, and the beginning of the answer. */
+    refuses_messages("[{\"role\":\"user\",\"content\":[" IMAGE "]},{\"role\":\"developer\",\"content\":\"n\"}]",
+                     "messages[0].content[0]");
+    refuses_messages("[{\"role\":\"user\",\"content\":[" IMAGE "]},{\"role\":\"system\",\"content\":\"n\"},"
+                     "{\"role\":\"assistant\",\"content\":\"It\"}]",
+                     "messages[0].content[0]");
     expect_messages("[{\"role\":\"tool\",\"content\":[" IMAGE "]}]",
                     "[{\"role\":\"tool\",\"content\":\"" NO_IMAGE "\"}]");
     refuses_messages("[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]", "messages[0].content[0]");

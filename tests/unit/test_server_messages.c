@@ -390,6 +390,11 @@ static void images_of_the_past(void **state)
     assert_true(a.read);
     assert_string_equal(a.ask.warning, "block of type image");
     apis_done(&a);
+    /* Claude Code looks for such words, leaves the block out and asks again; else it would bring it in each turn, and be refused. */
+    a = apis_read(API, "{'messages':[{'role':'user','content':[{'type':'text','text':'see'}," IMAGE "]}]}");
+    assert_false(a.read);
+    assert_int_equal(strncmp(a.fault.message, "messages[0].content[1].image: ", 30), 0);
+    apis_done(&a);
 }
 
 static void refused_bodies(void **state)
@@ -407,8 +412,12 @@ static void refused_bodies(void **state)
         {"{'messages':[{'role':'user','content':7}]}", "messages[0].content"},
         {USER("7"), "messages[0].content[0].type"},
         {USER("{'type':'text'}"), "messages[0].content[0].text"},
-        {USER("{'type':'image','source':{'type':'base64','data':'A'}}"), "messages[0].content[0]"},
-        {USER("{'type':'document','source':{'type':'url','url':'u'}}"), "messages[0].content[0]"},
+        {USER("{'type':'image','source':{'type':'base64','data':'A'}}"), "messages[0].content[0].image"},
+        {USER("{'type':'document','source':{'type':'url','url':'u'}}"), "messages[0].content[0].document"},
+        {"{'messages':[{'role':'user','content':[" IMAGE "]},{'role':'system','content':'s'}]}",
+         "messages[0].content[0].image"},
+        {"{'messages':[{'role':'user','content':[" IMAGE "]},{'role':'assistant','content':'It shows'}]}",
+         "messages[0].content[0].image"},
         {USER("{'type':'tool_result','content':'x'}"), "messages[0].content[0].tool_use_id"},
         {USER("{'type':'tool_result','tool_use_id':'x','content':7}"), "messages[0].content[0].content"},
         {USER("{'type':'tool_result','tool_use_id':'x','content':[7]}"), "messages[0].content[0].content"},

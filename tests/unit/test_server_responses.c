@@ -122,6 +122,13 @@ static void items_of_answers(void **state)
         "'see'}]},{'role':'user','content':'r'}]}",
         "[{'role':'user','content':'[input_image left out: this model reads text only]\\nsee'},{'role':'user',"
         "'content':'r'}]");
+    apis_expect(
+        API,
+        "{'input':[{'role':'user','content':[{'type':'input_image'}]},{'type':'function_call_output','call_id':'x',"
+        "'output':'r'},{'role':'developer','content':'n'}]}",
+        "[{'role':'user','content':'[input_image left out: this model reads text "
+        "only]'},{'role':'tool','tool_call_id':'x',"
+        "'content':'r\\n\\n<system-reminder>\\nn\\n</system-reminder>'}]");
     apis_expect(API, "{'input':[{'type':'function_call_output','call_id':'x','output':null}]}",
                 "[{'role':'tool','tool_call_id':'x','content':''}]");
 }
@@ -358,6 +365,9 @@ static void refused_bodies(void **state)
         {"{'input':[{'role':'tool','content':'x'}]}", "input[0].role"},
         {"{'input':[{'role':'user','content':7}]}", "input[0].content"},
         {"{'input':[{'role':'user','content':[{'type':'input_image','image_url':'u'}]}]}", "input[0].content[0]"},
+        {"{'input':[{'role':'user','content':[{'type':'input_image'}]},{'type':'message','role':'developer','content':'"
+         "n'}]}",
+         "input[0].content[0]"},
         {"{'input':[{'role':'user','content':[{'type':'input_text','text':'a'},{'type':'input_file'}]}]}",
          "input[0].content[1]"},
         {"{'input':[{'type':'item_reference','id':'x'}]}", "input[0].type"},
