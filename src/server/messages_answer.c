@@ -50,10 +50,21 @@ static bool ended_at_stop(const mq_call *call)
     return report->finish == MQ_FINISH_STOP && report->stop < mq__call_ask(call)->stop_count;
 }
 
+/* Whether the context ended before max_tokens did: more of these would not help. */
+static bool filled_context(const mq_call *call)
+{
+    const uint32_t context = mq__server_model(mq__call_server(call))->info.context,
+                   written = mq__call_answered(call, 0)->report.generated;
+    return written < mq__call_ask(call)->max_tokens && mq__call_prompt_tokens(call) + written >= context;
+}
+
 json_t *mq__messages_stop_reason(const mq_call *call)
 {
     const char *finish = mq__finish_name(mq__call_answered(call, 0));
-    if (mq__messages_extra_of(call)->warms || strcmp(finish, "length") == 0) return json_string("max_tokens");
+    if (mq__messages_extra_of(call)->warms) return json_string("max_tokens");
+    if (strcmp(finish, "length") == 0) {
+        return json_string(filled_context(call) ? "model_context_window_exceeded" : "max_tokens");
+    }
     if (strcmp(finish, "tool_calls") == 0) return json_string("tool_use");
     return json_string(ended_at_stop(call) ? "stop_sequence" : "end_turn");
 }

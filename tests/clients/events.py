@@ -107,7 +107,7 @@ class Messages:
         must(self.open is None and self.stop is None, "stop_reason in a block, or twice")
         self.stop = event["delta"]["stop_reason"]
         calls = any(block["type"] == "tool_use" for block in self.blocks)
-        must((self.stop == "tool_use") == calls or self.stop == "max_tokens", f"stop_reason {self.stop} with calls {calls}")
+        must((self.stop == "tool_use") == calls or self.stop in ("max_tokens", "model_context_window_exceeded"), f"stop_reason {self.stop} with calls {calls}")
 
     def on_message_stop(self, _):
         must(self.stop, "message_stop without stop_reason")

@@ -98,6 +98,28 @@ static void whole_ends(void **state)
     json_decref(answer);
 }
 
+/* The answer wants more than the context of 4096 has: larger max_tokens would be the wrong advice. */
+static void whole_context(void **state)
+{
+    (void)state;
+    char text[4096 * 4 + 1] = "";
+    for (size_t i = 0; i < 4096; i++) {
+        memcpy(text + 4 * i, "one ", 5);
+    }
+    apis_answer(text, NULL);
+    json_t *answer = apis_whole(mq__api_messages, "{'max_tokens':32000," HI "}", 200);
+    assert_string_equal(text_at_path(answer, "stop_reason"), "model_context_window_exceeded");
+    assert_int_equal(integer_at_path(answer, "usage.output_tokens") + integer_at_path(answer, "usage.input_tokens"),
+                     4096);
+    const long long room = integer_at_path(answer, "usage.output_tokens");
+    json_decref(answer);
+    char body[200];
+    snprintf(body, sizeof body, "{'max_tokens':%lld," HI "}", room); /* as many as there is room for */
+    answer = apis_whole(mq__api_messages, body, 200);
+    assert_string_equal(text_at_path(answer, "stop_reason"), "max_tokens");
+    json_decref(answer);
+}
+
 #define LONG                                                                                                           \
     "a long text that has more than sixty-four tokens: one two three four five six seven eight nine ten eleven "       \
     "twelve thirteen "                                                                                                 \
@@ -292,9 +314,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, apis_setup, apis_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(whole_text),    TEST(whole_calls),         TEST(whole_thinking_blocks), TEST(whole_ends),
-        TEST(cached_tokens), TEST(errors_of_anthropic), TEST(too_long_a_prompt),     TEST(backend_errors),
-        TEST(counts),        TEST(recorded_bodies),     TEST(titles_of_others),
+        TEST(whole_text),     TEST(whole_calls),   TEST(whole_thinking_blocks), TEST(whole_ends),
+        TEST(whole_context),  TEST(cached_tokens), TEST(errors_of_anthropic),   TEST(too_long_a_prompt),
+        TEST(backend_errors), TEST(counts),        TEST(recorded_bodies),       TEST(titles_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
