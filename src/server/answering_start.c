@@ -90,14 +90,18 @@ bool mq__ask_is_held(mq_server *server, const mq_ask *ask)
     return kind == MASK_SCHEMA || kind == MASK_ONE_CALL || kind == MASK_EITHER;
 }
 
-/* Tools by name alone, for those whose schemas are more than a mask can hold. */
+/* A tool by name alone, for one whose schema is more than a mask can hold. */
+static json_t *bare_tool(const json_t *tool)
+{
+    return json_pack("{sss{sOs{ss}}}", "type", "function", "function", "name",
+                     json_object_get(json_object_get(tool, "function"), "name"), "parameters", "type", "object");
+}
+
 static json_t *bare_tools(const json_t *tools)
 {
     json_t *bare = json_array();
     for (size_t i = 0; i < json_array_size(tools); i++) {
-        json_t *name = json_object_get(json_object_get(json_array_get(tools, i), "function"), "name");
-        (void)json_array_append_new(bare, json_pack("{sss{sOs{ss}}}", "type", "function", "function", "name", name,
-                                                    "parameters", "type", "object"));
+        (void)json_array_append_new(bare, bare_tool(json_array_get(tools, i)));
     }
     return bare;
 }
@@ -139,6 +143,67 @@ static mq_status make_mask(const mq_call *call, const mask_plan *plan, mq_constr
     return status;
 }
 
+/* Whether a mask can hold a tool's schema by itself. */
+static mq_status try_tool(const mq_call *call, const mask_plan *plan, json_t *tool, mq_error *error)
+{
+    mq_constraint *mask = NULL;
+    char *dropped = NULL;
+    json_t *alone = json_pack("[O]", tool);
+    const mask_plan one = {plan->kind, NULL, alone, false};
+    const mq_status status = alone ? make_mask(call, &one, &mask, &dropped, error) : MQ_NO_MEMORY;
+    json_decref(alone);
+    mq_constraint_free(mask);
+    mq_free(dropped);
+    return status;
+}
+
+/* All tools, those bare whose schemas are at fault; *lost of them, which a warning names. NULL: no memory. */
+static json_t *spared_tools(mq_call *call, const mask_plan *plan, size_t *lost)
+{
+    json_t *spared = json_array();
+    bool enough = spared != NULL;
+    *lost = 0;
+    for (size_t i = 0; enough && i < json_array_size(plan->tools); i++) {
+        json_t *tool = json_array_get(plan->tools, i);
+        mq_error error = {0};
+        const mq_status status = try_tool(call, plan, tool, &error);
+        const char *name = json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
+        enough = status != MQ_NO_MEMORY &&
+                 json_array_append_new(spared, status == MQ_OK ? json_incref(tool) : bare_tool(tool)) == 0;
+        if (status == MQ_OK || !enough) continue;
+        enough = mq__ask_warn(&call->ask, "schema of tool %.64s: %.110s", name, error.text);
+        ++*lost;
+    }
+    if (enough) return spared;
+    json_decref(spared);
+    return NULL;
+}
+
+/* In the place of a mask for bare tools: one bad schema (of some MCP server) must not cost the others theirs. `why`: what is wrong. */
+static mq_status spare_tools(mq_call *call, const mask_plan *plan, const char *why, mq_constraint **mask,
+                             char **dropped)
+{
+    size_t lost;
+    mq_error error = {0};
+    mq_constraint *better = NULL;
+    char *more = NULL;
+    const mask_plan spared = {plan->kind, plan->schema, spared_tools(call, plan, &lost), false};
+    mq_status status = spared.tools ? MQ_OK : MQ_NO_MEMORY;
+    const size_t all = json_array_size(plan->tools);
+    const bool some = status == MQ_OK && lost > 0 && lost < all;
+    if (some) status = make_mask(call, &spared, &better, &more, &error);
+    json_decref((json_t *)(uintptr_t)spared.tools);
+    if (status == MQ_NO_MEMORY || (status == MQ_OK && lost == all)) return status;
+    if (!some || status != MQ_OK) { /* each is right, and together they are too much */
+        return mq__ask_warn(&call->ask, "schemas of tools: %.150s", why) ? MQ_OK : MQ_NO_MEMORY;
+    }
+    mq_constraint_free(*mask);
+    mq_free(*dropped);
+    *mask = better;
+    *dropped = more;
+    return MQ_OK;
+}
+
 /* What tools' schemas ask for too much is left out, unless they are strict. If it is not the tools' fault, *schema_is_wrong. */
 static mq_status make_mask_somehow(mq_call *call, mask_plan *plan, mq_constraint **mask, char **dropped,
                                    bool *schema_is_wrong, mq_error *error)
@@ -156,8 +221,7 @@ static mq_status make_mask_somehow(mq_call *call, mask_plan *plan, mq_constraint
         *error = other;
         return without;
     }
-    if (!plan->strict_tools)
-        return mq__ask_warn(&call->ask, "schemas of tools: %.150s", error->text) ? MQ_OK : MQ_NO_MEMORY;
+    if (!plan->strict_tools) return spare_tools(call, plan, error->text, mask, dropped);
     mq_free(*dropped);
     *dropped = NULL;
     mq_constraint_free(*mask);

@@ -11,7 +11,7 @@
 #include "mixquant_serve.h"
 
 struct mq_constraint {
-    int none;
+    char schema[2000], tools[4000];
 };
 
 static struct {
@@ -20,6 +20,8 @@ static struct {
     mq_constraint_options options; /* of the latest */
     mq_status refuse;              /* what the next ones are refused with */
     unsigned refusals;             /* so many of them */
+    const char *wrong;             /* tools that have this are refused, too */
+    char used[4000];               /* tools of the latest that an answer was held to */
     const char *dropped;
 } masks;
 
@@ -54,9 +56,12 @@ mq_status mq_constraint_new(const mq_vocabulary *vocabulary, const mq_constraint
         masks.refusals--;
         return mq__fail(error, masks.refuse, "schema: expected less");
     }
+    if (masks.wrong && strstr(masks.tools, masks.wrong)) return mq__fail(error, MQ_UNSUPPORTED, "schema: wrong");
     if (masks.dropped && dropped) *dropped = mq__strdup(masks.dropped);
     *constraint = mq__alloc_zero(1, sizeof **constraint);
     if (!*constraint) return mq__fail(error, MQ_NO_MEMORY, "schema: expected memory, got none");
+    memcpy((*constraint)->schema, masks.schema, sizeof masks.schema);
+    memcpy((*constraint)->tools, masks.tools, sizeof masks.tools);
     masks.made++;
     return MQ_OK;
 }
@@ -69,7 +74,8 @@ void mq_constraint_free(mq_constraint *constraint)
 
 const uint32_t *mq_constraint_mask(mq_constraint *constraint)
 {
-    (void)constraint;
+    memcpy(masks.schema, constraint->schema, sizeof masks.schema);
+    memcpy(masks.used, constraint->tools, sizeof masks.used);
     return NULL;
 }
 

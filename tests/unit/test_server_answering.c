@@ -290,11 +290,12 @@ static void expect_masked(const char *template_file, const char *body, unsigned 
 {
     const mq_status refuse = masks.refuse;
     const unsigned refusals = masks.refusals;
-    const char *dropped = masks.dropped;
+    const char *dropped = masks.dropped, *wrong = masks.wrong;
     mq_server *server = masked_server("[{\"answer\":\"x\"}]", template_file);
     masks.refuse = refuse;
     masks.refusals = refusals;
     masks.dropped = dropped;
+    masks.wrong = wrong;
     mq_exchange *x = begin(server, body);
     fixture_wait_end(x);
     fixture_gone(x, true);
@@ -395,8 +396,18 @@ static void test_refused_masks(void **state)
     masks.refuse = MQ_LIMIT;
     masks.refusals = 1;
     expect_masked(NULL, ASK(TOOLS), 200, "299 mixquant \"left out: schemas of tools: schema: expected less\"");
-    assert_null(strstr(masks.tools, "description"));
-    assert_non_null(strstr(masks.tools, "\"name\":\"g\",\"parameters\":{\"type\":\"object\"}"));
+    assert_non_null(strstr(masks.used, "\"name\":\"g\",\"parameters\":{\"type\":\"object\"}"));
+    /* Where some are at fault, the others keep theirs. */
+#define TWO(f, g)                                                                                                      \
+    ",\"tools\":[{\"function\":{\"name\":\"f\",\"parameters\":{\"title\":\"" f                                         \
+    "\"}}},{\"function\":{\"name\":\"g\",\"parameters\":{\"title\":\"" g "\"}}}]"
+    masks.wrong = "wrong";
+    expect_masked(NULL, ASK(TWO("right", "wrong")), 200, "299 mixquant \"left out: schema of tool g: schema: wrong\"");
+    assert_non_null(strstr(masks.used, "right"));
+    assert_non_null(strstr(masks.used, "\"name\":\"g\",\"parameters\":{\"type\":\"object\"}"));
+    expect_masked(NULL, ASK(TWO("wrong", "wrong")), 200,
+                  "299 mixquant \"left out: schema of tool f: schema: wrong; schema of tool g: schema: wrong\"");
+    masks.wrong = NULL;
     masks.refuse = MQ_UNSUPPORTED;
     masks.refusals = 1;
     expect_masked(NULL, ASK(",\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true}}]"), 400, NULL);
