@@ -52,10 +52,24 @@ typedef struct item_list {
     long least, most;     /* -1: any number */
 } item_list;
 
+/* Schemas of the first items, one each. Before draft 2020-12 they were a list in `items`, and `additionalItems` what `items` is now. */
+static const json_t *first_items(const json_t *schema)
+{
+    const json_t *items = json_object_get(schema, "items");
+    return json_is_array(items) ? items : json_object_get(schema, "prefixItems");
+}
+
+/* Of those behind them. */
+static const json_t *more_items(const json_t *schema)
+{
+    const json_t *items = json_object_get(schema, "items");
+    return json_is_array(items) ? json_object_get(schema, "additionalItems") : items;
+}
+
 static void put_item(mq_schemas *s, const item_list *list, size_t at)
 {
-    const json_t *prefix = json_array_get(json_object_get(list->schema, "prefixItems"), at);
-    const json_t *value = !list->schema ? list->values : prefix ? prefix : json_object_get(list->schema, "items");
+    const json_t *prefix = json_array_get(first_items(list->schema), at);
+    const json_t *value = !list->schema ? list->values : prefix ? prefix : more_items(list->schema);
     if (!list->schema) {
         mq__schemas_call(s, s->string);
         put_colon(s);
@@ -91,11 +105,11 @@ static void put_items(mq_schemas *s, const item_list *list, long counted, char c
 
 void mq__schema_array(mq_schemas *s, const json_t *schema)
 {
-    const long fixed = (long)json_array_size(json_object_get(schema, "prefixItems"));
+    const long fixed = (long)json_array_size(first_items(schema));
     item_list list = {.schema = schema,
                       .least = mq__schema_bound(s, schema, "minItems", ITEMS_MOST),
                       .most = mq__schema_bound(s, schema, "maxItems", ITEMS_MOST)};
-    if (json_is_false(json_object_get(schema, "items")) && (list.most < 0 || list.most > fixed)) list.most = fixed;
+    if (json_is_false(more_items(schema)) && (list.most < 0 || list.most > fixed)) list.most = fixed;
     const long counted = list.most >= 0 ? list.most : list.least > fixed ? list.least : fixed;
     put_byte(s, '[');
     mq__schemas_call(s, s->space);

@@ -102,6 +102,15 @@ static const keyword_case texts[] = {
      {"[null,true]", "[null,true,false]"},
      {"[null]", "[]", "[null,null]"}},
     {"{\"type\":\"array\",\"prefixItems\":[{\"type\":\"null\"},false]}", {"[null]", "[]"}, {"[null,", "[null,1]"}},
+    /* as drafts before 2020-12 have it */
+    {"{\"minItems\":2,\"items\":[{\"type\":\"null\"},{\"type\":\"string\"}],\"additionalItems\":{\"type\":\"boolean\"}"
+     "}",
+     {"[null,\"a\"]", "[null,\"a\",true]"},
+     {"[null]", "[1", "[null,true", "[null,\"a\",1"}},
+    {"{\"type\":\"array\",\"items\":[{\"type\":\"null\"}],\"additionalItems\":false}",
+     {"[null]", "[]"},
+     {"[null,", "[1"}},
+    {"{\"type\":\"array\",\"items\":[{\"type\":\"null\"}]}", {"[null]", "[null,1]"}, {"[1"}},
     {"{\"type\":\"object\",\"maxProperties\":2,\"minProperties\":1}",
      {"{\"a\":1}", "{\"a\":1,\"b\":2}"},
      {"{}", "{\"a\":1,\"b\":2,\"c\":3}"}},
