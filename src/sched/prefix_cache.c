@@ -134,7 +134,7 @@ bool mq__prefix_cache_load(mq_prefix_cache *cache, mq_sequence *sequence, uint64
 bool mq__prefix_cache_store(mq_prefix_cache *cache, mq_sequence *sequence, uint64_t owner, uint32_t at,
                             mq_kv_name *name)
 {
-    if (at == 0 && mq__kv_name_root(cache->engine, sequence->plan, owner, name, NULL) != MQ_OK) return true;
+    if (at == 0 && mq__kv_name_root(cache->engine, sequence->plan, owner, name, NULL) != MQ_OK) return false;
     const uint32_t first = last_span_end(sequence, at), end = at + 1;
     const bool is_end = last_span_end(sequence, end) == end;
     mq_kv_name own = *name;
