@@ -112,7 +112,7 @@ static inline mq_status open_handoff(worker *w, const mq_handoff_options *more, 
     options.engine = w->engine;
     options.log = note_line;
     options.log_context = w;
-    if (options.timeout_s == 0) options.timeout_s = 5;
+    if (options.timeout_s == 0) options.timeout_s = PATIENCE / 4;
     const mq_status status = mq_handoff_open(&options, &w->handoff, error);
     if (status == MQ_OK) make_hasty(w->handoff);
     return status;
